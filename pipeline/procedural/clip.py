@@ -1,0 +1,97 @@
+"""What a procedural clip is: impact times, material, scene and prompt, all drawn from one seed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+Material = Literal["metal", "wood", "glass", "rubber"]
+Scene = Literal["hammer", "ball", "block"]
+
+MATERIALS: tuple[Material, ...] = get_args(Material)
+SCENES: tuple[Scene, ...] = get_args(Scene)
+
+MIN_GAP, MAX_GAP = 0.35, 1.1  # seconds between impacts
+LEAD, TAIL = 0.1, 0.2  # seconds kept free of impacts at the start and at the end
+MIN_SECONDS, MAX_SECONDS = 1.0, 12.0
+
+WORDINGS: dict[Scene, tuple[str, ...]] = {
+    "hammer": ("a hammer strikes {}", "{} struck by a hammer", "someone hammering on {}"),
+    "ball": ("a ball bounces on {}", "{} hit by a bouncing ball", "a ball drops onto {} again and again"),
+    "block": ("a block knocks against {}", "{} knocked by a sliding block", "a block slides into {} and back"),
+}
+
+
+@dataclass(frozen=True)
+class ProceduralClip:
+    """One clip: everything that its sound and its picture are rendered from.
+
+    `impacts` are seconds from the start, ascending; `strengths` are their gains in .6..1.
+    """
+
+    seed: int
+    seconds: float
+    material: Material
+    scene: Scene
+    prompt: str
+    impacts: tuple[float, ...]
+    strengths: tuple[float, ...]
+
+    def truth(self) -> dict[str, object]:
+        """What is known about the clip, as JSON values."""
+        return {
+            "impacts": list(self.impacts),
+            "material": self.material,
+            "scene": self.scene,
+            "seed": self.seed,
+            "seconds": self.seconds,
+        }
+
+
+def rng_of(seed: int, purpose: int) -> np.random.Generator:
+    """A stream of its own for each purpose, so that rendering one thing never shifts another."""
+    return np.random.default_rng((seed, purpose))
+
+
+def prompt_for(material: str, scene: Scene, wording: int = 0) -> str:
+    """The prompt of a scene that names the material; `wording` wraps around."""
+    choices = WORDINGS[scene]
+    return choices[wording % len(choices)].format(material)
+
+
+def swap_material(prompt: str, material: str) -> str:
+    """The same prompt with another material word. Raises ValueError if the prompt names no known material."""
+    swapped, count = re.subn(rf"\b({'|'.join(MATERIALS)})\b", material, prompt)
+    if count == 0:
+        raise ValueError(f"the prompt {prompt!r} names none of the materials {', '.join(MATERIALS)}")
+    return swapped
+
+
+def sample_clip(seed: int, seconds: float = 4.0) -> ProceduralClip:
+    """The clip of a seed: the same numbers on every machine.
+
+    Gaps between impacts are uniform in .35..1.1 s, so 4 s hold about 5. Raises ValueError for a negative seed or for
+    seconds outside 1..12.
+    """
+    if seed < 0 or not MIN_SECONDS <= seconds <= MAX_SECONDS:
+        raise ValueError(
+            f"a clip needs a seed >= 0 and {MIN_SECONDS:g}..{MAX_SECONDS:g} s, not {seed} and {seconds:g} s"
+        )
+    rng = rng_of(seed, 0)
+    material = MATERIALS[int(rng.integers(len(MATERIALS)))]
+    scene = SCENES[int(rng.integers(len(SCENES)))]
+    wording = int(rng.integers(len(WORDINGS[scene])))
+    impacts: list[float] = []
+    at = LEAD + float(rng.uniform(0, MAX_GAP - MIN_GAP))
+    while at <= seconds - TAIL:
+        impacts.append(round(at, 3))
+        at = impacts[-1] + float(
+            rng.uniform(MIN_GAP + 0.001, MAX_GAP - 0.001)
+        )  # rounding stays inside the gap's bounds
+    strengths = tuple(round(float(s), 3) for s in rng.uniform(0.6, 1.0, len(impacts)))
+    return ProceduralClip(
+        seed, seconds, material, scene, prompt_for(material, scene, wording), tuple(impacts), strengths
+    )

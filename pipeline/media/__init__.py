@@ -1,0 +1,30 @@
+"""Media files in and out: facts, sound and pictures on one clock, and every bad file a MediaError of one line.
+
+Everything is decoded in process. Times are seconds after the first picture, for the sound too.
+"""
+
+from pipeline.media.errors import MediaError, printable
+from pipeline.media.info import MediaInfo, probe
+from pipeline.media.opening import LIMITS, Limits, sniff
+from pipeline.media.picture import Framing, read_frames
+from pipeline.media.sound import MAX_SECONDS, Sound, decode_audio, read_audio
+from pipeline.media.writing import mux, write_flac, write_wav
+
+__all__ = [
+    "LIMITS",
+    "MAX_SECONDS",
+    "Framing",
+    "Limits",
+    "MediaError",
+    "MediaInfo",
+    "Sound",
+    "decode_audio",
+    "mux",
+    "printable",
+    "probe",
+    "read_audio",
+    "read_frames",
+    "sniff",
+    "write_flac",
+    "write_wav",
+]

@@ -1,0 +1,104 @@
+"""What a media file says of itself, from its header and its first picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+
+from pipeline.media.errors import MediaError
+from pipeline.media.opening import audio_stream, forbid_large_pictures, has_decoder, open_media, video_stream
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """Facts of one file. What it does not have, or does not say, is None.
+
+    `duration` is that of the picture if there is one, else of the sound, in seconds. `width` and `height` are as
+    stored; a player turns the picture by `rotation` degrees counter-clockwise (a multiple of 90). `fps` is the mean.
+    """
+
+    container: str
+    video_codec: str | None
+    audio_codec: str | None
+    duration: float | None
+    fps: float | None
+    width: int | None
+    height: int | None
+    rotation: int | None
+    sample_rate: int | None
+    channels: int | None
+
+
+def probe(path: Path) -> MediaInfo:
+    """Read the header and decode one picture. Raises MediaError if the file, or its first picture, cannot be read."""
+    with open_media(path, "cannot be probed") as container:
+        video, audio = video_stream(container), audio_stream(container)
+        for stream in (video, audio):
+            if stream is not None and not has_decoder(stream):
+                raise MediaError(path, f"its {stream.type} is in a codec that cannot be decoded")
+        return MediaInfo(
+            container=_container_name(container),
+            video_codec=video.codec_context.name if video else None,
+            audio_codec=audio.codec_context.name if audio else None,
+            duration=duration_of(container, video or audio),
+            fps=float(video.average_rate) if video and video.average_rate else None,
+            width=video.width if video else None,
+            height=video.height if video else None,
+            rotation=_first_picture_rotation(path, container, video) if video else None,
+            sample_rate=audio.sample_rate if audio else None,
+            channels=audio.channels if audio else None,
+        )
+
+
+def _container_name(container: InputContainer) -> str:
+    """The demuxer's name; one demuxer reads both QuickTime and mp4, which say what they are."""
+    name = container.format.name
+    return "mp4" if name == "mov" and container.metadata.get("major_brand", "qt  ") != "qt  " else name
+
+
+def _first_picture_rotation(path: Path, container: InputContainer, stream: av.VideoStream) -> int:
+    forbid_large_pictures(stream)
+    stream.thread_count = 1
+    for frame in container.decode(stream):
+        return quarter_turns(frame) * 90 % 360
+    raise MediaError(path, "its video holds no picture")
+
+
+def quarter_turns(frame: av.VideoFrame) -> int:
+    """Counter-clockwise quarter turns that make the picture upright: np.rot90(picture, turns)."""
+    return round(frame.rotation / 90) % 4
+
+
+def start_of(stream: av.VideoStream | av.AudioStream | None) -> float:
+    """When the stream's presentation starts on the file's own clock, in seconds."""
+    if stream is None or stream.start_time is None or stream.time_base is None:
+        return 0.0
+    return float(stream.start_time * stream.time_base)
+
+
+def duration_of(container: InputContainer, stream: av.VideoStream | av.AudioStream | None) -> float | None:
+    """The declared duration of the stream in seconds, None if nothing is declared."""
+    if stream is None:
+        return None
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    declared = _duration_tag(stream.metadata)
+    if declared is not None:
+        return max(0.0, declared - start_of(stream))
+    if container.duration is None:
+        return None
+    end = Fraction((container.start_time or 0) + container.duration, av.time_base)
+    return max(0.0, float(end) - start_of(stream))
+
+
+def _duration_tag(metadata: dict[str, str]) -> float | None:
+    """Matroska keeps a stream's end in a tag such as 00:00:04.023000000."""
+    try:
+        hours, minutes, seconds = metadata["DURATION"].split(":")
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    except (KeyError, ValueError):
+        return None

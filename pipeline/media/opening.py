@@ -1,0 +1,159 @@
+"""Opening a file that cannot be trusted: a regular file of a known format, chosen by its content, within limits."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import av.logging
+from av.container import InputContainer
+from av.stream import Disposition
+
+from pipeline.media.errors import MediaError, media_errors
+
+# The library writes decoder complaints to stderr for every broken file; they come back as errors anyway.
+av.logging.set_level(av.logging.PANIC)
+
+_HEAD = 4096  # bytes read to tell the format
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is refused by its header, before anything is decoded."""
+
+    max_side: int = 8192  # pixels
+    max_pixels: int = 8192 * 4352
+    max_channels: int = 64
+    max_sample_rate: int = 768_000
+    max_streams: int = 64
+
+
+LIMITS = Limits()
+
+
+def _at(offset: int, *magics: bytes) -> Callable[[bytes], bool]:
+    return lambda head: any(head[offset : offset + len(magic)] == magic for magic in magics)
+
+
+def _riff(kind: bytes) -> Callable[[bytes], bool]:
+    return lambda head: head[:4] in (b"RIFF", b"RF64") and head[8:12] == kind
+
+
+def _transport_stream(offset: int, size: int) -> Callable[[bytes], bool]:
+    return lambda head: all(head[at : at + 1] == b"\x47" for at in range(offset, min(len(head), 5 * size), size))
+
+
+# Formats are told by content and then forced: left to guess, the library follows playlists and scripts (ffconcat, HLS)
+# that open other files, whatever the name says.
+_FORMATS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
+    ("mov", _at(4, b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"styp", b"sidx")),
+    ("matroska", _at(0, b"\x1a\x45\xdf\xa3")),
+    ("avi", _riff(b"AVI ")),
+    ("wav", _riff(b"WAVE")),
+    ("flv", _at(0, b"FLV\x01")),
+    ("asf", _at(0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11")),
+    ("ogg", _at(0, b"OggS")),
+    ("flac", _at(0, b"fLaC")),
+    ("mpeg", _at(0, b"\x00\x00\x01\xba")),
+    ("aiff", _at(0, b"FORM")),
+    ("caf", _at(0, b"caff")),
+    ("mp3", _at(0, b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")),
+    ("aac", _at(0, b"\xff\xf1", b"\xff\xf9")),
+    ("mpegts", _transport_stream(0, 188)),
+    ("mpegts", _transport_stream(4, 192)),
+)
+
+
+def sniff(path: Path) -> str | None:
+    """The media format of a file by its first bytes, None if it is no known one.
+
+    Raises MediaError for what is not a readable regular file, without waiting on a pipe.
+    """
+    head = _head(path)
+    return next((name for name, matches in _FORMATS if len(head) >= 8 and matches(head)), None)
+
+
+def _head(path: Path) -> bytes:
+    with media_errors(path, "cannot be opened"):
+        mode = os.stat(path).st_mode  # follows links, and says so when they go round
+        if not stat.S_ISREG(mode):
+            raise MediaError(path, "not a regular file" if not stat.S_ISDIR(mode) else "a folder and not a media file")
+        with path.open("rb") as file:
+            return file.read(_HEAD)
+
+
+@contextmanager
+def open_media(path: Path, doing: str = "cannot be read", limits: Limits = LIMITS) -> Iterator[InputContainer]:
+    """Open a media file for reading; what the decoders raise inside the block becomes a MediaError too.
+
+    Raises MediaError (one line, naming the file) for anything that is not a whole media file within the limits.
+    """
+    format_name = sniff(path)
+    if format_name is None:
+        size = path.stat().st_size
+        raise MediaError(path, "an empty file (0 bytes)" if size == 0 else "not a media file of a known format")
+    with media_errors(path, doing):
+        # An absolute path is never taken for a URL or a protocol such as `concat:` or `subfile,`.
+        name = os.path.abspath(path)
+        options = {"max_pixels": str(limits.max_pixels)}  # holds while the header is examined too
+        guards = {"protocol_whitelist": "file"}
+        with av.open(
+            name, "r", format_name, options=options, container_options=guards, metadata_errors="replace"
+        ) as container:
+            _check_limits(path, container, limits)
+            _check_index(path, container)
+            yield container
+
+
+def _check_limits(path: Path, container: InputContainer, limits: Limits) -> None:
+    if len(container.streams) > limits.max_streams:
+        raise MediaError(path, f"{len(container.streams)} streams, more than {limits.max_streams}")
+    for video in container.streams.video:
+        # the codec's own header may be missing: then there is no decoder and no size
+        width, height = (video.width, video.height) if has_decoder(video) else (0, 0)
+        if max(width, height) > limits.max_side or width * height > limits.max_pixels:
+            raise MediaError(path, f"a picture of {width} x {height} pixels is over the limit")
+    for audio in container.streams.audio:
+        channels, rate = (audio.channels, audio.sample_rate) if has_decoder(audio) else (0, 0)
+        if channels > limits.max_channels or rate > limits.max_sample_rate:
+            raise MediaError(path, f"{channels} channels at {rate} Hz are over the limit")
+
+
+def _check_index(path: Path, container: InputContainer) -> None:
+    """A file that was cut behind its index opens and decodes without a word: the index tells."""
+    if container.format.name != "mov":
+        return
+    size = path.stat().st_size
+    for stream in container.streams:
+        entries = stream.index_entries
+        if len(entries) == 0:
+            continue
+        end = entries[-1].pos + entries[-1].size
+        if end > size:
+            raise MediaError(path, f"truncated: {size} bytes of the {end} or more that its index speaks of")
+
+
+def has_decoder(stream: av.stream.Stream) -> bool:
+    """Whether the library can decode the stream at all."""
+    return getattr(stream, "codec_context", None) is not None
+
+
+def video_stream(container: InputContainer) -> av.VideoStream | None:
+    """The first moving picture; a cover picture in a sound file is none."""
+    streams = container.streams.video
+    return next((s for s in streams if not s.disposition & Disposition.attached_pic), None)
+
+
+def audio_stream(container: InputContainer) -> av.AudioStream | None:
+    """The first sound track."""
+    return next(iter(container.streams.audio), None)
+
+
+def forbid_large_pictures(stream: av.VideoStream, limits: Limits = LIMITS) -> None:
+    """Hold the decoder to the limit too: a stream may announce a larger picture in its middle."""
+    stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}

@@ -1,0 +1,165 @@
+"""Sound on the picture's clock: decoded, mixed down by the plain mean, resampled, cropped and padded."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+import soxr
+from av.container import InputContainer
+from numpy.typing import NDArray
+
+from pipeline.media.errors import MediaError
+from pipeline.media.info import duration_of, start_of
+from pipeline.media.opening import audio_stream, has_decoder, open_media, video_stream
+
+Samples = NDArray[np.float32]
+Layout = Literal["mono", "stereo"]
+
+MAX_SECONDS = 600.0  # what is read of a file at most, unless the caller asks for less
+_GAP = 0.05  # seconds by which a frame's timestamp may differ from where the samples before it end
+_SHORT = 0.5  # seconds by which a track may end before its declared end
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Samples float32 [channels, n] at their own rate; time 0 is where the picture starts."""
+
+    samples: Samples
+    sample_rate: int
+
+
+def read_audio(
+    path: Path, sample_rate: int, layout: Layout = "mono", max_seconds: float = MAX_SECONDS, *, exact: bool = False
+) -> Samples:
+    """The file's sound -> float32 [n] (mono) or [2, n] (stereo) at `sample_rate`; time 0 is where the picture starts.
+
+    It is as long as the picture (zeros where there is no sound), at most `max_seconds`, and just that if `exact`; a
+    file without a picture gives its sound as it is. Mono is the plain mean of the channels, before resampling.
+    Raises MediaError if there is no sound, or if it cannot be decoded whole.
+    """
+    sound = decode_audio(path, layout, max_seconds)
+    samples = sound.samples
+    if sound.sample_rate != sample_rate:
+        samples = soxr.resample(samples.T, sound.sample_rate, sample_rate).T
+    n = round(max_seconds * sample_rate) if exact else round(sound.samples.shape[1] / sound.sample_rate * sample_rate)
+    samples = _fit(samples, n)
+    return samples[0] if layout == "mono" else samples
+
+
+def decode_audio(path: Path, layout: Layout | None = None, max_seconds: float = MAX_SECONDS) -> Sound:
+    """The file's sound at its own rate, as long as the picture and at most `max_seconds`.
+
+    With no `layout`, its own channels. Raises MediaError as `read_audio` does.
+    """
+    with open_media(path, "its sound cannot be decoded") as container:
+        stream = audio_stream(container)
+        if stream is None:
+            raise MediaError(path, "no audio stream")
+        if not has_decoder(stream):
+            raise MediaError(path, "its audio is in a codec that cannot be decoded")
+        video = video_stream(container)
+        picture = duration_of(container, video)
+        wanted = min(max_seconds, picture) if picture else max_seconds
+        track = _decode(path, container, stream, start_of(video or stream), wanted)
+    samples = track.mixed(layout)
+    if picture:
+        samples = _fit(samples, round(wanted * track.rate))
+    if not np.isfinite(samples).all():
+        raise MediaError(path, "its sound holds samples that are not numbers (NaN or infinite)")
+    return Sound(np.ascontiguousarray(samples[:, : math.ceil(wanted * track.rate)]), track.rate)
+
+
+@dataclass
+class _Track:
+    """Decoded frames laid on a clock of samples, where 0 is the picture's start."""
+
+    rate: int
+    channel_names: tuple[str, ...]
+    chunks: list[Samples] = field(default_factory=list[Samples])
+    end: int | None = None  # where the last frame ends, in samples; None before the first
+
+    def add(self, at: int | None, samples: Samples, limit: int) -> None:
+        """Lay samples [channels, n] at their place: a gap becomes zeros, what lies before 0 is left out."""
+        expected = self.end if self.end is not None else (at or 0)
+        place = expected if at is None or at - expected < _GAP * self.rate else min(at, limit)
+        written = max(expected, 0) if self.end is not None else 0
+        if place > written:
+            self.chunks.append(np.zeros((len(samples), place - written), np.float32))
+        skipped = min(max(0, -place), samples.shape[1])
+        self.chunks.append(samples[:, skipped:])
+        self.end = place + samples.shape[1]
+
+    def mixed(self, layout: Layout | None) -> Samples:
+        if not self.chunks:
+            return np.zeros((2 if layout == "stereo" else 1, 0), np.float32)
+        samples = np.concatenate(self.chunks, 1)
+        if layout is None or (layout == "stereo" and len(samples) == 2):
+            return samples
+        if layout == "mono" or len(samples) == 1:
+            mean = samples.mean(0, keepdims=True, dtype=np.float32)
+            return mean if layout == "mono" else np.repeat(mean, 2, 0)
+        sides = [_side(self.channel_names, drop) for drop in "RL"]
+        return np.stack([samples[side].mean(0, dtype=np.float32) for side in sides])
+
+
+def _side(names: tuple[str, ...], other: str) -> list[int]:
+    """The channels of one side and of the middle: all but those whose name ends in the other side's letter."""
+    kept = [i for i, name in enumerate(names) if not name.endswith(other)]
+    return kept or list(range(len(names)))
+
+
+def _decode(path: Path, container: InputContainer, stream: av.AudioStream, zero: float, seconds: float) -> _Track:
+    rate = stream.sample_rate
+    track = _Track(rate, tuple(channel.name for channel in stream.layout.channels))
+    limit = math.ceil(seconds * rate)
+    heard = False
+    for frame in container.decode(stream):
+        heard = True
+        if frame.is_corrupt:
+            raise MediaError(path, f"its sound is damaged at {frame.time or 0:.2f} s")
+        if frame.sample_rate != rate or len(frame.layout.channels) != len(track.channel_names):
+            raise MediaError(path, f"its sound changes its rate or channels at {frame.time or 0:.2f} s")
+        track.add(_place(frame, zero), _to_float(frame), limit)
+        if track.end is not None and track.end >= limit:
+            return track
+    if not heard:
+        raise MediaError(path, "its audio stream holds no sound")
+    _check_whole(path, container, stream, zero, track)
+    return track
+
+
+def _check_whole(path: Path, container: InputContainer, stream: av.AudioStream, zero: float, track: _Track) -> None:
+    declared = duration_of(container, stream) if stream.duration or "DURATION" in stream.metadata else None
+    if declared is None:
+        return
+    end, due = (track.end or 0) / track.rate, start_of(stream) + declared - zero
+    if due - end > max(_SHORT, 0.02 * declared):
+        raise MediaError(path, f"truncated: its sound ends at {end:.2f} s of {due:.2f} s")
+
+
+def _place(frame: av.AudioFrame, zero: float) -> int | None:
+    """Where the frame starts, in samples after the picture's start; None if it does not say."""
+    return None if frame.time is None else round((frame.time - zero) * frame.sample_rate)
+
+
+def _to_float(frame: av.AudioFrame) -> Samples:
+    """A frame of any sample format -> float32 [channels, n], full scale 1."""
+    raw = frame.to_ndarray()
+    if not frame.format.is_planar:
+        raw = raw.reshape(-1, len(frame.layout.channels)).T
+    if raw.dtype == np.uint8:
+        return (raw.astype(np.float32) - 128) / 128
+    if raw.dtype.kind == "i":
+        return raw.astype(np.float32) / np.float32(2.0 ** (8 * raw.dtype.itemsize - 1))
+    return raw.astype(np.float32, copy=False)
+
+
+def _fit(samples: Samples, n: int) -> Samples:
+    """Crop or pad with zeros -> [channels, n]."""
+    samples = samples[:, :n]
+    return np.pad(samples, ((0, 0), (0, n - samples.shape[1])))

@@ -1,0 +1,99 @@
+"""Silence: how much of a clip can be heard. Only what is silent throughout is rejected; the rest is policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from warehouse import field
+
+from pipeline.media import MAX_SECONDS, MediaError, decode_audio
+from pipeline.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
+
+FLOOR_DBFS = -120.0  # what digital silence is given as
+
+
+@dataclass(frozen=True)
+class SilenceSettings:
+    """A window is silent below `threshold_dbfs`; a clip is when at least `reject_share` of its windows are."""
+
+    threshold_dbfs: float = -60.0
+    window_seconds: float = 0.01
+    reject_share: float = 0.98
+    max_seconds: float = MAX_SECONDS
+
+
+@dataclass(frozen=True)
+class Loudness:
+    """Facts of a sound; levels are relative to full scale, and -120 for digital silence."""
+
+    silent_share: float
+    longest_gap: float
+    peak_dbfs: float
+    rms_dbfs: float
+
+
+def measure(samples: NDArray[np.float32], sample_rate: int, settings: SilenceSettings | None = None) -> Loudness:
+    """Loudness of mono samples float32 [n], by the RMS of windows that do not overlap; no samples are silence."""
+    settings = settings or SilenceSettings()
+    if samples.size == 0:
+        return Loudness(1.0, 0.0, FLOOR_DBFS, FLOOR_DBFS)
+    window = min(max(1, round(settings.window_seconds * sample_rate)), samples.size)
+    windows = samples[: samples.size // window * window].reshape(-1, window)
+    power = np.einsum("wn,wn->w", windows, windows, dtype=np.float64) / window
+    silent = power < 10 ** (settings.threshold_dbfs / 10)
+    return Loudness(
+        silent_share=float(silent.mean()),
+        longest_gap=_longest_run(silent) * window / sample_rate,
+        peak_dbfs=_dbfs(float(np.abs(samples).max())),
+        rms_dbfs=_dbfs(math.sqrt(float(power.mean()))),
+    )
+
+
+def _longest_run(flags: NDArray[np.bool_]) -> int:
+    edges = np.diff(np.concatenate([[0], flags.astype(np.int8), [0]]))
+    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    return int((ends - starts).max(initial=0))
+
+
+def _dbfs(amplitude: float) -> float:
+    return max(FLOOR_DBFS, 20 * math.log10(amplitude)) if amplitude > 0 else FLOOR_DBFS
+
+
+class Silence(Stage):
+    """Decodes the sound once and measures it as a watcher hears it: over the whole length of the picture."""
+
+    name = "silence"
+    version = 1
+    upstream = ("probe",)
+    batch_size = 64
+    schema = pa.schema(
+        [
+            field("silent_share", pa.float64(), "share of 10 ms windows below the threshold, 0..1"),
+            field("longest_gap", pa.float64(), "longest run of silent windows, s"),
+            field("peak_dbfs", pa.float64(), "largest sample of the mono mean, dB of full scale"),
+            field("rms_dbfs", pa.float64(), "root mean square of the mono mean, dB of full scale"),
+        ]
+    )
+
+    def __init__(self, settings: SilenceSettings | None = None) -> None:
+        self.settings = settings or SilenceSettings()
+
+    def process(self, clips: Sequence[Clip]) -> list[Outcome]:
+        """One outcome a clip: failed if its sound cannot be decoded whole, rejected if all of it is silent."""
+        return [self._measure(Path(clip["path"])) for clip in clips]
+
+    def _measure(self, path: Path) -> Outcome:
+        try:
+            sound = decode_audio(path, "mono", self.settings.max_seconds)
+        except MediaError as error:
+            return Failed.from_exception(error)
+        facts = measure(sound.samples[0], sound.sample_rate, self.settings)
+        if facts.silent_share >= self.settings.reject_share:
+            return Rejected("silent throughout", asdict(facts))
+        return Passed(asdict(facts))

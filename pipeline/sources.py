@@ -1,0 +1,190 @@
+"""Sources: where clips come from. Each gives the rows that the warehouse ingests, one a media file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+from warehouse.errors import FoleyError
+
+from pipeline.media import MediaError, printable, sniff
+from pipeline.procedural import BAD_KINDS, write_corpus
+from pipeline.procedural.corpus import Progress
+
+SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("clip_id", "path", "source", "source_video", "url", "label", "prompt", "split")]
+    + [("truth", pa.string())]
+)
+
+MEDIA_SUFFIXES = frozenset(".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split())
+SIDECARS = ("clips.jsonl", "clips.csv", "metadata.jsonl", "metadata.csv")
+
+_ALIASES: dict[str, tuple[str, ...]] = {
+    "file": ("file", "file_name", "filename", "path"),
+    "prompt": ("prompt", "caption", "text"),
+    "label": ("label", "class"),
+    "split": ("split",),
+    "url": ("url",),
+    "source_video": ("source_video", "youtube_id"),
+    "truth": ("truth",),
+}
+_YOUTUBE_CLIP = re.compile(r"^(?P<id>.{11})_\d{6}_\d{6}$")
+
+Facts = dict[str, str]  # what a sidecar says of a file: prompt, label, split, url, source_video, truth
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Clips of a source, ready for `Warehouse.ingest`, and what was passed over, as (where, why)."""
+
+    clips: pa.Table
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+def folder_source(folder: Path, name: str | None = None) -> Listing:
+    """Every file under `folder` that is a media file by its content, or claims to be by its name.
+
+    A clip's id is `name` (the folder's own, unless given) and the path below it without the extension; files that
+    differ only in that keep it. A sidecar (`clips.jsonl`, `clips.csv`, `metadata.jsonl` or `metadata.csv`) in any
+    folder may give `prompt`, `label`, `split`, `url`, `source_video` and `truth` by file name; a file that it names
+    and that is not there is listed all the same, so that its absence becomes a row. Without a prompt, the words of
+    the file's name are taken. Raises FoleyError if the folder cannot be read or a sidecar makes no sense.
+    """
+    root = Path(os.path.abspath(folder))
+    if not root.is_dir():
+        raise FoleyError(f"{printable(folder)}: no such folder, give the folder that holds the clips")
+    name = name or root.name or "clips"
+    skipped: list[tuple[str, str]] = []
+    facts: dict[Path, Facts] = {}
+    found: set[Path] = set()
+    for path in _files(root, skipped):
+        if path.name in SIDECARS:
+            facts |= _read_sidecar(path)
+        elif not _is_text(path):
+            skipped.append((printable(path), "a name that is not valid text"))
+        elif _is_media(path):
+            found.add(path)
+    paths = sorted(found | facts.keys())
+    rows = [_row(path, clip_id, name, facts.get(path, {})) for path, clip_id in _clip_ids(root, name, paths)]
+    return Listing(pa.Table.from_pylist(rows, SCHEMA), tuple(skipped))
+
+
+def procedural_source(
+    folder: Path,
+    n: int,
+    seed: int = 0,
+    *,
+    seconds: float = 4.0,
+    bad: Sequence[str] = BAD_KINDS,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Listing:
+    """Write (or find already written) a procedural corpus and list it; the arguments are those of `write_corpus`."""
+    rows = write_corpus(folder, n, seed, seconds=seconds, bad=bad, workers=workers, progress=progress)
+    root = Path(os.path.abspath(folder))
+    clips = [
+        _row(root / row["file"], f"procedural/{seed}/{Path(row['file']).stem}", "procedural", _facts(row))
+        for row in rows
+    ]
+    return Listing(pa.Table.from_pylist(clips, SCHEMA))
+
+
+def words_of(path: Path) -> str:
+    """The words of a file's name: `Dog-barking_02.mp4` is "dog barking"; a name of no words gives its folder's."""
+    for text in (path.stem, path.parent.name):
+        spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
+        words = re.findall(r"[^\W\d_]+", spaced)
+        if any(len(word) > 2 for word in words):
+            return " ".join(words).lower()
+    return ""
+
+
+def _files(root: Path, skipped: list[tuple[str, str]]) -> Iterator[Path]:
+    """Files below `root` in a stable order; hidden ones are left out, and links to folders are not followed."""
+
+    def unreadable(error: OSError) -> None:
+        skipped.append((printable(Path(os.fsdecode(error.filename))), error.strerror or "cannot be read"))
+
+    for folder, folders, files in os.walk(root, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_media(path: Path) -> bool:
+    if path.suffix.lower() in MEDIA_SUFFIXES:
+        return True
+    try:
+        return sniff(path) is not None
+    except MediaError:
+        return False
+
+
+def _clip_ids(root: Path, name: str, paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+    """(path, id) of each; where ids without extensions would meet, the extension stays."""
+    relative = {path: Path(os.path.relpath(path, root)) for path in paths}
+    short = Counter(path.with_suffix("").as_posix() for path in relative.values())
+    for path, below in relative.items():
+        stem = below.with_suffix("").as_posix()
+        yield path, f"{name}/{stem if short[stem] == 1 else below.as_posix()}"
+
+
+def _row(path: Path, clip_id: str, source: str, facts: Mapping[str, str]) -> dict[str, str | None]:
+    youtube = _YOUTUBE_CLIP.match(path.stem)
+    given = {key: facts.get(key) or None for key in ("url", "label", "split", "truth")}
+    prompt = facts.get("prompt") or given["label"] or words_of(path.parent / "_" if youtube else path)
+    source_video = facts.get("source_video") or (youtube["id"] if youtube else clip_id)
+    row: dict[str, str | None] = {"clip_id": clip_id, "path": str(path), "source": source, "source_video": source_video}
+    return row | given | {"prompt": prompt}
+
+
+def _read_sidecar(path: Path) -> dict[Path, Facts]:
+    """What a sidecar says, by the file's path."""
+    facts: dict[Path, Facts] = {}
+    try:
+        for row in _sidecar_rows(path):
+            line = _facts(row)
+            if not line.get("file"):
+                raise FoleyError(f"{printable(path)}: a line names no file, give it a column `file`")
+            facts[Path(os.path.normpath(path.parent / line.pop("file")))] = line
+    except (OSError, ValueError, csv.Error) as error:
+        raise FoleyError(f"{printable(path)}: cannot be read as {path.suffix[1:].upper()}: {error}") from error
+    return facts
+
+
+def _sidecar_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if path.suffix == ".csv":
+            yield from csv.DictReader(file)
+            return
+        for number, line in enumerate(file, 1):
+            row = json.loads(line) if line.strip() else {}
+            if not isinstance(row, dict):
+                raise FoleyError(f"{printable(path)}: line {number} is not a JSON object")
+            if row:
+                yield cast(dict[str, Any], row)
+
+
+def _facts(row: Mapping[str, Any]) -> Facts:
+    """The columns we know, under their own names, as text (truth as JSON text)."""
+    facts: Facts = {}
+    for key, aliases in _ALIASES.items():
+        value = next((row[alias] for alias in aliases if row.get(alias) not in (None, "")), None)
+        if value is not None:
+            facts[key] = value if isinstance(value, str) else json.dumps(value)
+    return facts

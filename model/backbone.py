@@ -1,0 +1,141 @@
+"""The frozen text-to-audio backbone: stable-audio-tools' latent diffusion model (VAE, text and number conditioners, DiT).
+
+Shapes: B clips, C latent channels, L latent frames, N text tokens, D conditioning width, S audio samples.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.presets import ModelError, Preset
+from model.weights import files_revision, load_strict, read_weights
+
+Conditioning = dict[str, tuple[Tensor, Tensor]]  # id -> (tokens [B, N, D], mask [B, N])
+
+
+def _prepare_text_conditioner(config: dict[str, Any], weights: Path) -> None:
+    """Let the T5 conditioner take a local folder: it accepts only names in its own tables, so the folder is added."""
+    from stable_audio_tools.models.conditioners import T5Conditioner
+    from transformers import T5Config
+
+    for entry in config["model"]["conditioning"]["configs"]:
+        if entry["type"] == "t5" and (folder := weights / entry["config"]["t5_model_name"]).is_dir():
+            entry["config"]["t5_model_name"] = str(folder)
+            T5Conditioner.T5_MODELS.append(str(folder))
+            T5Conditioner.T5_MODEL_DIMS[str(folder)] = T5Config.from_pretrained(folder).d_model
+
+
+def build_backbone(preset: Preset) -> Any:
+    """stable-audio-tools' model for the preset: text encoder from its weights, everything else untrained."""
+    from stable_audio_tools import create_model_from_config
+
+    config = preset.backbone_config
+    _prepare_text_conditioner(config, preset.weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # weight_norm and autocast deprecations of the library
+        try:
+            return create_model_from_config(config)
+        except OSError as error:
+            raise ModelError(f"text encoder of preset {preset.name!r}: {str(error).splitlines()[0]}") from None
+
+
+class Backbone(nn.Module):
+    """The frozen backbone of a preset, with the few operations that this project needs of it."""
+
+    def __init__(self, preset: Preset, model: Any) -> None:
+        super().__init__()
+        self.preset = preset
+        self.model = model
+        self.requires_grad_(False).eval()
+        for conditioner in model.conditioner.conditioners.values():
+            if hasattr(conditioner, "tokenizer"):
+                conditioner.model.float()  # the library loads T5 in half precision, which few CPUs compute well
+
+    @classmethod
+    def from_pretrained(cls, preset: Preset) -> Backbone:
+        """Load `backbone.safetensors` (published layout of Stable Audio Open) strictly from the preset's weights.
+
+        Raises ModelError or WeightsError if files are missing or do not fit.
+        """
+        path = preset.weights / "backbone.safetensors"
+        weights = read_weights(path)
+        model = build_backbone(preset)
+        load_strict(model, {key: value.float() for key, value in weights.items()}, path)
+        return cls(preset, model)
+
+    @staticmethod
+    def revision(preset: Preset) -> str:
+        """Content hash of the backbone's weights and configuration."""
+        paths = [preset.weights / "backbone.safetensors", preset.folder / "backbone.json", *text_folders(preset)]
+        return files_revision(paths)
+
+    @property
+    def dit(self) -> Any:
+        """The diffusion transformer (stable_audio_tools.models.dit.DiffusionTransformer)."""
+        return self.model.model.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.dit.parameters()).device
+
+    @torch.no_grad()
+    def encode_audio(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Audio [B, channels, S] -> mean and standard deviation of the latents, each [B, C, ceil(S / ratio)]."""
+        audio = F.pad(audio, (0, -audio.shape[-1] % self.preset.downsampling_ratio))
+        pretransform = self.model.pretransform
+        raw = pretransform.model.encode(audio.to(self.device), skip_bottleneck=True)
+        mean, scale = raw.chunk(2, dim=1)
+        deviation = F.softplus(scale) + 1e-4  # as the library's VAE bottleneck does
+        return mean / pretransform.scale, deviation / pretransform.scale
+
+    @torch.no_grad()
+    def decode_audio(self, latents: Tensor) -> Tensor:
+        """Latents [B, C, L] -> audio [B, channels, L * ratio]."""
+        return cast("Tensor", self.model.pretransform.decode(latents.to(self.device)))
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> list[Tensor]:
+        """Prompts -> text tokens, each [N, D] with N its own number of tokens."""
+        tokens, mask = self.model.conditioner.conditioners["prompt"](list(prompts), self.device)
+        return [row[keep].float() for row, keep in zip(tokens, mask.bool(), strict=True)]
+
+    def conditioning(self, text: Sequence[Tensor], seconds: Sequence[float]) -> Conditioning:
+        """Text tokens (each [N, D]) and total seconds of B clips -> what the DiT is conditioned on."""
+        conditioners = self.model.conditioner.conditioners
+        length = conditioners["prompt"].max_length
+        padded = torch.stack([F.pad(row, (0, 0, 0, length - len(row))) for row in text]).to(self.device)
+        counts = torch.tensor([len(row) for row in text], device=self.device)
+        mask = torch.arange(length, device=self.device) < counts[:, None]
+        found: Conditioning = {"prompt": (padded, mask)}  # zeros where masked, as the library's T5Conditioner gives
+        for name, conditioner in conditioners.items():
+            if name != "prompt":
+                values = [0.0] * len(seconds) if name == "seconds_start" else list(seconds)
+                found[name] = tuple(conditioner(values, self.device))
+        return found
+
+    def inputs(self, conditioning: Conditioning, negative: Conditioning | None = None) -> dict[str, Any]:
+        """Keyword arguments of the DiT for a conditioning, and for a negative one used by guidance."""
+        kwargs = self.model.get_conditioning_inputs(conditioning)
+        if negative is not None:
+            kwargs |= self.model.get_conditioning_inputs(negative, negative=True)
+        return kwargs
+
+    def forward(self, x: Tensor, t: Tensor, **kwargs: Any) -> Tensor:
+        """Noisy latents [B, C, L] at times t [B] in 0..1 -> velocity [B, C, L]; kwargs from `inputs`."""
+        # Checkpointing every layer is the library's default, in inference too; it costs a third of the speed.
+        return cast("Tensor", self.model.model(x, t, **({"use_checkpointing": False} | kwargs)))
+
+
+def text_folders(preset: Preset) -> list[Path]:
+    """Folders of the text encoders that a preset holds as local weights."""
+    entries = preset.backbone_config["model"]["conditioning"]["configs"]
+    names = [entry["config"]["t5_model_name"] for entry in entries if entry["type"] == "t5"]
+    return [folder for name in names if (folder := preset.weights / name).is_dir()]

@@ -1,0 +1,208 @@
+"""The bridge: video cross-attention in every DiT block of a frozen backbone (paper section 3.3).
+
+SA -> text CA -> video CA -> FFN. Audio latents are queries, adapted video tokens are keys and values. Only these
+layers are trained. stable-audio-tools' block has a slot (`conformer`) that it runs as `x = x + slot(x)` between text
+cross-attention and feed-forward, which is where the bridge goes in, without a copied or patched forward.
+
+Shapes: B clips, Q positions of the DiT's sequence (prepended ones first), L latent frames, K video tokens, D width of
+the DiT, V width of the video encoder, H heads of width E.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.presets import BridgeSettings, ModelError
+
+
+@dataclass
+class VideoCondition:
+    """What the layers attend to during one forward (and its backward). The slot passes them nothing but x."""
+
+    tokens: Tensor  # [B, K, V], standardised
+    times: Tensor  # [B, K] seconds, or positions
+    mask: Tensor  # [B, K] True where there is a token
+    null: Tensor  # [B, K, V], for the second half of a batch doubled by classifier-free guidance
+    n_latents: int
+    latent_times: Tensor  # [L]
+    cache: dict[tuple[int, bool], tuple[Tensor, Tensor]] | None = field(default=None)  # keys and values, in sampling
+
+    def for_batch(self, size: int) -> tuple[Tensor, Tensor, Tensor, bool]:
+        """Tokens, times and mask for a batch of `size`: B, or 2 B where guidance appends the unconditional half."""
+        if size == len(self.tokens):
+            return self.tokens, self.times, self.mask, False
+        if size == 2 * len(self.tokens):
+            both = torch.cat([self.tokens, self.null])
+            return both, self.times.repeat(2, 1), self.mask.repeat(2, 1), True
+        raise ModelError(f"the bridge holds video of {len(self.tokens)} clips, the DiT runs {size}")
+
+
+def rotate(x: Tensor, positions: Tensor, base: float = 10000.0) -> Tensor:
+    """Rotary position embedding of x [B, H, N, E] at positions [B or 1, N]; halves are rotated together."""
+    half = x.shape[-1] // 2
+    frequencies = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)  # [E / 2]
+    angles = positions.float()[:, None, :, None] * frequencies  # [B, 1, N, E / 2]
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+class Adapter(nn.Module):
+    """Two-layer MLP with GELU and residual addition, on the video path before K and V are formed."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[B, K, V] -> [B, K, V]."""
+        return tokens + self.down(F.gelu(self.up(tokens)))
+
+
+class BridgeLayer(nn.Module):
+    """Video cross-attention of one block; its output is zero until trained."""
+
+    def __init__(self, dim: int, video_dim: int, settings: BridgeSettings) -> None:
+        super().__init__()
+        inner = settings.heads * settings.head_dim
+        self.settings = settings
+        self.adapter = Adapter(video_dim, settings.adapter_width)
+        self.norm = nn.LayerNorm(dim)
+        self.video_norm = nn.LayerNorm(video_dim)
+        self.to_q = nn.Linear(dim, inner)
+        self.to_kv = nn.Linear(video_dim, 2 * inner)
+        self.to_out = nn.Linear(inner, dim, bias=False)
+        nn.init.zeros_(self.to_out.weight)
+        if settings.rope_init == "peaked":
+            self._peak()
+        self.condition: VideoCondition | None = None
+
+    @torch.no_grad()
+    def _peak(self) -> None:
+        """Let attention start as a peak at equal times: nearly constant q and k, told apart by their rotation only."""
+        inner = self.to_q.out_features
+        self.to_q.weight.mul_(0.3)
+        self.to_q.bias.fill_(1.5)
+        self.to_kv.weight[:inner].mul_(0.3)
+        self.to_kv.bias[:inner].fill_(1.5)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.settings.heads, self.settings.head_dim)).transpose(1, 2)  # [B, H, N, E]
+
+    def _keys_values(self, tokens: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = self.to_kv(self.video_norm(self.adapter(tokens))).chunk(2, dim=-1)
+        return rotate(self._heads(k), times), self._heads(v)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """DiT sequence [B or 2 B, Q, D] -> what video adds to it; zero on prepended positions."""
+        condition = self.condition
+        if condition is None:
+            return torch.zeros_like(x)
+        tokens, times, mask, doubled = condition.for_batch(len(x))
+        key = (id(self), doubled)
+        if condition.cache is not None and key in condition.cache:
+            k, v = condition.cache[key]
+        else:
+            k, v = self._keys_values(tokens.to(x.dtype), times)
+            if condition.cache is not None:
+                condition.cache[key] = (k, v)
+        prefix = x.shape[1] - condition.n_latents
+        q = rotate(self._heads(self.to_q(self.norm(x[:, prefix:]))), condition.latent_times[None])
+        seen = None if bool(mask.all()) else mask[:, None, None, :]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)  # [B, H, L, E]
+        return F.pad(self.to_out(out.transpose(1, 2).flatten(2)), (0, 0, prefix, 0))
+
+
+class Bridge(nn.Module):
+    """All layers of the bridge, the null video token, and the scale of the video features that it was trained on."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, dim: int, depth: int, video_dim: int, settings: BridgeSettings, latent_rate: float, token_rate: float
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.latent_rate, self.token_rate = latent_rate, token_rate
+        self.layers = nn.ModuleList(BridgeLayer(dim, video_dim, settings) for _ in range(depth))
+        self.null = nn.Parameter(torch.zeros(video_dim))
+        self.register_buffer("mean", torch.zeros(video_dim))
+        self.register_buffer("std", torch.ones(video_dim))
+
+    def insert(self, dit: Any) -> None:
+        """Put one layer into each block of a DiT (load the DiT's own weights before).
+
+        Raises ModelError if the blocks are not as many as the layers, or their slot is taken.
+        """
+        blocks = list(dit.transformer.layers)
+        if len(blocks) != len(self.layers) or any(block.conformer is not None for block in blocks):
+            raise ModelError(f"the bridge has {len(self.layers)} layers for {len(blocks)} blocks with a free slot each")
+        for block, layer in zip(blocks, self.layers, strict=True):
+            block.conformer, block.conformer_scale = layer, nn.Identity()
+
+    def remove(self, dit: Any) -> None:
+        """Take the layers out again: the DiT is the bare backbone's."""
+        for block in dit.transformer.layers:
+            del block.conformer_scale
+            block.conformer = None
+
+    @torch.no_grad()
+    def fit_scale(self, tokens: Tensor) -> None:
+        """Set the per-channel mean and deviation of video tokens [..., V] that standardise every later input."""
+        flat = tokens.reshape(-1, tokens.shape[-1]).float()
+        self.mean.copy_(flat.mean(0))
+        self.std.copy_(flat.std(0).clamp(min=1e-6))
+
+    def _positions(self, tokens: Tensor, n_latents: int) -> tuple[Tensor, Tensor]:
+        """RoPE positions of video tokens [J * P] and of latents [L]: in shared seconds, or each by its own index."""
+        frames, cells = tokens.shape[1:3]
+        video = torch.arange(frames, device=tokens.device, dtype=torch.float32)
+        audio = torch.arange(n_latents, device=tokens.device, dtype=torch.float32)
+        if self.settings.rope_positions == "seconds":
+            video = (video + 0.5) / self.token_rate * self.settings.rope_rate
+            audio = (audio + 0.5) / self.latent_rate * self.settings.rope_rate
+        return video.repeat_interleave(cells), audio
+
+    @contextmanager
+    def watching(
+        self, tokens: Tensor, n_latents: int, *, frames: Tensor | None = None, seen: Tensor | None = None, sampling: bool = False
+    ) -> Iterator[None]:
+        """Let the layers attend to video tokens [B, J, P, V] until the block ends (include backward in it).
+
+        `frames` [B] is the number of effective frames that each clip has, where padded; `seen` [B] is False for clips
+        whose video is replaced by the null token; `sampling` keeps keys and values from step to step.
+        """
+        batch, count, cells, width = tokens.shape
+        scaled = (tokens.float() - self.mean) / self.std
+        null = self.null.expand_as(scaled)
+        if seen is not None:
+            scaled = torch.where(seen[:, None, None, None], scaled, null)
+        present = torch.ones(batch, count, dtype=torch.bool, device=tokens.device)
+        if frames is not None:
+            present = torch.arange(count, device=tokens.device) < frames[:, None]
+        video_times, latent_times = self._positions(tokens, n_latents)
+        condition = VideoCondition(
+            tokens=scaled.reshape(batch, count * cells, width),
+            times=video_times.expand(batch, -1),
+            mask=present.repeat_interleave(cells, dim=1),
+            null=null.reshape(batch, count * cells, width),
+            n_latents=n_latents,
+            latent_times=latent_times,
+            cache={} if sampling else None,
+        )
+        try:
+            for layer in self.layers:
+                layer.condition = condition
+            yield
+        finally:
+            for layer in self.layers:
+                layer.condition = None

@@ -1,0 +1,152 @@
+"""Presets: everything in which the toy and the full-size system differ, as data.
+
+A preset is a folder with `preset.toml` (read into the models below), `backbone.json` (the model configuration in
+stable-audio-tools' own format) and, where they may be shipped, the weights. Code never asks which preset it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+class ModelError(ValueError):
+    """A model, its weights or its settings cannot be used; the message says which and what to do."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and an unknown name is an error rather than silently ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VideoSettings(Settings):
+    """V-JEPA2 and its input (paper section 3.3: 16 fps, 64 frames a 4 s segment, at most 12 s)."""
+
+    fps: int = 16
+    segment_frames: int = 64
+    short_side: int = Field(description="frames are scaled to this shortest side, in pixels, then cropped")
+    crop: int = Field(description="side of the centre crop, in pixels; must be the encoder's own crop size")
+    pooling: Literal["frame", "grid8", "grid16"] = "frame"
+    width: int = Field(description="width of the encoder's tokens")
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Tokens an effective frame after pooling."""
+        return {"frame": 1, "grid8": 64, "grid16": 256}[self.pooling]
+
+
+class BridgeSettings(Settings):
+    """The trainable part (paper section 3.3). What the paper leaves open is a named setting here."""
+
+    heads: int = Field(description="attention heads of each video cross-attention")
+    head_dim: int = Field(description="width of a head; heads * head_dim is the attention's inner width")
+    adapter_width: int = Field(description="hidden width of the two-layer GELU adapter")
+    rope_positions: Literal["seconds", "index"] = "seconds"
+    rope_rate: float = Field(25.0, description="RoPE positions a second, where positions are seconds")
+    rope_init: Literal["plain", "peaked"] = "plain"
+
+
+class TrainSettings(Settings):
+    """How the bridge is trained (paper section 4.1; backbone's optimiser settings where the paper is silent)."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float = 1.0
+    video_drop: float = Field(0.1, description="share of clips whose video tokens are replaced by the null token")
+    text_drop: float = Field(0.1, description="share of clips whose cross-attention conditioning is zeroed")
+    validate_every: int = 100
+    seed: int = 0
+
+
+class SampleSettings(Settings):
+    """How sound is sampled."""
+
+    sampler: Literal["v-ddim", "dpmpp-3m-sde"]
+    steps: int
+    cfg: float
+    sigma_min: float = 0.3
+    sigma_max: float = 500.0
+
+
+class Preset(Settings):
+    """One size of the whole system. `folder` holds its configuration, `weights` its weights."""
+
+    name: str
+    folder: Path
+    weights: Path
+    max_seconds: float = 12.0
+    video: VideoSettings
+    bridge: BridgeSettings
+    train: TrainSettings
+    sample: SampleSettings
+    imagebind: dict[str, Any] = Field(description="arguments of ImageBindModel")
+    imagebind_views: dict[str, int] = Field(description="windows that ImageBind looks at in a clip")
+    audiobox: dict[str, Any] = Field(default_factory=dict, description="what differs from WavLM base in Audiobox")
+    untrained: dict[str, dict[str, Any]] = Field(default_factory=dict, description="architectures of random encoders")
+
+    @property
+    def backbone_config(self) -> dict[str, Any]:
+        """The backbone's configuration as stable-audio-tools reads it."""
+        config: dict[str, Any] = json.loads((self.folder / "backbone.json").read_text())
+        return config
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second of the backbone's audio."""
+        return int(self.backbone_config["sample_rate"])
+
+    @property
+    def audio_channels(self) -> int:
+        """Channels of the backbone's audio."""
+        return int(self.backbone_config["audio_channels"])
+
+    @property
+    def downsampling_ratio(self) -> int:
+        """Audio samples a latent frame."""
+        return int(self.backbone_config["model"]["pretransform"]["config"]["downsampling_ratio"])
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents."""
+        return int(self.backbone_config["model"]["io_channels"])
+
+    @property
+    def text_width(self) -> int:
+        """Width of the text tokens that the DiT attends to."""
+        return int(self.backbone_config["model"]["conditioning"]["cond_dim"])
+
+    @property
+    def latent_rate(self) -> float:
+        """Latent frames a second."""
+        return self.sample_rate / self.downsampling_ratio
+
+
+def load_preset(name: str, weights: Path | None = None) -> Preset:
+    """The preset `name`, or that of a folder holding a `preset.toml`; `weights` takes the place of its own weights.
+
+    Raises ModelError if there is no such preset or a setting in it is wrong.
+    """
+    folder = CONFIGS / name if (CONFIGS / name).is_dir() else Path(name)
+    file = folder / "preset.toml"
+    if not file.is_file():
+        known = ", ".join(sorted(p.name for p in CONFIGS.iterdir() if p.is_dir()))
+        raise ModelError(f"no preset {name!r}: choose one of {known}, or a folder that holds a preset.toml")
+    values = tomllib.loads(file.read_text())
+    values.update(folder=folder, weights=weights or folder / "weights")
+    try:
+        return Preset.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ModelError(f"{file}: {where}: {first['msg']}") from None

@@ -1,0 +1,175 @@
+"""Curation scorers: ImageBind audio-video cosine and Audiobox Aesthetics, as upstream's own model classes.
+
+Input preparation follows upstream (imagebind/data.py, audiobox_aesthetics/infer.py); reading files is left out, since
+this project decodes media itself.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, cast
+from unittest.mock import patch
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+import torchaudio
+from torch import Tensor
+
+from model.presets import Preset
+from model.weights import files_revision, load_strict, read_weights
+
+AXES = ("CE", "CU", "PC", "PQ")
+SCORER_RATE = 16000  # Hz, of both models' audio
+
+
+def import_imagebind() -> Any:
+    """ImageBind's model module. `import imagebind` itself needs packages that no longer exist, so it is skipped."""
+    if "imagebind" not in sys.modules:
+        spec = find_spec("imagebind")
+        assert spec is not None
+        package = types.ModuleType("imagebind")
+        package.__path__ = list(spec.submodule_search_locations or [])
+        sys.modules["imagebind"] = package
+    from imagebind.models import imagebind_model
+
+    return imagebind_model
+
+
+def build_imagebind(preset: Preset) -> Any:
+    """An untrained ImageBindModel of the preset's size."""
+    return import_imagebind().ImageBindModel(**preset.imagebind).eval().requires_grad_(False)
+
+
+def build_audiobox(preset: Preset) -> Any:
+    """An untrained AesMultiOutput; upstream fixes its WavLM's size in a module constant, so that is varied."""
+    from audiobox_aesthetics.model import aes
+
+    config = aes.WavLMConfig(vars(aes.DEFAULT_AUDIO_CFG) | preset.audiobox)
+    layers = int(config.encoder_layers) + 1
+    target = {axis: {"mean": 5.0, "std": 1.0} for axis in AXES}
+    with patch.object(aes, "DEFAULT_AUDIO_CFG", config):
+        return aes.AesMultiOutput(nth_layer=layers, target_transform=target).eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class ImageBindViews:
+    """When and how ImageBind looks at a clip (upstream: 5 clips of 2 s and 2 frames, 3 crops; 3 sounds of 2 s)."""
+
+    video_clips: int = 5
+    audio_clips: int = 3
+    clip_seconds: float = 2.0
+    size: int = 224
+
+    def starts(self, duration: float, clips: int) -> npt.NDArray[np.float64]:
+        """Start times (s) of `clips` windows spread evenly over the clip."""
+        last = max(duration - self.clip_seconds, 0.0)
+        return np.linspace(0, last, clips)
+
+    def frame_times(self, duration: float) -> npt.NDArray[np.float64]:
+        """Times (s) of the frames to decode: first and last of every window, [video_clips * 2]."""
+        starts = self.starts(duration, self.video_clips)
+        ends = np.minimum(starts + self.clip_seconds, duration) - 1e-3
+        return np.stack([starts, np.maximum(ends, starts)], axis=1).reshape(-1)
+
+
+class ImageBindScorer:
+    """Cosine of ImageBind's audio and video embeddings."""
+
+    def __init__(self, model: Any, views: ImageBindViews | None = None) -> None:
+        self.model = model
+        self.views = views or ImageBindViews()
+
+    @classmethod
+    def from_pretrained(cls, preset: Preset, views: ImageBindViews | None = None) -> ImageBindScorer:
+        """Load `imagebind.safetensors` (published key layout) strictly."""
+        path = preset.weights / "imagebind.safetensors"
+        model = build_imagebind(preset)
+        load_strict(model, read_weights(path), path)
+        return cls(model, views)
+
+    @staticmethod
+    def revision(preset: Preset) -> str:
+        """Content hash of the weights."""
+        return files_revision([preset.weights / "imagebind.safetensors"])
+
+    def prepare_frames(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+        """RGB frames [clips * 2, H, W, 3] with short side `size` -> [clips * crops, 3, 2, size, size]."""
+        mean = torch.tensor((0.48145466, 0.4578275, 0.40821073))
+        std = torch.tensor((0.26862954, 0.26130258, 0.27577711))
+        pixels = ((torch.from_numpy(frames).float() / 255 - mean) / std).permute(0, 3, 1, 2)  # [N, 3, H, W]
+        height, width = pixels.shape[-2:]
+        size, slack = self.views.size, max(height, width) - self.views.size
+        crops: list[Tensor] = []
+        for offset in (0, -(-slack // 2), slack):
+            y, x = (offset, -(-(width - size) // 2)) if height > width else (-(-(height - size) // 2), offset)
+            crops.append(pixels[:, :, y : y + size, x : x + size])
+        stacked = torch.stack(crops)  # [crops, N, 3, size, size]
+        return stacked.unflatten(1, (-1, 2)).transpose(0, 1).flatten(0, 1).transpose(1, 2)
+
+    def prepare_audio(self, audio: npt.NDArray[np.float32]) -> Tensor:
+        """Mono audio [S] at 16 kHz -> [audio_clips, 1, 128 mels, 204 frames], normalised as upstream does."""
+        windows: list[Tensor] = []
+        for start in self.views.starts(len(audio) / SCORER_RATE, self.views.audio_clips):
+            first = int(start * SCORER_RATE)
+            wave = torch.from_numpy(audio[None, first : first + int(self.views.clip_seconds * SCORER_RATE)].copy())
+            mel = torchaudio.compliance.kaldi.fbank(
+                wave - wave.mean(), htk_compat=True, sample_frequency=SCORER_RATE, use_energy=False,
+                window_type="hanning", num_mel_bins=128, dither=0.0, frame_length=25, frame_shift=10,
+            ).T  # fmt: skip  # [128, frames]
+            windows.append(F.pad(mel, (0, 204 - mel.shape[1]))[None, :, :204])
+        return (torch.stack(windows) + 4.268) / 9.138
+
+    @torch.inference_mode()
+    def score(self, frames: Sequence[npt.NDArray[np.uint8]], audio: Sequence[npt.NDArray[np.float32]]) -> list[float]:
+        """Frames (at `views.frame_times`) and audio of B clips -> B cosines in -1..1."""
+        vision = torch.stack([self.prepare_frames(f) for f in frames])  # [B, clips * crops, 3, 2, size, size]
+        sound = torch.stack([self.prepare_audio(a) for a in audio])  # [B, audio_clips, 1, 128, 204]
+        found = self.model({"vision": vision, "audio": sound})
+        return [float(v) for v in F.cosine_similarity(found["vision"], found["audio"], dim=-1)]
+
+
+class AudioboxScorer:
+    """Audiobox Aesthetics: content enjoyment and usefulness, production complexity and quality."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @classmethod
+    def from_pretrained(cls, preset: Preset) -> AudioboxScorer:
+        """Load `audiobox.safetensors` (published key layout) strictly."""
+        path = preset.weights / "audiobox.safetensors"
+        model = build_audiobox(preset)
+        load_strict(model, {k: v.float() for k, v in read_weights(path).items()}, path)
+        return cls(model)
+
+    @staticmethod
+    def revision(preset: Preset) -> str:
+        """Content hash of the weights."""
+        return files_revision([preset.weights / "audiobox.safetensors"])
+
+    @torch.inference_mode()
+    def score(self, audio: Sequence[npt.NDArray[np.float32]]) -> list[dict[str, float]]:
+        """Mono audio [S] at 16 kHz of B clips -> CE, CU, PC, PQ of each, about 1..10; longer clips by 10 s windows."""
+        from audiobox_aesthetics.infer import make_inference_batch
+
+        waves, masks, weights, owners = make_inference_batch([torch.from_numpy(a)[None] for a in audio])
+        predicted = cast(
+            "dict[str, Tensor]", self.model({"wav": torch.stack(waves), "mask": torch.stack(masks)})
+        )
+        share, owner = torch.tensor(weights), torch.tensor(owners)
+        scores: list[dict[str, float]] = []
+        for clip in range(len(audio)):
+            mine = owner == clip
+            row: dict[str, float] = {}
+            for axis in AXES:
+                scale = self.model.target_transform[axis]
+                values = predicted[axis][mine] * scale["std"] + scale["mean"]
+                row[axis.lower()] = float((values * share[mine]).sum() / share[mine].sum())
+            scores.append(row)
+        return scores

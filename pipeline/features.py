@@ -1,0 +1,209 @@
+"""Feature stages: what training reads instead of media (paper section 3.3). Everything is stored as float16."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from torch import Tensor
+
+from model.presets import Preset
+from pipeline.batching import read_then_run
+from pipeline.media import Framing, read_audio, read_frames
+from pipeline.stage import Clip, Outcome, Passed, Stage
+from warehouse import array_field, field, to_bytes
+
+CHUNK = 16  # clips whose decoded media is held at once
+
+
+def clip_seconds(preset: Preset, clip: Clip) -> float:
+    """Seconds of the clip that are used: all of it, up to the preset's limit."""
+    return min(float(clip["duration"]), preset.max_seconds)
+
+
+def _half(tensor: Tensor) -> bytes:
+    return to_bytes(tensor.cpu().numpy().astype(np.float16))
+
+
+@dataclass(frozen=True)
+class VideoTokenSettings:
+    """How frames are taken and pooled."""
+
+    fps: int
+    segment_frames: int
+    short_side: int
+    crop: int
+    pooling: str
+    max_seconds: float
+
+
+class VideoTokens(Stage):
+    """Pooled V-JEPA2 tokens, by timestamps."""
+
+    name = "video_tokens"
+    version = 1
+    upstream = ("probe",)
+    batch_size = 128
+
+    def __init__(self, preset: Preset) -> None:
+        self.preset = preset
+        video = preset.video
+        self.settings = VideoTokenSettings(
+            video.fps, video.segment_frames, video.short_side, video.crop, video.pooling, preset.max_seconds
+        )
+        tokens, width = video.tokens_per_frame, video.width
+        self.schema = pa.schema(
+            [
+                array_field("video_tokens", "float16", (-1, tokens, width), "[effective frames, tokens a frame, width]"),
+                field("n_video_tokens", pa.int32(), "effective frames (two input frames each)"),
+                field("video_seconds", pa.float32(), "seconds of video that were encoded"),
+            ]
+        )
+
+    @property
+    def model_revision(self) -> str:
+        """Content hash of V-JEPA2's weights."""
+        from model.video import VideoEncoder
+
+        return VideoEncoder.revision(self.preset)
+
+    def setup(self) -> None:
+        """Load V-JEPA2."""
+        from model.video import VideoEncoder
+
+        self._encoder: Any = VideoEncoder.from_pretrained(self.preset)
+
+    def process(self, clips: Sequence[Clip]) -> list[Outcome]:
+        """Tokens of each clip."""
+
+        def run(ready: Sequence[tuple[npt.NDArray[np.uint8], float]]) -> list[Passed]:
+            rows: list[Passed] = []
+            for frames, seconds in ready:
+                tokens = self._encoder.encode(frames)
+                columns = {"video_tokens": _half(tokens), "n_video_tokens": len(tokens), "video_seconds": seconds}
+                rows.append(Passed(columns))
+            return rows
+
+        return read_then_run(clips, self._read, run, CHUNK)
+
+    def _read(self, clip: Clip) -> tuple[npt.NDArray[np.uint8], float]:
+        seconds = clip_seconds(self.preset, clip)
+        return read_video(self.preset, Path(clip["path"]), seconds), seconds
+
+
+def read_video(preset: Preset, path: Path, seconds: float) -> npt.NDArray[np.uint8]:
+    """Frames [T, crop, crop, 3] of a video as the preset's encoder expects them."""
+    from model.video import frame_times
+
+    video = preset.video
+    return read_frames(path, frame_times(seconds, video.fps), Framing(video.short_side, video.crop))
+
+
+@dataclass(frozen=True)
+class AudioLatentSettings:
+    """The audio that the VAE gets."""
+
+    sample_rate: int
+    channels: int
+    max_seconds: float
+
+
+class AudioLatents(Stage):
+    """Latents of the backbone's VAE: mean and standard deviation, so that training can sample."""
+
+    name = "audio_latents"
+    version = 1
+    upstream = ("probe", "silence")
+    batch_size = 128
+
+    def __init__(self, preset: Preset) -> None:
+        self.preset = preset
+        self.settings = AudioLatentSettings(preset.sample_rate, preset.audio_channels, preset.max_seconds)
+        shape = (preset.latent_channels, -1)
+        self.schema = pa.schema(
+            [
+                array_field("latent_mean", "float16", shape, "[channels, latent frames] mean of the VAE's posterior"),
+                array_field("latent_scale", "float16", shape, "[channels, latent frames] its standard deviation"),
+                field("n_latents", pa.int32(), "latent frames"),
+                field("audio_seconds", pa.float32(), "seconds of audio that were encoded"),
+            ]
+        )
+
+    @property
+    def model_revision(self) -> str:
+        """Content hash of the backbone's weights."""
+        from model.backbone import Backbone
+
+        return Backbone.revision(self.preset)
+
+    def setup(self) -> None:
+        """Load the backbone."""
+        from model.backbone import Backbone
+
+        self._backbone: Any = Backbone.from_pretrained(self.preset)
+
+    def process(self, clips: Sequence[Clip]) -> list[Outcome]:
+        """Latents of each clip."""
+        import torch
+
+        def run(ready: Sequence[tuple[npt.NDArray[np.float32], float]]) -> list[Passed]:
+            rows: list[Passed] = []
+            for audio, seconds in ready:
+                mean, scale = (part[0] for part in self._backbone.encode_audio(torch.from_numpy(audio)[None]))
+                columns = {"latent_mean": _half(mean), "latent_scale": _half(scale)}
+                rows.append(Passed(columns | {"n_latents": mean.shape[-1], "audio_seconds": seconds}))
+            return rows
+
+        return read_then_run(clips, self._read, run, CHUNK)
+
+    def _read(self, clip: Clip) -> tuple[npt.NDArray[np.float32], float]:
+        seconds = clip_seconds(self.preset, clip)
+        layout = "mono" if self.settings.channels == 1 else "stereo"
+        audio = read_audio(Path(clip["path"]), self.settings.sample_rate, layout, seconds, exact=True)
+        return np.atleast_2d(audio), seconds
+
+
+class TextEmbeddings(Stage):
+    """Tokens of the backbone's own text encoder for the clip's prompt."""
+
+    name = "text_embeddings"
+    version = 1
+    upstream = ()
+    reads = ("prompt",)
+    batch_size = 512
+
+    def __init__(self, preset: Preset) -> None:
+        self.preset = preset
+        width = preset.text_width
+        self.schema = pa.schema(
+            [
+                array_field("text_tokens", "float16", (-1, width), "[tokens, width], without padding"),
+                field("n_text_tokens", pa.int32(), "text tokens"),
+            ]
+        )
+
+    @property
+    def model_revision(self) -> str:
+        """Content hash of the backbone's weights, its text encoder included."""
+        from model.backbone import Backbone
+
+        return Backbone.revision(self.preset)
+
+    def setup(self) -> None:
+        """Load the backbone."""
+        from model.backbone import Backbone
+
+        self._backbone: Any = Backbone.from_pretrained(self.preset)
+
+    def process(self, clips: Sequence[Clip]) -> list[Outcome]:
+        """Tokens of each prompt."""
+        outcomes: list[Outcome] = []
+        for start in range(0, len(clips), CHUNK):
+            tokens = self._backbone.encode_text([clip["prompt"] or "" for clip in clips[start : start + CHUNK]])
+            outcomes += [Passed({"text_tokens": _half(row), "n_text_tokens": len(row)}) for row in tokens]
+        return outcomes

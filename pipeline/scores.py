@@ -1,0 +1,116 @@
+"""Scoring stages: facts about a clip by the curation models of paper section 3.2. Scores never drop a clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from model.presets import Preset
+from pipeline.batching import read_then_run
+from pipeline.media import Framing, read_audio, read_frames
+from pipeline.stage import Clip, Outcome, Passed, Stage
+from warehouse import field
+
+SCORER_RATE = 16000  # Hz, of both models' audio
+CHUNK = 8  # clips whose decoded frames are held at once
+Frames = npt.NDArray[np.uint8]
+Audio = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ImageBindSettings:
+    """Windows that ImageBind looks at, see model.scorers.ImageBindViews."""
+
+    video_clips: int
+    audio_clips: int
+
+
+class ImageBindScore(Stage):
+    """Cosine of ImageBind's audio and video embeddings: do sound and picture belong together?"""
+
+    name = "imagebind"
+    version = 1
+    upstream = ("probe", "silence")
+    schema = pa.schema([field("imagebind", pa.float32(), "cosine of ImageBind's audio and video embeddings, -1..1")])
+    batch_size = 128
+
+    def __init__(self, preset: Preset) -> None:
+        self.preset = preset
+        self.settings = ImageBindSettings(**preset.imagebind_views)
+
+    @property
+    def model_revision(self) -> str:
+        """Content hash of ImageBind's weights."""
+        from model.scorers import ImageBindScorer
+
+        return ImageBindScorer.revision(self.preset)
+
+    def setup(self) -> None:
+        """Load ImageBind."""
+        from model.scorers import ImageBindScorer, ImageBindViews
+
+        views = ImageBindViews(self.settings.video_clips, self.settings.audio_clips)
+        self._scorer = ImageBindScorer.from_pretrained(self.preset, views)
+
+    def _read(self, clip: Clip) -> tuple[Frames, Audio]:
+        views = self._scorer.views
+        times = views.frame_times(clip["duration"])
+        path = Path(clip["path"])
+        return read_frames(path, times, Framing(views.size)), read_audio(path, SCORER_RATE)
+
+    def process(self, clips: Sequence[Clip]) -> list[Outcome]:
+        """One cosine a clip."""
+
+        def run(ready: Sequence[tuple[Frames, Audio]]) -> list[Passed]:
+            scores = self._scorer.score([frames for frames, _ in ready], [audio for _, audio in ready])
+            return [Passed({"imagebind": score}) for score in scores]
+
+        return read_then_run(clips, self._read, run, CHUNK)
+
+
+class AudioboxScore(Stage):
+    """Audiobox Aesthetics of the sound."""
+
+    name = "audiobox"
+    version = 1
+    upstream = ("probe", "silence")
+    schema = pa.schema(
+        [
+            field("ce", pa.float32(), "Audiobox content enjoyment, about 1..10"),
+            field("cu", pa.float32(), "Audiobox content usefulness, about 1..10"),
+            field("pc", pa.float32(), "Audiobox production complexity, about 1..10"),
+            field("pq", pa.float32(), "Audiobox production quality, about 1..10"),
+        ]
+    )
+    batch_size = 128
+
+    def __init__(self, preset: Preset) -> None:
+        self.preset = preset
+
+    @property
+    def model_revision(self) -> str:
+        """Content hash of Audiobox's weights."""
+        from model.scorers import AudioboxScorer
+
+        return AudioboxScorer.revision(self.preset)
+
+    def setup(self) -> None:
+        """Load Audiobox Aesthetics."""
+        from model.scorers import AudioboxScorer
+
+        self._scorer: Any = AudioboxScorer.from_pretrained(self.preset)
+
+    def process(self, clips: Sequence[Clip]) -> list[Outcome]:
+        """Four scores a clip."""
+        return read_then_run(
+            clips,
+            lambda clip: read_audio(Path(clip["path"]), SCORER_RATE),
+            lambda ready: [Passed(row) for row in self._scorer.score(ready)],
+            CHUNK,
+        )

@@ -1,0 +1,97 @@
+"""Makes the toy preset's weights: random encoders and scorers, then a VAE and a DiT trained on procedural sound.
+
+Run as `uv run python -m pipeline.toy FOLDER`, or by `foley demo --from-scratch`. Sound is rendered without picture, from
+seeds that no corpus uses.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.backbone import Backbone, build_backbone
+from model.onsets import detect_onsets, sync_score
+from model.presets import Preset, load_preset
+from model.pretrain import DitTraining, LatentClips, VaeTraining, train_dit, train_vae
+from model.untrained import write_scorers, write_text_encoder, write_video_encoder
+from model.weights import save_weights
+from pipeline.procedural import MATERIALS, ProceduralClip, material_of, render_audio, sample_clip, swap_material
+
+OnProgress = Callable[[str, int, int], None]  # what, done, total
+
+FIRST_SEED = 500_000_000  # a corpus of seed s uses clips s * 1,000,000 + i
+TRAINING_CLIPS = 1024
+LENGTHS = {4.0: 1.0, 2.0: 0.15, 8.0: 0.15, 12.0: 0.15}  # seconds: share of the clips that the DiT sees at this length
+CROP = 16 * 640  # audio samples that the VAE sees at once
+
+
+def render(count: int, first: int, seconds: float = 4.0) -> tuple[list[ProceduralClip], Tensor]:
+    """Clips and their sound [count, 1, S]."""
+    clips = [sample_clip(FIRST_SEED + first + i, seconds) for i in range(count)]
+    return clips, torch.from_numpy(np.stack([render_audio(clip) for clip in clips]))[:, None]
+
+
+def audio_crops(audio: Tensor, seed: int, batch: int = 8) -> Iterator[Tensor]:
+    """Random crops [batch, 1, CROP] of sound [clips, 1, S], for ever."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        rows = torch.randint(len(audio), (batch,), generator=generator)
+        starts = torch.randint(audio.shape[-1] - CROP, (batch,), generator=generator)
+        yield torch.stack([audio[r, :, s : s + CROP] for r, s in zip(rows, starts, strict=True)])
+
+
+def encode(backbone: Backbone, clips: list[ProceduralClip], audio: Tensor, seconds: float) -> LatentClips:
+    """What the DiT trains on: latents and text of clips of one length."""
+    parts = [backbone.encode_audio(audio[i : i + 32]) for i in range(0, len(audio), 32)]
+    mean, scale = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+    return LatentClips(mean, scale, backbone.encode_text([clip.prompt for clip in clips]), seconds)
+
+
+def reconstruction(backbone: Backbone, count: int = 48) -> dict[str, Any]:
+    """How well the VAE keeps onsets and material, on clips that it has not seen."""
+    clips, audio = render(count, first=10_000_000)
+    decoded = backbone.decode_audio(backbone.encode_audio(audio)[0])[:, 0].numpy()
+    truth = [np.array(clip.impacts) for clip in clips]
+    rate = backbone.preset.sample_rate
+    sync = sync_score(truth, [detect_onsets(wave, rate) for wave in decoded])
+    same = [material_of(wave, rate) == clip.material for wave, clip in zip(decoded, clips, strict=True)]
+    return {"clips": count, "f1_60ms": sync.f1_60ms, "mae_ms": sync.mae_ms, "material_accuracy": float(np.mean(same))}
+
+
+def make_toy_weights(
+    folder: Path,
+    on_progress: OnProgress,
+    vae: VaeTraining | None = None,
+    dit: DitTraining | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Write all weights of the toy preset but the bridge into `folder`; returns what was measured on the way."""
+    vae, dit = vae or VaeTraining(seed=seed), dit or DitTraining(seed=seed)
+    preset: Preset = load_preset("toy", weights=folder)
+    write_text_encoder(preset, seed)
+    write_video_encoder(preset, seed)
+    write_scorers(preset, seed)
+    torch.manual_seed(seed)
+    backbone = Backbone(preset, build_backbone(preset))
+    started = time.process_time()
+    _, audio = render(TRAINING_CLIPS, first=0)
+    autoencoder = backbone.model.pretransform.model
+    train_vae(autoencoder, audio_crops(audio, seed), vae, lambda i, _: on_progress("train VAE", i + 1, vae.steps))
+    vae_seconds = time.process_time() - started
+    figures = {"reconstruction": reconstruction(backbone), "vae_cpu_seconds": round(vae_seconds)}
+    groups: list[LatentClips] = []
+    for i, (seconds, share) in enumerate(LENGTHS.items()):
+        clips, audio = render(int(TRAINING_CLIPS * share), first=(i + 1) * 100_000, seconds=seconds)
+        groups.append(encode(backbone, clips, audio, seconds))
+    started = time.process_time()
+    train_dit(backbone, groups, dit, lambda i, _: on_progress("train DiT", i + 1, dit.steps))
+    save_weights(folder / "backbone.safetensors", backbone.model.state_dict(), torch.float16)
+    return figures | {"dit_cpu_seconds": round(time.process_time() - started), "machine": platform.processor()}

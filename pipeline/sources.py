@@ -36,6 +36,10 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "source_video": ("source_video", "youtube_id"),
     "truth": ("truth",),
 }
+# what cameras and programs call every file
+_NO_WORDS = frozenset(
+    "clip dsc dscn file gopr img image mov movie mvi output pxl rec recording untitled vid video".split()
+)
 _YOUTUBE_CLIP = re.compile(r"^(?P<id>.{11})_\d{6}_\d{6}$")
 
 Facts = dict[str, str]  # what a sidecar says of a file: prompt, label, split, url, source_video, truth
@@ -102,7 +106,7 @@ def words_of(path: Path) -> str:
     for text in (path.stem, path.parent.name):
         spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
         words = re.findall(r"[^\W\d_]+", spaced)
-        if any(len(word) > 2 for word in words):
+        if any(len(word) > 2 and word.lower() not in _NO_WORDS for word in words):
             return " ".join(words).lower()
     return ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def printable(path: Path) -> str:
 
 
 @contextmanager
-def media_errors(path: Path, doing: str) -> Iterator[None]:
+def media_errors(path: Path, doing: str) -> Generator[None]:
     """Turn whatever a decoder raises on a bad file into a MediaError that says what was being done.
 
     PyAV raises its own errors and, on hostile files, plain ValueError, EOFError, UnicodeError, MemoryError and more.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import av
 from av.container import InputContainer
 
+from pipeline.media.clock import duration_of
 from pipeline.media.errors import MediaError
 from pipeline.media.opening import audio_stream, forbid_large_pictures, has_decoder, open_media, video_stream
 
@@ -71,34 +71,3 @@ def _first_picture_rotation(path: Path, container: InputContainer, stream: av.Vi
 def quarter_turns(frame: av.VideoFrame) -> int:
     """Counter-clockwise quarter turns that make the picture upright: np.rot90(picture, turns)."""
     return round(frame.rotation / 90) % 4
-
-
-def start_of(stream: av.VideoStream | av.AudioStream | None) -> float:
-    """When the stream's presentation starts on the file's own clock, in seconds."""
-    if stream is None or stream.start_time is None or stream.time_base is None:
-        return 0.0
-    return float(stream.start_time * stream.time_base)
-
-
-def duration_of(container: InputContainer, stream: av.VideoStream | av.AudioStream | None) -> float | None:
-    """The declared duration of the stream in seconds, None if nothing is declared."""
-    if stream is None:
-        return None
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    declared = _duration_tag(stream.metadata)
-    if declared is not None:
-        return max(0.0, declared - start_of(stream))
-    if container.duration is None:
-        return None
-    end = Fraction((container.start_time or 0) + container.duration, av.time_base)
-    return max(0.0, float(end) - start_of(stream))
-
-
-def _duration_tag(metadata: dict[str, str]) -> float | None:
-    """Matroska keeps a stream's end in a tag such as 00:00:04.023000000."""
-    try:
-        hours, minutes, seconds = metadata["DURATION"].split(":")
-        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-    except (KeyError, ValueError):
-        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import av.logging
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 
 from pipeline.media.errors import MediaError, media_errors
 
@@ -88,7 +88,7 @@ def _head(path: Path) -> bytes:
 
 
 @contextmanager
-def open_media(path: Path, doing: str = "cannot be read", limits: Limits = LIMITS) -> Iterator[InputContainer]:
+def open_media(path: Path, doing: str = "cannot be read", limits: Limits = LIMITS) -> Generator[InputContainer]:
     """Open a media file for reading; what the decoders raise inside the block becomes a MediaError too.
 
     Raises MediaError (one line, naming the file) for anything that is not a whole media file within the limits.
@@ -138,7 +138,7 @@ def _check_index(path: Path, container: InputContainer) -> None:
             raise MediaError(path, f"truncated: {size} bytes of the {end} or more that its index speaks of")
 
 
-def has_decoder(stream: av.stream.Stream) -> bool:
+def has_decoder(stream: Stream) -> bool:
     """Whether the library can decode the stream at all."""
     return getattr(stream, "codec_context", None) is not None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -12,12 +13,12 @@ from av.container import InputContainer
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from pipeline.media.clock import check_whole, start_of
 from pipeline.media.errors import MediaError
-from pipeline.media.info import duration_of, quarter_turns, start_of
+from pipeline.media.info import quarter_turns
 from pipeline.media.opening import forbid_large_pictures, has_decoder, open_media, video_stream
 
 Pictures = NDArray[np.uint8]
-_SHORT = 0.5  # seconds by which the picture may end before its declared end
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ def read_frames(
     Memory is bounded by the answer, whatever the file's frame rate and length. Raises MediaError if there is no
     picture, or if it cannot be decoded whole up to the last time asked for.
     """
+    if len(times) == 0:
+        raise ValueError("no times are asked for")
     with open_media(path, "its picture cannot be decoded") as container:
         stream = video_stream(container)
         if stream is None:
@@ -64,7 +67,8 @@ def read_frames(
             if picture.shape != out.shape[1:]:
                 raise MediaError(path, "its picture changes shape in the middle")
             out[order[first:last]] = picture
-    return out if out is not None else np.zeros((0, 0, 0, 3), np.uint8)
+    assert out is not None
+    return out
 
 
 def _on_screen(
@@ -72,50 +76,47 @@ def _on_screen(
 ) -> Iterator[tuple[int, int, av.VideoFrame]]:
     """For ascending times, (first, last, frame): the frame is on screen at times[first:last]."""
     done = 0
-    previous: tuple[float, av.VideoFrame] | None = None
+    start: float | None = None
+    at, previous = 0.0, None
     tick = float(stream.time_base) if stream.time_base else 0.0
     slack = min(0.5 * tick, 0.001) + 1e-9  # a timestamp is rounded to a tick (1 ms in some formats)
     for at, frame in _timed(path, container, stream):
+        start = at if start is None else start
+        until = int(np.searchsorted(times, at - start - slack, side="left"))
+        if previous is not None and until > done:
+            yield done, until, previous
+            done = until
         if done == len(times):
             return
-        until = int(np.searchsorted(times, at - slack, side="left"))
-        if previous is not None and until > done:
-            yield done, until, previous[1]
-            done = until
-        previous = at, frame
+        previous = frame
     if previous is None:
         raise MediaError(path, "its video holds no picture")
-    if done < len(times):
-        _check_whole(path, container, stream, previous[0], float(times[-1]))
-        yield done, len(times), previous[1]
+    step = _frame_seconds(stream)
+    if times[-1] > at - (start or 0) + step:  # what is asked for lies behind the last picture
+        check_whole(path, container, stream, at + step)
+    yield done, len(times), previous
 
 
 def _timed(path: Path, container: InputContainer, stream: av.VideoStream) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Decoded frames with their time in seconds after the first picture."""
-    start: float | None = None
-    at, step = 0.0, _frame_seconds(stream)
-    for frame in container.decode(stream):
+    """Decoded frames with their time on the file's clock, in seconds."""
+    at, step = start_of(stream), _frame_seconds(stream)
+    in_avi, shift = container.format.name == "avi", 0
+    for number, frame in enumerate(container.decode(stream)):
+        stamp = frame.pts
+        if in_avi:  # it keeps decoding times only: those go up with every picture
+            shift = (frame.pts or 0) - (frame.dts or 0) if number == 0 else shift
+            stamp = None if frame.dts is None else frame.dts + shift
+        if stamp is not None and frame.time_base is not None:
+            at = float(stamp * frame.time_base)
+        elif number > 0:
+            at += step
         if frame.is_corrupt:
             raise MediaError(path, f"its picture is damaged at {at:.2f} s")
-        time: float | None = frame.time if frame.pts is not None else None
-        if start is None:
-            start = start_of(stream) if time is None else time
-        else:
-            at = at + step if time is None else time - start
         yield at, frame
 
 
 def _frame_seconds(stream: av.VideoStream) -> float:
     return 1 / float(stream.average_rate) if stream.average_rate else 0.04
-
-
-def _check_whole(path: Path, container: InputContainer, stream: av.VideoStream, last: float, asked: float) -> None:
-    declared = duration_of(container, stream)
-    if declared is None:
-        return
-    end = last + _frame_seconds(stream)
-    if min(declared, asked) - end > max(_SHORT, 2 * _frame_seconds(stream)):
-        raise MediaError(path, f"truncated: its picture ends at {end:.2f} s of {declared:.2f} s")
 
 
 class _Scaler:
@@ -137,4 +138,4 @@ class _Scaler:
         if crop is not None:
             top, left = (height - crop) // 2, (width - crop) // 2
             picture = picture[top : top + crop, left : left + crop]
-        return np.rot90(picture, quarter_turns(frame))
+        return np.rot90(cast(Pictures, picture), quarter_turns(frame))

@@ -13,8 +13,8 @@ import soxr
 from av.container import InputContainer
 from numpy.typing import NDArray
 
+from pipeline.media.clock import check_whole, duration_of, picture_start, start_of
 from pipeline.media.errors import MediaError
-from pipeline.media.info import duration_of, start_of
 from pipeline.media.opening import audio_stream, has_decoder, open_media, video_stream
 
 Samples = NDArray[np.float32]
@@ -22,7 +22,6 @@ Layout = Literal["mono", "stereo"]
 
 MAX_SECONDS = 600.0  # what is read of a file at most, unless the caller asks for less
 _GAP = 0.05  # seconds by which a frame's timestamp may differ from where the samples before it end
-_SHORT = 0.5  # seconds by which a track may end before its declared end
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,10 @@ def decode_audio(path: Path, layout: Layout | None = None, max_seconds: float = 
             raise MediaError(path, "no audio stream")
         if not has_decoder(stream):
             raise MediaError(path, "its audio is in a codec that cannot be decoded")
-        video = video_stream(container)
-        picture = duration_of(container, video)
+        picture = duration_of(container, video_stream(container))
         wanted = min(max_seconds, picture) if picture else max_seconds
-        track = _decode(path, container, stream, start_of(video or stream), wanted)
+        start = picture_start(path, container)
+        track = _decode(path, container, stream, start_of(stream) if start is None else start, wanted)
     samples = track.mixed(layout)
     if picture:
         samples = _fit(samples, round(wanted * track.rate))
@@ -129,17 +128,8 @@ def _decode(path: Path, container: InputContainer, stream: av.AudioStream, zero:
             return track
     if not heard:
         raise MediaError(path, "its audio stream holds no sound")
-    _check_whole(path, container, stream, zero, track)
+    check_whole(path, container, stream, zero + (track.end or 0) / rate)
     return track
-
-
-def _check_whole(path: Path, container: InputContainer, stream: av.AudioStream, zero: float, track: _Track) -> None:
-    declared = duration_of(container, stream) if stream.duration or "DURATION" in stream.metadata else None
-    if declared is None:
-        return
-    end, due = (track.end or 0) / track.rate, start_of(stream) + declared - zero
-    if due - end > max(_SHORT, 0.02 * declared):
-        raise MediaError(path, f"truncated: its sound ends at {end:.2f} s of {due:.2f} s")
 
 
 def _place(frame: av.AudioFrame, zero: float) -> int | None:
@@ -153,10 +143,10 @@ def _to_float(frame: av.AudioFrame) -> Samples:
     if not frame.format.is_planar:
         raw = raw.reshape(-1, len(frame.layout.channels)).T
     if raw.dtype == np.uint8:
-        return (raw.astype(np.float32) - 128) / 128
+        return (raw.astype(np.float32) - np.float32(128)) / np.float32(128)
     if raw.dtype.kind == "i":
         return raw.astype(np.float32) / np.float32(2.0 ** (8 * raw.dtype.itemsize - 1))
-    return raw.astype(np.float32, copy=False)
+    return np.asarray(raw, np.float32)
 
 
 def _fit(samples: Samples, n: int) -> Samples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,8 +13,8 @@ import soxr
 from av.container import InputContainer, OutputContainer
 from numpy.typing import NDArray
 
+from pipeline.media.clock import duration_of
 from pipeline.media.errors import MediaError, media_errors
-from pipeline.media.info import duration_of
 from pipeline.media.opening import open_media, video_stream
 
 _SOUND_CODECS = {".mp4": "aac", ".m4v": "aac", ".mov": "aac", ".mkv": "aac", ".webm": "libopus"}
@@ -60,7 +60,7 @@ def _muxer(out: Path) -> str:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def _whole(path: Path) -> Generator[Path]:
     """A name to write under; on success the file takes its place, on failure nothing is left."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

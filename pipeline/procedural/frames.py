@@ -13,6 +13,8 @@ FPS = 16
 SIZE = 64  # pixels, square
 RING_SECONDS = 0.18
 
+_RING_COLOUR = np.array([1.0, 1.0, 0.85], np.float32)
+
 Frames = NDArray[np.uint8]
 _Float = NDArray[np.float32]
 _Layer = tuple[_Float, _Float]  # signed distance in pixels [T or 1, SIZE, SIZE], colour [3] in 0..1
@@ -131,6 +133,6 @@ def render_frames(clip: ProceduralClip, fps: float = FPS) -> Frames:
         radius = 6 + since[lit, None, None] * 60  # pixels
         ring = np.abs(_disk(contact_x, y, 0) - radius) - 2
         bright = canvas[lit]
-        _paint(bright, (ring, np.float32([1.0, 1.0, 0.85])))
+        _paint(bright, (ring, _RING_COLOUR))
         canvas[lit] = bright
     return (canvas * 255 + 0.5).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""What happens to clips: one file a stage, each a batch of clips in, a table out."""

@@ -1,0 +1,188 @@
+"""`select`: a named, versioned policy over the facts that stages found, by SQL; thresholds never touch the facts."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from warehouse.commits import Listing
+from warehouse.datasets import Dataset, write_dataset
+from warehouse.errors import FoleyError
+from warehouse.live import clips_sql, literal, live_sql, quote, run_checked
+from warehouse.schema import is_array
+from warehouse.store import Warehouse
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A condition on the facts, as SQL; a clip for which it is not true (false or unknown) is dropped by this name."""
+
+    name: str
+    keep: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Gates in order, subsets and splits. `optional` facts count as unknown when no stage gives them."""
+
+    name: str
+    version: int
+    gates: tuple[Gate, ...]
+    description: str = ""
+    optional: tuple[str, ...] = ()
+    sft: str = "false"
+    ablation_share: float = 0.3
+    val: float = 0.02
+    test: float = 0.02
+    seed: int = 0
+
+
+def policies() -> list[str]:
+    """Names of the policies that come with the house."""
+    folder = files("pipeline") / "policies"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_policy(name_or_path: str) -> Policy:
+    """A policy by name, or from a TOML file. Raises FoleyError when it is absent or not a policy."""
+    if name_or_path.endswith(".toml"):
+        path, text = name_or_path, _read(Path(name_or_path))
+    elif name_or_path in policies():
+        path, text = name_or_path, (files("pipeline") / "policies" / f"{name_or_path}.toml").read_text()
+    else:
+        raise FoleyError(f"no policy {name_or_path!r}: use {', '.join(policies())} or the path of a .toml file")
+    try:
+        return _parse(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as exc:
+        raise FoleyError(f"policy {path} is not valid: {type(exc).__name__} {exc}") from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as exc:
+        raise FoleyError(f"cannot read policy {path}: {exc.strerror}") from None
+
+
+def _parse(raw: dict[str, Any]) -> Policy:
+    policy = Policy(
+        name=raw.pop("name"),
+        version=int(raw.pop("version")),
+        gates=tuple(Gate(**gate) for gate in raw.pop("gate", [])),
+        description=raw.pop("description", ""),
+        optional=tuple(raw.pop("optional", ())),
+        **raw.pop("subsets", {}),
+        **raw.pop("splits", {}),
+    )
+    if raw:
+        raise ValueError(f"unknown keys {sorted(raw)}")
+    if not 0 <= policy.val + policy.test < 1 or not 0 <= policy.ablation_share <= 1:
+        raise ValueError("shares of val and test add up to less than 1, that of the ablation subset to at most 1")
+    return policy
+
+
+def select(
+    wh: Warehouse,
+    fps: Mapping[str, str],
+    policy: str | Policy,
+    name: str | None = None,
+    clip_ids: Sequence[str] | None = None,
+) -> Dataset:
+    """Apply a policy to what the stages in `fps` found and write the dataset version that results.
+
+    A clip is dropped by the first stage that did not pass it, else by the first gate that is not true for it. The same
+    facts under the same policy give the same version again. Raises FoleyError for a gate on an unknown column.
+    """
+    chosen = load_policy(policy) if isinstance(policy, str) else policy
+    descriptors = {stage: wh.descriptor(stage, fp) for stage, fp in fps.items()}
+    unplanned = [stage for stage, descriptor in descriptors.items() if descriptor is None]
+    if unplanned:
+        raise FoleyError(f"stage {', '.join(unplanned)} was never planned: curate before selecting")
+
+    def work(listings: dict[str, Listing]) -> pa.Table:
+        con = wh.cursor()
+        try:
+            source = "clips_now"
+            if clip_ids is not None:
+                con.register("wanted", pa.table({"clip_id": pa.array(list(clip_ids), pa.string())}))
+                source += " semi join wanted using (clip_id)"
+            now = clips_sql(listings["clips"].files, ["source_video", "sha256", "split", "error"], None)
+            con.execute(f"create temp table clips_now as from {now}")
+            con.execute(f"create temp table facts as {_facts_sql(listings, descriptors, chosen, source)}")
+            return con.sql(_members_sql(chosen, list(fps))).to_arrow_table()
+        finally:
+            con.execute("drop table if exists clips_now; drop table if exists facts")
+            con.close()
+
+    try:
+        members = run_checked(wh, {"clips": ("clips", "source"), **{s: (s, fp) for s, fp in fps.items()}}, work)
+    except FoleyError as exc:
+        raise FoleyError(f"policy {chosen.name}: {exc}") from exc
+    steps = ["clips", *fps, *(gate.name for gate in chosen.gates)]
+    return write_dataset(wh, name or chosen.name, members, asdict(chosen), fps, _funnel(members, steps))
+
+
+def _facts_sql(listings: dict[str, Listing], descriptors: Mapping[str, Any], policy: Policy, clips: str) -> str:
+    """SQL of one row a clip with its status at every stage and all scalar columns."""
+    columns = ["c.clip_id", "c.source_video", "c.sha256", "c.split as given", "c.status as clip_status", "c.error"]
+    joins: list[str] = []
+    seen: set[str] = set()
+    for stage, descriptor in descriptors.items():
+        own = [f.name for f in descriptor.columns if not is_array(f)]
+        live = live_sql(listings["clips"].files, listings[stage].files, descriptor, [*own, "reason"])
+        joins.append(f"left join {live} as {quote('s_' + stage)} on c.clip_id = {quote('s_' + stage)}.clip_id")
+        columns += [f"{quote('s_' + stage)}.{part} as {quote(stage + '.' + part)}" for part in ("status", "reason")]
+        columns += [f"{quote('s_' + stage)}.{quote(name)}" for name in own]
+        seen |= set(own)
+    columns += [f"null::DOUBLE as {quote(name)}" for name in policy.optional if name not in seen]
+    return f"select {', '.join(columns)} from {clips} c {' '.join(joins)}"
+
+
+def _members_sql(policy: Policy, stages: Sequence[str]) -> str:
+    """SQL of the members: the reason of every drop, split by source video, subsets."""
+    drops = ["when clip_status <> 'passed' then 'clips: ' || error"]
+    for stage in stages:
+        status, reason = quote(f"{stage}.status"), quote(f"{stage}.reason")
+        waiting, why = literal(f"{stage}: waiting"), f"coalesce({reason}, {status})"
+        drops.append(f"when coalesce({status}, 'released') = 'released' then {waiting}")
+        drops.append(f"when {status} <> 'passed' then {literal(stage + ': ')} || {why}")
+    drops += [f"when not coalesce(({gate.keep}), false) then {literal(gate.name)}" for gate in policy.gates]
+    draw = _draw("source_video", policy.seed, "split")
+    hashed = f"case when {draw} < {policy.test} then 'test' when {draw} < {policy.test + policy.val} then 'val' else 'train' end"
+    rank = "max(case given when 'test' then 3 when 'val' then 2 when 'train' then 1 end)"
+    given = f"case {rank} when 3 then 'test' when 2 then 'val' when 1 then 'train' end"
+    return f"""
+    with judged as (select *, case {" ".join(drops)} end as reason, ({policy.sft}) as good from facts),
+    groups as (select source_video, coalesce({given}, {hashed}) as split from facts group by source_video)
+    select clip_id, source_video, sha256, reason is null as kept, reason, g.split,
+           reason is null and coalesce(good, false) as sft,
+           reason is null and g.split = 'train' and {_draw("clip_id", policy.seed, "ablation")} < {policy.ablation_share}
+               as ablation
+    from judged join groups g using (source_video)"""
+
+
+def _draw(column: str, seed: int, salt: str) -> str:
+    """SQL of a number in [0, 1) that depends on a column's value, the seed and nothing else."""
+    return f"(md5_number_lower({literal(f'{salt}:{seed}:')} || {column}) / 18446744073709551616.0)"
+
+
+def _funnel(members: pa.Table, steps: Sequence[str]) -> list[dict[str, Any]]:
+    """Clips dropped by and left after every step."""
+    counts: dict[str, int] = {}
+    for row in members.group_by("reason").aggregate([("clip_id", "count")]).to_pylist():
+        if row["reason"] is not None:
+            step = row["reason"].split(": ")[0]
+            counts[step] = counts.get(step, 0) + row["clip_id_count"]
+    left = members.num_rows
+    funnel = [{"step": "all", "dropped": 0, "left": left}]
+    for step in steps:
+        left -= counts.get(step, 0)
+        funnel.append({"step": step, "dropped": counts.get(step, 0), "left": left})
+    return funnel

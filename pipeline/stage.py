@@ -1,0 +1,85 @@
+"""What a stage is: a batch of clips in, one outcome a clip out. It knows nothing of flows, catalogs or what is done."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+#: One clip: the columns of `clips` plus the columns of the stages named in `upstream`.
+Clip = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Passed:
+    """The clip went through; `columns` are the stage's own."""
+
+    columns: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """The clip does not go on, for a reason that is a fact of the clip; columns may be kept."""
+
+    reason: str
+    columns: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Something went wrong with this clip; it is tried again a bounded number of times."""
+
+    error: str
+    message: str
+
+    @classmethod
+    def from_exception(cls, exc: BaseException) -> Failed:
+        """The class and the first 2,000 characters of the message of an exception."""
+        return cls(type(exc).__name__, (str(exc) or repr(exc))[:2000])
+
+
+Outcome = Passed | Rejected | Failed
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """Settings of a stage that has none."""
+
+
+class Stage(ABC):
+    """A step of the pipeline. Subclasses set the attributes below and write :meth:`process`."""
+
+    #: Name of the stage, of its folder and of its view in the catalog.
+    name: str
+    #: Raised when the code changes what comes out.
+    version: ClassVar[int] = 1
+    #: Stages whose `passed` rows are needed first.
+    upstream: tuple[str, ...] = ()
+    #: Clip columns that the result depends on; rows count only while these are unchanged.
+    reads: ClassVar[tuple[str, ...]] = ("sha256",)
+    #: The stage's own columns (see warehouse.field and warehouse.array_field); names are unique across stages.
+    schema: pa.Schema
+    #: Clips a task.
+    batch_size: int = 256
+    #: A frozen dataclass; every field goes into the fingerprint.
+    settings: Any = NoSettings()
+
+    @property
+    def model_revision(self) -> str:
+        """Hash of the content of the weights, empty when there are none."""
+        return ""
+
+    def setup(self) -> None:  # noqa: B027 (stages without weights have nothing to set up)
+        """Load models: called once a process before :meth:`process`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to another process without what :meth:`setup` loaded."""
+        own = vars(self).get("_before_setup", set(vars(self)))
+        return {name: value for name, value in vars(self).items() if name in own} | {"_travelled": True}
+
+    @abstractmethod
+    def process(self, clips: Sequence[Clip]) -> list[Outcome]:
+        """One outcome a clip, in order. An exception has the batch run again clip by clip."""

@@ -1,0 +1,60 @@
+"""Where things are kept: Parquet commits, the DuckDB catalog, datasets, records and the feature reader.
+
+Names are loaded when first used, so that `import warehouse` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from warehouse.errors import FoleyError
+
+if TYPE_CHECKING:
+    from warehouse.catalog import publish
+    from warehouse.datasets import Dataset
+    from warehouse.features import FeatureSet
+    from warehouse.ingest import IngestResult
+    from warehouse.sql import query
+    from warehouse.schema import array_field, field, from_bytes, to_bytes
+    from warehouse.progress import Status, status
+    from warehouse.store import Warehouse
+
+_HOMES = {
+    "Dataset": "datasets",
+    "FeatureSet": "features",
+    "IngestResult": "ingest",
+    "Status": "progress",
+    "Warehouse": "store",
+    "array_field": "schema",
+    "field": "schema",
+    "from_bytes": "schema",
+    "publish": "catalog",
+    "query": "sql",
+    "status": "progress",
+    "to_bytes": "schema",
+}
+
+__all__ = [
+    "Dataset",
+    "FeatureSet",
+    "FoleyError",
+    "IngestResult",
+    "Status",
+    "Warehouse",
+    "array_field",
+    "field",
+    "from_bytes",
+    "publish",
+    "query",
+    "status",
+    "to_bytes",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'warehouse' has no attribute {name!r}")
+    value = getattr(import_module(f"warehouse.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,274 @@
+"""The publisher: builds HOME/catalog.duckdb from the commits, datasets and records, and swaps it in.
+
+One publisher at a time holds a file lock; readers open the file read-only whenever they like and see one state of the
+warehouse, entire. Everything is copied into tables, so a reader never touches a commit file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from warehouse.catalog_schema import STAGE_COLUMNS, TABLES, VIEWS, comment_sql
+from warehouse.commits import Descriptor, Listing
+from warehouse.datasets import MEMBERS
+from warehouse.errors import FoleyError, clear_os_errors
+from warehouse.files import file_lock, scratch_folder, sync_folder
+from warehouse.live import clips_sql, input_sql, literal, quote, run_checked, scan
+from warehouse.schema import CLIPS, MAX_ATTEMPTS, SPINE, comment_of, is_array
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from warehouse.store import Warehouse
+
+_RANK = "case status when 'passed' then 0 when 'rejected' then 1 else 2 end"
+
+
+def publish(wh: Warehouse) -> Path:
+    """Build the catalog and swap it in; does nothing when nothing changed since the last time. Returns its path.
+
+    Raises FoleyError when the disk is full or the home folder cannot be written; the old catalog then stays.
+    """
+    import duckdb
+
+    target = wh.home / "catalog.duckdb"
+    with file_lock(wh.lock_path("publish")), clear_os_errors(f"write {target}"), scratch_folder(wh.tmp) as folder:
+        state = _state(wh)
+        if _published_state(target) == state:
+            return target
+        built = folder / "catalog.duckdb"
+        try:
+            run_checked(wh, _sources(wh), lambda listings: _build(wh, built, listings, state))
+        except duckdb.Error as exc:
+            raise FoleyError(f"cannot build the catalog: {exc}") from exc
+        with open(built, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(built, target)
+        sync_folder(target.parent)
+    return target
+
+
+def _sources(wh: Warehouse) -> dict[str, tuple[str, str]]:
+    """Everything to be copied: clips, then every fingerprint of every stage, upstreams before their users."""
+    found = {"clips": ("clips", "source")}
+    for stage in wh.stages():
+        found.update({f"{stage}/{fp}": (stage, fp) for fp in wh.fingerprints(stage) if wh.descriptor(stage, fp)})
+    return found
+
+
+def _state(wh: Warehouse) -> str:
+    """Hash of the names and times of everything that the catalog is built from."""
+    digest = hashlib.sha256(b"1")
+    for path in _inputs(wh):
+        stat = path.stat() if path.exists() else None
+        digest.update(f"{path}\x1f{stat and (stat.st_size, stat.st_mtime_ns, stat.st_ino)}\x1e".encode())
+    return digest.hexdigest()
+
+
+def _inputs(wh: Warehouse) -> Iterator[Path]:
+    for pattern in ("commits/*/*", "commits/*/*/*", "datasets/*/dataset.json", "features/*/features.json"):
+        yield from sorted(path for path in wh.home.glob(pattern) if not path.is_dir())
+    for pattern in ("checkpoints/*/checkpoint.json", "evaluations/*.json", "runs/*.json"):
+        yield from sorted(wh.home.glob(pattern))
+
+
+def _published_state(target: Path) -> str | None:
+    import duckdb
+
+    if not target.exists():
+        return None
+    try:
+        with duckdb.connect(str(target), read_only=True) as con:
+            row = con.execute("select value from meta where key = 'state'").fetchone()
+            return row[0] if row else None
+    except duckdb.Error:
+        return None
+
+
+def _build(wh: Warehouse, path: Path, listings: Mapping[str, Listing], state: str) -> None:
+    import duckdb
+
+    path.unlink(missing_ok=True)
+    with duckdb.connect(str(path), config={"autoinstall_known_extensions": False}) as con:
+        con.execute("create schema history")
+        con.execute("create table meta (key varchar, value varchar)")
+        con.execute("insert into meta values ('state', ?), ('home', ?)", [state, str(wh.home)])
+        _clips(con, listings["clips"])
+        stages = wh.stages()
+        for stage in stages:
+            _stage(con, wh, stage, listings)
+        _tables(con, wh, stages)
+        _derived(con, stages)
+        _comment(con, stages)
+        con.execute("checkpoint")
+
+
+def _clips(con: duckdb.DuckDBPyConnection, listing: Listing) -> None:
+    names = [*CLIPS.names, "error", "message", "committed_at"]
+    columns = ", ".join(quote(name) for name in ["clip_id", "status", *names, "generation", "commit"])
+    con.execute(f"create table clips as select {columns} from {clips_sql(listing.files, names, None)} order by clip_id")
+
+
+def _stage(con: duckdb.DuckDBPyConnection, wh: Warehouse, stage: str, listings: Mapping[str, Listing]) -> None:
+    """Copy all fingerprints of a stage into history.<stage>, and show the live rows of the current one as a view."""
+    parts: list[str] = []
+    for fingerprint in wh.fingerprints(stage):
+        descriptor = wh.descriptor(stage, fingerprint)
+        if descriptor is not None:
+            current = fingerprint == wh.current(stage)
+            parts.append(_history_sql(descriptor, listings[f"{stage}/{fingerprint}"], current))
+    own = wh.stages()[stage].columns
+    con.execute(f"create table history.{quote(stage)} as {' union all by name '.join(parts)}")
+    shown = ["clip_id", "status", "reason", *(f.name for f in own if not is_array(f))]
+    shown += ["error", "message", "attempt", "seconds", "committed_at", "commit", "fingerprint"]
+    columns = ", ".join(quote(name) for name in shown)
+    con.execute(f"create view {quote(stage)} as select {columns} from history.{quote(stage)} where live and current")
+
+
+def _history_sql(descriptor: Descriptor, listing: Listing, current: bool) -> str:
+    own = [f.name for f in descriptor.columns if not is_array(f)]
+    names = [*SPINE.names, *own]
+    newest = f"row_number() over (partition by r.clip_id, r.input order by {_RANK}, r.generation desc, r.commit desc)"
+    now = f"(select clip_id, {input_sql(descriptor.reads)} as input from clips where status = 'passed')"
+    types = {f.name: _sql_type(f.type) for f in descriptor.columns}
+    columns = ", ".join(f"r.{quote(n)}::{types[n]} as {quote(n)}" if n in types else f"r.{quote(n)}" for n in names)
+    return (
+        f"select {columns}, {literal(descriptor.fingerprint)} as fingerprint, {current} as current, "
+        f"c.clip_id is not null and {newest} = 1 as live, r.filename as file "
+        f"from {scan(listing.files, names)} r left join {now} c on r.clip_id = c.clip_id and r.input = c.input"
+    )
+
+
+@cache
+def _sql_type(type_: Any) -> str:
+    """DuckDB's type of an Arrow type, so that an empty stage has the columns that a full one has."""
+    import duckdb
+    import pyarrow as pa
+
+    with duckdb.connect() as con:
+        con.register("t", pa.table({"c": pa.array([], type_)}))
+        return str(con.sql("select c from t").types[0])
+
+
+def _tables(con: duckdb.DuckDBPyConnection, wh: Warehouse, stages: Mapping[str, Descriptor]) -> None:
+    """Small tables: fingerprints, datasets with their members, features, and the JSON records."""
+    fingerprints = [d for s in stages for fp in wh.fingerprints(s) if (d := wh.descriptor(s, fp))]
+    current = {(d.stage, d.fingerprint) for d in stages.values()}
+    rows = [asdict(d) | {"current": (d.stage, d.fingerprint) in current} for d in fingerprints]
+    _table(con, "fingerprints", rows)
+    _table(con, "datasets", [asdict(d) | d.counts | d.diff | {"path": str(d.path)} for d in wh.datasets()])
+    for kind in ("checkpoints", "evaluations", "runs"):
+        _table(con, kind, [record | {"record": record} for record in wh.records(kind)])
+    features = [json.loads(p.read_text()) | {"path": str(p.parent)} for p in _feature_files(wh)]
+    _table(con, "features", [f | {"bytes": sum(s["bytes"] for s in f["shards"])} for f in features])
+    _members(con, wh)
+
+
+def _feature_files(wh: Warehouse) -> list[Path]:
+    return sorted((wh.home / "features").glob("*/features.json"))
+
+
+def _table(con: duckdb.DuckDBPyConnection, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Create one of TABLES and fill it; a value that is no text or number goes in as JSON."""
+    _, columns = TABLES[name]
+    con.execute(f"create table {name} ({', '.join(f'{quote(c)} {type_}' for c, (type_, _) in columns.items())})")
+    marks = ", ".join(f"try_cast(? as {type_})" for type_, _ in columns.values())
+    for row in rows:
+        values = [_cell(row.get(column), type_) for column, (type_, _) in columns.items()]
+        con.execute(f"insert into {name} values ({marks})", values)
+
+
+def _cell(value: Any, type_: str) -> Any:
+    if value is None or (isinstance(value, str | int | float) and type_ != "JSON"):
+        return value
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _members(con: duckdb.DuckDBPyConnection, wh: Warehouse) -> None:
+    parts = [
+        f"select {literal(d.version)} as version, * from read_parquet({literal(str(d.path / 'members.parquet'))})"
+        for d in wh.datasets()
+    ]
+    empty = ", ".join(f"null::{_sql_type(f.type)} as {quote(f.name)}" for f in MEMBERS)
+    parts.append(f"select null::varchar as version, {empty} where false")
+    con.execute(f"create table dataset_members as {' union all '.join(parts)}")
+
+
+def _derived(con: duckdb.DuckDBPyConnection, stages: Mapping[str, Descriptor]) -> None:
+    """Tables and views computed from the others."""
+    _union(con, "funnel", [_funnel_sql(i, d) for i, d in enumerate(stages.values(), 1)])
+    _union(con, "failures", [_failures_sql(stage) for stage in stages])
+    _union(con, "commits", [_commits_sql(stage) for stage in stages])
+    _union(con, "sounds", [_sounds_sql(d) for d in stages.values() if "sound" in d.columns.names])
+    for name, (sql, _, _) in VIEWS.items():
+        con.execute(f"create view {name} as {sql}")
+
+
+def _union(con: duckdb.DuckDBPyConnection, name: str, parts: Sequence[str]) -> None:
+    _, columns = TABLES[name]
+    con.execute(f"create table {name} ({', '.join(f'{quote(c)} {type_}' for c, (type_, _) in columns.items())})")
+    for part in parts:
+        con.execute(f"insert into {name} by name {part}")
+
+
+def _funnel_sql(position: int, descriptor: Descriptor) -> str:
+    stage = quote(descriptor.stage)
+    up = " ".join(f"semi join (from {quote(u)} where status = 'passed') using (clip_id)" for u in descriptor.upstream)
+    counts = ", ".join(f"count(*) filter (s.status = '{s}') as {s}" for s in ("passed", "rejected", "failed"))
+    return (
+        f"select {position} as position, {literal(descriptor.stage)} as stage, "
+        f"{literal(descriptor.fingerprint)} as fingerprint, count(*) as reached, {counts}, "
+        f"count(*) filter (s.status = 'failed' and s.attempt >= {MAX_ATTEMPTS}) as quarantined, "
+        "count(*) filter (s.status is null or s.status = 'released') as waiting "
+        f"from (from clips {up} where status = 'passed') c left join {stage} s using (clip_id)"
+    )
+
+
+def _failures_sql(stage: str) -> str:
+    return (
+        f"select {literal(stage)} as stage, s.clip_id, s.error, s.message, s.attempt, s.attempt >= {MAX_ATTEMPTS} as "
+        f"quarantined, s.committed_at, c.path, c.url from {quote(stage)} s join clips c using (clip_id) "
+        "where s.status = 'failed'"
+    )
+
+
+def _commits_sql(stage: str) -> str:
+    counts = ", ".join(f"count(*) filter (status = '{s}') as {s}" for s in ("passed", "rejected", "failed"))
+    return (
+        f'select "commit", {literal(stage)} as stage, fingerprint, count(*) as clips, {counts}, sum(seconds) as seconds, '
+        f"max(committed_at) as committed_at, file from history.{quote(stage)} group by all"
+    )
+
+
+def _sounds_sql(descriptor: Descriptor) -> str:
+    hashed = ", h.sound_sha256" if "sound_sha256" in descriptor.columns.names else ""
+    return (
+        f"select h.sound, {literal(descriptor.stage)} as stage, h.fingerprint, h.clip_id{hashed}, "
+        "coalesce(json_extract_string(f.settings, '$.checkpoint'), f.model_revision) as checkpoint "
+        f"from history.{quote(descriptor.stage)} h join fingerprints f on f.fingerprint = h.fingerprint "
+        f"and f.stage = {literal(descriptor.stage)} where h.live and h.status = 'passed'"
+    )
+
+
+def _comment(con: duckdb.DuckDBPyConnection, stages: Mapping[str, Descriptor]) -> None:
+    """COMMENT on everything: from catalog_schema, and for stages from their own columns."""
+    for statement in comment_sql():
+        con.execute(statement)
+    spine = {f.name: comment_of(f) for f in SPINE} | STAGE_COLUMNS
+    for stage, descriptor in stages.items():
+        texts = spine | {f.name: comment_of(f) or f.name for f in descriptor.columns}
+        doc = descriptor.doc or f"stage {stage}"
+        for prefix, kind, what in (("main", "view", "live rows, current settings"), ("history", "table", "every row")):
+            name = f"{prefix}.{quote(stage)}"
+            con.execute(f"comment on {kind} {name} is {literal(f'{doc} ({what})')}")
+            for column in con.execute(f"describe {name}").fetchall():
+                con.execute(
+                    f"comment on column {name}.{quote(column[0])} is {literal(texts.get(column[0], column[0]))}"
+                )

@@ -1,0 +1,205 @@
+"""Commits: immutable Parquet files, one a batch, whose names say how many rows and bytes they must have.
+
+    HOME/commits/<stage>/<fingerprint>/<id>-<rows>-<bytes>.parquet        written by a batch
+    HOME/commits/<stage>/<fingerprint>/c<id>-<rows>-<bytes>.parquet       written by compaction, replaces several
+    HOME/commits/<stage>/<fingerprint>/stage.json                         what the fingerprint stands for
+
+The id hashes what went in, so that a replay lands on the same file. A listing with sizes is enough to see a missing or
+truncated commit, without opening any; page checksums inside serve the deep check.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from warehouse.errors import FoleyError, clear_os_errors
+from warehouse.files import make_folder, read_json, write_file, write_json
+from warehouse.schema import CLIPS, SPINE, is_array
+
+NAME = re.compile(r"(c?[0-9a-f]{16})-(\d+)-(\d+)\.parquet")
+_GROUP_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit file, with what its name promises."""
+
+    path: Path
+    id: str
+    rows: int
+    bytes: int
+
+    @property
+    def compacted(self) -> bool:
+        """Whether compaction wrote it."""
+        return self.id.startswith("c")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The commits of a stage and fingerprint as they lie on disk now."""
+
+    good: tuple[Commit, ...]
+    damaged: tuple[Path, ...]
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of the commits that can be counted on."""
+        return [str(commit.path) for commit in self.good]
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """What a fingerprint stands for. `reads` are the clip columns that the stage and its upstreams depend on."""
+
+    stage: str
+    fingerprint: str
+    version: int = 1
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    model_revision: str = ""
+    upstream: dict[str, str] = field(default_factory=dict[str, str])
+    reads: list[str] = field(default_factory=list[str])
+    schema: str = ""
+    doc: str = ""
+
+    @property
+    def columns(self) -> pa.Schema:
+        """The stage's own columns with their metadata."""
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.schema))) if self.schema else pa.schema([])
+
+    @property
+    def all_columns(self) -> pa.Schema:
+        """Every column of the stage's commits: spine first."""
+        return pa.schema([*SPINE, *self.columns])
+
+
+def schema_text(schema: pa.Schema) -> str:
+    """A schema as text that JSON can hold."""
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
+
+
+CLIPS_DESCRIPTOR = Descriptor(
+    "clips", "source", schema=schema_text(CLIPS), doc="Clips as their sources gave them, newest row of each."
+)
+
+
+def commit_id(parts: Iterable[object]) -> str:
+    """Name of a commit from what went into it: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(str(part).encode() + b"\x1f")
+    return digest.hexdigest()[:16]
+
+
+def parse(path: Path) -> Commit | None:
+    """The commit that a file name promises, or None if it is no commit's name."""
+    match = NAME.fullmatch(path.name)
+    return Commit(path, match[1], int(match[2]), int(match[3])) if match else None
+
+
+def listing(folder: Path) -> Listing:
+    """Look at every commit of a folder: good ones have the size that their name promises."""
+    good: list[Commit] = []
+    damaged: list[Path] = []
+    with clear_os_errors(f"list {folder}"):
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return Listing((), ())
+        for entry in entries:
+            commit = parse(Path(entry.path))
+            if commit is None:
+                continue
+            try:
+                stat = entry.stat()
+            except FileNotFoundError:
+                continue
+            if S_ISREG(stat.st_mode) and stat.st_size == commit.bytes:
+                good.append(commit)
+            else:
+                damaged.append(commit.path)
+    return Listing(tuple(good), tuple(damaged))
+
+
+def write_commit(tmp: Path, folder: Path, id_: str, rows: pa.Table, footer: dict[str, Any] | None = None) -> Path:
+    """Write one commit atomically and return its path."""
+    make_folder(folder)
+    metadata = {**(rows.schema.metadata or {}), b"foley": json.dumps(footer or {}).encode()}
+    table = rows.replace_schema_metadata(metadata)
+    return write_file(
+        tmp, lambda handle: write_parquet(table, handle), lambda size: folder / f"{id_}-{rows.num_rows}-{size}.parquet"
+    )
+
+
+def writer_options(schema: pa.Schema) -> dict[str, Any]:
+    """How columns are encoded: arrays plain and uncompressed without statistics, the rest small and searchable."""
+    scalars = [f.name for f in schema if not is_array(f)]
+    return {
+        "compression": {f.name: "none" if is_array(f) else "zstd" for f in schema},
+        "use_dictionary": scalars,
+        "write_statistics": scalars,
+        "write_page_checksum": True,
+    }
+
+
+def write_parquet(table: pa.Table, sink: Any) -> None:
+    """Write a table in row groups of about 8 MiB, so that a few rows can be read without the rest."""
+    per_row = max(1, table.nbytes // max(1, table.num_rows))
+    size = max(1, min(16384, _GROUP_BYTES // per_row))
+    pq.write_table(table, sink, row_group_size=size, **writer_options(table.schema))
+
+
+def footer(path: Path) -> dict[str, Any]:
+    """What the writer noted in a commit's footer."""
+    metadata = pq.read_metadata(path).metadata or {}
+    return json.loads(metadata.get(b"foley", b"{}"))
+
+
+def unreadable(files: Sequence[str]) -> list[str]:
+    """Files that are no Parquet of the promised row count though their size is right.
+
+    Raises FoleyError when the operating system refuses to read one: that is for a person to mend, not to redo.
+    """
+    bad: list[str] = []
+    for name in files:
+        commit = parse(Path(name))
+        with clear_os_errors(f"read {name}"):
+            try:
+                if commit is None or pq.read_metadata(name).num_rows != commit.rows:
+                    bad.append(name)
+                else:
+                    pq.read_table(name, columns=SPINE.names, page_checksum_verification=True)
+            except PermissionError:
+                raise
+            except (pa.ArrowException, OSError, ValueError):
+                bad.append(name)
+    return bad
+
+
+def write_descriptor(tmp: Path, folder: Path, descriptor: Descriptor) -> None:
+    """Note what a fingerprint stands for, once."""
+    target = folder / "stage.json"
+    if not target.exists():
+        write_json(tmp, make_folder(folder) / "stage.json", asdict(descriptor))
+
+
+def read_descriptor(folder: Path) -> Descriptor | None:
+    """What a fingerprint stands for, or None when the stage was never planned."""
+    try:
+        return Descriptor(**read_json(folder / "stage.json"))
+    except FoleyError:
+        if (folder / "stage.json").exists():
+            raise
+        return None

@@ -1,0 +1,32 @@
+"""The one error that a person is meant to read."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full: free some space and run again",
+    errno.EDQUOT: "the disk quota is used up: free some space and run again",
+    errno.EROFS: "the file system is read-only: mount it writable or choose another --home",
+    errno.EACCES: "permission denied: make it readable and writable for this user",
+    errno.EPERM: "operation not permitted: make it readable and writable for this user",
+    errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
+}
+
+
+class FoleyError(Exception):
+    """A mistake or a condition that a person can mend: one clear line, what, where and what to do."""
+
+
+@contextmanager
+def clear_os_errors(doing: str) -> Iterator[None]:
+    """Turn the operating system's refusals (full disk, read-only, no permission) into a :class:`FoleyError`."""
+    try:
+        yield
+    except OSError as exc:
+        reason = _REASONS.get(exc.errno or 0)
+        if reason is None:
+            raise
+        raise FoleyError(f"cannot {doing}: {reason}") from exc

@@ -1,0 +1,149 @@
+"""Durable files: write aside, flush, rename, flush the folder; and locks that die with their process.
+
+Temporary files live in HOME/tmp and are held under `flock` while they are written, so that whatever can be locked there
+is the leavings of a dead process. Clocks and process ids play no part.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from warehouse.errors import FoleyError, clear_os_errors
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents durably; existing ones are left alone."""
+    missing: list[Path] = []
+    probe = path
+    while not probe.exists():
+        missing.append(probe)
+        probe = probe.parent
+    with clear_os_errors(f"create {path}"):
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            sync_folder(folder.parent)
+    return path
+
+
+def _open_locked(path: Path) -> BinaryIO:
+    """Create `path` and lock it; retried when a sweep removed it between the two steps."""
+    while True:
+        handle = open(path, "xb")  # noqa: SIM115 (the caller closes it)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle.fileno()).st_nlink:
+            return handle
+        handle.close()
+
+
+def write_file(tmp: Path, write: Callable[[BinaryIO], Any], target: Callable[[int], Path] | Path) -> Path:
+    """Write a file that either is there in full or not at all.
+
+    `write` fills the open file; `target` is the final path, or computes it from the size in bytes. An existing target
+    is replaced. Raises FoleyError when the disk is full, read-only or forbidden; nothing is left behind then.
+    """
+    aside = tmp / f"{uuid.uuid4().hex}.part"
+    with clear_os_errors(f"write under {tmp.parent}"):
+        try:
+            with _open_locked(aside) as handle:
+                write(handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+                final = target if isinstance(target, Path) else target(handle.tell())
+                os.replace(aside, final)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        sync_folder(final.parent)
+    return final
+
+
+def write_json(tmp: Path, target: Path, value: Mapping[str, Any]) -> Path:
+    """Write a JSON object atomically, keys in order given."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
+    return write_file(tmp, lambda handle: handle.write(text.encode()), target)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises FoleyError when it is absent, unreadable or not an object."""
+    with clear_os_errors(f"read {path}"):
+        try:
+            value = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise FoleyError(f"{path} does not exist") from None
+        except ValueError as exc:
+            raise FoleyError(f"{path} is not valid JSON ({exc}): delete it and run again") from None
+    if not isinstance(value, dict):
+        raise FoleyError(f"{path} does not hold a JSON object")
+    return value
+
+
+@contextmanager
+def scratch_folder(tmp: Path) -> Iterator[Path]:
+    """A temporary folder, known to be in use while this process lives, removed at the end."""
+    aside = tmp / f"{uuid.uuid4().hex}.folder"
+    aside.mkdir()
+    with open(aside / ".lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield aside
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(tmp: Path, target: Path) -> Iterator[Path]:
+    """Fill a folder aside, then move it to `target` in one step.
+
+    When another process was first, its folder stays and ours is dropped: both hold the same, because such folders are
+    named after what they hold.
+    """
+    with clear_os_errors(f"write {target}"), scratch_folder(tmp) as aside:
+        filled = aside / "filled"
+        filled.mkdir()
+        yield filled
+        sync_folder(filled)
+        if not target.exists():
+            os.rename(filled, target)
+            sync_folder(target.parent)
+
+
+@contextmanager
+def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold an exclusive lock between processes; yields False when `wait` is off and another one holds it."""
+    with clear_os_errors(f"lock {path}"), open(path, "ab") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether a temporary file or folder has no living writer."""
+    target = path / ".lock" if path.is_dir() else path
+    try:
+        with open(target, "rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        return path.is_dir()

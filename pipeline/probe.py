@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
-from warehouse import field
 
 from pipeline.media import MediaError, probe
 from pipeline.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
+from warehouse import field
 
 
 @dataclass(frozen=True)

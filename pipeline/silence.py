@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from warehouse import field
 
 from pipeline.media import MAX_SECONDS, MediaError, decode_audio
 from pipeline.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
+from warehouse import field
 
 FLOOR_DBFS = -120.0  # what digital silence is given as
 

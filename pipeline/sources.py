@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
-from warehouse.errors import FoleyError
 
 from pipeline.media import MediaError, printable, sniff
 from pipeline.procedural import BAD_KINDS, write_corpus
 from pipeline.procedural.corpus import Progress
+from warehouse.errors import FoleyError
 
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("clip_id", "path", "source", "source_video", "url", "label", "prompt", "split")]
     + [("truth", pa.string())]
 )
 
-MEDIA_SUFFIXES = frozenset(".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split())
+MEDIA_SUFFIXES = frozenset(
+    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()  # noqa: SIM905
+)
 SIDECARS = ("clips.jsonl", "clips.csv", "metadata.jsonl", "metadata.csv")
 
 _ALIASES: dict[str, tuple[str, ...]] = {
@@ -38,7 +40,7 @@ _ALIASES: dict[str, tuple[str, ...]] = {
 }
 # what cameras and programs call every file
 _NO_WORDS = frozenset(
-    "clip dsc dscn file gopr img image mov movie mvi output pxl rec recording untitled vid video".split()
+    "clip dsc dscn file gopr img image mov movie mvi output pxl rec recording untitled vid video".split()  # noqa: SIM905
 )
 _YOUTUBE_CLIP = re.compile(r"^(?P<id>.{11})_\d{6}_\d{6}$")
 
@@ -62,7 +64,7 @@ def folder_source(folder: Path, name: str | None = None) -> Listing:
     and that is not there is listed all the same, so that its absence becomes a row. Without a prompt, the words of
     the file's name are taken. Raises FoleyError if the folder cannot be read or a sidecar makes no sense.
     """
-    root = Path(os.path.abspath(folder))
+    root = folder.absolute()
     if not root.is_dir():
         raise FoleyError(f"{printable(folder)}: no such folder, give the folder that holds the clips")
     name = name or root.name or "clips"
@@ -93,7 +95,7 @@ def procedural_source(
 ) -> Listing:
     """Write (or find already written) a procedural corpus and list it; the arguments are those of `write_corpus`."""
     rows = write_corpus(folder, n, seed, seconds=seconds, bad=bad, workers=workers, progress=progress)
-    root = Path(os.path.abspath(folder))
+    root = folder.absolute()
     clips = [
         _row(root / row["file"], f"procedural/{seed}/{Path(row['file']).stem}", "procedural", _facts(row))
         for row in rows
@@ -181,7 +183,7 @@ def _sidecar_rows(path: Path) -> Iterator[Mapping[str, Any]]:
             if not isinstance(row, dict):
                 raise FoleyError(f"{printable(path)}: line {number} is not a JSON object")
             if row:
-                yield cast(dict[str, Any], row)
+                yield cast("dict[str, Any]", row)
 
 
 def _facts(row: Mapping[str, Any]) -> Facts:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from av.error import FFmpegError
+
 from warehouse.errors import FoleyError
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -80,7 +79,7 @@ def sniff(path: Path) -> str | None:
 
 def _head(path: Path) -> bytes:
     with media_errors(path, "cannot be opened"):
-        mode = os.stat(path).st_mode  # follows links, and says so when they go round
+        mode = path.stat().st_mode  # follows links, and says so when they go round
         if not stat.S_ISREG(mode):
             raise MediaError(path, "not a regular file" if not stat.S_ISDIR(mode) else "a folder and not a media file")
         with path.open("rb") as file:
@@ -99,7 +98,7 @@ def open_media(path: Path, doing: str = "cannot be read", limits: Limits = LIMIT
         raise MediaError(path, "an empty file (0 bytes)" if size == 0 else "not a media file of a known format")
     with media_errors(path, doing):
         # An absolute path is never taken for a URL or a protocol such as `concat:` or `subfile,`.
-        name = os.path.abspath(path)
+        name = str(path.absolute())
         options = {"max_pixels": str(limits.max_pixels)}  # holds while the header is examined too
         guards = {"protocol_whitelist": "file"}
         with av.open(

@@ -138,4 +138,4 @@ class _Scaler:
         if crop is not None:
             top, left = (height - crop) // 2, (width - crop) // 2
             picture = picture[top : top + crop, left : left + crop]
-        return np.rot90(cast(Pictures, picture), quarter_turns(frame))
+        return np.rot90(cast("Pictures", picture), quarter_turns(frame))

@@ -66,7 +66,7 @@ def _whole(path: Path) -> Generator[Path]:
     try:
         with media_errors(path, "cannot be written"):
             yield partial
-            os.replace(partial, path)
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -1,8 +1,8 @@
 """Procedural clips: toy video with sound whose impact times, material and prompt are known.
 
-Four materials x three scenes, 64 x 64 at 16 fps and 16 kHz mono by default. A clip is a few numbers drawn from its seed;
+Four materials x three scenes, 64 x 64 at 16 fps and 16 kHz mono by default. A clip is a few numbers drawn from a seed;
 sound and picture are rendered from them apart, so that a model of sound alone never pays for frames. The picture tells
-*when* (a visible strike and a ring that lasts 180 ms) and never *what*: the material is in the prompt and in the timbre.
+*when* (a visible strike and a ring that lasts 180 ms) and never *what*: the material is in the prompt and the timbre.
 """
 
 from pipeline.procedural.audio import SAMPLE_RATE, material_of, material_scores, render_audio

@@ -85,7 +85,7 @@ def sample_clip(seed: int, seconds: float = 4.0) -> ProceduralClip:
     scene = SCENES[int(rng.integers(len(SCENES)))]
     wording = int(rng.integers(len(WORDINGS[scene])))
     impacts: list[float] = []
-    at = LEAD + float(rng.uniform(0, MAX_GAP - MIN_GAP))
+    at = LEAD + float(rng.uniform(0, min(MAX_GAP - MIN_GAP, seconds - TAIL - LEAD)))
     while at <= seconds - TAIL:
         impacts.append(round(at, 3))
         at = impacts[-1] + float(

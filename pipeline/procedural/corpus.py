@@ -36,6 +36,7 @@ class CorpusClip:
     bad: str = ""
 
     def row(self, sha256: str, size: int) -> Row:
+        """The ledger line of the written file."""
         truth = self.clip.truth() | {"bad": self.bad or None}
         return {
             "file": self.name,
@@ -86,7 +87,7 @@ BAD_KINDS: tuple[str, ...] = tuple(_SPOIL)
 
 
 def plan_corpus(n: int, seed: int = 0, seconds: float = 4.0, bad: Sequence[str] = BAD_KINDS) -> list[CorpusClip]:
-    """n good clips and one for every entry of `bad` (a kind may come more than once); names are stable and unique.
+    """N good clips and one for every entry of `bad` (a kind may come more than once); names are stable and unique.
 
     Raises ValueError for an unknown kind.
     """
@@ -115,7 +116,7 @@ def write_corpus_clip(folder: Path, item: CorpusClip, known: Mapping[str, Any] |
         _SPOIL.get(item.bad, write_clip)(item.clip, partial)
         digest, size = _digest(partial), partial.stat().st_size
         if not (path.is_file() and path.stat().st_size == size and _digest(path) == digest):
-            os.replace(partial, path)
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     return item.row(digest, size)
@@ -148,7 +149,7 @@ def write_ledger(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Replace the ledger by these lines, in one step."""
     partial = folder / f".{LEDGER}.{os.getpid()}.partial"
     partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    os.replace(partial, folder / LEDGER)
+    partial.replace(folder / LEDGER)
 
 
 def write_corpus(

@@ -23,7 +23,7 @@ _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)[:, None]  # each [1, SIZE, 
 
 
 def _lift(clip: ProceduralClip, times: _Float) -> tuple[_Float, _Float]:
-    """Progress 0..1 between the surrounding impacts at each time, and seconds since the last one (inf before the first).
+    """Progress 0..1 between the impacts around each time, and seconds since the last one (inf before the first).
 
     Before the first and after the last impact the motion comes from and goes to an impact outside the clip.
     """

@@ -42,7 +42,7 @@ def write_media(
                 _encode_frames(out, video, frames)
             if sound is not None and audio is not None:
                 _encode_audio(out, sound, audio, sample_rate)
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 

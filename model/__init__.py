@@ -1,0 +1,1 @@
+"""Torch: encoders, the frozen backbone, the bridge, training, sampling and metrics."""

@@ -1,4 +1,4 @@
-"""The frozen text-to-audio backbone: stable-audio-tools' latent diffusion model (VAE, text and number conditioners, DiT).
+"""The frozen text-to-audio backbone: stable-audio-tools' latent diffusion model (VAE, conditioners, DiT).
 
 Shapes: B clips, C latent channels, L latent frames, N text tokens, D conditioning width, S audio samples.
 """
@@ -73,7 +73,7 @@ class Backbone(nn.Module):
     @staticmethod
     def revision(preset: Preset) -> str:
         """Content hash of the backbone's weights and configuration."""
-        paths = [preset.weights / "backbone.safetensors", preset.folder / "backbone.json", *text_folders(preset)]
+        paths = [preset.weights / "backbone.safetensors", preset.backbone_config_file, *text_folders(preset)]
         return files_revision(paths)
 
     @property

@@ -10,10 +10,10 @@ the DiT, V width of the video encoder, H heads of width E.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -138,6 +138,11 @@ class Bridge(nn.Module):
         self.register_buffer("mean", torch.zeros(video_dim))
         self.register_buffer("std", torch.ones(video_dim))
 
+    @property
+    def blocks(self) -> list[BridgeLayer]:
+        """The layers, in the order of the DiT's blocks."""
+        return [cast("BridgeLayer", layer) for layer in self.layers]
+
     def insert(self, dit: Any) -> None:
         """Put one layer into each block of a DiT (load the DiT's own weights before).
 
@@ -146,7 +151,7 @@ class Bridge(nn.Module):
         blocks = list(dit.transformer.layers)
         if len(blocks) != len(self.layers) or any(block.conformer is not None for block in blocks):
             raise ModelError(f"the bridge has {len(self.layers)} layers for {len(blocks)} blocks with a free slot each")
-        for block, layer in zip(blocks, self.layers, strict=True):
+        for block, layer in zip(blocks, self.blocks, strict=True):
             block.conformer, block.conformer_scale = layer, nn.Identity()
 
     def remove(self, dit: Any) -> None:
@@ -174,8 +179,14 @@ class Bridge(nn.Module):
 
     @contextmanager
     def watching(
-        self, tokens: Tensor, n_latents: int, *, frames: Tensor | None = None, seen: Tensor | None = None, sampling: bool = False
-    ) -> Iterator[None]:
+        self,
+        tokens: Tensor,
+        n_latents: int,
+        *,
+        frames: Tensor | None = None,
+        seen: Tensor | None = None,
+        sampling: bool = False,
+    ) -> Generator[None]:
         """Let the layers attend to video tokens [B, J, P, V] until the block ends (include backward in it).
 
         `frames` [B] is the number of effective frames that each clip has, where padded; `seen` [B] is False for clips
@@ -200,9 +211,9 @@ class Bridge(nn.Module):
             cache={} if sampling else None,
         )
         try:
-            for layer in self.layers:
+            for layer in self.blocks:
                 layer.condition = condition
             yield
         finally:
-            for layer in self.layers:
+            for layer in self.blocks:
                 layer.condition = None

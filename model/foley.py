@@ -100,7 +100,9 @@ class FoleyControl:
         """
         longest = self.preset.max_seconds
         if any(not 0 < s <= longest for s in seconds):
-            raise ModelError(f"preset {self.preset.name!r} makes sound of up to {longest:g} s, asked for {max(seconds):g}")
+            raise ModelError(
+                f"preset {self.preset.name!r} makes sound of up to {longest:g} s, asked for {max(seconds):g}"
+            )
         lengths = [math.ceil(round(s * self.preset.latent_rate, 6)) for s in seconds]
         found: dict[int, Audio] = {}
         for length in sorted(set(lengths)):  # clips of one length make a batch: the backbone knows no padding
@@ -152,7 +154,9 @@ class FoleyControl:
         default = math.ceil(length / self.preset.latent_rate * self.bridge.token_rate)
         counts = [default if v is None else len(v) for v in video]
         rows = [
-            torch.zeros(max(counts), cells, width) if v is None else F.pad(v.float(), (0, 0, 0, 0, 0, max(counts) - len(v)))
+            torch.zeros(max(counts), cells, width)
+            if v is None
+            else F.pad(v.float(), (0, 0, 0, 0, 0, max(counts) - len(v)))
             for v in video
         ]
         device = self.backbone.device

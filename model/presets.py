@@ -96,9 +96,15 @@ class Preset(Settings):
     untrained: dict[str, dict[str, Any]] = Field(default_factory=dict, description="architectures of random encoders")
 
     @property
+    def backbone_config_file(self) -> Path:
+        """`model_config.json` beside the weights, as Stable Audio Open is published, else the preset's own."""
+        published = self.weights / "model_config.json"
+        return published if published.is_file() else self.folder / "backbone.json"
+
+    @property
     def backbone_config(self) -> dict[str, Any]:
         """The backbone's configuration as stable-audio-tools reads it."""
-        config: dict[str, Any] = json.loads((self.folder / "backbone.json").read_text())
+        config: dict[str, Any] = json.loads(self.backbone_config_file.read_text())
         return config
 
     @property

@@ -24,7 +24,7 @@ Report = Callable[[int, float], None]  # called with step and loss
 class VaeTraining:
     """How the VAE is trained."""
 
-    steps: int = 3500
+    steps: int = 2500
     learning_rate: float = 2e-3
     warmup: int = 100
     betas: tuple[float, float] = (0.8, 0.99)
@@ -38,7 +38,7 @@ class VaeTraining:
 class DitTraining:
     """How the DiT is trained, on latents and text."""
 
-    steps: int = 2500
+    steps: int = 2200
     batch_size: int = 16
     learning_rate: float = 2e-3
     warmup: int = 100

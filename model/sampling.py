@@ -38,7 +38,7 @@ def sample_velocity_model(
     import k_diffusion as K
     from stable_audio_tools.inference import sampling
 
-    extra = {"cfg_scale": settings.cfg, **kwargs}
+    extra: dict[str, Any] = {"cfg_scale": settings.cfg, **kwargs}
 
     def callback(info: dict[str, Any]) -> None:
         if on_step:
@@ -48,7 +48,7 @@ def sample_velocity_model(
         with patch.object(sampling, "trange", range):  # its own progress bar would break ours
             return cast("Tensor", sampling.sample(model, noise, settings.steps, 0.0, callback, **extra))
     sigmas = K.sampling.get_sigmas_polyexponential(
-        settings.steps, settings.sigma_min, settings.sigma_max, device=noise.device
+        settings.steps, settings.sigma_min, settings.sigma_max, device=str(noise.device)
     )
     start = noise * sigmas[0]
     tree = K.sampling.BrownianTreeNoiseSampler(start, sigmas[sigmas > 0].min(), sigmas.max(), seed=list(seeds))

@@ -159,9 +159,7 @@ class AudioboxScorer:
         from audiobox_aesthetics.infer import make_inference_batch
 
         waves, masks, weights, owners = make_inference_batch([torch.from_numpy(a)[None] for a in audio])
-        predicted = cast(
-            "dict[str, Tensor]", self.model({"wav": torch.stack(waves), "mask": torch.stack(masks)})
-        )
+        predicted = cast("dict[str, Tensor]", self.model({"wav": torch.stack(waves), "mask": torch.stack(masks)}))
         share, owner = torch.tensor(weights), torch.tensor(owners)
         scores: list[dict[str, float]] = []
         for clip in range(len(audio)):

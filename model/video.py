@@ -78,7 +78,9 @@ class VideoEncoder:
         The last segment may be shorter: it is encoded as it is, with no invented frames.
         """
         if frames.shape[1:] != (self.settings.crop, self.settings.crop, 3) or len(frames) % 2:
-            raise ModelError(f"frames must be [even, {self.settings.crop}, {self.settings.crop}, 3], got {frames.shape}")
+            raise ModelError(
+                f"frames must be [even, {self.settings.crop}, {self.settings.crop}, 3], got {frames.shape}"
+            )
         parameter = next(self.model.parameters())
         mean, std = (torch.tensor(v, device=parameter.device) for v in (IMAGENET_MEAN, IMAGENET_STD))
         pooled: list[Tensor] = []

@@ -1,13 +1,12 @@
 """Makes the toy preset's weights: random encoders and scorers, then a VAE and a DiT trained on procedural sound.
 
-Run as `uv run python -m pipeline.toy FOLDER`, or by `foley demo --from-scratch`. Sound is rendered without picture, from
-seeds that no corpus uses.
+Run by `foley demo --from-scratch`, and by `uv run python -m pipeline.toy`, which makes the weights that are shipped.
+Sound is rendered without picture, from seeds that no corpus uses.
 """
 
 from __future__ import annotations
 
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from model.presets import Preset, load_preset
 from model.pretrain import DitTraining, LatentClips, VaeTraining, train_dit, train_vae
 from model.untrained import write_scorers, write_text_encoder, write_video_encoder
 from model.weights import save_weights
-from pipeline.procedural import MATERIALS, ProceduralClip, material_of, render_audio, sample_clip, swap_material
+from pipeline.procedural import ProceduralClip, material_of, render_audio, sample_clip
 
 OnProgress = Callable[[str, int, int], None]  # what, done, total
 

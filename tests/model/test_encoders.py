@@ -1,0 +1,123 @@
+"""Encoders and scorers against upstream's own classes on the same weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from audiobox_aesthetics.infer import AesPredictor
+from transformers import AutoTokenizer, T5EncoderModel, VJEPA2Model
+
+from model.backbone import Backbone
+from model.presets import ModelError, Preset
+from model.scorers import AudioboxScorer, ImageBindScorer, ImageBindViews
+from model.video import VideoEncoder, frame_times, pool
+
+RNG = np.random.default_rng(0)
+
+
+def random_frames(count: int, size: int = 64) -> np.ndarray:
+    return RNG.integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def test_video_tokens_are_the_mean_of_transformers_own_features(preset: Preset) -> None:
+    frames = random_frames(64)
+    model = VJEPA2Model.from_pretrained(VideoEncoder.folder(preset), dtype=torch.float32).eval()
+    pixels = torch.from_numpy(frames).float() / 255
+    pixels = (pixels - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        features = model.get_vision_features(pixels.permute(0, 3, 1, 2)[None])  # [1, 512, 96]
+    ours = VideoEncoder.from_pretrained(preset).encode(frames)
+    assert ours.shape == (32, 1, preset.video.width)
+    torch.testing.assert_close(ours[:, 0], features[0].view(32, 16, -1).mean(1), atol=1e-5, rtol=1e-4)
+
+
+def test_segments_are_encoded_apart_and_the_last_may_be_shorter(preset: Preset) -> None:
+    encoder, frames = VideoEncoder.from_pretrained(preset), random_frames(64 + 10)
+    whole = encoder.encode(frames)
+    assert len(whole) == 37
+    torch.testing.assert_close(whole, torch.cat([encoder.encode(frames[:64]), encoder.encode(frames[64:])]))
+
+
+def test_wrong_frames_and_wrong_crop_are_refused(preset: Preset) -> None:
+    encoder = VideoEncoder.from_pretrained(preset)
+    for frames in (random_frames(63), random_frames(64, 32)):
+        with pytest.raises(ModelError, match="frames must be"):
+            encoder.encode(frames)
+    with pytest.raises(ModelError, match="wrong positions"):
+        VideoEncoder(preset.video.model_copy(update={"crop": 96}), encoder.model)
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.5, 3.99, 4.0, 12.0])
+def test_frame_times_cover_the_clip_in_pairs(seconds: float) -> None:
+    times = frame_times(seconds, 16)
+    assert len(times) % 2 == 0
+    assert times[-1] < seconds + 2 / 16
+    assert len(times) / 16 >= seconds - 1e-9
+
+
+def test_pooling_keeps_the_grids_means() -> None:
+    tokens = torch.randn(3, 16, 16, 5)
+    torch.testing.assert_close(pool(tokens, 1)[:, 0], tokens.mean((1, 2)))
+    torch.testing.assert_close(pool(tokens, 64)[:, 1], tokens[:, 0:2, 2:4].mean((1, 2)))
+    torch.testing.assert_close(pool(tokens, 256), tokens.flatten(1, 2))
+    with pytest.raises(ModelError, match="grid of 16 x 16"):
+        pool(tokens[:, :4, :4], 256)
+
+
+def test_text_tokens_are_transformers_own(backbone: Backbone, preset: Preset) -> None:
+    folder, prompt = preset.weights / "t5", "glass struck by a hammer"
+    tokens = AutoTokenizer.from_pretrained(folder)(prompt, return_tensors="pt")
+    with torch.no_grad():
+        theirs = T5EncoderModel.from_pretrained(folder).float()(**tokens).last_hidden_state[0]
+    ours = backbone.encode_text([prompt, "a longer prompt that pads the first one"])[0]
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+
+
+def test_latents_are_the_posterior_that_the_librarys_bottleneck_samples(backbone: Backbone) -> None:
+    audio = torch.from_numpy(RNG.standard_normal((2, 1, 6400), np.float32)) * 0.1
+    mean, scale = backbone.encode_audio(audio)
+    torch.manual_seed(0)
+    noise = torch.randn_like(mean)
+    torch.manual_seed(0)
+    theirs = backbone.model.pretransform.encode(audio)
+    torch.testing.assert_close(mean + scale * noise, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_audio_that_is_no_multiple_of_a_latent_is_padded(backbone: Backbone, preset: Preset) -> None:
+    mean, _ = backbone.encode_audio(torch.zeros(1, 1, 2 * preset.downsampling_ratio + 1))
+    assert mean.shape[-1] == 3
+    assert backbone.decode_audio(mean).shape[-1] == 3 * preset.downsampling_ratio
+
+
+def test_audiobox_scores_are_upstreams(preset: Preset) -> None:
+    scorer = AudioboxScorer.from_pretrained(preset)
+    upstream = object.__new__(AesPredictor)  # its constructor would download weights
+    upstream.model, upstream.device, upstream.data_col, upstream.sample_rate = scorer.model, "cpu", "path", 16000
+    from audiobox_aesthetics.model.aes import Normalize
+
+    upstream.target_transform = {a: Normalize(**v) for a, v in scorer.model.target_transform.items()}
+    clips = [RNG.standard_normal(n).astype(np.float32) * 0.1 for n in (16000, 64000, 200_000)]
+    theirs = upstream.forward([{"path": torch.from_numpy(clip)[None], "sample_rate": 16000} for clip in clips])
+    for ours, row in zip(scorer.score(clips), theirs, strict=True):
+        assert ours == pytest.approx({axis.lower(): value for axis, value in row.items()}, abs=1e-4)
+
+
+def test_imagebind_tells_clips_apart_and_not_batches(preset: Preset) -> None:
+    scorer = ImageBindScorer.from_pretrained(preset, ImageBindViews(video_clips=2))
+    frames = [RNG.integers(0, 256, (4, 224, 300, 3), np.uint8), RNG.integers(0, 256, (4, 398, 224, 3), np.uint8)]
+    audio = [RNG.standard_normal(n).astype(np.float32) for n in (64000, 20000)]
+    both = scorer.score(frames, audio)
+    assert all(-1 <= score <= 1 for score in both)
+    assert both == pytest.approx([scorer.score([f], [a])[0] for f, a in zip(frames, audio, strict=True)], abs=1e-4)
+
+
+def test_imagebind_crops_are_start_centre_and_end(preset: Preset) -> None:
+    scorer = ImageBindScorer.from_pretrained(preset)
+    frames = np.zeros((2, 224, 300, 3), np.uint8)
+    frames[:, :, :224] = 100
+    left, centre, right = scorer.prepare_frames(frames)  # each [3, 2, 224, 224]
+    assert left.unique().numel() == 3  # one value a colour channel
+    assert centre[:, :, :, 0].unique().numel() == 3
+    assert centre[0, 0, 0, -1] != centre[0, 0, 0, 0]
+    assert (right[0, 0, 0] == right[0, 0, 0, 0]).sum() == 224 - 76

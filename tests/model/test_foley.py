@@ -1,0 +1,144 @@
+"""Sound from a backbone with a bridge: lengths, seeds, batches, prompts, and agreement with the library's sampler."""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from stable_audio_tools.inference.generation import generate_diffusion_cond
+from torch import Tensor
+
+from model.backbone import Backbone
+from model.bridge import Bridge
+from model.foley import FoleyControl, read_bridge_facts, save_bridge
+from model.presets import ModelError, Preset
+from model.sampling import clip_noise, sample_velocity_model
+from model.video import VideoEncoder
+from model.weights import WeightsError, read_weights, save_weights
+
+STEPS = 3
+
+
+@pytest.fixture
+def foley(backbone: Backbone, bridge: Bridge) -> FoleyControl:
+    return FoleyControl(backbone, bridge)
+
+
+def video(seconds: float, seed: int = 0) -> Tensor:
+    return torch.randn(round(seconds * 8), 1, 96, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 3.97, 4.0, 12.0])
+def test_sound_is_as_long_as_asked_to_the_sample(foley: FoleyControl, preset: Preset, seconds: float) -> None:
+    sound = foley.generate([video(seconds)], ["a ball"], [seconds], [0], steps=STEPS)[0]
+    assert sound.shape == (preset.audio_channels, round(seconds * preset.sample_rate))
+    assert np.isfinite(sound).all()
+
+
+def test_longer_than_the_preset_allows_is_refused(foley: FoleyControl) -> None:
+    with pytest.raises(ModelError, match="up to 12 s, asked for 13"):
+        foley.generate([video(13)], ["a ball"], [13.0], [0], steps=STEPS)
+
+
+def test_a_sound_depends_on_its_own_arguments_and_not_on_its_batch(foley: FoleyControl) -> None:
+    videos, prompts = [video(2, 1), None, video(3, 2), video(2, 3)], ["metal", "wood", "glass", "rubber"]
+    seconds, seeds = [2.0, 2.0, 3.0, 2.0], [5, 6, 7, 8]
+    together = foley.generate(videos, prompts, seconds, seeds, steps=STEPS)
+    alone = [
+        foley.generate([v], [p], [s], [seed], steps=STEPS)[0]
+        for v, p, s, seed in zip(videos, prompts, seconds, seeds, strict=True)
+    ]
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+@pytest.mark.parametrize("change", ["seed", "prompt", "video", "negative", "cfg", "no video"])
+def test_every_argument_counts(foley: FoleyControl, change: str) -> None:
+    base = foley.generate([video(2)], ["metal"], [2.0], [1], steps=STEPS)[0]
+    changed = foley.generate(
+        [None if change == "no video" else video(2, int(change == "video"))],
+        ["wood" if change == "prompt" else "metal"],
+        [2.0],
+        [2 if change == "seed" else 1],
+        steps=STEPS,
+        cfg=1.5 if change == "cfg" else None,
+        negative_prompts=["noise"] if change == "negative" else None,
+    )[0]
+    assert not np.allclose(base, changed, atol=1e-4)
+    again = foley.generate([video(2)], ["metal"], [2.0], [1], steps=STEPS)[0]
+    assert np.array_equal(base, again)
+
+
+def test_ddim_agrees_with_the_librarys_own_generation(backbone: Backbone, preset: Preset) -> None:
+    with redirect_stdout(io.StringIO()):
+        theirs = generate_diffusion_cond(
+            backbone.model, steps=STEPS, cfg_scale=3.0, conditioning=[{"prompt": "a ball on wood", "seconds_total": 2.0}],
+            sample_size=2 * preset.sample_rate, seed=4, device="cpu", sampler_type="v-ddim", sigma_max=1.0, return_latents=True,
+        )  # fmt: skip
+    torch.manual_seed(4)
+    noise = torch.randn(1, preset.latent_channels, 50)
+    inputs = backbone.inputs(backbone.conditioning(backbone.encode_text(["a ball on wood"]), [2.0]))
+    settings = preset.sample.model_copy(update={"steps": STEPS, "cfg": 3.0, "sampler": "v-ddim"})
+    ours = sample_velocity_model(backbone, noise, [4], settings, **inputs)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_sde_noise_is_drawn_for_each_clip(backbone: Backbone, preset: Preset) -> None:
+    settings = preset.sample.model_copy(update={"steps": STEPS, "sampler": "dpmpp-3m-sde", "sigma_max": 50.0})
+
+    def sample(seeds: list[int]) -> Tensor:
+        text = backbone.encode_text(["wood"] * len(seeds))
+        inputs = backbone.inputs(backbone.conditioning(text, [2.0] * len(seeds)))
+        steps: list[int] = []
+        noise = clip_noise(seeds, preset.latent_channels, 50)
+        with torch.no_grad():
+            found = sample_velocity_model(
+                backbone, noise, seeds, settings, lambda done, _: steps.append(done), **inputs
+            )
+        assert steps == list(range(1, STEPS + 1))
+        return found
+
+    torch.testing.assert_close(sample([1, 2])[1:], sample([2]), atol=1e-3, rtol=1e-3)
+
+
+def test_a_bridge_file_holds_the_bridge_alone_and_fits_again(bridge: Bridge, preset: Preset, tmp_path: Path) -> None:
+    path = tmp_path / "bridge.safetensors"
+    save_bridge(path, bridge, Backbone.revision(preset), VideoEncoder.revision(preset))
+    assert set(read_weights(path)) == set(bridge.state_dict())
+    assert read_bridge_facts(path)["settings"] == preset.bridge
+    loaded = FoleyControl.from_pretrained(preset, path)
+    assert all(torch.equal(a, b) for a, b in zip(loaded.bridge.parameters(), bridge.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("broken", ["missing", "extra", "shape", "other backbone", "not a bridge", "garbage", "absent"])
+def test_a_bridge_that_does_not_fit_is_named(bridge: Bridge, preset: Preset, tmp_path: Path, broken: str) -> None:
+    path = tmp_path / "bridge.safetensors"
+    encoder = VideoEncoder.revision(preset)
+    save_bridge(path, bridge, "another" if broken == "other backbone" else Backbone.revision(preset), encoder)
+    weights, facts = read_weights(path), {"backbone": Backbone.revision(preset), "encoder": encoder}
+    facts |= {"settings": preset.bridge.model_dump_json(), "video_dim": "96"}
+    if broken == "missing":
+        del weights["layers.2.norm.weight"]
+    if broken == "extra":
+        weights["layers.9.norm.weight"] = torch.zeros(1)
+    if broken == "shape":
+        weights["layers.2.norm.weight"] = torch.zeros(7)
+    if broken in {"missing", "extra", "shape"}:
+        save_weights(path, weights, metadata=facts)
+    if broken == "not a bridge":
+        save_weights(path, weights)
+    if broken == "garbage":
+        path.write_bytes(b"garbage")
+    if broken == "absent":
+        path.unlink()
+    named = {
+        "missing": "missing layers.2.norm.weight", "extra": "unexpected layers.9.norm.weight",
+        "shape": r"layers.2.norm.weight has shape \(7,\)", "other backbone": "trained on backbone another",
+        "not a bridge": "not a bridge checkpoint", "garbage": "cannot read", "absent": "no weights at",
+    }  # fmt: skip
+    with pytest.raises(WeightsError, match=named[broken]):
+        FoleyControl.from_pretrained(preset, path)

@@ -6,6 +6,7 @@ Sound is rendered without picture, from seeds that no corpus uses.
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -65,6 +66,14 @@ def reconstruction(backbone: Backbone, count: int = 48) -> dict[str, Any]:
     return {"clips": count, "f1_60ms": sync.f1_60ms, "mae_ms": sync.mae_ms, "material_accuracy": float(np.mean(same))}
 
 
+def set_latent_scale(backbone: Backbone, audio: Tensor, config_file: Path) -> None:
+    """Scale latents to unit deviation, as the DiT's noise has, and write the configuration that says so."""
+    scale = float(backbone.encode_audio(audio)[0].std())
+    config = backbone.preset.backbone_config
+    config["model"]["pretransform"]["scale"] = backbone.model.pretransform.scale = round(scale, 4)
+    config_file.write_text(json.dumps(config, indent=2) + "\n")
+
+
 def make_toy_weights(
     folder: Path,
     on_progress: OnProgress,
@@ -84,8 +93,10 @@ def make_toy_weights(
     _, audio = render(TRAINING_CLIPS, first=0)
     autoencoder = backbone.model.pretransform.model
     train_vae(autoencoder, audio_crops(audio, seed), vae, lambda i, _: on_progress("train VAE", i + 1, vae.steps))
-    vae_seconds = time.process_time() - started
-    figures = {"reconstruction": reconstruction(backbone), "vae_cpu_seconds": round(vae_seconds)}
+    figures: dict[str, Any] = {"vae_cpu_seconds": round(time.process_time() - started)}
+    set_latent_scale(backbone, audio[:64], folder / "model_config.json")
+    save_weights(folder / "backbone.safetensors", backbone.model.state_dict(), torch.float16)
+    figures["reconstruction"] = reconstruction(backbone)
     groups: list[LatentClips] = []
     for i, (seconds, share) in enumerate(LENGTHS.items()):
         clips, audio = render(int(TRAINING_CLIPS * share), first=(i + 1) * 100_000, seconds=seconds)

@@ -1,0 +1,168 @@
+"""Geometry of the charts: x in percent of the plot's width, y in pixels, so that text keeps its size at any width."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+CURVE_WIDTH = 1000  # curves are drawn in a box this wide, which the browser stretches to the plot
+MAX_POINTS = 300  # more than this are averaged: the plot is not wider
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis: `at` is in percent on x and in pixels on y."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line: `points` as SVG writes them, in a box of CURVE_WIDTH by the chart's height."""
+
+    name: str
+    style: str
+    points: str
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A line chart."""
+
+    title: str
+    height: int
+    curves: tuple[Curve, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a histogram, with the sentence that describes it."""
+
+    x: float
+    width: float
+    y: float
+    height: float
+    text: str
+    dropped: bool
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """A histogram with the policy's bounds."""
+
+    title: str
+    height: int
+    bars: tuple[Bar, ...]
+    x_ticks: tuple[Tick, ...]
+    bounds: tuple[Tick, ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A span of values; never empty."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def around(cls, values: Sequence[float], pad: float = 0.0) -> Axis:
+        """The span of the finite values, widened by `pad` of itself; 0..1 if there is none."""
+        finite = [v for v in values if math.isfinite(v)]
+        low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+        largest = max(1.0, abs(low), abs(high))
+        if high - low < 1e-9 * largest:
+            low, high = low - 0.5 * largest, high + 0.5 * largest
+        return cls(low - pad * (high - low), high + pad * (high - low))
+
+    def share(self, value: float) -> float:
+        """Where a value lies: 0 at the low end, 1 at the high end."""
+        return (value - self.low) / (self.high - self.low)
+
+
+def nice_ticks(axis: Axis, count: int = 4) -> list[float]:
+    """About `count` round numbers inside an axis."""
+    rough = (axis.high - axis.low) / max(1, count)
+    magnitude = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough * 0.999)
+    first = math.ceil(axis.low / step - 1e-9)
+    last = math.floor(axis.high / step + 1e-9)
+    return [i * step for i in range(first, last + 1)]
+
+
+def label(value: float) -> str:
+    """A tick's number, as short as it can be."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value + 0.0:.4g}"  # + 0.0: no "-0"
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The same curve with at most MAX_POINTS points, each the mean of its neighbours."""
+    if len(points) <= MAX_POINTS:
+        return list(points)
+    parts = np.array_split(np.asarray(points, float), MAX_POINTS)
+    return [(float(p[:, 0].mean()), float(p[:, 1].mean())) for p in parts]
+
+
+def smoothed(points: Sequence[tuple[float, float]], share: float = 0.06) -> list[tuple[float, float]]:
+    """A running mean over `share` of the points around each one."""
+    values = np.asarray([y for _, y in points], float)
+    half = max(1, int(len(values) * share / 2))
+    means = [float(values[max(0, i - half) : i + half + 1].mean()) for i in range(len(values))]
+    return [(x, mean) for (x, _), mean in zip(points, means, strict=True)]
+
+
+def _curve_points(points: Sequence[tuple[float, float]], x: Axis, y: Axis, height: int) -> str:
+    return " ".join(f"{x.share(a) * CURVE_WIDTH:.1f},{(1 - y.share(b)) * height:.1f}" for a, b in points)
+
+
+def lines(title: str, series: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], height: int = 200) -> Lines:
+    """A line chart of (name, style, points); values that are not finite are left out."""
+    kept = [(n, s, [p for p in points if all(map(math.isfinite, p))]) for n, s, points in series]
+    x = Axis.around([a for _, _, points in kept for a, _ in points])
+    y = Axis.around([b for _, _, points in kept for _, b in points], pad=0.08)
+    return Lines(
+        title=title,
+        height=height,
+        curves=tuple(Curve(n, s, _curve_points(points, x, y, height)) for n, s, points in kept),
+        x_ticks=tuple(Tick(round(100 * x.share(v), 2), label(v)) for v in nice_ticks(x, 6)),
+        y_ticks=tuple(Tick(round((1 - y.share(v)) * height, 1), label(v)) for v in nice_ticks(y, 4)),
+    )
+
+
+def histogram(
+    title: str,
+    values: Collection[float],
+    minimum: float | None = None,
+    maximum: float | None = None,
+    bins: int = 24,
+    height: int = 110,
+) -> Histogram:
+    """A histogram of the finite values; bars wholly outside minimum..maximum are marked as dropped."""
+    finite = np.asarray([v for v in values if math.isfinite(v)], float)
+    bounds = [b for b in (minimum, maximum) if b is not None]
+    x = Axis.around([*finite, *bounds])
+    counts, edges = np.histogram(finite, bins=bins, range=(x.low, x.high))
+    most = max(1, int(counts.max(initial=0)))
+    low, high = (-math.inf if minimum is None else minimum), (math.inf if maximum is None else maximum)
+    bars = [
+        Bar(
+            x=round(100 * x.share(a), 3),
+            width=round(100 / bins, 3),
+            y=round(height * (1 - n / most), 2),
+            height=round(height * n / most, 2),
+            text=f"{n} clips from {label(a)} to {label(b)}",
+            dropped=bool(b <= low or a >= high),
+        )
+        for n, a, b in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+        if n
+    ]
+    ticks = tuple(Tick(round(100 * x.share(v), 2), label(v)) for v in nice_ticks(x, 6))
+    marks = [("keep ≥ ", minimum), ("keep ≤ ", maximum)]
+    kept = tuple(Tick(round(100 * x.share(b), 2), word + label(b)) for word, b in marks if b is not None)
+    return Histogram(title, height, tuple(bars), ticks, kept, int(finite.size))

@@ -1,0 +1,56 @@
+"""Figures as text: every number of the report goes through here, and carries its exact value beside the rounded one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+ABSENT = Markup('<span class="absent" title="not measured">&ndash;</span>')
+
+_STYLES = {
+    "count": ("{:,.0f}", 1, ""),
+    "f1": ("{:.2f}", 1, ""),
+    "loss": ("{:.4f}", 1, ""),
+    "ms": ("{:.0f}", 1, " ms"),
+    "percent": ("{:.0f}", 100, "%"),
+    "seconds": ("{:,.1f}", 1, " s"),
+    "plain": ("{}", 1, ""),
+}
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number (a bool is not)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def figure(value: Any, style: str = "plain") -> Markup:
+    """A number as `<data value="exact">rounded</data>`; a dash where there is none."""
+    if not is_number(value):
+        return ABSENT
+    pattern, factor, unit = _STYLES[style]
+    text = pattern.format(value * factor)
+    return Markup('<data value="{}">{}{}</data>').format(repr(value), text, unit)
+
+
+def get(results: Mapping[str, Any], *path: str) -> Any:
+    """The value at a path of keys, None where any of them is missing."""
+    value: Any = results
+    for key in path:
+        if not isinstance(value, Mapping) or key not in value:
+            return None
+        value = value[key]
+    return value
+
+
+def flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """The leaves of nested mappings and lists as (dotted name, value)."""
+    if isinstance(value, Mapping):
+        items = [(str(k), v) for k, v in value.items()]
+    elif isinstance(value, list | tuple):
+        items = [(str(i), v) for i, v in enumerate(value)]
+    else:
+        return [(prefix, value)]
+    return [leaf for key, v in items for leaf in flat(v, f"{prefix}.{key}" if prefix else key)]

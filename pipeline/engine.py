@@ -20,7 +20,7 @@ from pipeline.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
 from warehouse.catalog_schema import RESERVED
 from warehouse.commits import Descriptor, commit_id, schema_text
 from warehouse.errors import FoleyError
-from warehouse.live import work_list
+from warehouse.worklist import work_list
 from warehouse.schema import MAX_ATTEMPTS, SPINE
 from warehouse.store import Warehouse
 
@@ -153,10 +153,7 @@ def describe(wh: Warehouse, stage: Stage, fps: Mapping[str, str]) -> Descriptor:
     upstream = {name: fps[name] for name in stage.upstream}
     reads = set(stage.reads)
     for name, fingerprint in upstream.items():
-        known = wh.descriptor(name, fingerprint)
-        if known is None:
-            raise FoleyError(f"stage {stage.name} builds on {name}, which was never planned: plan the stages in order")
-        reads |= set(known.reads)
+        reads |= set(wh.descriptor(name, fingerprint).reads)
     descriptor = Descriptor(
         stage=stage.name,
         fingerprint=fps[stage.name],

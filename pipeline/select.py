@@ -7,16 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from warehouse.commits import Listing
+from warehouse.commits import Descriptor, Listing
 from warehouse.datasets import Dataset, write_dataset
 from warehouse.errors import FoleyError
-from warehouse.live import clips_sql, literal, live_sql, quote, run_checked
+from warehouse.live import STAGE_ORDER, clips_sql, input_column, literal, newest, present, quote, run_checked
 from warehouse.schema import is_array
 from warehouse.store import Warehouse
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 @dataclass(frozen=True)
@@ -102,23 +105,19 @@ def select(
     """
     chosen = load_policy(policy) if isinstance(policy, str) else policy
     descriptors = {stage: wh.descriptor(stage, fp) for stage, fp in fps.items()}
-    unplanned = [stage for stage, descriptor in descriptors.items() if descriptor is None]
-    if unplanned:
-        raise FoleyError(f"stage {', '.join(unplanned)} was never planned: curate before selecting")
 
     def work(listings: dict[str, Listing]) -> pa.Table:
         con = wh.cursor()
         try:
-            source = "clips_now"
+            con.register("present", present(wh, listings["clips"], [d.reads for d in descriptors.values()]))
+            wanted = ""
             if clip_ids is not None:
                 con.register("wanted", pa.table({"clip_id": pa.array(list(clip_ids), pa.string())}))
-                source += " semi join wanted using (clip_id)"
-            now = clips_sql(listings["clips"].files, ["source_video", "sha256", "split", "error"], None)
-            con.execute(f"create temp table clips_now as from {now}")
-            con.execute(f"create temp table facts as {_facts_sql(listings, descriptors, chosen, source)}")
+                wanted = "semi join wanted using (clip_id)"
+            con.execute(f"create temp table facts as {_facts_sql(con, listings, descriptors, chosen, wanted)}")
             return con.sql(_members_sql(chosen, list(fps))).to_arrow_table()
         finally:
-            con.execute("drop table if exists clips_now; drop table if exists facts")
+            con.execute("drop table if exists facts")
             con.close()
 
     try:
@@ -129,20 +128,27 @@ def select(
     return write_dataset(wh, name or chosen.name, members, asdict(chosen), fps, _funnel(members, steps))
 
 
-def _facts_sql(listings: dict[str, Listing], descriptors: Mapping[str, Any], policy: Policy, clips: str) -> str:
+def _facts_sql(
+    con: duckdb.DuckDBPyConnection,
+    listings: Mapping[str, Listing],
+    descriptors: Mapping[str, Descriptor],
+    policy: Policy,
+    wanted: str,
+) -> str:
     """SQL of one row a clip with its status at every stage and all scalar columns."""
+    clips = clips_sql(con, listings["clips"], ["source_video", "sha256", "split", "error"])
     columns = ["c.clip_id", "c.source_video", "c.sha256", "c.split as given", "c.status as clip_status", "c.error"]
-    joins: list[str] = []
+    joins = ["left join present p on c.clip_id = p.clip_id"]
     seen: set[str] = set()
-    for stage, descriptor in descriptors.items():
+    for i, (stage, descriptor) in enumerate(descriptors.items()):
         own = [f.name for f in descriptor.columns if not is_array(f)]
-        live = live_sql(listings["clips"].files, listings[stage].files, descriptor, [*own, "reason"])
-        joins.append(f"left join {live} as {quote('s_' + stage)} on c.clip_id = {quote('s_' + stage)}.clip_id")
-        columns += [f"{quote('s_' + stage)}.{part} as {quote(stage + '.' + part)}" for part in ("status", "reason")]
-        columns += [f"{quote('s_' + stage)}.{quote(name)}" for name in own]
+        rows = newest(con, listings[stage].files, ["input", "status", "reason", *own], STAGE_ORDER)
+        joins.append(f"left join {rows} s{i} on s{i}.input = p.{input_column(descriptor.reads)}")
+        columns += [f"s{i}.{part} as {quote(f'{stage}.{part}')}" for part in ("status", "reason")]
+        columns += [f"s{i}.{quote(name)}" for name in own]
         seen |= set(own)
     columns += [f"null::DOUBLE as {quote(name)}" for name in policy.optional if name not in seen]
-    return f"select {', '.join(columns)} from {clips} c {' '.join(joins)}"
+    return f"select {', '.join(columns)} from (from {clips} {wanted}) c {' '.join(joins)}"
 
 
 def _members_sql(policy: Policy, stages: Sequence[str]) -> str:
@@ -155,7 +161,8 @@ def _members_sql(policy: Policy, stages: Sequence[str]) -> str:
         drops.append(f"when {status} <> 'passed' then {literal(stage + ': ')} || {why}")
     drops += [f"when not coalesce(({gate.keep}), false) then {literal(gate.name)}" for gate in policy.gates]
     draw = _draw("source_video", policy.seed, "split")
-    hashed = f"case when {draw} < {policy.test} then 'test' when {draw} < {policy.test + policy.val} then 'val' else 'train' end"
+    held = f"when {draw} < {policy.test} then 'test' when {draw} < {policy.test + policy.val} then 'val'"
+    hashed = f"case {held} else 'train' end"
     rank = "max(case given when 'test' then 3 when 'val' then 2 when 'train' then 1 end)"
     given = f"case {rank} when 3 then 'test' when 2 then 'val' when 1 then 'train' end"
     return f"""
@@ -163,9 +170,9 @@ def _members_sql(policy: Policy, stages: Sequence[str]) -> str:
     groups as (select source_video, coalesce({given}, {hashed}) as split from facts group by source_video)
     select clip_id, source_video, sha256, reason is null as kept, reason, g.split,
            reason is null and coalesce(good, false) as sft,
-           reason is null and g.split = 'train' and {_draw("clip_id", policy.seed, "ablation")} < {policy.ablation_share}
-               as ablation
-    from judged join groups g using (source_video)"""
+           reason is null and g.split = 'train'
+               and {_draw("clip_id", policy.seed, "ablation")} < {policy.ablation_share} as ablation
+    from judged join groups g using (source_video) order by clip_id"""
 
 
 def _draw(column: str, seed: int, salt: str) -> str:

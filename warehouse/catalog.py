@@ -20,15 +20,13 @@ from warehouse.commits import Descriptor, Listing
 from warehouse.datasets import MEMBERS
 from warehouse.errors import FoleyError, clear_os_errors
 from warehouse.files import file_lock, scratch_folder, sync_folder
-from warehouse.live import clips_sql, input_sql, literal, quote, run_checked, scan
+from warehouse.live import STAGE_ORDER, clips_sql, input_sql, literal, quote, run_checked, scan, value
 from warehouse.schema import CLIPS, MAX_ATTEMPTS, SPINE, comment_of, is_array
 
 if TYPE_CHECKING:
     import duckdb
 
     from warehouse.store import Warehouse
-
-_RANK = "case status when 'passed' then 0 when 'rejected' then 1 else 2 end"
 
 
 def publish(wh: Warehouse) -> Path:
@@ -59,7 +57,7 @@ def _sources(wh: Warehouse) -> dict[str, tuple[str, str]]:
     """Everything to be copied: clips, then every fingerprint of every stage, upstreams before their users."""
     found = {"clips": ("clips", "source")}
     for stage in wh.stages():
-        found.update({f"{stage}/{fp}": (stage, fp) for fp in wh.fingerprints(stage) if wh.descriptor(stage, fp)})
+        found.update({f"{stage}/{fp}": (stage, fp) for fp in wh.fingerprints(stage)})
     return found
 
 
@@ -86,8 +84,7 @@ def _published_state(target: Path) -> str | None:
         return None
     try:
         with duckdb.connect(str(target), read_only=True) as con:
-            row = con.execute("select value from meta where key = 'state'").fetchone()
-            return row[0] if row else None
+            return value(con, "select value from meta where key = 'state'")
     except duckdb.Error:
         return None
 
@@ -105,25 +102,24 @@ def _build(wh: Warehouse, path: Path, listings: Mapping[str, Listing], state: st
         for stage in stages:
             _stage(con, wh, stage, listings)
         _tables(con, wh, stages)
-        _derived(con, stages)
+        _derived(con, stages, listings)
         _comment(con, stages)
         con.execute("checkpoint")
 
 
 def _clips(con: duckdb.DuckDBPyConnection, listing: Listing) -> None:
-    names = [*CLIPS.names, "error", "message", "committed_at"]
-    columns = ", ".join(quote(name) for name in ["clip_id", "status", *names, "generation", "commit"])
-    con.execute(f"create table clips as select {columns} from {clips_sql(listing.files, names, None)} order by clip_id")
+    names = [*CLIPS.names, "error", "message", "committed_at", "generation", "commit"]
+    columns = ", ".join(quote(name) for name in ["clip_id", "status", *names])
+    con.execute(f"create table clips as select {columns} from {clips_sql(con, listing, names)}")
 
 
 def _stage(con: duckdb.DuckDBPyConnection, wh: Warehouse, stage: str, listings: Mapping[str, Listing]) -> None:
     """Copy all fingerprints of a stage into history.<stage>, and show the live rows of the current one as a view."""
     parts: list[str] = []
     for fingerprint in wh.fingerprints(stage):
-        descriptor = wh.descriptor(stage, fingerprint)
-        if descriptor is not None:
-            current = fingerprint == wh.current(stage)
-            parts.append(_history_sql(descriptor, listings[f"{stage}/{fingerprint}"], current))
+        current = fingerprint == wh.current(stage)
+        listing = listings[f"{stage}/{fingerprint}"]
+        parts.append(_history_sql(con, wh.descriptor(stage, fingerprint), listing, current))
     own = wh.stages()[stage].columns
     con.execute(f"create table history.{quote(stage)} as {' union all by name '.join(parts)}")
     shown = ["clip_id", "status", "reason", *(f.name for f in own if not is_array(f))]
@@ -132,17 +128,18 @@ def _stage(con: duckdb.DuckDBPyConnection, wh: Warehouse, stage: str, listings: 
     con.execute(f"create view {quote(stage)} as select {columns} from history.{quote(stage)} where live and current")
 
 
-def _history_sql(descriptor: Descriptor, listing: Listing, current: bool) -> str:
-    own = [f.name for f in descriptor.columns if not is_array(f)]
-    names = [*SPINE.names, *own]
-    newest = f"row_number() over (partition by r.clip_id, r.input order by {_RANK}, r.generation desc, r.commit desc)"
-    now = f"(select clip_id, {input_sql(descriptor.reads)} as input from clips where status = 'passed')"
-    types = {f.name: _sql_type(f.type) for f in descriptor.columns}
-    columns = ", ".join(f"r.{quote(n)}::{types[n]} as {quote(n)}" if n in types else f"r.{quote(n)}" for n in names)
+def _history_sql(con: duckdb.DuckDBPyConnection, descriptor: Descriptor, listing: Listing, current: bool) -> str:
+    """SQL of all rows of a fingerprint; `live` marks the best row of every input that a clip has now."""
+    own = {f.name: _sql_type(f.type) for f in descriptor.columns if not is_array(f)}
+    shown = [name for name in SPINE.names if name != "input"]
+    columns = [f"r.{quote(n)}" for n in shown] + [f"r.{quote(n)}::{t} as {quote(n)}" for n, t in own.items()]
+    now = f"(select {input_sql(descriptor.reads)} as input from clips where status = 'passed')"
+    twice = f"(select count(*) <> count(distinct input) from {scan(listing.files, ['input'])})"
+    best = f" and row_number() over (partition by r.input order by {STAGE_ORDER}) = 1" if value(con, f"select {twice}") else ""
     return (
-        f"select {columns}, {literal(descriptor.fingerprint)} as fingerprint, {current} as current, "
-        f"c.clip_id is not null and {newest} = 1 as live, r.filename as file "
-        f"from {scan(listing.files, names)} r left join {now} c on r.clip_id = c.clip_id and r.input = c.input"
+        f"select {', '.join(columns)}, {literal(descriptor.fingerprint)} as fingerprint, {current} as current, "
+        f"c.input is not null{best} as live "
+        f"from {scan(listing.files, [*SPINE.names, *own])} r left join {now} c on r.input = c.input"
     )
 
 
@@ -159,7 +156,7 @@ def _sql_type(type_: Any) -> str:
 
 def _tables(con: duckdb.DuckDBPyConnection, wh: Warehouse, stages: Mapping[str, Descriptor]) -> None:
     """Small tables: fingerprints, datasets with their members, features, and the JSON records."""
-    fingerprints = [d for s in stages for fp in wh.fingerprints(s) if (d := wh.descriptor(s, fp))]
+    fingerprints = [wh.descriptor(stage, fp) for stage in stages for fp in wh.fingerprints(stage)]
     current = {(d.stage, d.fingerprint) for d in stages.values()}
     rows = [asdict(d) | {"current": (d.stage, d.fingerprint) in current} for d in fingerprints]
     _table(con, "fingerprints", rows)
@@ -201,11 +198,11 @@ def _members(con: duckdb.DuckDBPyConnection, wh: Warehouse) -> None:
     con.execute(f"create table dataset_members as {' union all '.join(parts)}")
 
 
-def _derived(con: duckdb.DuckDBPyConnection, stages: Mapping[str, Descriptor]) -> None:
+def _derived(con: duckdb.DuckDBPyConnection, stages: Mapping[str, Descriptor], listings: Mapping[str, Listing]) -> None:
     """Tables and views computed from the others."""
     _union(con, "funnel", [_funnel_sql(i, d) for i, d in enumerate(stages.values(), 1)])
     _union(con, "failures", [_failures_sql(stage) for stage in stages])
-    _union(con, "commits", [_commits_sql(stage) for stage in stages])
+    _union(con, "commits", [_commits_sql(*key.split("/"), found) for key, found in listings.items() if "/" in key])
     _union(con, "sounds", [_sounds_sql(d) for d in stages.values() if "sound" in d.columns.names])
     for name, (sql, _, _) in VIEWS.items():
         con.execute(f"create view {name} as {sql}")
@@ -239,11 +236,13 @@ def _failures_sql(stage: str) -> str:
     )
 
 
-def _commits_sql(stage: str) -> str:
+def _commits_sql(stage: str, fingerprint: str, listing: Listing) -> str:
     counts = ", ".join(f"count(*) filter (status = '{s}') as {s}" for s in ("passed", "rejected", "failed"))
+    rows = scan(listing.files, ["commit", "status", "seconds", "committed_at"], places=True)
     return (
-        f'select "commit", {literal(stage)} as stage, fingerprint, count(*) as clips, {counts}, sum(seconds) as seconds, '
-        f"max(committed_at) as committed_at, file from history.{quote(stage)} group by all"
+        f'select "commit", {literal(stage)} as stage, {literal(fingerprint)} as fingerprint, count(*) as clips, {counts}, '
+        f"sum(seconds) as seconds, max(committed_at) as committed_at, filename as file from {rows} "
+        'group by "commit", filename'
     )
 
 

@@ -15,7 +15,6 @@ STAGE_COLUMNS = {
     "fingerprint": "hash of the settings and models that the row was made under",
     "current": "whether that is the fingerprint under which the stage was last planned",
     "live": "whether the row is the one that counts for the clip as it is now",
-    "file": "commit file that holds the row",
 }
 
 _COUNTS: Columns = {

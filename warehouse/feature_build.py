@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from warehouse.commits import Descriptor, Listing, writer_options
+from warehouse.commits import Listing, writer_options
 from warehouse.errors import FoleyError
 from warehouse.features import FeatureSet
 from warehouse.files import new_folder, write_file
@@ -61,9 +61,9 @@ def build(
     """Write the feature set of a dataset's split, or open it when it exists.
 
     Its id is a hash of the dataset version, the split, the columns, the fingerprints of the stages that they come
-    from, the clips that have them all, and the seed. Arrays whose shape differs from clip to clip are padded with zeros to the largest. Members without a
-    passed row in one of the stages are left out and counted in `meta["missing"]`. Raises FoleyError for an unknown
-    column and when no clip is left.
+    from, the clips that have them all, and the seed. Arrays whose shape differs from clip to clip are padded with zeros
+    to the largest. Members without a passed row in one of the stages are left out and counted in `meta["missing"]`.
+    Raises FoleyError for an unknown column and when no clip is left.
     """
     homes = _homes(wh, fps, columns)
     used = {stage: fps[stage] for stage in homes if stage != "clips"}
@@ -94,10 +94,10 @@ def build(
 def _homes(wh: Warehouse, fps: Mapping[str, str], columns: Sequence[str]) -> dict[str, list[str]]:
     """Which columns come from which stage; `clips` is always among them."""
     homes: dict[str, list[str]] = {"clips": ["clip_id"]}
-    descriptors: dict[str, Descriptor | None] = {"clips": wh.descriptor("clips", "source")}
+    descriptors = {"clips": wh.descriptor("clips", "source")}
     descriptors |= {stage: wh.descriptor(stage, fp) for stage, fp in fps.items()}
     for column in columns:
-        found = [stage for stage, d in descriptors.items() if d and column in d.columns.names]
+        found = [stage for stage, d in descriptors.items() if column in d.columns.names]
         if not found and column != "clip_id":
             raise FoleyError(f"no planned stage among {', '.join(fps)} has a column {column!r}")
         if column != "clip_id":
@@ -117,7 +117,6 @@ def _sources(
     found: dict[str, tuple[pa.Schema, pa.Table]] = {}
     for stage in homes:
         descriptor = wh.descriptor(stage, used.get(stage, "source"))
-        assert descriptor is not None
         found[stage] = (descriptor.all_columns, locate(wh, listings, descriptor, "passed", wanted))
     common = set(wanted)
     for _, places in found.values():

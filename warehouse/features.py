@@ -1,11 +1,12 @@
 """FeatureSet: the joined, shuffled training arrays of one dataset split, as Parquet that any tool can read.
 
-Array columns are fixed-size binary, plain and uncompressed, one page a row group. So a value's place in the file follows
-from the footer, and the reader fetches rows straight into the batch: one copy, no decoding, no growth of memory.
+Array columns are fixed-size binary, plain and uncompressed, one page a row group. So a value's place in the file
+follows from the footer, and the reader fetches rows straight into the batch: one copy, no decoding, no growth of memory.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,7 +85,8 @@ class FeatureSet:
         """Batches an epoch: the same for every rank with `drop_last`, else those of rank 0."""
         if drop_last:
             return len(self) // world // batch_size
-        return -(-(-(-len(self) // world)) // batch_size)
+        each = math.ceil(len(self) / world)
+        return math.ceil(each / batch_size)
 
     def batches(
         self,
@@ -123,7 +125,7 @@ class FeatureSet:
                     yield reader.read(part[i : i + batch_size])
 
     def read(self, clip_ids: Sequence[str] | None = None, columns: Sequence[str] | None = None) -> Arrays:
-        """Values of the clips asked for, in that order (default: all, in stored order). FoleyError for unknown clips."""
+        """Values of the clips asked for, in that order (default: all, as stored). FoleyError for unknown clips."""
         rows = np.arange(len(self))
         if clip_ids is not None:
             where = {clip: i for i, clip in enumerate(self.clip_ids())}

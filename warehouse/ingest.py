@@ -26,7 +26,7 @@ _SPLITS = (None, "train", "val", "test")
 
 @dataclass(frozen=True)
 class IngestResult:
-    """How many clips were new, changed, as before, and whose file could not be read (also counted in the first three)."""
+    """How many clips were new, changed and as before; `failed` of all these have a file that cannot be read."""
 
     new: int
     changed: int
@@ -116,7 +116,14 @@ def _commit(wh: Warehouse, found: list[dict[str, Any]]) -> None:
     """Commit clip rows, sorted by clip_id."""
     found = sorted(found, key=lambda row: row["clip_id"])
     id_ = commit_id(repr(sorted(row.items(), key=lambda item: item[0])) for row in found)
-    common = {"input": 0, "reason": None, "attempt": 1, "seconds": 0.0, "commit": id_}
+    common = {"reason": None, "attempt": 1, "seconds": 0.0, "commit": id_}
     common["committed_at"] = datetime.now(UTC)
-    table = pa.Table.from_pylist([{**row, **common} for row in found], schema=pa.schema([*SPINE, *CLIPS]))
+    table = pa.Table.from_pylist(
+        [{**row, **common, "input": _input(row["clip_id"])} for row in found], schema=pa.schema([*SPINE, *CLIPS])
+    )
     wh.commit("clips", "source", id_, table)
+
+
+def _input(clip_id: str) -> int:
+    """The clip's id as a number: rows of the same clip share it."""
+    return int.from_bytes(hashlib.md5(clip_id.encode(), usedforsecurity=False).digest()[:8], "little")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from warehouse.commits import Descriptor, Listing
-from warehouse.live import clips_sql, live_sql, run_checked, work_list
+from warehouse.live import clips_sql, live_sql, present, run_checked
 from warehouse.schema import MAX_ATTEMPTS
+from warehouse.worklist import work_list
 
 if TYPE_CHECKING:
     from warehouse.store import Warehouse
 
-_RECENT_MINUTES = 10
+_RECENT_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class StageStatus:
 
     `reached` clips passed every upstream; each of them is passed, rejected, failed or waiting (no row yet, or released
     from quarantine). `quarantined` are the failed ones that are not tried again. `clips_per_second` is over the
-    commits of the ten minutes before the newest; None before there are two of them.
+    commits of the last ten minutes, None when there are fewer than two of them.
     """
 
     stage: str
@@ -58,51 +60,56 @@ def status(wh: Warehouse, max_attempts: int = MAX_ATTEMPTS) -> Status:
 
 def _clips(wh: Warehouse) -> tuple[int, int]:
     def work(listings: dict[str, Listing]) -> tuple[int, int]:
-        sql = f"select count(*) filter (status = 'passed'), count(*) filter (status <> 'passed') from {{}}"
-        return _row(wh, sql.format(clips_sql(listings["clips"].files, [], None)))
+        con = wh.cursor()
+        try:
+            found = con.execute(f"select status = 'passed' from {clips_sql(con, listings['clips'], [])}").fetchnumpy()
+        finally:
+            con.close()
+        good = next(iter(found.values()))
+        return int(good.sum()), int(len(good) - good.sum())
 
     return run_checked(wh, {"clips": ("clips", "source")}, work)
 
 
 def _stage(wh: Warehouse, descriptor: Descriptor, max_attempts: int) -> StageStatus:
-    stage = descriptor.stage
+    stage, fingerprint = descriptor.stage, descriptor.fingerprint
 
-    def work(listings: dict[str, Listing]) -> tuple[Any, ...]:
-        live = live_sql(listings["clips"].files, listings[stage].files, descriptor, ["attempt", "committed_at"])
-        newest = f"(select max(committed_at) from live) - interval {_RECENT_MINUTES} minute"
-        return _row(
-            wh,
-            f"""with live as materialized (from {live}),
-            recent as (select count(*) as n, min(committed_at) as a, max(committed_at) as b,
-                       count(*) filter (committed_at > (select min(committed_at) from live
-                                                        where committed_at >= {newest})) as m
-                       from live where committed_at >= {newest})
-            select count(*) filter (status = 'passed'), count(*) filter (status = 'rejected'),
-                   count(*) filter (status = 'failed'),
-                   count(*) filter (status = 'failed' and attempt >= {int(max_attempts)}),
-                   (select case when b > a then m / (epoch(b) - epoch(a)) end from recent)
-            from live""",
-        )
+    def work(listings: dict[str, Listing]) -> dict[str, tuple[int, int]]:
+        con = wh.cursor()
+        try:
+            con.register("present", present(wh, listings["clips"], [descriptor.reads]))
+            live = live_sql(con, listings[stage], descriptor, ["attempt"])
+            tired = f"count(*) filter (attempt >= {int(max_attempts)})"
+            rows = con.execute(f"select status, count(*), {tired} from {live} group by status").fetchall()
+        finally:
+            con.close()
+        return {status: (count, out) for status, count, out in rows}
 
-    sources = {"clips": ("clips", "source"), stage: (stage, descriptor.fingerprint)}
-    passed, rejected, failed, quarantined, speed = run_checked(wh, sources, work)
+    counts = run_checked(wh, {"clips": ("clips", "source"), stage: (stage, fingerprint)}, work)
+    passed, rejected, failed = (counts.get(status, (0, 0))[0] for status in ("passed", "rejected", "failed"))
+    quarantined = counts.get("failed", (0, 0))[1]
     reached = work_list(wh, descriptor, None, max_attempts).ready
     waiting = max(0, reached - passed - rejected - failed)
     left = waiting + failed - quarantined
-    eta = left / speed if speed else (0.0 if not left else None)
-    return StageStatus(
-        stage, descriptor.fingerprint, reached, passed, rejected, failed, quarantined, waiting, speed, eta
-    )
+    speed = _clips_per_second(wh.listing(stage, fingerprint))
+    eta = 0.0 if not left else left / speed if speed else None
+    return StageStatus(stage, fingerprint, reached, passed, rejected, failed, quarantined, waiting, speed, eta)
 
 
-def _row(wh: Warehouse, sql: str) -> tuple[Any, ...]:
-    con = wh.cursor()
-    try:
-        row = con.execute(sql).fetchone()
-        assert row is not None
-        return row
-    finally:
-        con.close()
+def _clips_per_second(listing: Listing) -> float | None:
+    """Clips a second between the commits of the last ten minutes, by the times of their files."""
+    times: list[tuple[float, int]] = []
+    for commit in listing.good:
+        try:
+            written = commit.path.stat().st_mtime
+        except FileNotFoundError:
+            continue
+        if not commit.compacted and written > time.time() - _RECENT_SECONDS:
+            times.append((written, commit.rows))
+    times.sort()
+    if len(times) < 2 or times[-1][0] <= times[0][0]:
+        return None
+    return sum(rows for _, rows in times[1:]) / (times[-1][0] - times[0][0])
 
 
 def disk_bytes(folder: Path) -> int:

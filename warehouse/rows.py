@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from warehouse.commits import Descriptor, Listing
 from warehouse.errors import FoleyError
-from warehouse.live import clips_sql, literal, live_sql, run_checked
+from warehouse.live import clips_sql, literal, live_sql, present, run_checked
 from warehouse.schema import SPINE
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ def rows(
     None or not "passed". Raises FoleyError for an unknown column and for a stage that was never planned.
     """
     descriptor = wh.descriptor(stage, fingerprint)
-    if descriptor is None:
-        raise FoleyError(f"stage {stage} was never planned under fingerprint {fingerprint}: run it first")
     schema = descriptor.all_columns
     names = _columns(schema, stage, status, columns)
     sources = {"clips": ("clips", "source"), stage: (stage, fingerprint)}
@@ -68,13 +66,13 @@ def locate(
     clip_ids: Sequence[str] | None = None,
 ) -> pa.Table:
     """Where live rows lie: clip_id, filename, file_row_number; sorted by clip_id."""
-    clips = listings["clips"].files
-    if descriptor.stage == "clips":
-        live = clips_sql(clips, [], None)
-    else:
-        live = live_sql(clips, listings[descriptor.stage].files, descriptor, [])
     con = wh.cursor()
     try:
+        if descriptor.stage == "clips":
+            live = clips_sql(con, listings["clips"], [], places=True)
+        else:
+            con.register("present", present(wh, listings["clips"], [descriptor.reads]))
+            live = live_sql(con, listings[descriptor.stage], descriptor, [], places=True)
         chosen = ""
         if clip_ids is not None:
             con.register("wanted", pa.table({"clip_id": pa.array(list(clip_ids), pa.string())}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -67,7 +67,7 @@ def comment_of(column: pa.Field) -> str:
 SPINE = pa.schema(
     [
         field("clip_id", pa.string(), "id of the clip"),
-        field("input", pa.uint64(), "hash of the clip columns that the stage reads; the row counts while it matches"),
+        field("input", pa.uint64(), "hash of the clip's id and of the clip columns that the stage reads"),
         field(
             "generation", pa.int32(), "0 for the first row of a clip and input, 1 for the next: order without clocks"
         ),

@@ -40,6 +40,8 @@ class Warehouse:
         self._database: duckdb.DuckDBPyConnection | None = None
         self._guard = threading.Lock()
         self._damaged: set[str] = set()
+        #: What live.present last found: (listing, reads, table).
+        self.present: tuple[Listing, frozenset[tuple[str, ...]], pa.Table] | None = None
 
     def __reduce__(self) -> tuple[type[Warehouse], tuple[Path]]:
         return Warehouse, (self.home,)
@@ -81,11 +83,14 @@ class Warehouse:
         """Leave out commits that turned out to be unreadable, until they are written anew."""
         self._damaged.update(files)
 
-    def descriptor(self, stage: str, fingerprint: str) -> Descriptor | None:
-        """What a stage's fingerprint stands for, or None when it was never planned."""
+    def descriptor(self, stage: str, fingerprint: str) -> Descriptor:
+        """What a stage's fingerprint stands for. Raises FoleyError when it was never planned."""
         if stage == "clips":
             return CLIPS_DESCRIPTOR
-        return commits.read_descriptor(self.commits_folder(stage, fingerprint))
+        found = commits.read_descriptor(self.commits_folder(stage, fingerprint))
+        if found is None:
+            raise FoleyError(f"stage {stage} was never planned under fingerprint {fingerprint}: run it first")
+        return found
 
     def describe(self, descriptor: Descriptor) -> None:
         """Note what a fingerprint stands for and that it is the stage's current one."""
@@ -105,7 +110,7 @@ class Warehouse:
     def stages(self) -> dict[str, Descriptor]:
         """Current descriptor of every stage planned so far, upstreams before their users."""
         found = [p.parent.name for p in sorted((self.home / "commits").glob("*/CURRENT"))]
-        waiting = {d.stage: d for name in found if (d := self.descriptor(name, self.current(name) or ""))}
+        waiting = {name: self.descriptor(name, self.current(name) or "") for name in found}
         ordered: dict[str, Descriptor] = {}
         while waiting:
             free = [s for s, d in waiting.items() if not set(d.upstream) & set(waiting)] or list(waiting)
@@ -113,9 +118,8 @@ class Warehouse:
         return ordered
 
     def fingerprints(self, stage: str) -> list[str]:
-        """Every fingerprint that a stage has a folder for."""
-        folder = self.home / "commits" / stage
-        return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.exists() else []
+        """Every fingerprint that a stage was ever planned under."""
+        return sorted(path.parent.name for path in (self.home / "commits" / stage).glob("*/stage.json"))
 
     def commit(self, stage: str, fingerprint: str, id_: str, rows: pa.Table) -> Path:
         """Write rows (spine columns first, see warehouse.schema) as one immutable commit; returns its path."""

@@ -112,9 +112,11 @@ def open_media(path: Path, doing: str = "cannot be read", limits: Limits = LIMIT
 def _check_limits(path: Path, container: InputContainer, limits: Limits) -> None:
     if len(container.streams) > limits.max_streams:
         raise MediaError(path, f"{len(container.streams)} streams, more than {limits.max_streams}")
-    for video in container.streams.video:
-        # the codec's own header may be missing: then there is no decoder and no size
-        width, height = (video.width, video.height) if has_decoder(video) else (0, 0)
+    video = video_stream(container)
+    if video is not None and has_decoder(video):
+        width, height = video.width, video.height
+        if width * height == 0:  # what the library makes of a size that it was told to refuse
+            raise MediaError(path, "a picture that has no size, or one over the limit")
         if max(width, height) > limits.max_side or width * height > limits.max_pixels:
             raise MediaError(path, f"a picture of {width} x {height} pixels is over the limit")
     for audio in container.streams.audio:

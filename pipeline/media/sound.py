@@ -21,6 +21,7 @@ Samples = NDArray[np.float32]
 Layout = Literal["mono", "stereo"]
 
 MAX_SECONDS = 600.0  # what is read of a file at most, unless the caller asks for less
+_MANY_PLANES = 8
 _GAP = 0.05  # seconds by which a frame's timestamp may differ from where the samples before it end
 
 
@@ -116,6 +117,8 @@ def _decode(path: Path, container: InputContainer, stream: av.AudioStream, zero:
     rate = stream.sample_rate
     track = _Track(rate, tuple(channel.name for channel in stream.layout.channels))
     limit = math.ceil(seconds * rate)
+    # The library reads past the last of 8 or more planes: many channels are interleaved before they are looked at.
+    interleave = av.AudioResampler("flt", stream.layout, rate) if len(track.channel_names) >= _MANY_PLANES else None
     heard = False
     for frame in container.decode(stream):
         heard = True
@@ -123,7 +126,8 @@ def _decode(path: Path, container: InputContainer, stream: av.AudioStream, zero:
             raise MediaError(path, f"its sound is damaged at {frame.time or 0:.2f} s")
         if frame.sample_rate != rate or len(frame.layout.channels) != len(track.channel_names):
             raise MediaError(path, f"its sound changes its rate or channels at {frame.time or 0:.2f} s")
-        track.add(_place(frame, zero), _to_float(frame), limit)
+        for piece in interleave.resample(frame) if interleave else [frame]:
+            track.add(_place(piece, zero), _to_float(piece), limit)
         if track.end is not None and track.end >= limit:
             return track
     if not heard:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -13,12 +14,13 @@ import soxr
 from av.container import InputContainer, OutputContainer
 from numpy.typing import NDArray
 
-from pipeline.media.clock import duration_of
+from pipeline.media.clock import duration_of, picture_start
 from pipeline.media.errors import MediaError, media_errors
 from pipeline.media.opening import open_media, video_stream
 
 _SOUND_CODECS = {".mp4": "aac", ".m4v": "aac", ".mov": "aac", ".mkv": "aac", ".webm": "libopus"}
 _OPUS_RATE = 48_000
+_LEADING = 64  # packets at the start that may lack a decoding time
 
 
 def write_wav(path: Path, samples: NDArray[np.float32], sample_rate: int) -> None:
@@ -46,13 +48,14 @@ def mux(video: Path, samples: NDArray[np.float32], sample_rate: int, out: Path) 
         if stream is None:
             raise MediaError(video, "no video stream")
         seconds = duration_of(source, stream)
+        shift = round((picture_start(video, source) or 0) / (stream.time_base or 1))
         sound = _channels_first(out, samples)[:, : None if seconds is None else round(seconds * sample_rate)]
         if codec == "libopus" and sample_rate != _OPUS_RATE:
             sound, sample_rate = soxr.resample(sound.T, sample_rate, _OPUS_RATE).T, _OPUS_RATE
         with media_errors(out, "cannot be written"), av.open(str(partial), "w", format=_muxer(out)) as target:
             picture = target.add_stream_from_template(stream)
             track = _sound_stream(target, codec, sample_rate, len(sound))
-            _copy_interleaved(source, stream, target, picture, _encoded(track, sound, sample_rate))
+            _copy_interleaved(source, stream, target, picture, _encoded(track, sound, sample_rate), shift)
 
 
 def _muxer(out: Path) -> str:
@@ -118,24 +121,50 @@ def _copy_interleaved(
     target: OutputContainer,
     picture: av.VideoStream,
     sound: Iterator[av.Packet[av.AudioStream]],
+    shift: int,
 ) -> None:
-    """Copy the picture's packets, starting at 0, and write the sound's packets between them as their time comes."""
-    shift = stream.start_time or 0
+    """Copy the picture's packets, moved to start at 0, and write the sound's between them as their time comes."""
     heard = next(sound, None)
-    for packet in source.demux(stream):
-        if packet.dts is None:  # the end: an empty packet
-            continue
-        at = float((packet.dts - shift) * packet.time_base)
-        while heard is not None and _seconds(heard) <= at:
+    for packet in _with_decoding_times(stream, source):
+        dts = (packet.dts or 0) - shift
+        while heard is not None and _seconds(heard) <= dts * packet.time_base:
             target.mux(heard)
             heard = next(sound, None)
-        packet.dts -= shift
-        packet.pts = None if packet.pts is None else packet.pts - shift
+        packet.dts, packet.pts = dts, None if packet.pts is None else packet.pts - shift
         packet.stream = picture
         target.mux(packet)
     while heard is not None:
         target.mux(heard)
         heard = next(sound, None)
+
+
+def _with_decoding_times(stream: av.VideoStream, source: InputContainer) -> Iterator[av.Packet[av.VideoStream]]:
+    """The stream's packets. Where the first ones have no decoding time (Matroska), they are given earlier ones."""
+    rate, base = stream.average_rate or 25, stream.time_base or Fraction(1, 1000)
+    step = max(1, round(1 / (rate * base)))
+    waiting: list[av.Packet[av.VideoStream]] = []
+    for packet in source.demux(stream):
+        if packet.size == 0:  # the end
+            continue
+        if packet.dts is None and len(waiting) < _LEADING:
+            waiting.append(packet)
+            continue
+        yield from _earlier(waiting, packet.dts, step)
+        waiting = []
+        yield packet
+    yield from _earlier(waiting, None, step)
+
+
+def _earlier(
+    packets: list[av.Packet[av.VideoStream]], before: int | None, step: int
+) -> list[av.Packet[av.VideoStream]]:
+    """Give these packets decoding times that rise, lie before `before`, and are not after they are shown."""
+    due = before if before is not None else max((p.pts or 0 for p in packets), default=0) + step
+    for packet in reversed(packets):
+        due -= step
+        due = due if packet.pts is None else min(due, packet.pts)
+        packet.dts = due
+    return packets
 
 
 def _seconds(packet: av.Packet[av.AudioStream]) -> float:

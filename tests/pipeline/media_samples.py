@@ -75,7 +75,7 @@ def write_sample(
 ) -> None:
     """Write barcode frames number 0, 1, .. at `times` (seconds, ascending), and sound that starts at 0."""
     with av.open(str(path), "w", options=options) as out:
-        video: Any = out.add_stream(codecs.video, rate=Fraction(30))
+        video: Any = out.add_stream(codecs.video, rate=_rate(times))
         video.width, video.height, video.pix_fmt = WIDTH, SIDE, "yuv420p"
         video.codec_context.time_base = codecs.tick
         video.codec_context.gop_size = codecs.gop
@@ -96,9 +96,15 @@ def write_sample(
             _encode(out, audio, sound, codecs)
 
 
+def _rate(times: Sequence[float]) -> Fraction:
+    """The usual number of frames per second."""
+    return Fraction(1 / float(np.median(np.diff(times)))).limit_denominator(1001) if len(times) > 1 else Fraction(30)
+
+
 def _encode(out: Any, stream: Any, sound: NDArray[np.float32], codecs: Codecs) -> None:
     planar = np.atleast_2d(sound)
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(planar), format="fltp", layout=codecs.layout)
+    interleaved = np.ascontiguousarray(planar.T.reshape(1, -1))
+    frame = av.AudioFrame.from_ndarray(interleaved, format="flt", layout=codecs.layout)
     frame.sample_rate, frame.pts = codecs.rate, 0
     resampler = av.AudioResampler(stream.format.name, codecs.layout, codecs.rate, stream.frame_size or 1024)
     for piece in [*resampler.resample(frame), *resampler.resample(None)]:

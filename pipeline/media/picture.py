@@ -10,13 +10,13 @@ from typing import cast
 import av
 import numpy as np
 from av.container import InputContainer
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.filter import Graph
 from numpy.typing import NDArray
 
 from pipeline.media.clock import check_whole, start_of
 from pipeline.media.errors import MediaError
 from pipeline.media.info import quarter_turns
-from pipeline.media.opening import forbid_large_pictures, has_decoder, open_media, video_stream
+from pipeline.media.opening import LIMITS, forbid_large_pictures, has_decoder, open_media, video_stream
 
 Pictures = NDArray[np.uint8]
 
@@ -120,22 +120,41 @@ def _frame_seconds(stream: av.VideoStream) -> float:
 
 
 class _Scaler:
-    """Brings frames to size, with one scaling context for all of them."""
+    """Brings frames to size. The crop comes first, so that only what is kept is scaled."""
 
     def __init__(self, path: Path, framing: Framing) -> None:
         self._path, self._framing = path, framing
-        self._reformatter = VideoReformatter()
+        self._graph: Graph | None = None
+        self._shape: tuple[int, int, str] | None = None
 
     def __call__(self, frame: av.VideoFrame) -> Pictures:
         """A frame -> uint8 [H, W, 3], upright."""
+        shape = (frame.width, frame.height, frame.format.name)
+        if self._graph is None or shape != self._shape:
+            self._graph, self._shape = self._filters(frame), shape
+        self._graph.vpush(frame)
+        scaled = self._graph.vpull().to_ndarray()
+        return np.rot90(cast("Pictures", scaled), quarter_turns(frame))
+
+    def _filters(self, frame: av.VideoFrame) -> Graph:
+        """Crop the centre, scale, convert to RGB: one filter graph for all frames of a size."""
         side, crop = self._framing.short_side, self._framing.crop
         scale = side / min(frame.width, frame.height)
-        width, height = max(side, round(frame.width * scale)), max(side, round(frame.height * scale))
-        scaled = self._reformatter.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BICUBIC
-        )
-        picture = scaled.to_ndarray()
-        if crop is not None:
-            top, left = (height - crop) // 2, (width - crop) // 2
-            picture = picture[top : top + crop, left : left + crop]
-        return np.rot90(cast("Pictures", picture), quarter_turns(frame))
+        graph = Graph()
+        graph.threads = 1
+        steps = [
+            graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+        ]
+        if crop is None:
+            width, height = max(side, round(frame.width * scale)), max(side, round(frame.height * scale))
+        else:
+            width = height = crop
+            kept = max(1, round(crop / scale))
+            steps.append(graph.add("crop", f"{kept}:{kept}"))
+        if max(width, height) > LIMITS.max_side:
+            raise MediaError(self._path, f"its picture of {frame.width} x {frame.height} pixels is too narrow to scale")
+        steps.append(graph.add("scale", f"{width}:{height}:flags=bicubic"))
+        steps.append(graph.add("format", "rgb24"))
+        steps.append(graph.add("buffersink"))
+        graph.link_nodes(*steps).configure()
+        return graph

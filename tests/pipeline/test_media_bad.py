@@ -209,3 +209,11 @@ def test_odd_pictures_are_read(tmp_path: Path, size: str, rate: str) -> None:
     info = probe(path)
     assert (info.width, info.height, info.fps) == (width, height, pytest.approx(float(Fraction(rate)), rel=0.01))
     assert read_frames(path, ASKED, WHOLE).shape == (len(ASKED), 64, 64, 3)
+
+
+def test_a_narrow_picture_costs_no_memory(tmp_path: Path) -> None:
+    """Scaled whole, a line of 8,000 pixels would be 2 million wide: cropped first it is a square like any other."""
+    ffmpeg("-f", "lavfi", "-i", "testsrc=s=8000x2:d=1:r=5", "-c:v", "ffv1", "-pix_fmt", "yuv444p", tmp_path / "a.mkv")
+    assert read_frames(tmp_path / "a.mkv", [0.0, 0.5], Framing(292, 256)).shape == (2, 256, 256, 3)
+    with pytest.raises(MediaError, match="too narrow to scale"):
+        read_frames(tmp_path / "a.mkv", [0.0], Framing(292))

@@ -30,7 +30,8 @@
       this.origin = 0; // audio time at which the sounds' time is 0
       this.drifts = [];
       this.shown = -1; // the picture's time at the last look
-      this.moves = 0; // looks in a row at which it had moved
+      this.moves = 0; // looks at which it had moved, since it last stood still
+      this.corrections = 0; // likewise
       this.wire();
       this.select(this.selected());
       this.draw();
@@ -124,12 +125,18 @@
       this.drifts = [];
     }
 
+    rest() {
+      this.stop();
+      this.moves = 0;
+      this.corrections = 0;
+    }
+
     sync() {
       const video = this.video;
       const running = this.voices && !video.paused && !video.seeking && !video.ended && video.readyState > 2;
-      this.moves = video.currentTime !== this.shown ? this.moves + 1 : 0;
+      if (video.currentTime !== this.shown) this.moves += 1;
       this.shown = video.currentTime;
-      if (!running) this.stop();
+      if (!running) this.rest();
       else if (this.sources) this.correct();
       else if (this.moves >= SETTLED) this.start();
       this.root.classList.toggle("playing", !video.paused);
@@ -140,8 +147,11 @@
       this.drifts.push(this.drift());
       if (this.drifts.length < WINDOW) return;
       const mean = this.drifts.reduce((a, b) => a + b) / WINDOW;
-      if (Math.abs(mean) > TOLERANCE) this.start();
-      else this.drifts.shift();
+      this.drifts.shift();
+      // A browser that rounds its clocks against tracking never comes within the tolerance: do not stutter for ever.
+      if (Math.abs(mean) < TOLERANCE || (this.corrections >= 3 && Math.abs(mean) < 5 * TOLERANCE)) return;
+      this.corrections += 1;
+      this.start();
     }
 
     run() {

@@ -12,6 +12,7 @@ from pipeline.report.figures import flat, get, is_number
 
 Verdict = Literal["proved", "leaning", "unproved", "unmeasured"]
 TRUE_AT_LEAST, CONTROL_AT_MOST = 0.8, 0.25  # onset F1 at 60 ms that the demo sets out to reach
+THINNEST = 0.6  # percent of a bar: a single dropped clip among thousands is still seen
 
 SHOWN_APART = {"sync", "v_loss", "prompt_swap", "funnel", "seconds", "seed", "versions", "machine", "commit"}
 SCORE_GROUPS = (
@@ -83,7 +84,8 @@ def funnel_rows(results: Mapping[str, Any]) -> list[FunnelRow]:
     most = max((sum(c) for c in counts), default=0.0) or 1.0
     rows: list[FunnelRow] = []
     for stage, (passed, rejected, failed) in zip(stages, counts, strict=True):
-        shares = (100 * passed / most, 100 * rejected / most, 100 * failed / most)
+        dropped = [max(THINNEST, 100 * n / most) if n else 0.0 for n in (rejected, failed)]
+        shares = (max(0.0, 100 * (passed + rejected + failed) / most - sum(dropped)), dropped[0], dropped[1])
         reasons: Mapping[str, Any] = stage.get("reasons") or {}
         ranked = tuple(sorted(reasons.items(), key=lambda item: -number(item[1])))
         name = str(stage.get("stage", ""))

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from model.backbone import Backbone
 from model.foley import FoleyControl
 from model.onsets import sync_score
 from model.presets import Preset

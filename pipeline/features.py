@@ -59,7 +59,9 @@ class VideoTokens(Stage):
         tokens, width = video.tokens_per_frame, video.width
         self.schema = pa.schema(
             [
-                array_field("video_tokens", "float16", (-1, tokens, width), "[effective frames, tokens a frame, width]"),
+                array_field(
+                    "video_tokens", "float16", (-1, tokens, width), "[effective frames, tokens a frame, width]"
+                ),
                 field("n_video_tokens", pa.int32(), "effective frames (two input frames each)"),
                 field("video_seconds", pa.float32(), "seconds of video that were encoded"),
             ]

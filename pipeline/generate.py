@@ -132,7 +132,9 @@ class Generate(Stage):
         prompts = {clip["clip_id"]: self._prompt(clip) for clip in clips}
         ready = [clip for clip in clips if prompts[clip["clip_id"]] is not None]
         chunks = [ready[i : i + CHUNK] for i in range(0, len(ready), CHUNK)]
-        rows = iter([row for chunk in chunks for row in self._chunk(chunk, [prompts[c["clip_id"]] or "" for c in chunk])])
+        rows = iter(
+            [row for chunk in chunks for row in self._chunk(chunk, [prompts[c["clip_id"]] or "" for c in chunk])]
+        )
         return [Rejected("no material to swap") if prompts[c["clip_id"]] is None else next(rows) for c in clips]
 
     def _chunk(self, clips: Sequence[Clip], prompts: Sequence[str]) -> list[Passed]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +135,7 @@ def train(
     path = wh.folder("checkpoints") / id / "bridge.safetensors"
     partial = path.with_suffix(".tmp")
     save_bridge(partial, bridge, identity["backbone"], identity["encoder"])
-    os.replace(partial, path)
+    partial.replace(path)
     record = identity | {"steps": settings.steps, "sha256": _file_hash(path), "losses": losses, "validation": measured}
     wh.write_record("checkpoints", id, record)
     return Checkpoint(id, path, record | {"id": id}, trained=True)

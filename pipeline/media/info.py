@@ -63,8 +63,12 @@ def _container_name(container: InputContainer) -> str:
 def _first_picture_rotation(path: Path, container: InputContainer, stream: av.VideoStream) -> int:
     forbid_large_pictures(stream)
     stream.thread_count = 1
-    for frame in container.decode(stream):
-        return quarter_turns(frame) * 90 % 360
+    for packet in container.demux(stream):
+        # one packet, and then the end: a decoder would else hold the picture back until it has seen several more
+        frames = packet.decode() or (stream.codec_context.decode(None) if packet.is_keyframe and packet.size else [])
+        if frames:
+            return quarter_turns(frames[0]) * 90
+        stream.codec_context.flush_buffers()
     raise MediaError(path, "its video holds no picture")
 
 

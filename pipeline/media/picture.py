@@ -25,7 +25,7 @@ Pictures = NDArray[np.uint8]
 class Framing:
     """How a picture is brought to size: its short side scaled to `short_side`, then the centre `crop` square of that.
 
-    With no `crop`, the whole picture. V-JEPA2's own processor is Framing(292, 256).
+    With no `crop`, the whole picture. V-JEPA2's own processor is Framing(292, 256), and bilinear as this is.
     """
 
     short_side: int
@@ -153,7 +153,7 @@ class _Scaler:
             steps.append(graph.add("crop", f"{kept}:{kept}"))
         if max(width, height) > LIMITS.max_side:
             raise MediaError(self._path, f"its picture of {frame.width} x {frame.height} pixels is too narrow to scale")
-        steps.append(graph.add("scale", f"{width}:{height}:flags=bicubic"))
+        steps.append(graph.add("scale", f"{width}:{height}:flags=bilinear"))
         steps.append(graph.add("format", "rgb24"))
         steps.append(graph.add("buffersink"))
         graph.link_nodes(*steps).configure()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ import av
 import numpy as np
 import soxr
 from av.container import InputContainer
+from av.stream import Discard
 from numpy.typing import NDArray
 
 from pipeline.media.clock import check_whole, duration_of, picture_start, start_of
@@ -22,6 +24,7 @@ Layout = Literal["mono", "stereo"]
 
 MAX_SECONDS = 600.0  # what is read of a file at most, unless the caller asks for less
 _MANY_PLANES = 8
+_GATHERED = 1 << 20  # samples that become an array together
 _GAP = 0.05  # seconds by which a frame's timestamp may differ from where the samples before it end
 
 
@@ -114,26 +117,42 @@ def _side(names: tuple[str, ...], other: str) -> list[int]:
 
 
 def _decode(path: Path, container: InputContainer, stream: av.AudioStream, zero: float, seconds: float) -> _Track:
-    rate = stream.sample_rate
+    """Decode up to `seconds` after `zero`. Frames that follow each other are gathered, and become arrays together."""
+    rate, channels = stream.sample_rate, stream.layout.nb_channels
     track = _Track(rate, tuple(channel.name for channel in stream.layout.channels))
     limit = math.ceil(seconds * rate)
-    # The library reads past the last of 8 or more planes: many channels are interleaved before they are looked at.
-    interleave = av.AudioResampler("flt", stream.layout, rate) if len(track.channel_names) >= _MANY_PLANES else None
+    run, start, end = av.AudioFifo(), 0, 0  # gathered frames, and the samples between which they lie
     heard = False
-    for frame in container.decode(stream):
+    for frame in _frames_of(container, stream):
         heard = True
         if frame.is_corrupt:
             raise MediaError(path, f"its sound is damaged at {frame.time or 0:.2f} s")
-        if frame.sample_rate != rate or len(frame.layout.channels) != len(track.channel_names):
+        if frame.sample_rate != rate or frame.layout.nb_channels != channels:
             raise MediaError(path, f"its sound changes its rate or channels at {frame.time or 0:.2f} s")
-        for piece in interleave.resample(frame) if interleave else [frame]:
-            track.add(_place(piece, zero), _to_float(piece), limit)
-        if track.end is not None and track.end >= limit:
-            return track
+        at = _place(frame, zero)
+        if run.samples and (run.samples > _GATHERED or (at is not None and at - end >= _GAP * rate)):
+            track.add(start, _to_float(run), limit)
+        if run.samples == 0:
+            start = end = at if at is not None else track.end or 0
+        frame.pts = None  # the gatherer would insist on its own idea of time
+        run.write(frame)
+        end += frame.samples
+        if end >= limit:
+            break
     if not heard:
         raise MediaError(path, "its audio stream holds no sound")
-    check_whole(path, container, stream, zero + (track.end or 0) / rate)
+    if run.samples:
+        track.add(start, _to_float(run), limit)
+    if end < limit:
+        check_whole(path, container, stream, zero + end / rate)
     return track
+
+
+def _frames_of(container: InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all  # not even read from the file
+    yield from container.decode(stream)
 
 
 def _place(frame: av.AudioFrame, zero: float) -> int | None:
@@ -141,11 +160,16 @@ def _place(frame: av.AudioFrame, zero: float) -> int | None:
     return None if frame.time is None else round((frame.time - zero) * frame.sample_rate)
 
 
-def _to_float(frame: av.AudioFrame) -> Samples:
-    """A frame of any sample format -> float32 [channels, n], full scale 1."""
+def _to_float(run: av.AudioFifo) -> Samples:
+    """Take all gathered samples, of any format -> float32 [channels, n], full scale 1."""
+    frame = run.read()
+    assert frame is not None
+    channels = frame.layout.nb_channels
+    if channels >= _MANY_PLANES:  # the library reads past the last of so many planes: they are interleaved first
+        (frame,) = av.AudioResampler("flt", frame.layout, frame.sample_rate).resample(frame)
     raw = frame.to_ndarray()
     if not frame.format.is_planar:
-        raw = raw.reshape(-1, len(frame.layout.channels)).T
+        raw = raw.reshape(-1, channels).T
     if raw.dtype == np.uint8:
         return (raw.astype(np.float32) - np.float32(128)) / np.float32(128)
     if raw.dtype.kind == "i":

@@ -20,10 +20,9 @@ from pipeline.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
 from warehouse.catalog_schema import RESERVED
 from warehouse.commits import Descriptor, commit_id, schema_text
 from warehouse.errors import FoleyError
-from warehouse.worklist import work_list
 from warehouse.schema import MAX_ATTEMPTS, SPINE
 from warehouse.store import Warehouse
-
+from warehouse.worklist import work_list
 
 #: Errors that no clip is to blame for.
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)

@@ -14,7 +14,18 @@ import pyarrow as pa
 from warehouse.commits import Descriptor, Listing
 from warehouse.datasets import Dataset, write_dataset
 from warehouse.errors import FoleyError
-from warehouse.live import STAGE_ORDER, clips_sql, input_column, literal, newest, present, quote, run_checked
+from warehouse.live import (
+    STAGE_ORDER,
+    clips_sql,
+    literal,
+    newest,
+    present,
+    present_input,
+    quote,
+    run_checked,
+    scan,
+    value,
+)
 from warehouse.schema import is_array
 from warehouse.store import Warehouse
 
@@ -109,15 +120,17 @@ def select(
     def work(listings: dict[str, Listing]) -> pa.Table:
         con = wh.cursor()
         try:
-            con.register("present", present(wh, listings["clips"], [d.reads for d in descriptors.values()]))
+            con.register(
+                "present", present(wh, listings["clips"], {name for d in descriptors.values() for name in d.reads})
+            )
             wanted = ""
             if clip_ids is not None:
                 con.register("wanted", pa.table({"clip_id": pa.array(list(clip_ids), pa.string())}))
                 wanted = "semi join wanted using (clip_id)"
-            con.execute(f"create temp table facts as {_facts_sql(con, listings, descriptors, chosen, wanted)}")
+            _fill_facts(con, listings, descriptors, chosen, wanted)
             return con.sql(_members_sql(chosen, list(fps))).to_arrow_table()
         finally:
-            con.execute("drop table if exists facts")
+            con.execute("drop table if exists facts; drop table if exists chosen")
             con.close()
 
     try:
@@ -128,27 +141,47 @@ def select(
     return write_dataset(wh, name or chosen.name, members, asdict(chosen), fps, _funnel(members, steps))
 
 
-def _facts_sql(
+def _fill_facts(
     con: duckdb.DuckDBPyConnection,
     listings: Mapping[str, Listing],
     descriptors: Mapping[str, Descriptor],
     policy: Policy,
     wanted: str,
-) -> str:
-    """SQL of one row a clip with its status at every stage and all scalar columns."""
+) -> None:
+    """Make the table `facts`: one row a clip with its status at every stage and all scalar columns.
+
+    Rows that come twice (from two processes) are looked for only when the join gave more rows than there are clips.
+    """
     clips = clips_sql(con, listings["clips"], ["source_video", "sha256", "split", "error"])
+    con.execute(f"create temp table chosen as from {clips} {wanted}")
+    con.execute(f"create temp table facts as {_facts_sql(con, listings, descriptors, policy, twice=False)}")
+    if value(con, "select (select count(*) from facts) > (select count(*) from chosen)"):
+        con.execute(
+            f"create or replace temp table facts as {_facts_sql(con, listings, descriptors, policy, twice=True)}"
+        )
+
+
+def _facts_sql(
+    con: duckdb.DuckDBPyConnection,
+    listings: Mapping[str, Listing],
+    descriptors: Mapping[str, Descriptor],
+    policy: Policy,
+    twice: bool,
+) -> str:
     columns = ["c.clip_id", "c.source_video", "c.sha256", "c.split as given", "c.status as clip_status", "c.error"]
     joins = ["left join present p on c.clip_id = p.clip_id"]
     seen: set[str] = set()
     for i, (stage, descriptor) in enumerate(descriptors.items()):
         own = [f.name for f in descriptor.columns if not is_array(f)]
-        rows = newest(con, listings[stage].files, ["input", "status", "reason", *own], STAGE_ORDER)
-        joins.append(f"left join {rows} s{i} on s{i}.input = p.{input_column(descriptor.reads)}")
+        names = ["input", "status", "reason", *own]
+        files = listings[stage].files
+        rows = newest(con, files, names, STAGE_ORDER) if twice else scan(files, names)
+        joins.append(f"left join {rows} s{i} on s{i}.input = {present_input(descriptor.reads)}")
         columns += [f"s{i}.{part} as {quote(f'{stage}.{part}')}" for part in ("status", "reason")]
         columns += [f"s{i}.{quote(name)}" for name in own]
         seen |= set(own)
     columns += [f"null::DOUBLE as {quote(name)}" for name in policy.optional if name not in seen]
-    return f"select {', '.join(columns)} from (from {clips} {wanted}) c {' '.join(joins)}"
+    return f"select {', '.join(columns)} from chosen c {' '.join(joins)}"
 
 
 def _members_sql(policy: Policy, stages: Sequence[str]) -> str:
@@ -161,18 +194,19 @@ def _members_sql(policy: Policy, stages: Sequence[str]) -> str:
         drops.append(f"when {status} <> 'passed' then {literal(stage + ': ')} || {why}")
     drops += [f"when not coalesce(({gate.keep}), false) then {literal(gate.name)}" for gate in policy.gates]
     draw = _draw("source_video", policy.seed, "split")
-    held = f"when {draw} < {policy.test} then 'test' when {draw} < {policy.test + policy.val} then 'val'"
-    hashed = f"case {held} else 'train' end"
-    rank = "max(case given when 'test' then 3 when 'val' then 2 when 'train' then 1 end)"
-    given = f"case {rank} when 3 then 'test' when 2 then 'val' when 1 then 'train' end"
+    hashed = f"case when {draw} < {policy.test} then 'test' when {draw} < {policy.test + policy.val} then 'val'"
+    given = "case g.rank when 3 then 'test' when 2 then 'val' when 1 then 'train'"
+    ablation = f"{_draw('clip_id', policy.seed, 'ablation')} < {policy.ablation_share}"
     return f"""
     with judged as (select *, case {" ".join(drops)} end as reason, ({policy.sft}) as good from facts),
-    groups as (select source_video, coalesce({given}, {hashed}) as split from facts group by source_video)
-    select clip_id, source_video, sha256, reason is null as kept, reason, g.split,
-           reason is null and coalesce(good, false) as sft,
-           reason is null and g.split = 'train'
-               and {_draw("clip_id", policy.seed, "ablation")} < {policy.ablation_share} as ablation
-    from judged join groups g using (source_video) order by clip_id"""
+    groups as (select source_video, max(case given when 'test' then 3 when 'val' then 2 else 1 end) as rank
+               from facts where given is not null group by source_video),
+    divided as (select j.*, case when reason is null then {given} else {hashed} else 'train' end end end as divided
+                from judged j left join groups g using (source_video))
+    select clip_id, source_video, case when reason is null then sha256 end as sha256, reason is null as kept, reason,
+           divided as split, reason is null and coalesce(good, false) as sft,
+           case when divided = 'train' then {ablation} else false end as ablation
+    from divided order by clip_id"""
 
 
 def _draw(column: str, seed: int, salt: str) -> str:

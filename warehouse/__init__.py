@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from warehouse.datasets import Dataset
     from warehouse.features import FeatureSet
     from warehouse.ingest import IngestResult
-    from warehouse.sql import query
-    from warehouse.schema import array_field, field, from_bytes, to_bytes
     from warehouse.progress import Status, status
+    from warehouse.schema import array_field, field, from_bytes, to_bytes
+    from warehouse.sql import query
     from warehouse.store import Warehouse
 
 _HOMES = {

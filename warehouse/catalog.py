@@ -20,7 +20,7 @@ from warehouse.commits import Descriptor, Listing
 from warehouse.datasets import MEMBERS
 from warehouse.errors import FoleyError, clear_os_errors
 from warehouse.files import file_lock, scratch_folder, sync_folder
-from warehouse.live import STAGE_ORDER, clips_sql, input_sql, literal, quote, run_checked, scan, value
+from warehouse.live import STAGE_ORDER, clips_sql, literal, present, present_input, quote, run_checked, scan, value
 from warehouse.schema import CLIPS, MAX_ATTEMPTS, SPINE, comment_of, is_array
 
 if TYPE_CHECKING:
@@ -99,11 +99,14 @@ def _build(wh: Warehouse, path: Path, listings: Mapping[str, Listing], state: st
         con.execute("insert into meta values ('state', ?), ('home', ?)", [state, str(wh.home)])
         _clips(con, listings["clips"])
         stages = wh.stages()
+        reads = {name for stage in stages.values() for name in stage.reads}
+        con.register("present", present(wh, listings["clips"], reads))
         for stage in stages:
             _stage(con, wh, stage, listings)
         _tables(con, wh, stages)
         _derived(con, stages, listings)
         _comment(con, stages)
+        con.unregister("present")
         con.execute("checkpoint")
 
 
@@ -133,9 +136,13 @@ def _history_sql(con: duckdb.DuckDBPyConnection, descriptor: Descriptor, listing
     own = {f.name: _sql_type(f.type) for f in descriptor.columns if not is_array(f)}
     shown = [name for name in SPINE.names if name != "input"]
     columns = [f"r.{quote(n)}" for n in shown] + [f"r.{quote(n)}::{t} as {quote(n)}" for n, t in own.items()]
-    now = f"(select {input_sql(descriptor.reads)} as input from clips where status = 'passed')"
+    now = f"(select {present_input(descriptor.reads)} as input from present p)"
     twice = f"(select count(*) <> count(distinct input) from {scan(listing.files, ['input'])})"
-    best = f" and row_number() over (partition by r.input order by {STAGE_ORDER}) = 1" if value(con, f"select {twice}") else ""
+    best = (
+        f" and row_number() over (partition by r.input order by {STAGE_ORDER}) = 1"
+        if value(con, f"select {twice}")
+        else ""
+    )
     return (
         f"select {', '.join(columns)}, {literal(descriptor.fingerprint)} as fingerprint, {current} as current, "
         f"c.input is not null{best} as live "

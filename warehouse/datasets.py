@@ -30,10 +30,10 @@ MEMBERS = pa.schema(
     [
         column("clip_id", pa.string(), "id of the clip"),
         column("source_video", pa.string(), "video that the clip was cut from"),
-        column("sha256", pa.string(), "hash of the file's content when it was selected"),
+        column("sha256", pa.string(), "hash of the file's content when it was selected, null when dropped"),
         column("kept", pa.bool_(), "whether the clip is in the dataset"),
         column("reason", pa.string(), "why it was dropped: the first stage or gate that it did not pass"),
-        column("split", pa.string(), "train, val or test; all clips of a source video are in the same one"),
+        column("split", pa.string(), "train, val or test, the same for all clips of a source video; null when dropped"),
         column("sft", pa.bool_(), "in the high-quality subset for fine-tuning"),
         column("ablation", pa.bool_(), "in the fixed-seed share of the training split for ablations"),
     ]

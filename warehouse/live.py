@@ -1,14 +1,14 @@
 """Which rows count: SQL over the commits of a stage.
 
-A row names what it was made from by its `input`: a hash of the clip's id and of the clip columns that the stage depends
-on. Among the rows of the same input the live one is: passed before rejected before the rest, then the highest
+A row names what it was made from by its `input`: a hash of the clip's id and of the clip columns that the stage
+depends on. Among the rows of the same input the live one is: passed before rejected before the rest, then the highest
 generation, then the highest commit id. So duplicates from two processes or from a compaction under way change nothing,
 and no clock decides anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from warehouse.commits import Descriptor, Listing, unreadable
@@ -85,18 +85,26 @@ def newest(
         qualify row_number() over (partition by r.input order by {order}) = 1)"""
 
 
-def input_sql(reads: Sequence[str]) -> str:
-    """SQL of a clip's input for a stage that depends on the clip columns `reads`."""
-    unknown = sorted(set(reads) - set(CLIPS.names))
-    if unknown:
-        raise FoleyError(f"a stage reads {', '.join(unknown)}, which no clip has; clips have {', '.join(CLIPS.names)}")
-    parts = "".join(f", coalesce({quote(name)}::VARCHAR, '')" for name in reads)
-    return f"md5_number_lower(concat_ws(chr(31), clip_id{parts}))"
+def hash_sql(name: str) -> str:
+    """SQL of the hash of one column of a clip, together with the clip's id."""
+    if name not in CLIPS.names:
+        raise FoleyError(f"a stage reads {name}, which no clip has; clips have {', '.join(CLIPS.names)}")
+    return f"md5_number_lower(concat_ws(chr(31), clip_id, {literal(name)}, coalesce({quote(name)}::VARCHAR, '')))"
 
 
-def input_column(reads: Sequence[str]) -> str:
-    """Name of the column of `present` that holds the inputs for `reads`."""
-    return quote("in_" + "_".join(reads))
+def input_sql(reads: Sequence[str], of: Callable[[str], str] = hash_sql) -> str:
+    """SQL of a clip's input for a stage that depends on the clip columns `reads`: their hashes, combined."""
+    if not reads:
+        return "md5_number_lower(clip_id)"
+    combined = of(reads[0])
+    for name in reads[1:]:
+        combined = f"xor({combined}, {of(name)})"
+    return combined
+
+
+def present_input(reads: Sequence[str]) -> str:
+    """SQL of the same from `present p`, which holds the hashes of the columns."""
+    return input_sql(reads, lambda name: "p." + quote("hash_" + name)).replace("(clip_id)", "(p.clip_id)")
 
 
 def clips_sql(con: duckdb.DuckDBPyConnection, listing: Listing, columns: Sequence[str], places: bool = False) -> str:
@@ -105,25 +113,25 @@ def clips_sql(con: duckdb.DuckDBPyConnection, listing: Listing, columns: Sequenc
     return newest(con, listing.files, names, CLIPS_ORDER, places)
 
 
-def present(wh: Warehouse, clips: Listing, reads: Sequence[Sequence[str]]) -> pa.Table:
-    """The readable clips as they are now: clip_id and a column of inputs for each of `reads`.
+def present(wh: Warehouse, clips: Listing, reads: Iterable[str]) -> pa.Table:
+    """The readable clips as they are now: clip_id and a hash of each of the columns `reads`.
 
-    Kept in memory for as long as the commits of the clips stay the same, because every stage asks for it.
+    Kept in memory for as long as the commits of the clips stay the same, because every stage asks for it; so the
+    columns that other stages are known to read come with it.
     """
-    wanted = {tuple(columns) for columns in reads}
+    wanted = frozenset(reads)
     kept = wh.present
     if kept is not None and kept[0] == clips and wanted <= kept[1]:
         return kept[2]
-    if kept is not None and kept[0] == clips:
-        wanted |= kept[1]
+    wanted |= {name for descriptor in wh.stages().values() for name in descriptor.reads}
     con = wh.cursor()
     try:
-        source = clips_sql(con, clips, sorted({name for columns in wanted for name in columns}))
-        inputs = "".join(f", {input_sql(columns)} as {input_column(columns)}" for columns in sorted(wanted))
-        table = con.sql(f"select clip_id{inputs} from {source} where status = 'passed'").to_arrow_table()
+        hashes = "".join(f", {hash_sql(name)} as {quote('hash_' + name)}" for name in sorted(wanted))
+        source = clips_sql(con, clips, sorted(wanted))
+        table = con.sql(f"select clip_id{hashes} from {source} where status = 'passed'").to_arrow_table()
     finally:
         con.close()
-    wh.present = (clips, frozenset(wanted), table)
+    wh.present = (clips, wanted, table)
     return table
 
 
@@ -137,7 +145,7 @@ def live_sql(
     """SQL of a stage's live rows: clip_id, input, status and `columns`. `present` must be registered on `con`."""
     names = list(dict.fromkeys(["clip_id", "input", "status", *columns]))
     rows = newest(con, listing.files, names, STAGE_ORDER, places)
-    return f"(select r.* from {rows} r semi join present p on r.input = p.{input_column(descriptor.reads)})"
+    return f"(select r.* from {rows} r semi join present p on r.input = {present_input(descriptor.reads)})"
 
 
 def run_checked(wh: Warehouse, sources: Mapping[str, tuple[str, str]], work: Callable[[dict[str, Listing]], T]) -> T:

@@ -77,7 +77,7 @@ def _stage(wh: Warehouse, descriptor: Descriptor, max_attempts: int) -> StageSta
     def work(listings: dict[str, Listing]) -> dict[str, tuple[int, int]]:
         con = wh.cursor()
         try:
-            con.register("present", present(wh, listings["clips"], [descriptor.reads]))
+            con.register("present", present(wh, listings["clips"], descriptor.reads))
             live = live_sql(con, listings[stage], descriptor, ["attempt"])
             tired = f"count(*) filter (attempt >= {int(max_attempts)})"
             rows = con.execute(f"select status, count(*), {tired} from {live} group by status").fetchall()

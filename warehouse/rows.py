@@ -71,7 +71,7 @@ def locate(
         if descriptor.stage == "clips":
             live = clips_sql(con, listings["clips"], [], places=True)
         else:
-            con.register("present", present(wh, listings["clips"], [descriptor.reads]))
+            con.register("present", present(wh, listings["clips"], descriptor.reads))
             live = live_sql(con, listings[descriptor.stage], descriptor, [], places=True)
         chosen = ""
         if clip_ids is not None:

@@ -41,7 +41,7 @@ class Warehouse:
         self._guard = threading.Lock()
         self._damaged: set[str] = set()
         #: What live.present last found: (listing, reads, table).
-        self.present: tuple[Listing, frozenset[tuple[str, ...]], pa.Table] | None = None
+        self.present: tuple[Listing, frozenset[str], pa.Table] | None = None
 
     def __reduce__(self) -> tuple[type[Warehouse], tuple[Path]]:
         return Warehouse, (self.home,)

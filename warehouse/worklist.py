@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from warehouse.commits import Descriptor, Listing
-from warehouse.live import input_column, present, run_checked, scan, value
+from warehouse.live import present, present_input, run_checked, scan, value
 from warehouse.schema import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ def work_list(
     def work(listings: dict[str, Listing]) -> WorkList:
         con = wh.cursor()
         try:
-            reads = [descriptor.reads, *(upstream.reads for upstream in known.values())]
-            con.register("present", present(wh, listings["clips"], reads))
+            con.register("present", present(wh, listings["clips"], descriptor.reads))
             return _work_list(con, listings, descriptor, known, clip_ids, max_attempts)
         finally:
             con.execute("drop table if exists ready; drop table if exists open")
@@ -92,5 +91,5 @@ def _ready_sql(
     joins: list[str] = []
     for i, (name, upstream) in enumerate(upstreams.items()):
         passed = f"(select input from {scan(listings[name].files, ['input', 'status'])} where status = 'passed')"
-        joins.append(f"semi join {passed} u{i} on u{i}.input = p.{input_column(upstream.reads)}")
-    return f"select p.clip_id, p.{input_column(descriptor.reads)} as input from {chosen} {' '.join(joins)}"
+        joins.append(f"semi join {passed} u{i} on u{i}.input = {present_input(upstream.reads)}")
+    return f"select p.clip_id, {present_input(descriptor.reads)} as input from {chosen} {' '.join(joins)}"

@@ -45,12 +45,12 @@ def measure(samples: NDArray[np.float32], sample_rate: int, settings: SilenceSet
         return Loudness(1.0, 0.0, FLOOR_DBFS, FLOOR_DBFS)
     window = min(max(1, round(settings.window_seconds * sample_rate)), samples.size)
     windows = samples[: samples.size // window * window].reshape(-1, window)
-    power = np.einsum("wn,wn->w", windows, windows, dtype=np.float64) / window
+    power = np.vecdot(windows, windows).astype(np.float64) / window
     silent = power < 10 ** (settings.threshold_dbfs / 10)
     return Loudness(
         silent_share=float(silent.mean()),
         longest_gap=_longest_run(silent) * window / sample_rate,
-        peak_dbfs=_dbfs(float(np.abs(samples).max())),
+        peak_dbfs=_dbfs(float(max(samples.max(), -samples.min()))),
         rms_dbfs=_dbfs(math.sqrt(float(power.mean()))),
     )
 

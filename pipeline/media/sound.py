@@ -24,7 +24,7 @@ Layout = Literal["mono", "stereo"]
 
 MAX_SECONDS = 600.0  # what is read of a file at most, unless the caller asks for less
 _MANY_PLANES = 8
-_GATHERED = 1 << 20  # samples that become an array together
+_GATHERED = 1 << 14  # samples that become an array together: few enough to stay in the cache
 _GAP = 0.05  # seconds by which a frame's timestamp may differ from where the samples before it end
 
 

@@ -1,6 +1,6 @@
 """Makes the toy preset's weights: random encoders and scorers, then a VAE and a DiT trained on procedural sound.
 
-Run by `foley demo --from-scratch`, and by `uv run python -m pipeline.toy`, which makes the weights that are shipped.
+Run by `foley demo --from-scratch`; pipeline/shipping.py turns the result into the weights that are shipped.
 Sound is rendered without picture, from seeds that no corpus uses.
 """
 

@@ -76,9 +76,17 @@ def test_every_argument_counts(foley: FoleyControl, change: str) -> None:
 def test_ddim_agrees_with_the_librarys_own_generation(backbone: Backbone, preset: Preset) -> None:
     with redirect_stdout(io.StringIO()):
         theirs = generate_diffusion_cond(
-            backbone.model, steps=STEPS, cfg_scale=3.0, conditioning=[{"prompt": "a ball on wood", "seconds_total": 2.0}],
-            sample_size=2 * preset.sample_rate, seed=4, device="cpu", sampler_type="v-ddim", sigma_max=1.0, return_latents=True,
-        )  # fmt: skip
+            backbone.model,
+            steps=STEPS,
+            cfg_scale=3.0,
+            conditioning=[{"prompt": "a ball on wood", "seconds_total": 2.0}],
+            sample_size=2 * preset.sample_rate,
+            seed=4,
+            device="cpu",
+            sampler_type="v-ddim",
+            sigma_max=1.0,
+            return_latents=True,
+        )
     torch.manual_seed(4)
     noise = torch.randn(1, preset.latent_channels, 50)
     inputs = backbone.inputs(backbone.conditioning(backbone.encode_text(["a ball on wood"]), [2.0]))

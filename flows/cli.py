@@ -1,0 +1,214 @@
+"""The `foley` command. What is heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import click
+
+from flows.errors import is_user_error
+
+_HOME = click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="FOLEY_HOME",
+    help="Folder with all state.  [default: ~/.foley]",
+)
+_PRESET = click.option("--preset", default="toy", show_default=True, help="toy, paper, or a folder with a preset.toml.")
+_WEIGHTS = click.option("--weights", type=click.Path(path_type=Path), help="Folder of weights, not the preset's own.")
+_SEED = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+_WORKERS = click.option(
+    "--workers", type=click.IntRange(0, 1024), default=0, help="Batches at once.  [default: one a core]"
+)
+
+
+def _home(home: Path | None, default: str = "~/.foley") -> Path:
+    return (home or Path(default)).expanduser().absolute()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="foley-control")
+def cli() -> None:
+    """Synchronised sound for video, and the data factory behind it."""
+
+
+@cli.command()
+@_HOME
+@click.option("--clips", type=click.IntRange(16, 100_000), default=320, show_default=True, help="Clips to render.")
+@click.option("--steps", type=click.IntRange(1), help="Training steps.  [default: the preset's]")
+@click.option("--from-scratch", is_flag=True, help="Train the toy VAE and DiT too, not only the bridge.")
+@_SEED
+@_WORKERS
+def demo(home: Path | None, **options: Any) -> None:
+    """Render clips, curate them, train, evaluate and report: everything, in minutes, in ./foley-demo."""
+    from flows.launch import run_demo
+    from flows.summary import demo as summary
+
+    with _quietly():
+        result = run_demo(_home(home, "foley-demo"), options)
+    click.echo(summary(result))
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@_HOME
+@_PRESET
+@_WEIGHTS
+@click.option("--policy", default="toy", show_default=True, help="hunyuan, mova, strict, toy, or a .toml file.")
+@click.option("--dataset", help="Name of the dataset.  [default: the policy's]")
+@_WORKERS
+def curate(home: Path | None, **options: Any) -> None:
+    """Probe, score and select the videos in FOLDER, and cache their features for training."""
+    from flows.launch import run_flow
+    from flows.summary import curated
+
+    with _quietly():
+        result = run_flow("curate", _home(home), options)
+    click.echo(curated(result))
+
+
+@cli.command()
+@_HOME
+@_PRESET
+@_WEIGHTS
+@click.option("--dataset", help="Dataset name or version.  [default: the newest]")
+@click.option("--steps", type=click.IntRange(1), help="Training steps.  [default: the preset's]")
+@_SEED
+def train(home: Path | None, **options: Any) -> None:
+    """Train the bridge on a dataset's cached features."""
+    from flows.launch import run_flow
+
+    with _quietly():
+        result = run_flow("train", _home(home), options)
+    click.echo(f"{'' if result.trained else 'Nothing to do, it was trained before: '}checkpoint {result.id}")
+    click.echo(str(result.path))
+
+
+@cli.command()
+@_HOME
+@_PRESET
+@_WEIGHTS
+@click.option("--checkpoint", help="Id of a checkpoint.  [default: the newest]")
+@_SEED
+@_WORKERS
+def evaluate(home: Path | None, **options: Any) -> None:
+    """Generate sound for the held-out clips of a checkpoint's dataset, and score it."""
+    from flows.launch import run_flow
+    from flows.summary import figures
+
+    with _quietly():
+        result = run_flow("evaluate", _home(home), options)
+    click.echo(figures(result.figures))
+
+
+@cli.command()
+@click.argument("video", type=click.Path(path_type=Path))
+@click.option("--prompt", required=True, help="What is to be heard.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Video to write; .wav, .flac: sound alone.")
+@click.option("--negative-prompt", help="What is not to be heard.")
+@click.option("--cfg", type=click.FloatRange(0, 100), help="Guidance.  [default: the preset's]")
+@click.option("--steps", type=click.IntRange(1, 10_000), help="Sampling steps.  [default: the preset's]")
+@click.option("--bridge", type=click.Path(path_type=Path), help="A bridge.safetensors.  [default: the preset's own]")
+@_PRESET
+@_WEIGHTS
+@_SEED
+def generate(video: Path, out: Path, **options: Any) -> None:
+    """Make sound for VIDEO, and write the video with it to OUT."""
+    from flows.launch import run_dub
+
+    with _quietly():
+        made = run_dub(video, out, options)
+    click.echo(f"{made.out}: {made.seconds:.2f} s of sound at {made.sample_rate} Hz")
+
+
+@cli.command()
+@click.argument("query")
+@_HOME
+@click.option("--format", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+def sql(query: str, home: Path | None, format: Any) -> None:
+    """Run a read-only SQL query on the catalog, such as "select * from funnel"."""
+    from flows.tables import render
+    from warehouse import query as run
+
+    found = run(_home(home), query)
+    click.echo(render(found.column_names, found.to_pylist(), format))
+
+
+@cli.command()
+@_HOME
+def status(home: Path | None) -> None:
+    """Where the work stands: clips by stage, speed, time to finish, disk."""
+    from flows.summary import status as summary
+    from warehouse import FoleyError, Warehouse
+    from warehouse import status as find
+
+    folder = _home(home)
+    if not folder.is_dir():
+        raise FoleyError(f"there is nothing in {folder} yet: run foley demo, or foley curate FOLDER, or give --home")
+    click.echo(summary(find(Warehouse(folder))))
+
+
+@contextmanager
+def _quietly() -> Generator[None]:
+    """Keep standard output for results: what libraries print there on the way is left out, as are their warnings."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        yield
+
+
+def main() -> None:
+    """Entry point: a mistake is one line and exit code 2, Ctrl-C is exit code 130."""
+    leave = _leave_at_once()
+    try:
+        cast("Callable[..., None]", cli)(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped: run the same command again to go on", err=True)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has enough, as `head` has
+        code = 0
+    except Exception as error:
+        if not is_user_error(error):
+            raise
+        click.echo(f"foley: {' '.join(str(error).split())}", err=True)
+        code = 2
+    else:
+        code = 0
+    leave(code)
+
+
+def _leave_at_once() -> Callable[[int], NoReturn]:
+    """A way out that runs all exit handlers (this one, registered first, comes last) but takes no module apart.
+
+    Prefect's daemon threads keep parts of DuckDB's extension module alive, which says so at length on standard error
+    when the interpreter takes it apart.
+    """
+    codes: list[int] = []
+
+    def last() -> None:
+        if codes:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(codes[0])
+
+    def leave(code: int) -> NoReturn:
+        codes.append(code)
+        sys.exit(code)
+
+    atexit.register(last)
+    return leave
+
+
+if __name__ == "__main__":
+    main()

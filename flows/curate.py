@@ -1,0 +1,81 @@
+"""The curate flow: clips in, facts and scores about them, a dataset version, and its cached features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+
+from flows.bars import bar
+from flows.parameters import CurateParameters
+from flows.runs import recorded
+from flows.stages import StageCounts, run_stages
+from model.presets import Preset, load_preset
+from pipeline.curation import feature_stages, scoring_stages
+from pipeline.engine import fingerprints
+from pipeline.select import load_policy, select
+from pipeline.sources import folder_source
+from pipeline.stage import Stage
+from warehouse import Dataset, FoleyError, IngestResult, Warehouse
+
+
+@dataclass(frozen=True)
+class Curated:
+    """What came of a curate run."""
+
+    dataset: Dataset
+    ingest: IngestResult | None
+    scoring: list[StageCounts]
+    features: list[StageCounts]
+
+    @property
+    def stages(self) -> list[StageCounts]:
+        """Counts of all stages, in order."""
+        return self.scoring + self.features
+
+
+def all_stages(preset: Preset) -> list[Stage]:
+    """Every stage of curation, in order."""
+    return [*scoring_stages(preset), *feature_stages(preset)]
+
+
+@flow(name="curate", flow_run_name="curate {parameters.policy}", validate_parameters=True)
+def curate(parameters: CurateParameters) -> Curated:
+    """Bring in clips, probe and score them, select a dataset version by policy, and cache its features.
+
+    Clips that are done already are not done again. Raises FoleyError for a folder without clips or a wrong policy.
+    """
+    wh = Warehouse(parameters.home)
+    preset = load_preset(parameters.preset, parameters.weights)
+    policy = load_policy(parameters.policy)
+    with recorded(wh, "curate", parameters) as record:
+        ingested, clip_ids = _ingest(wh, parameters) if parameters.folder else (None, None)
+        stages = all_stages(preset)
+        fps = fingerprints(stages)
+        scoring = scoring_stages(preset)
+        counts = run_stages(wh, scoring, fps, parameters, clip_ids)
+        dataset = select(wh, {s.name: fps[s.name] for s in scoring}, policy, parameters.dataset, clip_ids)
+        get_run_logger().info("dataset %s: %s", dataset.version, dataset.counts)
+        record["dataset"] = dataset.version
+        features: list[StageCounts] = []
+        if parameters.features and (kept := dataset.clip_ids()):
+            features = run_stages(wh, feature_stages(preset), fps, parameters, kept)
+        record["stages"] = [asdict(c) for c in counts + features]
+    return Curated(dataset, ingested, counts, features)
+
+
+def _ingest(wh: Warehouse, parameters: CurateParameters) -> tuple[IngestResult, Sequence[str]]:
+    """Bring the folder's clips into the warehouse; their ids are what the run is about."""
+    folder = Path(parameters.folder or ".")
+    listing = folder_source(folder, parameters.source)
+    logger = get_run_logger()
+    for where, why in listing.skipped:
+        logger.warning("passed over %s: %s", where, why)
+    if not listing.clips.num_rows:
+        raise FoleyError(f"{folder}: no media file in this folder, give the folder that holds the clips")
+    with bar("ingest", listing.clips.num_rows, "clip") as progress:
+        result = wh.ingest(listing.clips, lambda done, _: progress.update(done - progress.n))
+    logger.info("ingest: %s", result)
+    return result, listing.clips["clip_id"].to_pylist()

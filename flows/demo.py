@@ -1,0 +1,126 @@
+"""The main job end to end: render clips, curate, train, evaluate, and report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.bars import bar
+from flows.curate import Curated, curate
+from flows.evaluate import Evaluated, evaluate
+from flows.parameters import CurateParameters, DemoParameters, EvaluateParameters, TrainParameters
+from flows.report import report_data
+from flows.results import code_revision, funnel, machine, versions
+from flows.train import train
+from model.presets import load_preset
+from pipeline.report import write_report
+from pipeline.train import Checkpoint
+from warehouse import Warehouse
+from warehouse.files import read_json, write_json
+
+REPORT_VERSION = 1  # raised when the report or results.json says the same results differently
+
+
+class Clock:
+    """Seconds by step, on top of those that came before."""
+
+    def __init__(self, before: dict[str, float]) -> None:
+        self.started = perf_counter()
+        self.seconds = dict(before)
+
+    @contextmanager
+    def step(self, name: str) -> Generator[None]:
+        """Time the enclosed step."""
+        started = perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo did and found. `worked` is False where everything had been done before."""
+
+    results: dict[str, Any]
+    report: Path
+    curated: Curated
+    checkpoint: Checkpoint
+    worked: bool
+
+
+@flow(name="demo", flow_run_name="demo {parameters.clips} clips seed {parameters.seed}")
+def demo(parameters: DemoParameters, corpus: Path, before: dict[str, float]) -> Demo:
+    """Curate, train, evaluate and report on the rendered clips in `corpus`; `before` are the seconds spent so far.
+
+    What an earlier run of the same code and parameters has done is not done again.
+    """
+    wh = Warehouse(parameters.home)
+    clock = Clock(before)
+    shared = {"home": wh.home, "preset": parameters.preset, "weights": parameters.weights}
+    split = {name: getattr(parameters, name) for name in ("workers", "batch_size", "max_attempts")}
+    with clock.step("curate"):
+        source = f"procedural.{parameters.seed}"
+        chosen = CurateParameters(**shared, **split, folder=corpus, source=source, policy="toy", dataset=source)
+        curated = curate(chosen)
+    with clock.step("train"):
+        dataset, seed = curated.dataset, parameters.seed
+        checkpoint = train(TrainParameters(**shared, dataset=dataset.version, steps=parameters.steps, seed=seed))
+    with clock.step("evaluate"):
+        split["batch_size"] = max(1, split["batch_size"] // 4)  # sound is made for a tenth of the clips
+        evaluated = evaluate(EvaluateParameters(**shared, **split, checkpoint=checkpoint.id, seed=seed))
+    results, wrote = report(wh, parameters, clock, curated, checkpoint, evaluated)
+    counts = curated.stages + evaluated.stages
+    worked = wrote or checkpoint.trained or any(count.batches for count in counts)
+    return Demo(results, wh.folder("reports") / "report.html", curated, checkpoint, worked)
+
+
+@task(name="report", cache_policy=NO_CACHE, persist_result=False)
+def report(
+    wh: Warehouse,
+    parameters: DemoParameters,
+    clock: Clock,
+    curated: Curated,
+    checkpoint: Checkpoint,
+    evaluated: Evaluated,
+) -> tuple[dict[str, Any], bool]:
+    """Write results.json and report.html, unless those of the same results are there; True where it wrote."""
+    folder = wh.folder("reports")
+    revision = code_revision()
+    identity = [REPORT_VERSION, revision, checkpoint.id, curated.dataset.version, evaluated.fingerprints]
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    known = read_json(folder / "results.json") if (folder / "results.json").is_file() else {}
+    if known.get("id") == key and (folder / "report.html").is_file():
+        return known, False
+    preset = load_preset(parameters.preset, parameters.weights)
+    everyone = curated.dataset.members(kept=None)["clip_id"].to_pylist()
+    scoring = curated.dataset.fingerprints
+    results = {
+        "id": key,
+        **{name: evaluated.figures[name] for name in ("sync", "v_loss", "prompt_swap", "material_accuracy")},
+        "held_out_clips": evaluated.figures["clips"],
+        "funnel": funnel(wh, scoring, everyone),
+        "dataset": curated.dataset.version,
+        "checkpoint": checkpoint.id,
+        "preset": preset.name,
+        "steps": checkpoint.record["steps"],
+        "seed": parameters.seed,
+        "versions": versions(),
+        "machine": machine(),
+        "commit": revision,
+    }
+    with clock.step("report"), bar("report") as progress:
+        data = report_data(wh, results, curated.dataset, evaluated.fingerprints, preset, checkpoint)
+        progress.update()
+    total = perf_counter() - clock.started + sum(clock.seconds[name] for name in ("start", "render"))
+    results["seconds"] = {name: round(value, 2) for name, value in (clock.seconds | {"total": total}).items()}
+    write_report(folder / "report.html", data)
+    write_json(wh.tmp, folder / "results.json", results)
+    return results, True

@@ -1,0 +1,71 @@
+"""The evaluate flow: a checkpoint in, sounds for the held-out clips and the figures they give out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.curate import all_stages
+from flows.parameters import EvaluateParameters
+from flows.runs import recorded
+from flows.stages import StageCounts, run_stages
+from model.presets import Preset, load_preset
+from pipeline.engine import fingerprints
+from pipeline.evaluate import evaluate as score
+from pipeline.generate import generation_stages
+from pipeline.train import Checkpoint, find_checkpoint
+from warehouse import Dataset, FoleyError, Warehouse
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What came of an evaluation: its figures, and the stages that made the sounds."""
+
+    figures: dict[str, Any]
+    stages: list[StageCounts]
+    fingerprints: dict[str, str]
+
+
+@flow(name="evaluate", flow_run_name="evaluate {parameters.checkpoint}")
+def evaluate(parameters: EvaluateParameters) -> Evaluated:
+    """Generate sound for held-out clips with true, another's and no video and a swapped material, and score it.
+
+    Raises FoleyError when there is no such checkpoint.
+    """
+    wh = Warehouse(parameters.home)
+    preset = load_preset(parameters.preset, parameters.weights)
+    with recorded(wh, "evaluate", parameters) as record:
+        checkpoint = _checkpoint(wh, parameters.checkpoint)
+        dataset = wh.dataset(checkpoint.record["dataset"])
+        record |= {"checkpoint": checkpoint.id, "dataset": dataset.version}
+        before = all_stages(preset)
+        stages = generation_stages(wh, dataset, fingerprints(before), preset, checkpoint.id, parameters.seed)
+        fps = fingerprints([*before, *stages])
+        counts = run_stages(wh, stages, fps, parameters, dataset.clip_ids(split="test"))
+        figures = score_sounds(wh, dataset, fps, preset, checkpoint)
+        record |= {"stages": [asdict(c) for c in counts], "figures": figures}
+        get_run_logger().info("sync: %s", figures["sync"])
+    return Evaluated(figures, counts, fps)
+
+
+@task(name="score", task_run_name="score {checkpoint.id}", cache_policy=NO_CACHE, persist_result=False)
+def score_sounds(
+    wh: Warehouse, dataset: Dataset, fps: dict[str, str], preset: Preset, checkpoint: Checkpoint
+) -> dict[str, Any]:
+    """The figures of the generated sounds, or those found before for the same sounds."""
+    return score(wh, dataset, fps, preset, checkpoint)
+
+
+def _checkpoint(wh: Warehouse, id: str | None) -> Checkpoint:
+    """The checkpoint of that id, or the newest."""
+    known = sorted(wh.records("checkpoints"), key=lambda record: str(record.get("created_at", "")))
+    if not known:
+        raise FoleyError(f"there is no checkpoint in {wh.home} yet: run foley train first")
+    id = id or str(known[-1]["id"])
+    found = find_checkpoint(wh, id)
+    if found is None:
+        raise FoleyError(f"no checkpoint {id!r} in {wh.home}: run foley train, or give one of its ids")
+    return found

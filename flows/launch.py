@@ -1,0 +1,126 @@
+"""Starts what the commands ask for: settles Prefect's settings first, then imports and runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from flows.bars import bar
+from flows.environment import set_up_prefect
+from flows.parameters import CurateParameters, DemoParameters, EvaluateParameters, TrainParameters
+from warehouse.errors import FoleyError
+from warehouse.files import make_folder, write_file
+
+if TYPE_CHECKING:
+    from flows.demo import Demo
+    from pipeline.dub import Dubbed
+
+_FLOWS = {"curate": CurateParameters, "train": TrainParameters, "evaluate": EvaluateParameters}
+
+
+def run_flow(name: str, home: Path, options: Mapping[str, Any]) -> Any:
+    """Run one of the flows and give what it returns. Raises FoleyError for a parameter out of its limits."""
+    parameters = _checked(_FLOWS[name], home, options)
+    server = set_up_prefect(home)
+    flow = getattr(import_module(f"flows.{name}"), name)
+    if server is not None:
+        server.wait()
+    return flow(parameters)
+
+
+def run_demo(home: Path, options: Mapping[str, Any]) -> Demo:
+    """Render the clips while Prefect's server starts, then run the demo flow."""
+    began = perf_counter()
+    parameters: DemoParameters = _checked(DemoParameters, home, options)
+    server = set_up_prefect(home)
+    corpus, rendered = _render(parameters)
+    if parameters.from_scratch:
+        parameters = parameters.model_copy(update={"weights": _toy_weights(home)})
+    from flows.demo import demo
+
+    if server is not None:
+        with bar("start Prefect"):
+            server.wait()
+    before = {"render": rendered, "start": perf_counter() - began - rendered}
+    result = demo(parameters, corpus, before)
+    return result
+
+
+def _render(parameters: DemoParameters) -> tuple[Path, float]:
+    """Write the clips that are not there yet; where they are, and the seconds it took."""
+    from pipeline.procedural import write_corpus
+
+    started = perf_counter()
+    corpus = parameters.home / "clips" / f"procedural.{parameters.seed}"
+    with bar("render", unit="clip") as progress:
+
+        def show(done: int, total: int) -> None:
+            progress.total = total
+            progress.update(done - progress.n)
+
+        write_corpus(corpus, parameters.clips, parameters.seed, workers=parameters.batches_at_once, progress=show)
+    return corpus, perf_counter() - started
+
+
+def _toy_weights(home: Path) -> Path:
+    """Train the toy preset's weights into HOME/models/toy, unless they are there."""
+    from pipeline.toy import make_toy_weights
+
+    folder = make_folder(home / "models" / "toy")
+    figures = folder / "figures.json"
+    if figures.is_file():
+        return folder
+    bars: dict[str, Any] = {}
+
+    def show(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            bars[what] = bar(what, total)
+        bars[what].update(done - bars[what].n)
+        if done >= total:
+            bars[what].close()
+
+    found = make_toy_weights(folder, show)
+    write_file(folder, lambda handle: handle.write(json.dumps(found, indent=1).encode()), figures)
+    return folder
+
+
+def run_dub(video: Path, out: Path, options: Mapping[str, Any]) -> Dubbed:
+    """Sound for one video. Raises FoleyError for a wrong path or setting, MediaError for a file that is no video."""
+    if not video.is_file():
+        raise FoleyError(f"no such file: {video}")
+    if not out.absolute().parent.is_dir():
+        raise FoleyError(f"no such folder: {out.absolute().parent}; make it first")
+    if out.exists() and out.samefile(video):
+        raise FoleyError(f"{out} is the video itself: choose another --out")
+    from pipeline.media import probe
+
+    probe(video)  # before what takes seconds to import
+    from model.presets import load_preset
+    from pipeline.dub import Dubbing, dub
+
+    chosen = dict(options)
+    preset = load_preset(chosen.pop("preset"), chosen.pop("weights"))
+    bridge: Path | None = chosen.pop("bridge")
+    with bar("generate") as progress:
+
+        def show(done: int, total: int) -> None:
+            progress.total = total
+            progress.update(done - progress.n)
+
+        return dub(video, out, Dubbing(**chosen), preset, bridge, on_step=show)
+
+
+def _checked(kind: type[Any], home: Path, options: Mapping[str, Any]) -> Any:
+    """The parameters of a flow; what is out of its limits is a FoleyError."""
+    try:
+        return kind(home=home, **options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise FoleyError(f"{where}: {what}") from None

@@ -1,0 +1,90 @@
+"""What results.json says: the figures of the demo, and under what they came about."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from warehouse import Warehouse
+
+_PACKAGES = ("foley-control", "torch", "transformers", "stable-audio-tools", "prefect", "duckdb", "pyarrow", "av")
+
+
+def funnel(wh: Warehouse, fps: Mapping[str, str], clip_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Clips passed, rejected and failed by stage, with how often each reason was given."""
+    steps = {"clips": "source"} | dict(fps)
+    return [_step(wh, stage, fingerprint, clip_ids) for stage, fingerprint in steps.items()]
+
+
+def _step(wh: Warehouse, stage: str, fingerprint: str, clip_ids: Sequence[str]) -> dict[str, Any]:
+    columns = ["clip_id", "status", "reason", "error", "message"]
+    rows = wh.rows(stage, fingerprint, None, columns, clip_ids).to_pylist()
+    counts = Counter(row["status"] for row in rows)
+    reasons = Counter(_reason(row) for row in rows if row["status"] in ("rejected", "failed"))
+    return {
+        "stage": stage,
+        "passed": counts["passed"],
+        "rejected": counts["rejected"],
+        "failed": counts["failed"],
+        "reasons": dict(sorted(reasons.items())),
+    }
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    """Why a clip did not pass, without the name of its file, so that like cases are counted together."""
+    if row["reason"]:
+        return str(row["reason"])
+    message = str(row["message"] or row["error"] or "unknown")
+    return message.split(": ", 1)[-1] if message.startswith("/") else message
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that figures depend on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were computed on, without its name."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory / 2**30, 1),
+    }
+
+
+def _processor() -> str:
+    """Name of the processor's model, as Linux knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def code_revision() -> str | None:
+    """The commit of the source tree that this runs from, `-dirty` where files differ; None outside of one."""
+    folder = Path(__file__).parent.parent
+    if not (folder / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

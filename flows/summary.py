@@ -1,0 +1,110 @@
+"""What the commands print when they are done: short text for a person. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flows.tables import render
+
+if TYPE_CHECKING:
+    from flows.curate import Curated
+    from flows.demo import Demo
+    from flows.stages import StageCounts
+    from warehouse import Status
+
+_CONDITIONS = {"true": "its own video", "other": "another clip's video", "none": "no video, text only"}
+
+
+def stage_table(counts: Iterable[StageCounts]) -> str:
+    """What a run did, a line a stage."""
+    rows = [
+        {
+            "stage": c.stage,
+            "passed": c.passed,
+            "rejected": c.rejected,
+            "failed": c.failed,
+            "done before": c.done_before,
+            "quarantined": c.quarantined,
+            "seconds": round(c.seconds, 1),
+        }
+        for c in counts
+    ]
+    return render(list(rows[0]), rows, "table") if rows else ""
+
+
+def curated(result: Curated) -> str:
+    """The end of `foley curate`."""
+    counts = result.dataset.counts
+    lines = [stage_table(result.stages), ""]
+    if not any(count.batches for count in result.stages):
+        lines += ["Nothing to do: every clip was done before.", ""]
+    lines += [
+        f"Dataset {result.dataset.version}: {counts['kept']} of {counts['clips']} clips kept "
+        f"({counts['train']} train, {counts['val']} val, {counts['test']} test).",
+        *(
+            f"  {step['dropped']} dropped by {step['step']}"
+            for step in result.dataset.funnel
+            if step["dropped"]
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def figures(results: Mapping[str, Any]) -> str:
+    """The sync table, v-loss and prompt swap."""
+    rows = [{"sound made for": label, **results["sync"][name]} for name, label in _CONDITIONS.items()]
+    shown = {"sound made for": "sound made for", "f1_60ms": "F1 60 ms", "f1_100ms": "F1 100 ms", "mae_ms": "error ms"}
+    table = render(list(shown.values()), [{shown[k]: row[k] for k in shown} for row in rows], "table")
+    loss, swap = results["v_loss"], results["prompt_swap"]
+    return "\n".join(
+        [
+            table,
+            "",
+            f"v-loss: {loss['true']:.4f} with its own video, {loss['null']:.4f} with none, "
+            f"{loss['other']:.4f} with another clip's",
+            f"prompt swap: {_share(swap['material_accuracy'])} take the new material, F1 60 ms {_figure(swap['f1_60ms'])}",
+        ]
+    )
+
+
+def demo(result: Demo) -> str:
+    """The end of `foley demo`."""
+    results = result.results
+    lines: list[str] = [] if result.worked else ["Nothing to do: every stage was done before. What it found:", ""]
+    lines += [render(["stage", "passed", "rejected", "failed"], results["funnel"], "table"), ""]
+    reasons: list[tuple[str, Any]] = [item for step in results["funnel"] for item in step["reasons"].items()]
+    lines += [f"  {number} clip{'s' if number > 1 else ''}: {reason}" for reason, number in reasons]
+    lines += ["", f"Synchronisation on {results['held_out_clips']} held-out clips", figures(results), ""]
+    seconds = ", ".join(f"{name} {value:.0f}" for name, value in results["seconds"].items())
+    lines += [f"seconds: {seconds}", f"report:  {result.report}"]
+    return "\n".join(lines)
+
+
+def status(found: Status) -> str:
+    """The text of `foley status`."""
+    rows: Sequence[Mapping[str, Any]] = [
+        {
+            "stage": s.stage,
+            "passed": s.passed,
+            "rejected": s.rejected,
+            "failed": s.failed,
+            "quarantined": s.quarantined,
+            "waiting": s.waiting,
+            "clips/s": None if s.clips_per_second is None else round(s.clips_per_second, 1),
+            "eta s": None if s.eta_seconds is None else round(s.eta_seconds),
+        }
+        for s in found.stages
+    ]
+    disk = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in found.disk_bytes.items() if size)
+    lines = [f"{found.clips} clips, {found.unreadable} that cannot be read"]
+    lines += ["", render(list(rows[0]), rows, "table")] if rows else []
+    return "\n".join([*lines, "", f"MB on disk: {disk or 'nothing yet'}"])
+
+
+def _share(value: float | None) -> str:
+    return "unknown how many" if value is None else f"{value:.0%}"
+
+
+def _figure(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"

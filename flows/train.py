@@ -1,0 +1,70 @@
+"""The train flow: a dataset version in, a checkpoint out."""
+
+from __future__ import annotations
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.bars import bar
+from flows.curate import all_stages
+from flows.parameters import TrainParameters
+from flows.runs import recorded
+from model.presets import Preset, load_preset
+from model.training import Progress
+from pipeline.engine import fingerprints
+from pipeline.train import Checkpoint
+from pipeline.train import train as train_bridge
+from warehouse import Dataset, FoleyError, Warehouse
+
+_LOG_EVERY = 50  # steps
+
+
+@flow(name="train", flow_run_name="train seed {parameters.seed}")
+def train(parameters: TrainParameters) -> Checkpoint:
+    """Train the bridge on a dataset's cached features, or find the checkpoint that the same settings gave before.
+
+    Raises FoleyError when there is no such dataset, or its features are not cached.
+    """
+    wh = Warehouse(parameters.home)
+    preset = with_steps(load_preset(parameters.preset, parameters.weights), parameters.steps)
+    with recorded(wh, "train", parameters) as record:
+        dataset = newest_dataset(wh) if parameters.dataset is None else wh.dataset(parameters.dataset)
+        record["dataset"] = dataset.version
+        checkpoint = train_on(wh, dataset, preset, parameters.seed)
+        record["checkpoint"] = checkpoint.id
+        if not checkpoint.trained:
+            get_run_logger().info("nothing to do: checkpoint %s was trained before", checkpoint.id)
+    return checkpoint
+
+
+def with_steps(preset: Preset, steps: int | None) -> Preset:
+    """The preset with another number of training steps."""
+    if steps is None:
+        return preset
+    return preset.model_copy(update={"train": preset.train.model_copy(update={"steps": steps})})
+
+
+def newest_dataset(wh: Warehouse) -> Dataset:
+    """The dataset version that was written last. Raises FoleyError when there is none."""
+    known = wh.datasets()
+    if not known:
+        raise FoleyError(f"there is no dataset in {wh.home} yet: run foley curate FOLDER first")
+    return max(known, key=lambda dataset: dataset.created_at)
+
+
+@task(name="train", task_run_name="train {dataset.version}", cache_policy=NO_CACHE, persist_result=False)
+def train_on(wh: Warehouse, dataset: Dataset, preset: Preset, seed: int) -> Checkpoint:
+    """Training itself, with a bar and a log line every few steps."""
+    logger = get_run_logger()
+    with bar("train", preset.train.steps) as progress:
+
+        def report(state: Progress) -> None:
+            progress.update(state.step - progress.n)
+            if state.validation is not None:
+                v = state.validation
+                logger.info("step %d: validation true %.4f null %.4f other %.4f", state.step, v.true, v.null, v.other)
+            elif state.step % _LOG_EVERY == 0:
+                logger.info("step %d: loss %.4f", state.step, state.loss)
+            progress.set_postfix_str(f"loss {state.loss:.3f}", refresh=False)
+
+        return train_bridge(wh, dataset, fingerprints(all_stages(preset)), preset, report, seed)

@@ -61,15 +61,26 @@ def _container_name(container: InputContainer) -> str:
 
 
 def _first_picture_rotation(path: Path, container: InputContainer, stream: av.VideoStream) -> int:
+    first = _first_key_picture(container, stream)
+    if first is None:  # not a picture by itself: the decoder needs to see more
+        with open_media(path, "cannot be probed") as again:
+            stream = again.streams.video[container.streams.video.index(stream)]
+            forbid_large_pictures(stream)
+            first = next(iter(again.decode(stream)), None)
+    if first is None:
+        raise MediaError(path, "its video holds no picture")
+    return quarter_turns(first) * 90
+
+
+def _first_key_picture(container: InputContainer, stream: av.VideoStream) -> av.VideoFrame | None:
+    """The first key frame by itself: a decoder would else hold it back until it has seen several more packets."""
     forbid_large_pictures(stream)
     stream.thread_count = 1
     for packet in container.demux(stream):
-        # one packet, and then the end: a decoder would else hold the picture back until it has seen several more
-        frames = packet.decode() or (stream.codec_context.decode(None) if packet.is_keyframe and packet.size else [])
-        if frames:
-            return quarter_turns(frames[0]) * 90
-        stream.codec_context.flush_buffers()
-    raise MediaError(path, "its video holds no picture")
+        if packet.is_keyframe:
+            frames = packet.decode() + (stream.codec_context.decode(None) if packet.size else [])
+            return frames[0] if frames else None
+    return None
 
 
 def quarter_turns(frame: av.VideoFrame) -> int:

@@ -217,3 +217,13 @@ def test_a_narrow_picture_costs_no_memory(tmp_path: Path) -> None:
     assert read_frames(tmp_path / "a.mkv", [0.0, 0.5], Framing(292, 256)).shape == (2, 256, 256, 3)
     with pytest.raises(MediaError, match="too narrow to scale"):
         read_frames(tmp_path / "a.mkv", [0.0], Framing(292))
+
+
+def test_a_recording_that_begins_in_the_middle(tmp_path: Path) -> None:
+    """A transport stream may be cut anywhere: what can be decoded counts, from the first whole picture on."""
+    write_sample(tmp_path / "whole.ts", [i / 30 for i in range(120)], clicks(4, [1, 2, 3]))
+    content = (tmp_path / "whole.ts").read_bytes()
+    path = tmp_path / "late.ts"
+    path.write_bytes(content[len(content) // 188 // 3 * 188 :])
+    assert complaints(path) == []
+    assert (probe(path).width, probe(path).rotation) == (96, 0)

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from warehouse.datasets import Dataset
     from warehouse.features import FeatureSet
     from warehouse.ingest import IngestResult
+    from warehouse.maintenance import compact, gc, release, verify
     from warehouse.progress import Status, status
     from warehouse.schema import array_field, field, from_bytes, to_bytes
     from warehouse.sql import query
     from warehouse.store import Warehouse
+    from warehouse.tracing import trace
 
 _HOMES = {
     "Dataset": "datasets",
@@ -27,12 +29,17 @@ _HOMES = {
     "Status": "progress",
     "Warehouse": "store",
     "array_field": "schema",
+    "compact": "maintenance",
     "field": "schema",
     "from_bytes": "schema",
+    "gc": "maintenance",
     "publish": "catalog",
     "query": "sql",
+    "release": "maintenance",
     "status": "progress",
     "to_bytes": "schema",
+    "trace": "tracing",
+    "verify": "maintenance",
 }
 
 __all__ = [
@@ -43,12 +50,17 @@ __all__ = [
     "Status",
     "Warehouse",
     "array_field",
+    "compact",
     "field",
     "from_bytes",
+    "gc",
     "publish",
     "query",
+    "release",
     "status",
     "to_bytes",
+    "trace",
+    "verify",
 ]
 
 

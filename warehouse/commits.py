@@ -16,6 +16,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from stat import S_ISREG
@@ -29,6 +30,7 @@ from warehouse.files import make_folder, read_json, write_file, write_json
 from warehouse.schema import CLIPS, SPINE, is_array
 
 NAME = re.compile(r"(c?[0-9a-f]{16})-(\d+)-(\d+)\.parquet")
+DAMAGED = ".damaged"
 _GROUP_BYTES = 8 << 20
 
 
@@ -121,6 +123,8 @@ def listing(folder: Path) -> Listing:
         for entry in entries:
             commit = parse(Path(entry.path))
             if commit is None:
+                if entry.name.endswith(DAMAGED):
+                    damaged.append(Path(entry.path))
                 continue
             try:
                 stat = entry.stat()
@@ -186,6 +190,13 @@ def unreadable(files: Sequence[str]) -> list[str]:
             except (pa.ArrowException, OSError, ValueError):
                 bad.append(name)
     return bad
+
+
+def set_aside(files: Sequence[str]) -> None:
+    """Rename commits that turned out to be unreadable, so that every process leaves them out."""
+    for name in files:
+        with clear_os_errors(f"rename the damaged commit {name}"), suppress(FileNotFoundError):
+            os.replace(name, name + DAMAGED)
 
 
 def write_descriptor(tmp: Path, folder: Path, descriptor: Descriptor) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from warehouse.commits import Descriptor, Listing, unreadable
+from warehouse.commits import Descriptor, Listing, set_aside, unreadable
 from warehouse.errors import FoleyError
 from warehouse.schema import CLIPS
 
@@ -153,7 +153,7 @@ def run_checked(wh: Warehouse, sources: Mapping[str, tuple[str, str]], work: Cal
 
     `work` gets the listings under the keys of `sources`, which are looked at in reverse order: name upstreams before
     their users, and no listing holds a row whose upstream row is missing from another. A commit that is no readable
-    Parquet is left out and remembered as damaged; one that the system refuses to read raises FoleyError.
+    Parquet is renamed and left out; one that the system refuses to read raises FoleyError.
     """
     import duckdb
 
@@ -168,7 +168,7 @@ def run_checked(wh: Warehouse, sources: Mapping[str, tuple[str, str]], work: Cal
             bad = unreadable([name for found in listings.values() for name in found.files])
             if not bad:
                 raise FoleyError(f"cannot query the commits of {', '.join(listings)}: {exc}") from exc
-            wh.set_aside(bad)
+            set_aside(bad)
     raise FoleyError(f"the commits of {', '.join(listings)} kept changing underneath: run again")
 
 

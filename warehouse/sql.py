@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _OPTIONS = {"autoinstall_known_extensions": False, "enable_external_access": False}
 
 
-def query(home: str | Path, sql: str, params: Sequence[Any] | None = None) -> pa.Table:
+def query(home: str | Path, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
     """Rows of a query on HOME/catalog.duckdb as it was last published.
 
     The catalog is opened read-only, for the time of the query, without access to other files. Raises FoleyError when

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,6 @@ class Warehouse:
         self.tmp = self.home / "tmp"
         self._database: duckdb.DuckDBPyConnection | None = None
         self._guard = threading.Lock()
-        self._damaged: set[str] = set()
         #: What live.present last found: (listing, reads, table).
         self.present: tuple[Listing, frozenset[str], pa.Table] | None = None
 
@@ -60,7 +59,7 @@ class Warehouse:
 
         with self._guard:
             if self._database is None:
-                options = {"autoinstall_known_extensions": False, "temp_directory": str(self.tmp / "duckdb")}
+                options = {"autoinstall_known_extensions": False, "temp_directory": ""}
                 self._database = duckdb.connect(config=options)
             return self._database.cursor()
 
@@ -72,16 +71,7 @@ class Warehouse:
 
     def listing(self, stage: str, fingerprint: str) -> Listing:
         """The stage's commits that verify by name and size, and those that do not."""
-        found = commits.listing(self.commits_folder(stage, fingerprint))
-        if not self._damaged:
-            return found
-        bad = tuple(c.path for c in found.good if str(c.path) in self._damaged)
-        good = tuple(c for c in found.good if str(c.path) not in self._damaged)
-        return Listing(good, found.damaged + bad)
-
-    def set_aside(self, files: Iterable[str]) -> None:
-        """Leave out commits that turned out to be unreadable, until they are written anew."""
-        self._damaged.update(files)
+        return commits.listing(self.commits_folder(stage, fingerprint))
 
     def descriptor(self, stage: str, fingerprint: str) -> Descriptor:
         """What a stage's fingerprint stands for. Raises FoleyError when it was never planned."""
@@ -124,11 +114,7 @@ class Warehouse:
     def commit(self, stage: str, fingerprint: str, id_: str, rows: pa.Table) -> Path:
         """Write rows (spine columns first, see warehouse.schema) as one immutable commit; returns its path."""
         folder = self.commits_folder(stage, fingerprint)
-        path = commits.write_commit(
-            self.tmp, folder, id_, rows, {"stage": stage, "fingerprint": fingerprint, "commit": id_}
-        )
-        self._damaged.discard(str(path))
-        return path
+        return commits.write_commit(self.tmp, folder, id_, rows, {"stage": stage, "commit": id_})
 
     def ingest(self, clips: pa.Table, progress: Callable[[int, int], None] | None = None) -> IngestResult:
         """Bring in clips: see :func:`warehouse.ingest.ingest`."""

@@ -71,7 +71,7 @@ def _state(wh: Warehouse) -> str:
 
 
 def _inputs(wh: Warehouse) -> Iterator[Path]:
-    for pattern in ("commits/*/*", "commits/*/*/*", "datasets/*/dataset.json", "features/*/features.json"):
+    for pattern in ("commits/*/*", "commits/*/*/*", "datasets/*/dataset.json", "features/*/_features.json"):
         yield from sorted(path for path in wh.home.glob(pattern) if not path.is_dir())
     for pattern in ("checkpoints/*/checkpoint.json", "evaluations/*.json", "runs/*.json"):
         yield from sorted(wh.home.glob(pattern))
@@ -176,7 +176,7 @@ def _tables(con: duckdb.DuckDBPyConnection, wh: Warehouse, stages: Mapping[str, 
 
 
 def _feature_files(wh: Warehouse) -> list[Path]:
-    return sorted((wh.home / "features").glob("*/features.json"))
+    return sorted((wh.home / "features").glob("*/_features.json"))
 
 
 def _table(con: duckdb.DuckDBPyConnection, name: str, rows: Sequence[Mapping[str, Any]]) -> None:

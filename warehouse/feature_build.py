@@ -79,12 +79,12 @@ def build(
         digest = hashlib.sha256(json.dumps([meta, clips], sort_keys=True).encode()).hexdigest()
         id_ = f"{dataset.name}-{split or 'all'}-{digest[:12]}"
         target = wh.folder("features") / id_
-        if not (target / "features.json").exists():
+        if not (target / "_features.json").exists():
             note = {"id": id_, **meta, "clips": len(clips), "missing": len(wanted) - len(clips)}
             with new_folder(wh.tmp, target) as folder:
                 note["shards"] = _write_shards(folder, parts, columns, note, progress)
                 text = json.dumps(note, indent=1).encode()
-                write_file(folder, lambda handle: handle.write(text), folder / "features.json")
+                write_file(folder, lambda handle: handle.write(text), folder / "_features.json")
         return target
 
     sources = {"clips": ("clips", "source"), **{stage: (stage, fp) for stage, fp in used.items()}}

@@ -76,7 +76,7 @@ class FeatureSet:
     @staticmethod
     def open(path: str | Path) -> FeatureSet:
         """Open a feature set. Raises FoleyError when there is none or a shard is damaged."""
-        return FeatureSet(Path(path), read_json(Path(path) / "features.json"))
+        return FeatureSet(Path(path), read_json(Path(path) / "_features.json"))
 
     def __len__(self) -> int:
         return len(self._index.group)

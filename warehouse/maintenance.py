@@ -50,7 +50,7 @@ def verify(wh: Warehouse, deep: bool = True, progress: Callable[[Path], None] | 
                 progress(commit.path)
     for path in sorted(wh.home.glob("datasets/*/dataset.json")):
         found += _check_folder(path, lambda note: [("members.parquet", note["counts"]["clips"], None)], deep)
-    for path in sorted(wh.home.glob("features/*/features.json")):
+    for path in sorted(wh.home.glob("features/*/_features.json")):
         found += _check_folder(path, lambda note: [(s["file"], s["rows"], s["bytes"]) for s in note["shards"]], deep)
     for pattern in ("checkpoints/*/checkpoint.json", "evaluations/*.json", "runs/*.json", "commits/*/*/stage.json"):
         for path in sorted(wh.home.glob(pattern)):
@@ -257,7 +257,7 @@ def referenced(wh: Warehouse) -> set[tuple[str, str]]:
     """(stage, fingerprint) that a dataset version, a feature set or a current stage builds on, upstreams included."""
     found: set[tuple[str, str]] = set()
     waiting = [item for dataset in wh.datasets() for item in dataset.fingerprints.items()]
-    for path in wh.home.glob("features/*/features.json"):
+    for path in wh.home.glob("features/*/_features.json"):
         waiting += read_json(path)["fingerprints"].items()
     for descriptor in wh.stages().values():
         waiting += descriptor.upstream.items()

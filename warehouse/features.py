@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from warehouse.store import Warehouse
 
 Arrays = dict[str, np.ndarray]
-_BUFFER_BYTES = 256 << 20
+_WINDOW = 256
+_WINDOW_BYTES = 256 << 20
 _OPEN_FILES = 64
 
 
@@ -37,7 +39,7 @@ class Column:
     dtype: str
     shape: tuple[int, ...]
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of one value."""
         return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
@@ -103,26 +105,34 @@ class FeatureSet:
 
         Yields clip_id and every other column: arrays [B, *shape] in their own dtype, numbers and texts [B]. The order
         is a function of (seed, epoch, batch_size, rank, world) alone; ranks take disjoint clips. With `drop_last` all
-        ranks give the same number of full batches, else every clip comes once. At most a buffer of 256 MiB is looked
-        ahead, and no more than a batch is held.
+        ranks give the same number of full batches, else every clip comes once. Clips are shuffled within windows of 256
+        clips (256 MiB at most) of row groups in random order; the next window is read ahead by the system while this
+        one is used, and no more than a batch is held in memory.
         """
-        stream = self._index.stream(np.random.default_rng([seed, epoch]))
+        mine = self._share(self._index.stream(np.random.default_rng([seed, epoch])), batch_size, rank, world, drop_last)
+        window = max(1, min(_WINDOW, _WINDOW_BYTES // self._row_bytes()) // batch_size) * batch_size
+        first = start * batch_size // window
+        parts = [mine[begin : begin + window] for begin in range(first * window, len(mine), window)]
+        with _Reader(self._files, self._index, self.columns, self.schema, columns) as reader:
+            reader.advise(self._index.groups(parts[0]) if parts else [])
+            for number, part in enumerate(parts, first):
+                reader.load(part)
+                ahead = self._index.groups(parts[number - first + 1]) if number - first + 1 < len(parts) else []
+                part = part[np.random.default_rng([seed, epoch, rank, number]).permutation(len(part))]
+                skip = max(0, start * batch_size - number * window)
+                begins = range(skip, len(part), batch_size)
+                for i, begin in enumerate(begins):
+                    reader.advise(ahead[i :: len(begins)])
+                    yield reader.read(part[begin : begin + batch_size])
+
+    def _share(self, stream: np.ndarray, batch_size: int, rank: int, world: int, drop_last: bool) -> np.ndarray:
+        """The rank's part of an epoch's row numbers."""
         if drop_last:
-            each = len(self) // world
-            mine = stream[rank * each : (rank + 1) * each]
-            mine = mine[: len(mine) // batch_size * batch_size]
-        else:
-            bounds = np.linspace(0, len(self), world + 1).astype(np.int64)
-            mine = stream[bounds[rank] : bounds[rank + 1]]
-        window = max(1, min(1024, _BUFFER_BYTES // self._row_bytes()) // batch_size) * batch_size
-        reader = _Reader(self._files, self._index, self.columns, self.schema, columns)
-        with reader:
-            for begin in range(start * batch_size // window * window, len(mine), window):
-                part = mine[begin : begin + window]
-                reader.prepare(part)
-                part = part[np.random.default_rng([seed, epoch, rank, begin]).permutation(len(part))]
-                for i in range(max(0, start * batch_size - begin), len(part), batch_size):
-                    yield reader.read(part[i : i + batch_size])
+            size = len(self) // world // batch_size * batch_size
+            begin = rank * (len(self) // world)
+            return stream[begin : begin + size]
+        bounds = np.linspace(0, len(self), world + 1).astype(np.int64)
+        return stream[bounds[rank] : bounds[rank + 1]]
 
     def read(self, clip_ids: Sequence[str] | None = None, columns: Sequence[str] | None = None) -> Arrays:
         """Values of the clips asked for, in that order (default: all, as stored). FoleyError for unknown clips."""
@@ -134,7 +144,7 @@ class FeatureSet:
                 raise FoleyError(f"features {self.id} hold no clip {', '.join(unknown[:5])}")
             rows = np.array([where[clip] for clip in clip_ids], np.int64)
         with _Reader(self._files, self._index, self.columns, self.schema, columns) as reader:
-            reader.prepare(rows)
+            reader.load(rows)
             return reader.read(rows)
 
     def clip_ids(self) -> list[str]:
@@ -167,6 +177,10 @@ class _Index:
         self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self.group = np.repeat(np.arange(len(sizes)), sizes)
 
+    def groups(self, rows: np.ndarray) -> np.ndarray:
+        """Numbers of the row groups that hold these rows, sorted."""
+        return np.unique(self.group[rows])
+
     def stream(self, rng: np.random.Generator) -> np.ndarray:
         """All row numbers [N], row groups in random order, rows of a group together."""
         order = rng.permutation(len(self.places))
@@ -198,10 +212,11 @@ class _Reader:
         unknown = [name for name in names if name not in schema.names]
         if unknown:
             raise FoleyError(f"these features have no {', '.join(unknown)}; they have {', '.join(schema.names)}")
-        self._files, self._index, self._handles = files, index, dict[int, int]()
+        self._files, self._index, self._schema, self._handles = files, index, schema, dict[int, int]()
         self._arrays = {name: columns[name] for name in names if name in columns}
         self._scalars = [name for name in names if name not in columns]
-        self._tables: dict[int, pa.Table] = {}
+        self._groups = self._bases = np.empty(0, np.int64)
+        self._values: Arrays = {}
 
     def __enter__(self) -> _Reader:
         return self
@@ -211,45 +226,44 @@ class _Reader:
             os.close(handle)
         self._handles.clear()
 
-    def prepare(self, rows: np.ndarray) -> None:
-        """Tell the system which row groups come next, and load their scalar columns."""
-        groups = np.unique(self._index.group[rows])
-        kept = {int(g): self._tables[int(g)] for g in groups if int(g) in self._tables}
-        by_file: dict[int, list[int]] = {}
+    def advise(self, groups: Iterable[int]) -> None:
+        """Tell the system which row groups are wanted soon."""
         for g in groups:
             file, _, count = (int(n) for n in self._index.places[g])
             for name, column in self._arrays.items():
-                start = int(self._index.offsets[name][g])
-                os.posix_fadvise(self._handle(file), start, count * column.nbytes, os.POSIX_FADV_WILLNEED)
-            if int(g) not in kept:
-                by_file.setdefault(file, []).append(int(g))
-        for file, missing in by_file.items():
-            with pq.ParquetFile(self._files[file]) as shard:
-                for g in missing:
-                    kept[g] = shard.read_row_group(int(self._index.places[g, 1]), columns=self._scalars)
-        self._tables = kept
+                start, size = int(self._index.offsets[name][g]), count * column.nbytes
+                os.posix_fadvise(self._handle(file), start, size, os.POSIX_FADV_WILLNEED)
+
+    def load(self, rows: np.ndarray) -> None:
+        """Load the scalar columns of the row groups that hold these rows."""
+        self._groups = self._index.groups(rows)
+        places = self._index.places[self._groups]
+        self._bases = np.cumsum(places[:, 2]) - places[:, 2]
+        tables: list[pa.Table] = []
+        for file in np.unique(places[:, 0]):
+            with pq.ParquetFile(self._files[int(file)]) as shard:
+                tables.append(shard.read_row_groups(places[places[:, 0] == file, 1].tolist(), columns=self._scalars))
+        table = pa.concat_tables(tables) if tables else self._schema.empty_table()
+        self._values = {name: table[name].to_numpy() for name in self._scalars}
 
     def read(self, rows: np.ndarray) -> Arrays:
-        """The batch of these row numbers, in this order."""
+        """The batch of these row numbers, in this order; they are among those loaded."""
         groups = self._index.group[rows]
         inside = rows - self._index.starts[groups]
-        batch: Arrays = {}
-        for name in self._scalars:
-            cells = [self._tables[int(g)][name][int(i)].as_py() for g, i in zip(groups, inside, strict=True)]
-            batch[name] = np.array(cells) if cells and isinstance(cells[0], int | float) else np.array(cells, object)
+        where = self._bases[np.searchsorted(self._groups, groups)] + inside
+        batch: Arrays = {name: self._values[name][where] for name in self._scalars}
         for name, column in self._arrays.items():
             batch[name] = self._read_arrays(name, column, groups, inside)
         return batch
 
     def _read_arrays(self, name: str, column: Column, groups: np.ndarray, inside: np.ndarray) -> np.ndarray:
         out = np.empty((len(groups), *column.shape), column.dtype)
-        flat = out.reshape(len(groups), -1).view(np.uint8) if column.nbytes else out.reshape(len(groups), 0)
-        files = self._index.places[groups, 0]
-        starts = self._index.offsets[name][groups] + inside * column.nbytes
-        for i in range(len(groups)):
-            handle = self._handle(int(files[i]))
-            if column.nbytes and os.preadv(handle, [flat[i]], int(starts[i])) != column.nbytes:
-                raise FoleyError(f"feature shard {self._files[int(files[i])]} ends too early: build the features again")
+        flat = out.reshape(len(groups), -1).view(np.uint8)
+        files = self._index.places[groups, 0].tolist()
+        starts = (self._index.offsets[name][groups] + inside * column.nbytes).tolist()
+        for row, file, start in zip(flat, files, starts, strict=True):
+            if os.preadv(self._handle(file), [row], start) != column.nbytes:
+                raise FoleyError(f"feature shard {self._files[file]} ends too early: build the features again")
         return out
 
     def _handle(self, file: int) -> int:

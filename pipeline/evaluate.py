@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,11 @@ def evaluate(
             "f1_60ms": swap["f1_60ms"],
         },
     }
-    record = {"checkpoint": checkpoint.id, "dataset": dataset.version, "system": "foley-control"}
+    record = {
+        "created_at": datetime.now(UTC).isoformat(),
+        "checkpoint": checkpoint.id,
+        "dataset": dataset.version,
+        "system": "foley-control",
+    }
     wh.write_record("evaluations", id, record | {"preset": preset.name, "figures": figures})
     return figures

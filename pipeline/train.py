@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 
 from model.backbone import Backbone
+from model.bridge import Bridge
 from model.foley import build_bridge, save_bridge
 from model.presets import Preset
 from model.training import FeatureBatch, Progress, train_bridge
@@ -114,12 +117,8 @@ def train(
     if found := find_checkpoint(wh, id):
         return found
     backbone = Backbone.from_pretrained(preset)
-    torch.manual_seed(seed)
-    bridge = build_bridge(backbone, preset.video.width)
+    bridge = _fresh_bridge(backbone, features, seed)
     size = preset.train.batch_size
-    first = [b.video[: len(b.video)] for _, b in zip(range(SCALE_BATCHES), _once(features, size), strict=False)]
-    bridge.fit_scale(torch.cat([video.flatten(0, -2) for video in first]))
-    bridge.insert(backbone.dit)
     validation = split_batches(feature_set(wh, dataset, fps, "val"), size)
     losses: list[list[float]] = []
     measured: list[list[float]] = []
@@ -132,14 +131,25 @@ def train(
 
     settings = preset.train.model_copy(update={"seed": seed})
     train_bridge(backbone, bridge, _endless(features, size, seed), validation, settings, report)
+    return _keep(wh, id, bridge, identity | {"steps": settings.steps, "losses": losses, "validation": measured})
+
+
+def _fresh_bridge(backbone: Backbone, features: FeatureSet, seed: int) -> Bridge:
+    """An untrained bridge, inserted, that knows the scale of the video features."""
+    torch.manual_seed(seed)
+    bridge = build_bridge(backbone, backbone.preset.video.width)
+    arrays = islice(features.batches(backbone.preset.train.batch_size, drop_last=False), SCALE_BATCHES)
+    bridge.fit_scale(torch.cat([feature_batch(batch).video.flatten(0, -2) for batch in arrays]))
+    bridge.insert(backbone.dit)
+    return bridge
+
+
+def _keep(wh: Warehouse, id: str, bridge: Bridge, record: dict[str, Any]) -> Checkpoint:
+    """Write the bridge, then the record that makes it a checkpoint."""
     path = wh.folder("checkpoints") / id / "bridge.safetensors"
     partial = path.with_suffix(".tmp")
-    save_bridge(partial, bridge, identity["backbone"], identity["encoder"])
+    save_bridge(partial, bridge, record["backbone"], record["encoder"])
     partial.replace(path)
-    record = identity | {"steps": settings.steps, "sha256": _file_hash(path), "losses": losses, "validation": measured}
-    wh.write_record("checkpoints", id, record)
-    return Checkpoint(id, path, record | {"id": id}, trained=True)
-
-
-def _once(features: FeatureSet, batch_size: int) -> Iterator[FeatureBatch]:
-    yield from map(feature_batch, features.batches(batch_size, drop_last=False))
+    whole = record | {"id": id, "created_at": datetime.now(UTC).isoformat(), "sha256": _file_hash(path)}
+    wh.write_record("checkpoints", id, whole)
+    return Checkpoint(id, path, whole, trained=True)

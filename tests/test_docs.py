@@ -54,7 +54,9 @@ def test_every_local_link_leads_somewhere() -> None:
 
 def test_settings_page_gives_the_presets_own_values() -> None:
     rows = re.findall(
-        r"^\|[^|]*\| `([\w.]+)` \| `?([^|`]+)`? \| `?([^|`]+)`? \|", (ROOT / "docs/settings.md").read_text(), re.MULTILINE
+        r"^\|[^|]*\| `([\w.]+)` \| `?([^|`]+)`? \| `?([^|`]+)`? \|",
+        (ROOT / "docs/settings.md").read_text(),
+        re.MULTILINE,
     )
     checked = 0
     for name, toy, paper in rows:

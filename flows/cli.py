@@ -157,7 +157,8 @@ def status(home: Path | None) -> None:
 
 @contextmanager
 def _quietly() -> Generator[None]:
-    """Keep standard output for results: what libraries print there on the way is left out, as are their warnings."""
+    """Keep standard output for results, and standard error for our bars: libraries print to neither."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.simplefilter("ignore")

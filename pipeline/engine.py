@@ -20,6 +20,7 @@ from pipeline.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
 from warehouse.catalog_schema import RESERVED
 from warehouse.commits import Descriptor, commit_id, schema_text
 from warehouse.errors import FoleyError
+from warehouse.live import input_of
 from warehouse.schema import MAX_ATTEMPTS, SPINE
 from warehouse.store import Warehouse
 from warehouse.worklist import work_list
@@ -70,13 +71,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What came of a batch: counts by status, wall seconds, and the commit that holds the rows."""
+    """What came of a batch: counts by status, wall seconds, and the commit that holds the rows.
+
+    There is none when all clips changed since the batch was planned.
+    """
 
     passed: int
     rejected: int
     failed: int
     seconds: float
-    commit: Path
+    commit: Path | None
 
 
 def fingerprints(stages: Sequence[Stage]) -> dict[str, str]:
@@ -176,8 +180,11 @@ def run_batch(wh: Warehouse, stage: Stage, plan: Plan, batch: Batch) -> BatchRes
     """
     stage = set_up(stage, plan.fingerprint)
     clips = _clips(wh, plan, batch)
+    batch, clips = _still_wanted(wh, plan, batch, clips)
+    if not clips:
+        return BatchResult(0, 0, 0, 0.0, None)
     started = time.perf_counter()
-    outcomes = [_checked(stage, outcome) for outcome in _process(stage, clips)]
+    outcomes = [_checked(stage, clip, made) for clip, made in zip(clips, _process(stage, clips), strict=True)]
     seconds = time.perf_counter() - started
     id_ = commit_id([plan.stage, plan.fingerprint, *batch.clip_ids, *batch.inputs, *batch.generations])
     rows = _rows(stage, batch, outcomes, id_, seconds)
@@ -224,6 +231,16 @@ def _clips(wh: Warehouse, plan: Plan, batch: Batch) -> list[Clip]:
     return [found.get(clip_id, {"clip_id": clip_id}) for clip_id in batch.clip_ids]
 
 
+def _still_wanted(wh: Warehouse, plan: Plan, batch: Batch, clips: list[Clip]) -> tuple[Batch, list[Clip]]:
+    """The batch without clips that were replaced since it was planned: their rows would carry the wrong input."""
+    reads = wh.descriptor(plan.stage, plan.fingerprint).reads
+    kept = [i for i, clip in enumerate(clips) if "path" in clip and input_of(clip, reads) == batch.inputs[i]]
+    if len(kept) == len(batch):
+        return batch, clips
+    columns = (batch.clip_ids, batch.inputs, batch.generations, batch.attempts)
+    return Batch(*(tuple(column[i] for i in kept) for column in columns)), [clips[i] for i in kept]
+
+
 def _process(stage: Stage, clips: Sequence[Clip]) -> list[Outcome]:
     """Outcomes of a batch; when it raises, of its clips one by one, so that only the guilty clip fails."""
     try:
@@ -241,10 +258,12 @@ def _process(stage: Stage, clips: Sequence[Clip]) -> list[Outcome]:
         return [outcome for clip in clips for outcome in _process(stage, [clip])]
 
 
-def _checked(stage: Stage, outcome: Outcome) -> Outcome:
-    """The outcome, or a failure when its columns are not the stage's or not of the declared types."""
+def _checked(stage: Stage, clip: Clip, outcome: Outcome) -> Outcome:
+    """The outcome, or a failure when the file changed meanwhile or the columns are not what the stage declared."""
     if isinstance(outcome, Failed):
         return outcome
+    if "sha256" in stage.reads and _changed(clip):
+        return Failed("SourceChanged", "the file was replaced after it was ingested: ingest again")
     missing = set(stage.schema.names) - set(outcome.columns) if isinstance(outcome, Passed) else set[str]()
     unknown = set(outcome.columns) - set(stage.schema.names)
     if missing or unknown:
@@ -255,6 +274,15 @@ def _checked(stage: Stage, outcome: Outcome) -> Outcome:
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as exc:
         return Failed("ColumnError", f"column {column.name} is no {column.type}: {str(exc)[:500]}")
     return outcome
+
+
+def _changed(clip: Clip) -> bool:
+    """Whether the clip's file is another one than was ingested; one that is gone is for the stage to miss."""
+    try:
+        stat = os.stat(clip["path"])
+    except OSError:
+        return False
+    return (stat.st_size, stat.st_mtime_ns) != (clip["bytes"], clip["mtime_ns"])
 
 
 def _rows(stage: Stage, batch: Batch, outcomes: Sequence[Outcome], id_: str, seconds: float) -> pa.Table:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from warehouse.commits import commit_id
 from warehouse.errors import FoleyError
+from warehouse.live import clip_hash
 from warehouse.schema import CLIPS, SPINE
 
 if TYPE_CHECKING:
@@ -119,11 +120,6 @@ def _commit(wh: Warehouse, found: list[dict[str, Any]]) -> None:
     common = {"reason": None, "attempt": 1, "seconds": 0.0, "commit": id_}
     common["committed_at"] = datetime.now(UTC)
     table = pa.Table.from_pylist(
-        [{**row, **common, "input": _input(row["clip_id"])} for row in found], schema=pa.schema([*SPINE, *CLIPS])
+        [{**row, **common, "input": clip_hash(row["clip_id"])} for row in found], schema=pa.schema([*SPINE, *CLIPS])
     )
     wh.commit("clips", "source", id_, table)
-
-
-def _input(clip_id: str) -> int:
-    """The clip's id as a number: rows of the same clip share it."""
-    return int.from_bytes(hashlib.md5(clip_id.encode(), usedforsecurity=False).digest()[:8], "little")

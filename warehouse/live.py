@@ -8,6 +8,7 @@ and no clock decides anything.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -100,6 +101,20 @@ def input_sql(reads: Sequence[str], of: Callable[[str], str] = hash_sql) -> str:
     for name in reads[1:]:
         combined = f"xor({combined}, {of(name)})"
     return combined
+
+
+def input_of(clip: Mapping[str, Any], reads: Sequence[str]) -> int:
+    """The same for one clip in Python."""
+    combined = 0
+    for name in reads:
+        value = "" if clip[name] is None else str(clip[name])
+        combined ^= clip_hash(f"{clip['clip_id']}\x1f{name}\x1f{value}")
+    return combined if reads else clip_hash(clip["clip_id"])
+
+
+def clip_hash(text: str) -> int:
+    """DuckDB's md5_number_lower."""
+    return int.from_bytes(hashlib.md5(text.encode(), usedforsecurity=False).digest()[8:], "little")
 
 
 def present_input(reads: Sequence[str]) -> str:

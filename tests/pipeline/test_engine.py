@@ -137,6 +137,20 @@ def test_a_replay_of_a_batch_lands_on_the_same_commit_and_counts_once(wh: Wareho
     assert wh.rows("facts", fps["facts"], None).num_rows == len(work.batches[0])
 
 
+def test_a_file_replaced_after_planning_gets_no_row_for_what_it_was(wh: Warehouse, tmp_path: Path) -> None:
+    stage, fps = Facts(), fingerprints([Facts()])
+    work = plan(wh, stage, fps)
+    (tmp_path / "media" / "0001.bin").write_bytes(b"unannounced" + bytes([2]))
+    assert run_batch(wh, stage, work, work.batches[0]).failed == 1
+    assert wh.rows("facts", fps["facts"], "failed")["error"].to_pylist() == ["SourceChanged"]
+    (tmp_path / "media" / "0006.bin").write_bytes(b"announced" + bytes([3]))
+    wh.ingest(make_files_table(tmp_path))
+    result = run_batch(wh, stage, work, work.batches[1])
+    assert result.passed + result.rejected + result.failed == len(work.batches[1]) - 1
+    run_all(wh, [stage])
+    assert wh.rows("facts", fps["facts"], clip_ids=["clip0001", "clip0006"])["level"].to_pylist() == [2.0, 3.0]
+
+
 def test_clip_ids_narrow_a_plan(wh: Warehouse) -> None:
     fps = fingerprints([Facts()])
     work = plan(wh, Facts(), fps, clip_ids=["clip0001", "clip0002", "absent"])

@@ -137,7 +137,9 @@ def outcome(home: Path) -> dict[str, Any]:
         "features": [[f.id, *(digest(path) for path in sorted(f.path.glob("*.parquet")))] for f in features],
         "record": wh.record("checkpoints", "bridge"),
         "funnel": query(home, "select * exclude (fingerprint) from funnel").to_pylist(),
-        "members": query(home, "select kept, reason, split, count(*) from dataset_members group by all order by all"),
+        "members": query(
+            home, "select kept, reason, split, count(*) from dataset_members group by all order by all"
+        ).to_pylist(),
     }
 
 
@@ -158,7 +160,7 @@ def crash_test(folder: Path, kills: int, seed: int, say: Callable[[str], None] =
     progress, media, log = mmap.mmap(-1, 1), folder / "media", folder / "log"
     make_table(media)
     begun = time.monotonic()
-    assert finish(start(folder / "calm", media, progress, log), None) == 0, log.read_text()
+    assert finish(start(folder / "calm", media, progress, log), None) == 0, log.read_text()[-4000:]
     usual = time.monotonic() - begun
     found: Counter[str] = Counter()
     homes = 0
@@ -169,13 +171,24 @@ def crash_test(folder: Path, kills: int, seed: int, say: Callable[[str], None] =
             left = kills - found.total()
             status = finish(start(home, media, progress, log), draw.uniform(0, usual) if left else None)
             if status is not None:
-                assert status == 0, f"a restarted run failed:\n{log.read_text()}"
+                assert status == 0, f"a restarted run failed:\n{log.read_text()[-4000:]}"
                 break
             found[PHASES[progress[0]]] += 1
         compare(folder / "calm", home, log)
         shutil.rmtree(home)
         say(json.dumps({"round": homes, "kills": found.total(), "by phase": dict(found)}))
     return found
+
+
+def difference(want: Any, got: Any) -> str:
+    """The first difference, in short."""
+    if isinstance(want, dict) and isinstance(got, dict):
+        key = next(k for k in [*want, *got] if want.get(k) != got.get(k))
+        return f"{key}: {difference(want.get(key), got.get(key))}"
+    if isinstance(want, list) and isinstance(got, list) and len(want) == len(got):
+        at = next(i for i, (a, b) in enumerate(zip(want, got, strict=True)) if a != b)
+        return f"[{at}] {difference(want[at], got[at])}"
+    return f"{want!r:.500} became {got!r:.500}"
 
 
 def compare(calm: Path, home: Path, log: Path) -> None:
@@ -187,13 +200,13 @@ def compare(calm: Path, home: Path, log: Path) -> None:
         try:
             want, got = outcome(calm), outcome(home)
             for name in want:
-                assert want[name] == got[name], f"{name} differs:\n{want[name]}\n{got[name]}"
+                assert want[name] == got[name], f"{name} differs: {difference(want[name], got[name])}"
             os._exit(0)
         except BaseException:
             traceback.print_exc()
             os._exit(1)
     _, status = os.waitpid(pid, 0)
-    assert status == 0, log.read_text()
+    assert status == 0, log.read_text()[-4000:]
 
 
 def main() -> None:

@@ -31,7 +31,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, FeatureSe
         stage.batch_size = 100
     run_all(wh, pipeline)
     fps = fingerprints(pipeline)
-    dataset = select(wh, {name: fps[name] for name in ("facts", "text")}, Policy("all", 1, (Gate("level", "level >= 0"),)))
+    dataset = select(
+        wh, {name: fps[name] for name in ("facts", "text")}, Policy("all", 1, (Gate("level", "level >= 0"),))
+    )
     return wh, FeatureSet.build(wh, dataset, fps, COLUMNS, split=None)
 
 
@@ -85,7 +87,11 @@ def test_the_order_follows_from_seed_and_epoch(made: tuple[Warehouse, FeatureSet
 
 @settings(max_examples=25, deadline=None)
 @given(
-    batch_size=st.integers(1, 40), world=st.integers(1, 5), seed=st.integers(0, 99), start=st.integers(0, 30), last=st.booleans()
+    batch_size=st.integers(1, 40),
+    world=st.integers(1, 5),
+    seed=st.integers(0, 99),
+    start=st.integers(0, 30),
+    last=st.booleans(),
 )
 def test_ranks_never_overlap_and_a_resumed_epoch_goes_on_exactly(
     made: tuple[Warehouse, FeatureSet], batch_size: int, world: int, seed: int, start: int, last: bool
@@ -115,10 +121,14 @@ def test_building_again_opens_what_is_there_and_the_bytes_do_not_depend_on_batch
         stage.batch_size = 60
     run_all(other, pipeline)
     compact(other, at_least=2)
-    again = select(other, {name: fps[name] for name in ("facts", "text")}, Policy("all", 1, (Gate("level", "level >= 0"),)))
+    again = select(
+        other, {name: fps[name] for name in ("facts", "text")}, Policy("all", 1, (Gate("level", "level >= 0"),))
+    )
     built = FeatureSet.build(other, again, fps, COLUMNS, split=None)
     assert built.id == features.id
-    assert [p.read_bytes() for p in sorted(built.path.iterdir())] == [p.read_bytes() for p in sorted(features.path.iterdir())]
+    assert [p.read_bytes() for p in sorted(built.path.iterdir())] == [
+        p.read_bytes() for p in sorted(features.path.iterdir())
+    ]
 
 
 def test_metadata_names_dataset_fingerprints_and_shapes(made: tuple[Warehouse, FeatureSet]) -> None:

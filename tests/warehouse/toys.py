@@ -128,7 +128,8 @@ POLICY = Policy(
 
 
 def facts_of(wh: Warehouse, gain: float = 1.0) -> dict[str, list[dict[str, Any]]]:
-    """All live rows of all stages but for times and names of commits, to compare warehouses."""
+    """All live rows of all stages but for times, commits and how clips fell into batches, to compare warehouses."""
     pipeline = stages(gain)
     fps = fingerprints(pipeline)
-    return {stage.name: wh.rows(stage.name, fps[stage.name], None).to_pylist() for stage in pipeline}
+    found = {stage.name: wh.rows(stage.name, fps[stage.name], None).to_pylist() for stage in pipeline}
+    return {name: [{k: v for k, v in row.items() if k != "together"} for row in rows] for name, rows in found.items()}

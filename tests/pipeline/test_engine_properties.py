@@ -1,0 +1,151 @@
+"""Whatever happens in whatever order, every clip ends with exactly one live row a stage, and the right one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from pipeline.engine import Batch, Plan, fingerprints, plan, run_batch
+from pipeline.stage import Stage
+from tests.warehouse.toys import Facts, Gain, Text, Tokens, length, run_all
+from warehouse import Warehouse, compact, gc, release
+
+CLIPS = st.integers(0, 11)
+BYTES = st.sampled_from([0, 1, 7, 8, 9])
+
+
+class Engine(RuleBasedStateMachine):
+    """Two processes (warehouses that share a home) working on clips that change underneath."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.workers = [Warehouse(self.folder / "home") for _ in range(2)]
+        self.clips: dict[str, tuple[int, str]] = {}
+        self.gain = 1.0
+        self.stale: list[tuple[Stage, Plan, Batch]] = []
+
+    def teardown(self) -> None:
+        """Finish the work and look at every row."""
+        if self.clips:
+            run_all(self.workers[0], self.pipeline())
+            self.check(complete=True)
+        shutil.rmtree(self.folder)
+
+    def pipeline(self) -> list[Stage]:
+        stages: list[Stage] = [Facts(Gain(self.gain)), Tokens(), Text()]
+        for stage in stages:
+            stage.batch_size = 3
+        return stages
+
+    @initialize(byte=BYTES)
+    def begin(self, byte: int) -> None:
+        self.put(0, byte, "p")
+
+    @rule(number=CLIPS, byte=BYTES, prompt=st.sampled_from(["", "p", "pp"]))
+    def put(self, number: int, byte: int, prompt: str) -> None:
+        """A clip arrives, or its file or prompt is replaced."""
+        path = self.folder / f"{number}.bin"
+        aside = self.folder / "aside"
+        aside.write_bytes(bytes([byte]))
+        aside.replace(path)
+        self.clips[f"clip{number:02d}"] = (byte, prompt)
+        rows = [{"clip_id": f"clip{number:02d}", "path": str(path), "source": "s", "prompt": prompt}]
+        self.workers[0].ingest(pa.Table.from_pylist(rows))
+
+    @rule(gain=st.sampled_from([1.0, 2.0]))
+    def set(self, gain: float) -> None:
+        """The settings change, or go back."""
+        self.gain = gain
+
+    @rule(worker=st.integers(0, 1), which=st.integers(0, 2), data=st.data())
+    def work(self, worker: int, which: int, data: st.DataObject) -> None:
+        """Plan a stage and run some of its batches in some order; keep one for later, when it is out of date."""
+        wh, stages = self.workers[worker], self.pipeline()
+        fps = fingerprints(stages)
+        for stage in stages[: which + 1]:
+            planned = plan(wh, stage, fps)
+        batches = data.draw(st.permutations(planned.batches))
+        chosen = batches[: data.draw(st.integers(0, len(batches)))]
+        for batch in chosen:
+            run_batch(wh, stages[which], planned, batch)
+        if batches:
+            self.stale = [*self.stale[-2:], (stages[which], planned.header(), batches[-1])]
+
+    @rule(worker=st.integers(0, 1))
+    def replay(self, worker: int) -> None:
+        """A batch that was planned long ago is run (again) by any process."""
+        if self.stale:
+            stage, planned, batch = self.stale[0]
+            run_batch(self.workers[worker], stage, planned, batch)
+
+    @rule(worker=st.integers(0, 1))
+    def tidy(self, worker: int) -> None:
+        compact(self.workers[worker], at_least=2)
+        gc(self.workers[worker], dry_run=False)
+
+    @rule()
+    def let_go(self) -> None:
+        if self.workers[0].current("facts"):
+            release(self.workers[0], "facts")
+
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
+        """A commit of a stage is truncated or lost."""
+        files = sorted(path for path in self.folder.glob("home/commits/t*/*/*.parquet"))
+        if files:
+            victim = data.draw(st.sampled_from(files))
+            if data.draw(st.booleans()):
+                victim.unlink()
+            else:
+                os.truncate(victim, victim.stat().st_size // 2)
+
+    @invariant()
+    def one_row_each(self) -> None:
+        if self.clips:
+            self.check(complete=False)
+
+    def check(self, complete: bool) -> None:
+        """Every clip has at most one live row a stage (exactly one when complete) and it holds the right values."""
+        wh, stages = self.workers[1], self.pipeline()
+        fps = fingerprints(stages)
+        known = [s for s in stages if (wh.commits_folder(s.name, fps[s.name]) / "stage.json").exists()]
+        for stage in known:
+            rows = wh.rows(stage.name, fps[stage.name], None).to_pylist()
+            ids = [row["clip_id"] for row in rows]
+            assert len(ids) == len(set(ids))
+            for row in rows:
+                self.check_row(stage.name, row)
+            if complete:
+                assert set(ids) == self.expected(stage.name)
+                assert plan(wh, stage, fps).todo == 0
+
+    def expected(self, stage: str) -> set[str]:
+        if stage != "tokens":
+            return set(self.clips)
+        return {clip for clip, (byte, _) in self.clips.items() if byte % 10 < 7}
+
+    def check_row(self, stage: str, row: dict[str, Any]) -> None:
+        byte, prompt = self.clips[row["clip_id"]]
+        if stage == "text":
+            assert row["n_letters"] == len(prompt)
+        elif stage == "tokens":
+            assert row["n_tokens"] == length(byte * self.gain)
+        elif row["status"] != "released":
+            kinds = {7: "failed", 8: "failed", 9: "rejected"}
+            assert row["status"] == kinds.get(byte % 10, "passed")
+            assert row["level"] == (None if byte % 10 in (7, 8) else byte * self.gain)
+
+
+TestEngine = Engine.TestCase
+TestEngine.settings = settings(
+    max_examples=10, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+)

@@ -1,0 +1,158 @@
+"""The catalog is what docs/queries.md says, and every part of it says what it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from pipeline.engine import fingerprints
+from pipeline.select import Gate, Policy, select
+from pipeline.stage import Clip, Outcome, Passed, Stage
+from tests.warehouse.toys import Facts, Gain, Tokens, make_files, run_all
+from warehouse import FeatureSet, FoleyError, Warehouse, field, query, status, trace
+
+DOCS = Path(__file__).parents[2] / "docs" / "queries.md"
+QUERIES = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
+
+
+class Scores(Stage):
+    """Scores that follow from the clip's number."""
+
+    def __init__(self, name: str, columns: tuple[str, ...], upstream: tuple[str, ...] = ()) -> None:
+        self.name, self.upstream = name, upstream
+        self.schema = pa.schema([field(column, pa.float64(), f"toy {column}") for column in columns])
+
+    def process(self, clips: list[Clip]) -> list[Outcome]:
+        return [Passed({f.name: int(c["clip_id"][4:]) / 60 + i for i, f in enumerate(self.schema)}) for c in clips]
+
+
+class Generate(Stage):
+    """A sound a clip, by a checkpoint."""
+
+    name = "generate"
+    settings = Gain()
+    model_revision = "bridge-1"  # type: ignore[assignment]
+    schema = pa.schema([field("sound", pa.string(), "path of the sound")])
+
+    def process(self, clips: list[Clip]) -> list[Outcome]:
+        return [Passed({"sound": f"/sounds/{c['clip_id']}.wav"}) for c in clips]
+
+
+@pytest.fixture(scope="module")
+def wh(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    folder = tmp_path_factory.mktemp("catalog")
+    warehouse = Warehouse(folder / "home")
+    warehouse.ingest(make_files(folder / "media", 60))
+    scores = [Scores("silence", ("silent_share",)), Scores("imagebind", ("imagebind",), ("silence",))]
+    scores += [Scores("audiobox", ("ce", "cu", "pc", "pq"), ("silence",))]
+    pipeline = [*scores, Facts(Gain(2.0)), Facts(), Tokens(), Generate()]
+    run_all(warehouse, [Facts(Gain(2.0))])
+    pipeline = [*scores, Facts(), Tokens(), Generate()]
+    for stage in pipeline:
+        stage.batch_size = 30
+    run_all(warehouse, pipeline)
+    fps = fingerprints(pipeline)
+    judged = {name: fps[name] for name in ("silence", "imagebind", "facts")}
+    for limit in (0.2, 0.4):
+        gates = (Gate("silence", "silent_share < 0.9"), Gate("alignment", f"imagebind >= {limit}"))
+        dataset = select(warehouse, judged, Policy("toys", 1, gates, val=0.2, test=0.2))
+    features = FeatureSet.build(warehouse, dataset, fps, ["tokens", "n_tokens"], split=None)
+    record = {"dataset": dataset.version, "features": features.id, "steps": 7, "loss": 0.5, "preset": "toy"}
+    warehouse.write_record("checkpoints", "bridge-1", record)
+    warehouse.write_record("evaluations", "eval-1", {"checkpoint": "bridge-1", "system": "ours"})
+    warehouse.write_record("runs", "run-1", {"flow": "curate", "state": "Completed", "seconds": 1.5})
+    warehouse.publish()
+    return warehouse
+
+
+def rows(wh: Warehouse, sql: str) -> list[dict[str, Any]]:
+    return query(wh.home, sql).to_pylist()
+
+
+@pytest.mark.parametrize("sql", QUERIES, ids=[str(i) for i in range(1, len(QUERIES) + 1)])
+def test_worked_queries_run_and_find_something(wh: Warehouse, sql: str) -> None:
+    found = rows(wh, sql)
+    assert bool(found) != ("splits from dataset_members" in sql)
+
+
+def test_everything_in_the_catalog_has_a_comment(wh: Warehouse) -> None:
+    silent = rows(
+        wh,
+        """select table_name as name, '' as column_name from duckdb_tables() where comment is null
+        union all select view_name, '' from duckdb_views() where not internal and comment is null
+        union all select table_name, column_name from duckdb_columns() where not internal and comment is null""",
+    )
+    assert silent == []
+
+
+def test_a_stage_view_shows_the_current_live_rows_and_history_all(wh: Warehouse) -> None:
+    level = rows(wh, "select level from facts where clip_id = 'clip0003'")
+    assert level == [{"level": 3.0}]
+    old = rows(wh, "select level, current, live from history.facts where clip_id = 'clip0003' order by level")
+    assert old == [{"level": 3.0, "current": True, "live": True}, {"level": 6.0, "current": False, "live": True}]
+
+
+def test_the_funnel_adds_up_and_agrees_with_status(wh: Warehouse) -> None:
+    funnel = {row["stage"]: row for row in rows(wh, "from funnel")}
+    for stage in status(wh).stages:
+        row = funnel[stage.stage]
+        assert row["reached"] == row["passed"] + row["rejected"] + row["failed"] + row["waiting"]
+        shown = ("reached", "passed", "rejected", "failed", "quarantined", "waiting", "fingerprint")
+        assert {name: row[name] for name in shown} == {name: getattr(stage, name) for name in shown}
+    assert funnel["tokens"]["reached"] == funnel["facts"]["passed"]
+
+
+def test_lineage_leads_from_a_sound_to_its_address(wh: Warehouse) -> None:
+    found = trace(wh.home, "clip0010.wav").to_pylist()
+    steps = {row["kind"]: row["id"] for row in found}
+    clip = rows(wh, "from clips where clip_id = 'clip0010'")[0]
+    assert steps["checkpoint"] == "bridge-1" and steps["dataset"] == wh.dataset("toys").version
+    assert (steps["clip"], steps["file"], steps["url"]) == ("clip0010", clip["sha256"], clip["url"])
+    with pytest.raises(FoleyError, match="nothing called"):
+        trace(wh.home, "no such thing")
+
+
+def test_records_keep_what_has_no_column_of_its_own(wh: Warehouse) -> None:
+    [row] = rows(wh, "select steps, record from checkpoints")
+    assert row["steps"] == 7 and json.loads(row["record"])["loss"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "sql", ["drop table clips", "select nonsense", "copy clips to '/tmp/x.csv'", "update clips set url = ''"]
+)
+def test_the_catalog_is_read_only_and_mistakes_are_clear(wh: Warehouse, sql: str) -> None:
+    with pytest.raises(FoleyError):
+        query(wh.home, sql)
+
+
+def test_a_catalog_that_was_never_published_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(FoleyError, match="no catalog"):
+        query(tmp_path, "from clips")
+
+
+def test_publishing_without_news_leaves_the_file_alone(wh: Warehouse) -> None:
+    before = (wh.home / "catalog.duckdb").stat().st_ino
+    wh.publish()
+    assert (wh.home / "catalog.duckdb").stat().st_ino == before
+
+
+def test_an_open_reader_keeps_its_view_while_a_new_catalog_comes(wh: Warehouse) -> None:
+    with duckdb.connect(str(wh.home / "catalog.duckdb"), read_only=True) as con:
+        count = "select count(*) from runs"
+        before = con.execute(count).fetchall()
+        wh.write_record("runs", "run-2", {"flow": "train"})
+        wh.publish()
+        assert con.execute(count).fetchall() == before
+    assert rows(wh, count) == [{"count_star()": before[0][0] + 1}]
+
+
+def test_an_empty_warehouse_can_be_published(tmp_path: Path) -> None:
+    wh = Warehouse(tmp_path)
+    wh.publish()
+    assert query(tmp_path, "select count(*) as n from funnel").to_pylist() == [{"n": 0}]

@@ -49,16 +49,23 @@ class DitTraining:
     seed: int = 0
 
 
+QUIET = 1e-2  # spectral magnitudes below this (about -50 dB of a strike's) are silence: their shape is not learned
+
+
 def spectral_distance(a: Tensor, b: Tensor, windows: Sequence[int]) -> Tensor:
-    """Multi-resolution STFT distance of audio [B, channels, S]: spectral convergence and log magnitude, averaged."""
+    """Multi-resolution STFT distance of audio [B, channels, S]: spectral convergence and log magnitude, averaged.
+
+    Convergence is relative to each sound's own energy, so that short quiet strikes count as much as long loud ones.
+    """
     a, b = a.flatten(0, 1), b.flatten(0, 1)
     total = a.new_zeros(())
     for size in windows:
         window = torch.hann_window(size, device=a.device)
         x, y = (
-            torch.stft(v, size, size // 4, window=window, return_complex=True).abs().clamp(min=1e-5) for v in (a, b)
+            torch.stft(v, size, size // 4, window=window, return_complex=True).abs().clamp(min=QUIET) for v in (a, b)
         )
-        total = total + (x - y).norm() / y.norm() + (x.log() - y.log()).abs().mean()
+        convergence = (x - y).flatten(1).norm(dim=1) / y.flatten(1).norm(dim=1)
+        total = total + convergence.mean() + (x.log() - y.log()).abs().mean()
     return total / len(windows)
 
 
@@ -72,7 +79,7 @@ def train_vae(autoencoder: Any, batches: Iterator[Tensor], settings: VaeTraining
         audio = next(batches)
         latents, info = autoencoder.encode(audio, return_info=True)
         decoded = autoencoder.decode(latents)
-        relative = (decoded - audio).abs().mean() / audio.abs().mean()
+        relative = ((decoded - audio).abs().mean((1, 2)) / audio.abs().mean((1, 2))).mean()
         loss = spectral_distance(decoded, audio, settings.windows) + settings.l1_weight * relative
         loss = loss + settings.kl_weight * info["kl"]
         optimiser.zero_grad(set_to_none=True)

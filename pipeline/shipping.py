@@ -46,8 +46,8 @@ which wrote this card too, on {machine}, at commit {commit}, with torch {torch}.
 - Bridge: `{bridge}`, {steps} steps on the demo's train split.
 
 ## Figures
-VAE reconstruction of {r[clips]} unseen clips: onset F1 at 60 ms {r[f1_60ms]:.3f}, mean error {r[mae_ms]:.1f} ms, material
-kept in {r[material_accuracy]:.0%}.
+VAE reconstruction of {r[clips]} unseen clips: onset F1 at 60 ms {r[f1_60ms]:.3f}, mean error {r[mae_ms]:.1f} ms,
+material kept in {r[material_accuracy]:.0%}.
 
 Generated sound of {held_out} held-out clips, against their known impact times:
 
@@ -55,8 +55,9 @@ Generated sound of {held_out} held-out clips, against their known impact times:
 | --- | --- | --- | --- |
 {sync}
 
-Held-out v-loss: true video {v[true]:.4f}, no video {v[null]:.4f}, another clip's video {v[other]:.4f}. With the
-prompt's material swapped, {s[material_accuracy]:.0%} of the sounds take the new material, at F1 {s[f1_60ms]:.3f} (60 ms).
+Held-out v-loss: true video {v[true]:.4f}, no video {v[null]:.4f}, another clip's video {v[other]:.4f}.
+
+With the prompt's material swapped, {s[material_accuracy]:.0%} of the sounds take the new one, at F1 {s[f1_60ms]:.3f}.
 """
 
 

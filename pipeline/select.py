@@ -24,6 +24,7 @@ from warehouse.live import (
     quote,
     run_checked,
     scan,
+    sql_type,
     value,
 )
 from warehouse.schema import is_array
@@ -178,7 +179,8 @@ def _facts_sql(
         rows = newest(con, files, names, STAGE_ORDER) if twice else scan(files, names)
         joins.append(f"left join {rows} s{i} on s{i}.input = {present_input(descriptor.reads)}")
         columns += [f"s{i}.{part} as {quote(f'{stage}.{part}')}" for part in ("status", "reason")]
-        columns += [f"s{i}.{quote(name)}" for name in own]
+        types = {f.name: sql_type(f.type) for f in descriptor.columns if not is_array(f)}
+        columns += [f"s{i}.{quote(name)}::{type_} as {quote(name)}" for name, type_ in types.items()]
         seen |= set(own)
     columns += [f"null::DOUBLE as {quote(name)}" for name in policy.optional if name not in seen]
     return f"select {', '.join(columns)} from chosen c {' '.join(joins)}"

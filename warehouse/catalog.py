@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,18 @@ from warehouse.commits import Descriptor, Listing
 from warehouse.datasets import MEMBERS
 from warehouse.errors import FoleyError, clear_os_errors
 from warehouse.files import file_lock, scratch_folder, sync_folder
-from warehouse.live import STAGE_ORDER, clips_sql, literal, present, present_input, quote, run_checked, scan, value
+from warehouse.live import (
+    STAGE_ORDER,
+    clips_sql,
+    literal,
+    present,
+    present_input,
+    quote,
+    run_checked,
+    scan,
+    sql_type,
+    value,
+)
 from warehouse.schema import CLIPS, MAX_ATTEMPTS, SPINE, comment_of, is_array
 
 if TYPE_CHECKING:
@@ -133,7 +143,7 @@ def _stage(con: duckdb.DuckDBPyConnection, wh: Warehouse, stage: str, listings: 
 
 def _history_sql(con: duckdb.DuckDBPyConnection, descriptor: Descriptor, listing: Listing, current: bool) -> str:
     """SQL of all rows of a fingerprint; `live` marks the best row of every input that a clip has now."""
-    own = {f.name: _sql_type(f.type) for f in descriptor.columns if not is_array(f)}
+    own = {f.name: sql_type(f.type) for f in descriptor.columns if not is_array(f)}
     shown = [name for name in SPINE.names if name != "input"]
     columns = [f"r.{quote(n)}" for n in shown] + [f"r.{quote(n)}::{t} as {quote(n)}" for n, t in own.items()]
     now = f"(select {present_input(descriptor.reads)} as input from present p)"
@@ -148,17 +158,6 @@ def _history_sql(con: duckdb.DuckDBPyConnection, descriptor: Descriptor, listing
         f"c.input is not null{best} as live "
         f"from {scan(listing.files, [*SPINE.names, *own])} r left join {now} c on r.input = c.input"
     )
-
-
-@cache
-def _sql_type(type_: Any) -> str:
-    """DuckDB's type of an Arrow type, so that an empty stage has the columns that a full one has."""
-    import duckdb
-    import pyarrow as pa
-
-    with duckdb.connect() as con:
-        con.register("t", pa.table({"c": pa.array([], type_)}))
-        return str(con.sql("select c from t").types[0])
 
 
 def _tables(con: duckdb.DuckDBPyConnection, wh: Warehouse, stages: Mapping[str, Descriptor]) -> None:
@@ -200,7 +199,7 @@ def _members(con: duckdb.DuckDBPyConnection, wh: Warehouse) -> None:
         f"select {literal(d.version)} as version, * from read_parquet({literal(str(d.path / 'members.parquet'))})"
         for d in wh.datasets()
     ]
-    empty = ", ".join(f"null::{_sql_type(f.type)} as {quote(f.name)}" for f in MEMBERS)
+    empty = ", ".join(f"null::{sql_type(f.type)} as {quote(f.name)}" for f in MEMBERS)
     parts.append(f"select null::varchar as version, {empty} where false")
     con.execute(f"create table dataset_members as {' union all '.join(parts)}")
 

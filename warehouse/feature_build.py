@@ -214,6 +214,7 @@ def _schema(parts: Sequence[_Source], columns: Sequence[str], shapes: Shapes, no
             metadata[b"free"] = str(free).encode()
             column = pa.field(name, pa.binary(width), nullable=False, metadata=metadata)
         written.append(column)
+    written.sort(key=is_array)  # numbers and texts side by side, so that they are read ahead in one piece
     return pa.schema(written, metadata={b"foley": json.dumps(dict(note)).encode()})
 
 

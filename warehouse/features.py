@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Arrays = dict[str, np.ndarray]
 _WINDOW = 256
 _WINDOW_BYTES = 256 << 20
+_AHEAD = 2
 _OPEN_FILES = 64
 
 
@@ -106,23 +107,26 @@ class FeatureSet:
         Yields clip_id and every other column: arrays [B, *shape] in their own dtype, numbers and texts [B]. The order
         is a function of (seed, epoch, batch_size, rank, world) alone; ranks take disjoint clips. With `drop_last` all
         ranks give the same number of full batches, else every clip comes once. Clips are shuffled within windows of 256
-        clips (256 MiB at most) of row groups in random order; the next window is read ahead by the system while this
-        one is used, and no more than a batch is held in memory.
+        clips (256 MiB at most) of row groups in random order; the next two windows are read ahead by the system
+        while this one is used, and no more than a batch is held in memory.
         """
         mine = self._share(self._index.stream(np.random.default_rng([seed, epoch])), batch_size, rank, world, drop_last)
         window = max(1, min(_WINDOW, _WINDOW_BYTES // self._row_bytes()) // batch_size) * batch_size
         first = start * batch_size // window
         parts = [mine[begin : begin + window] for begin in range(first * window, len(mine), window)]
         with _Reader(self._files, self._index, self.columns, self.schema, columns) as reader:
-            reader.advise(self._index.groups(parts[0]) if parts else [])
+            for part in parts[:_AHEAD]:
+                reader.advise(self._index.groups(part))
             for number, part in enumerate(parts, first):
                 reader.load(part)
-                ahead = self._index.groups(parts[number - first + 1]) if number - first + 1 < len(parts) else []
+                soon = parts[number - first + _AHEAD :][:1]
+                ahead = self._index.groups(soon[0]) if soon else np.empty(0, np.int64)
                 part = part[np.random.default_rng([seed, epoch, rank, number]).permutation(len(part))]
                 skip = max(0, start * batch_size - number * window)
                 begins = range(skip, len(part), batch_size)
-                for i, begin in enumerate(begins):
-                    reader.advise(ahead[i :: len(begins)])
+                turns = np.linspace(0, len(ahead), len(begins) + 1).astype(int)
+                for begin, a, b in zip(begins, turns[:-1], turns[1:], strict=True):
+                    reader.advise(ahead[a:b])
                     yield reader.read(part[begin : begin + batch_size])
 
     def _share(self, stream: np.ndarray, batch_size: int, rank: int, world: int, drop_last: bool) -> np.ndarray:
@@ -162,6 +166,7 @@ class _Index:
 
     def __init__(self, files: Sequence[Path], columns: Mapping[str, Column]) -> None:
         places: list[tuple[int, int, int]] = []  # file, group within the file, rows
+        scalars: list[tuple[int, int]] = []  # where the other columns begin, their bytes
         offsets: dict[str, list[int]] = {name: [] for name in columns}
         for number, file in enumerate(files):
             metadata = pq.read_metadata(file)
@@ -169,9 +174,13 @@ class _Index:
             for g in range(metadata.num_row_groups):
                 group = metadata.row_group(g)
                 places.append((number, g, group.num_rows))
+                small = [group.column(i) for i, name in enumerate(names) if name not in columns]
+                first = min(c.dictionary_page_offset or c.data_page_offset for c in small)
+                scalars.append((first, sum(c.total_compressed_size for c in small)))
                 for name, column in columns.items():
                     offsets[name].append(_values_at(group.column(names.index(name)), group.num_rows, column, file))
         self.places = np.array(places, np.int64).reshape(-1, 3)
+        self.scalars = scalars
         self.offsets = {name: np.array(found, np.int64) for name, found in offsets.items()}
         sizes = self.places[:, 2]
         self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -230,6 +239,7 @@ class _Reader:
         """Tell the system which row groups are wanted soon."""
         for g in groups:
             file, _, count = (int(n) for n in self._index.places[g])
+            os.posix_fadvise(self._handle(file), *self._index.scalars[g], os.POSIX_FADV_WILLNEED)
             for name, column in self._arrays.items():
                 start, size = int(self._index.offsets[name][g]), count * column.nbytes
                 os.posix_fadvise(self._handle(file), start, size, os.POSIX_FADV_WILLNEED)

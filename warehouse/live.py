@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from warehouse.commits import Descriptor, Listing, set_aside, unreadable
@@ -91,6 +92,17 @@ def hash_sql(name: str) -> str:
     if name not in CLIPS.names:
         raise FoleyError(f"a stage reads {name}, which no clip has; clips have {', '.join(CLIPS.names)}")
     return f"md5_number_lower(concat_ws(chr(31), clip_id, {literal(name)}, coalesce({quote(name)}::VARCHAR, '')))"
+
+
+@cache
+def sql_type(type_: pa.DataType) -> str:
+    """DuckDB's type of an Arrow type, so that an empty stage has the columns that a full one has."""
+    import duckdb
+    import pyarrow as pa
+
+    with duckdb.connect() as con:
+        con.register("t", pa.table({"c": pa.array([], type_)}))
+        return str(con.sql("select c from t").types[0])
 
 
 def input_sql(reads: Sequence[str], of: Callable[[str], str] = hash_sql) -> str:

@@ -1,0 +1,1 @@
+"""When things happen: Prefect flows and tasks, and the `foley` command."""

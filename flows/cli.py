@@ -14,23 +14,8 @@ from typing import Any, NoReturn, cast
 import click
 
 from flows.errors import is_user_error
-
-_HOME = click.option(
-    "--home",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="FOLEY_HOME",
-    help="Folder with all state.  [default: ~/.foley]",
-)
-_PRESET = click.option("--preset", default="toy", show_default=True, help="toy, paper, or a folder with a preset.toml.")
-_WEIGHTS = click.option("--weights", type=click.Path(path_type=Path), help="Folder of weights, not the preset's own.")
-_SEED = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-_WORKERS = click.option(
-    "--workers", type=click.IntRange(0, 1024), default=0, help="Batches at once.  [default: one a core]"
-)
-
-
-def _home(home: Path | None, default: str = "~/.foley") -> Path:
-    return (home or Path(default)).expanduser().absolute()
+from flows.keeping import KEEPING
+from flows.options import HOME, PRESET, SEED, WEIGHTS, WORKERS, home_folder
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -40,71 +25,71 @@ def cli() -> None:
 
 
 @cli.command()
-@_HOME
+@HOME
 @click.option("--clips", type=click.IntRange(16, 100_000), default=320, show_default=True, help="Clips to render.")
 @click.option("--steps", type=click.IntRange(1), help="Training steps.  [default: the preset's]")
 @click.option("--from-scratch", is_flag=True, help="Train the toy VAE and DiT too, not only the bridge.")
-@_SEED
-@_WORKERS
+@SEED
+@WORKERS
 def demo(home: Path | None, **options: Any) -> None:
     """Render clips, curate them, train, evaluate and report: everything, in minutes, in ./foley-demo."""
     from flows.launch import run_demo
     from flows.summary import demo as summary
 
     with _quietly():
-        result = run_demo(_home(home, "foley-demo"), options)
+        result = run_demo(home_folder(home, "foley-demo"), options)
     click.echo(summary(result))
 
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@_HOME
-@_PRESET
-@_WEIGHTS
+@HOME
+@PRESET
+@WEIGHTS
 @click.option("--policy", default="toy", show_default=True, help="hunyuan, mova, strict, toy, or a .toml file.")
 @click.option("--dataset", help="Name of the dataset.  [default: the policy's]")
-@_WORKERS
+@WORKERS
 def curate(home: Path | None, **options: Any) -> None:
     """Probe, score and select the videos in FOLDER, and cache their features for training."""
     from flows.launch import run_flow
     from flows.summary import curated
 
     with _quietly():
-        result = run_flow("curate", _home(home), options)
+        result = run_flow("curate", home_folder(home), options)
     click.echo(curated(result))
 
 
 @cli.command()
-@_HOME
-@_PRESET
-@_WEIGHTS
+@HOME
+@PRESET
+@WEIGHTS
 @click.option("--dataset", help="Dataset name or version.  [default: the newest]")
 @click.option("--steps", type=click.IntRange(1), help="Training steps.  [default: the preset's]")
-@_SEED
+@SEED
 def train(home: Path | None, **options: Any) -> None:
     """Train the bridge on a dataset's cached features."""
     from flows.launch import run_flow
 
     with _quietly():
-        result = run_flow("train", _home(home), options)
+        result = run_flow("train", home_folder(home), options)
     click.echo(f"{'' if result.trained else 'Nothing to do, it was trained before: '}checkpoint {result.id}")
     click.echo(str(result.path))
 
 
 @cli.command()
-@_HOME
-@_PRESET
-@_WEIGHTS
+@HOME
+@PRESET
+@WEIGHTS
 @click.option("--checkpoint", help="Id of a checkpoint.  [default: the newest]")
-@_SEED
-@_WORKERS
+@SEED
+@WORKERS
 def evaluate(home: Path | None, **options: Any) -> None:
     """Generate sound for the held-out clips of a checkpoint's dataset, and score it."""
     from flows.launch import run_flow
     from flows.summary import figures
 
     with _quietly():
-        result = run_flow("evaluate", _home(home), options)
+        result = run_flow("evaluate", home_folder(home), options)
     click.echo(figures(result.figures))
 
 
@@ -116,9 +101,9 @@ def evaluate(home: Path | None, **options: Any) -> None:
 @click.option("--cfg", type=click.FloatRange(0, 100), help="Guidance.  [default: the preset's]")
 @click.option("--steps", type=click.IntRange(1, 10_000), help="Sampling steps.  [default: the preset's]")
 @click.option("--bridge", type=click.Path(path_type=Path), help="A bridge.safetensors.  [default: the preset's own]")
-@_PRESET
-@_WEIGHTS
-@_SEED
+@PRESET
+@WEIGHTS
+@SEED
 def generate(video: Path, out: Path, **options: Any) -> None:
     """Make sound for VIDEO, and write the video with it to OUT."""
     from flows.launch import run_dub
@@ -128,31 +113,8 @@ def generate(video: Path, out: Path, **options: Any) -> None:
     click.echo(f"{made.out}: {made.seconds:.2f} s of sound at {made.sample_rate} Hz")
 
 
-@cli.command()
-@click.argument("query")
-@_HOME
-@click.option("--format", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
-def sql(query: str, home: Path | None, format: Any) -> None:
-    """Run a read-only SQL query on the catalog, such as "select * from funnel"."""
-    from flows.tables import render
-    from warehouse import query as run
-
-    found = run(_home(home), query)
-    click.echo(render(found.column_names, found.to_pylist(), format))
-
-
-@cli.command()
-@_HOME
-def status(home: Path | None) -> None:
-    """Where the work stands: clips by stage, speed, time to finish, disk."""
-    from flows.summary import status as summary
-    from warehouse import FoleyError, Warehouse
-    from warehouse import status as find
-
-    folder = _home(home)
-    if not folder.is_dir():
-        raise FoleyError(f"there is nothing in {folder} yet: run foley demo, or foley curate FOLDER, or give --home")
-    click.echo(summary(find(Warehouse(folder))))
+for command in KEEPING:
+    cli.add_command(command)
 
 
 @contextmanager
@@ -169,7 +131,7 @@ def main() -> None:
     """Entry point: a mistake is one line and exit code 2, Ctrl-C is exit code 130."""
     leave = _leave_at_once()
     try:
-        cast("Callable[..., None]", cli)(standalone_mode=False)
+        code = int(cast("Callable[..., int | None]", cli)(standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -184,8 +146,6 @@ def main() -> None:
             raise
         click.echo(f"foley: {' '.join(str(error).split())}", err=True)
         code = 2
-    else:
-        code = 0
     leave(code)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger
 
-from flows.bars import bar
+from flows.bars import bar, follow
 from flows.parameters import CurateParameters
 from flows.runs import recorded
 from flows.stages import StageCounts, run_stages
@@ -76,6 +76,6 @@ def _ingest(wh: Warehouse, parameters: CurateParameters) -> tuple[IngestResult, 
     if not listing.clips.num_rows:
         raise FoleyError(f"{folder}: no media file in this folder, give the folder that holds the clips")
     with bar("ingest", listing.clips.num_rows, "clip") as progress:
-        result = wh.ingest(listing.clips, lambda done, _: progress.update(done - progress.n))
+        result = wh.ingest(listing.clips, follow(progress))
     logger.info("ingest: %s", result)
     return result, listing.clips["clip_id"].to_pylist()

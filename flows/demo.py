@@ -64,8 +64,8 @@ def demo(parameters: DemoParameters, corpus: Path, before: dict[str, float]) -> 
     """
     wh = Warehouse(parameters.home)
     clock = Clock(before)
-    shared = {"home": wh.home, "preset": parameters.preset, "weights": parameters.weights}
-    split = {name: getattr(parameters, name) for name in ("workers", "batch_size", "max_attempts")}
+    shared: dict[str, Any] = {"home": wh.home, "preset": parameters.preset, "weights": parameters.weights}
+    split: dict[str, Any] = {name: getattr(parameters, name) for name in ("workers", "batch_size", "max_attempts")}
     with clock.step("curate"):
         source = f"procedural.{parameters.seed}"
         chosen = CurateParameters(**shared, **split, folder=corpus, source=source, policy="toy", dataset=source)

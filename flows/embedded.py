@@ -41,7 +41,7 @@ class EmbeddedServer:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             log = self.log.open("wb")
         with log, self._listener:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
                 [sys.executable, "-m", "flows.embedded", str(self._listener.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=log,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from flows.bars import bar
+from flows.bars import bar, follow
 from flows.environment import set_up_prefect
 from flows.parameters import CurateParameters, DemoParameters, EvaluateParameters, TrainParameters
 from warehouse.errors import FoleyError
@@ -48,8 +48,7 @@ def run_demo(home: Path, options: Mapping[str, Any]) -> Demo:
         with bar("start Prefect"):
             server.wait()
     before = {"render": rendered, "start": perf_counter() - began - rendered}
-    result = demo(parameters, corpus, before)
-    return result
+    return demo(parameters, corpus, before)
 
 
 def _render(parameters: DemoParameters) -> tuple[Path, float]:
@@ -58,13 +57,9 @@ def _render(parameters: DemoParameters) -> tuple[Path, float]:
 
     started = perf_counter()
     corpus = parameters.home / "clips" / f"procedural.{parameters.seed}"
+    workers = parameters.batches_at_once
     with bar("render", unit="clip") as progress:
-
-        def show(done: int, total: int) -> None:
-            progress.total = total
-            progress.update(done - progress.n)
-
-        write_corpus(corpus, parameters.clips, parameters.seed, workers=parameters.batches_at_once, progress=show)
+        write_corpus(corpus, parameters.clips, parameters.seed, workers=workers, progress=follow(progress))
     return corpus, perf_counter() - started
 
 
@@ -108,12 +103,7 @@ def run_dub(video: Path, out: Path, options: Mapping[str, Any]) -> Dubbed:
     preset = load_preset(chosen.pop("preset"), chosen.pop("weights"))
     bridge: Path | None = chosen.pop("bridge")
     with bar("generate") as progress:
-
-        def show(done: int, total: int) -> None:
-            progress.total = total
-            progress.update(done - progress.n)
-
-        return dub(video, out, Dubbing(**chosen), preset, bridge, on_step=show)
+        return dub(video, out, Dubbing(**chosen), preset, bridge, on_step=follow(progress))
 
 
 def _checked(kind: type[Any], home: Path, options: Mapping[str, Any]) -> Any:

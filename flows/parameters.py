@@ -21,8 +21,8 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     home: Path = Field(default_factory=home_folder, description="folder with all state of this factory")
-    preset: str = Field("toy", description="toy, paper, or a folder that holds a preset.toml")
-    weights: Path | None = Field(None, description="folder with weights, in place of the preset's own")
+    preset: str = Field(default="toy", description="toy, paper, or a folder that holds a preset.toml")
+    weights: Path | None = Field(default=None, description="folder with weights, in place of the preset's own")
 
     @field_validator("preset")
     @classmethod
@@ -36,9 +36,11 @@ class Parameters(BaseModel):
 class BatchParameters(Parameters):
     """How a flow that runs stages splits its work."""
 
-    workers: int = Field(0, ge=0, le=1024, description="batches at the same time; 0 means one a processor core")
-    batch_size: int | None = Field(None, ge=1, le=65536, description="clips a task; empty means the stage's own")
-    max_attempts: int = Field(3, ge=1, le=100, description="a clip that failed so often is left alone")
+    workers: int = Field(default=0, ge=0, le=1024, description="batches at the same time; 0 means one a processor core")
+    batch_size: int | None = Field(
+        default=None, ge=1, le=65536, description="clips a task; empty means the stage's own"
+    )
+    max_attempts: int = Field(default=3, ge=1, le=100, description="a clip that failed so often is left alone")
 
     @property
     def batches_at_once(self) -> int:
@@ -49,11 +51,15 @@ class BatchParameters(Parameters):
 class CurateParameters(BatchParameters):
     """From media files to a dataset version with cached features."""
 
-    folder: Path | None = Field(None, description="folder of clips to bring in first; empty means all known clips")
-    source: str | None = Field(None, description="name of the folder's clips; empty means the folder's own name")
-    policy: str = Field("toy", description="what is kept: hunyuan, mova, strict, toy, or a .toml file")
-    dataset: str | None = Field(None, description="name of the dataset; empty means the policy's")
-    features: bool = Field(True, description="compute the features that training reads")
+    folder: Path | None = Field(
+        default=None, description="folder of clips to bring in first; empty means all known clips"
+    )
+    source: str | None = Field(
+        default=None, description="name of the folder's clips; empty means the folder's own name"
+    )
+    policy: str = Field(default="toy", description="what is kept: hunyuan, mova, strict, toy, or a .toml file")
+    dataset: str | None = Field(default=None, description="name of the dataset; empty means the policy's")
+    features: bool = Field(default=True, description="compute the features that training reads")
 
     @field_validator("policy")
     @classmethod
@@ -67,24 +73,30 @@ class CurateParameters(BatchParameters):
 class TrainParameters(Parameters):
     """From a dataset version to a checkpoint."""
 
-    dataset: str | None = Field(None, description="dataset name or version; empty means the newest")
-    steps: int | None = Field(None, ge=1, le=10_000_000, description="optimiser steps; empty means the preset's")
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of initialisation, order of clips and noise")
+    dataset: str | None = Field(default=None, description="dataset name or version; empty means the newest")
+    steps: int | None = Field(
+        default=None, ge=1, le=10_000_000, description="optimiser steps; empty means the preset's"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of initialisation, order of clips and noise")
 
 
 class EvaluateParameters(BatchParameters):
     """From a checkpoint to its figures on the held-out clips."""
 
-    checkpoint: str | None = Field(None, description="id of a checkpoint; empty means the newest")
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of the generated sounds")
+    checkpoint: str | None = Field(default=None, description="id of a checkpoint; empty means the newest")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of the generated sounds")
 
 
 class DemoParameters(BatchParameters):
     """The main job, end to end, on clips that are rendered here."""
 
     home: Path = Field(default_factory=lambda: Path("foley-demo").absolute(), description="folder with all state")
-    batch_size: int | None = Field(82, ge=1, le=65536, description="clips a task")
-    clips: int = Field(320, ge=16, le=100_000, description="good clips to render; a few bad ones come on top")
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of clips, training and generated sounds")
-    steps: int | None = Field(None, ge=1, le=10_000_000, description="optimiser steps; empty means the preset's")
-    from_scratch: bool = Field(False, description="train the toy VAE and DiT first, in place of the shipped ones")
+    batch_size: int | None = Field(default=82, ge=1, le=65536, description="clips a task")
+    clips: int = Field(default=320, ge=16, le=100_000, description="good clips to render; a few bad ones come on top")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of clips, training and generated sounds")
+    steps: int | None = Field(
+        default=None, ge=1, le=10_000_000, description="optimiser steps; empty means the preset's"
+    )
+    from_scratch: bool = Field(
+        default=False, description="train the toy VAE and DiT first, in place of the shipped ones"
+    )

@@ -39,14 +39,10 @@ def curated(result: Curated) -> str:
     lines = [stage_table(result.stages), ""]
     if not any(count.batches for count in result.stages):
         lines += ["Nothing to do: every clip was done before.", ""]
+    splits = ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test"))
     lines += [
-        f"Dataset {result.dataset.version}: {counts['kept']} of {counts['clips']} clips kept "
-        f"({counts['train']} train, {counts['val']} val, {counts['test']} test).",
-        *(
-            f"  {step['dropped']} dropped by {step['step']}"
-            for step in result.dataset.funnel
-            if step["dropped"]
-        ),
+        f"Dataset {result.dataset.version}: {counts['kept']} of {counts['clips']} clips kept ({splits}).",
+        *(f"  {step['dropped']} dropped by {step['step']}" for step in result.dataset.funnel if step["dropped"]),
     ]
     return "\n".join(lines)
 
@@ -57,15 +53,9 @@ def figures(results: Mapping[str, Any]) -> str:
     shown = {"sound made for": "sound made for", "f1_60ms": "F1 60 ms", "f1_100ms": "F1 100 ms", "mae_ms": "error ms"}
     table = render(list(shown.values()), [{shown[k]: row[k] for k in shown} for row in rows], "table")
     loss, swap = results["v_loss"], results["prompt_swap"]
-    return "\n".join(
-        [
-            table,
-            "",
-            f"v-loss: {loss['true']:.4f} with its own video, {loss['null']:.4f} with none, "
-            f"{loss['other']:.4f} with another clip's",
-            f"prompt swap: {_share(swap['material_accuracy'])} take the new material, F1 60 ms {_figure(swap['f1_60ms'])}",
-        ]
-    )
+    losses = "{true:.4f} with its own video, {null:.4f} with none, {other:.4f} with another clip's".format(**loss)
+    taken, kept = _share(swap["material_accuracy"]), _figure(swap["f1_60ms"])
+    return f"{table}\n\nv-loss: {losses}\nprompt swap: {taken} take the new material, F1 60 ms {kept}"
 
 
 def demo(result: Demo) -> str:

@@ -19,7 +19,8 @@ def environment(**changes: str | None) -> dict[str, str]:
 def foley(*arguments: str | Path, **changes: str | None) -> subprocess.CompletedProcess[str]:
     """Run `foley` to its end."""
     command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment(**changes), capture_output=True, text=True, timeout=500)
+    variables = environment(**changes)
+    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=500, check=False)
 
 
 def one_line_error(done: subprocess.CompletedProcess[str]) -> str:

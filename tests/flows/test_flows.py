@@ -59,7 +59,7 @@ def test_good_clips_are_kept_and_bad_ones_dropped_where_they_show(curated: Any, 
         if kind is None:
             continue
         stage, status = ENDS[kind]
-        found = query(home, f'select status, reason, error, message from {stage} where clip_id = ?', [clip]).to_pylist()
+        found = query(home, f"select status, reason, error, message from {stage} where clip_id = ?", [clip]).to_pylist()
         assert [row["status"] for row in found] == [status], (clip, found)
         assert found[0]["reason"] or found[0]["message"]
 

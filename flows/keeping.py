@@ -1,0 +1,122 @@
+"""Commands that look at the warehouse and keep it in order. None of them needs Prefect or torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flows.options import HOME, home_folder
+from warehouse.errors import FoleyError
+
+if TYPE_CHECKING:
+    from warehouse import Warehouse
+
+
+def _open(home: Path | None) -> Warehouse:
+    """The warehouse of a home folder that is there; FoleyError for one that is not, rather than making it."""
+    from warehouse import Warehouse
+
+    folder = home_folder(home)
+    if not folder.is_dir():
+        raise FoleyError(f"there is nothing in {folder} yet: run foley demo, or foley curate FOLDER, or give --home")
+    return Warehouse(folder)
+
+
+@click.command()
+@click.argument("query")
+@HOME
+@click.option("--format", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+def sql(query: str, home: Path | None, format: Any) -> None:
+    """Run a read-only SQL query on the catalog, such as "select * from funnel"."""
+    from flows.tables import render
+    from warehouse import query as run
+
+    found = run(home_folder(home), query)
+    click.echo(render(found.column_names, found.to_pylist(), format))
+
+
+@click.command()
+@HOME
+def status(home: Path | None) -> None:
+    """Where the work stands: clips by stage, speed, time to finish, disk."""
+    from flows.summary import status as summary
+    from warehouse import status as find
+
+    click.echo(summary(find(_open(home))))
+
+
+@click.command()
+@HOME
+@click.option("--quick", is_flag=True, help="Look at names and sizes only, do not read the files.")
+def verify(home: Path | None, quick: bool) -> None:
+    """Look for files that are not as they were written; exit code 1 if there are any."""
+    from warehouse import verify as find
+
+    problems = find(_open(home), deep=not quick)
+    for problem in problems:
+        click.echo(f"{problem.path}: {problem.what}")
+    if problems:
+        raise click.exceptions.Exit(1)
+    click.echo("every file is as it was written")
+
+
+@click.command()
+@click.argument("stage")
+@HOME
+@click.option("--like", help="Only failures whose '<error>: <message>' is like this SQL pattern.")
+def retry(stage: str, home: Path | None, like: str | None) -> None:
+    """Give the failed clips of STAGE all their attempts again; the next run takes them."""
+    from warehouse import release
+
+    wh = _open(home)
+    released = release(wh, stage, like)
+    wh.publish()
+    click.echo(f"{released} clips of {stage} will be tried again")
+
+
+@click.command()
+@HOME
+@click.option("--stage", help="Only this stage.")
+def compact(home: Path | None, stage: str | None) -> None:
+    """Merge small commit files into large ones."""
+    from warehouse import compact as merge
+
+    wh = _open(home)
+    done = merge(wh, stage)
+    wh.publish()
+    for merged in done:
+        click.echo(f"{merged.stage}: {merged.files} files with {merged.rows} rows into one")
+    if not done:
+        click.echo("nothing to do: no stage has many small commits")
+
+
+@click.command()
+@HOME
+@click.option("--delete", is_flag=True, help="Remove what was found; without it, only list.")
+@click.option("--unused", is_flag=True, help="Also results of settings that nothing refers to any more.")
+def gc(home: Path | None, delete: bool, unused: bool) -> None:
+    """List, and with --delete remove, what dead runs left behind."""
+    from warehouse import gc as collect
+
+    found = collect(_open(home), dry_run=not delete, unused=unused)
+    for garbage in found:
+        click.echo(f"{garbage.bytes:>12}  {garbage.path}  ({garbage.why})")
+    done = "removed" if delete else "could be removed with --delete"
+    click.echo(f"{sum(garbage.bytes for garbage in found) / 1e6:.1f} MB in {len(found)} places {done}")
+
+
+@click.command()
+@click.argument("what")
+@HOME
+def lineage(what: str, home: Path | None) -> None:
+    """Show what WHAT (a sound, checkpoint, evaluation, feature set, dataset version or clip) came from."""
+    from flows.tables import render
+    from warehouse import trace
+
+    found = trace(home_folder(home), what)
+    click.echo(render(found.column_names, found.to_pylist(), "table"))
+
+
+KEEPING: tuple[click.Command, ...] = (sql, status, verify, retry, compact, gc, lineage)

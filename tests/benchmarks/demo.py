@@ -1,0 +1,101 @@
+"""The demo as a person runs it, by step, and run again with nothing to do; and what Prefect costs a task."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+Figure = dict[str, Any]
+_ROOT = Path(__file__).parent.parent.parent
+
+
+def demo() -> Iterator[Figure]:
+    """Wall seconds of `foley demo` by step, its processor seconds, and the rerun beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        first, used = _foley_demo(Path(folder))
+        results = json.loads((Path(folder) / "reports" / "results.json").read_text())
+        for step, seconds in results["seconds"].items():
+            yield _figure(f"demo {step}", seconds, "s")
+        yield _figure("demo whole command", first, "s")
+        yield _figure("demo processor time", used, "CPU-s")
+        again, used_again = _foley_demo(Path(folder))
+        yield _figure("demo rerun with nothing to do", again, "s", "the first run", again / first)
+        yield _figure("demo rerun processor time", used_again, "CPU-s", "the first run", used_again / used)
+
+
+def _foley_demo(home: Path) -> tuple[float, float]:
+    """Wall and processor seconds of one run; those of its embedded server count too."""
+    before, started = os.times(), perf_counter()
+    command = [sys.executable, "-m", "flows.cli", "demo", "--home", str(home)]
+    subprocess.run(command, cwd=_ROOT, stdout=subprocess.DEVNULL, check=True)
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return perf_counter() - started, used
+
+
+def orchestration() -> Iterator[Figure]:
+    """Milliseconds that a flow and a task cost where nothing is done in them; a plain call of the same beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", _MEASURE, folder]
+        done = subprocess.run(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    yield _figure("embedded server start, first", found["server"] * 1e3, "ms")
+    yield _figure("flow", found["flow"] * 1e3, "ms")
+    yield _figure("task", found["task"] * 1e3, "ms", "a plain call", found["task"] / found["call"])
+    share = found["task"] / 60
+    yield _figure("task overhead of a batch of one minute", 100 * share, "%", "the batch itself", share)
+
+
+_MEASURE = """
+import json, sys, time
+from pathlib import Path
+from flows.environment import set_up_prefect
+started = time.perf_counter()
+server = set_up_prefect(Path(sys.argv[1]))
+server.wait()
+found = {"server": time.perf_counter() - started}
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+def work(number):
+    return number
+
+one = task(cache_policy=NO_CACHE, persist_result=False)(work)
+
+@flow
+def empty():
+    pass
+
+@flow
+def many(count):
+    started = time.perf_counter()
+    for future in [one.submit(i) for i in range(count)]:
+        future.wait()
+    return (time.perf_counter() - started) / count
+
+empty()
+times = []
+for _ in range(5):
+    started = time.perf_counter()
+    empty()
+    times.append(time.perf_counter() - started)
+found["flow"] = sorted(times)[2]
+many(10)
+found["task"] = many(100)
+started = time.perf_counter()
+for i in range(100_000):
+    work(i)
+found["call"] = (time.perf_counter() - started) / 100_000
+print(json.dumps(found))
+"""
+
+
+def _figure(name: str, value: float, unit: str, against: str | None = None, ratio: float | None = None) -> Figure:
+    return {"name": name, "value": value, "unit": unit, "better": "lower", "against": against, "ratio": ratio}

@@ -190,6 +190,10 @@ def run_checked(wh: Warehouse, sources: Mapping[str, tuple[str, str]], work: Cal
         try:
             return work(listings)
         except (duckdb.Error, OSError) as exc:
+            if "No space left" in str(exc):
+                raise FoleyError(
+                    f"cannot write under {wh.home}: the disk is full: free some space and run again"
+                ) from exc
             if _look(wh, sources) != listings:
                 continue
             bad = unreadable([name for found in listings.values() for name in found.files])

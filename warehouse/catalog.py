@@ -113,9 +113,11 @@ def _build(wh: Warehouse, path: Path, listings: Mapping[str, Listing], state: st
         con.register("present", present(wh, listings["clips"], reads))
         for stage in stages:
             _stage(con, wh, stage, listings)
+        con.execute("begin")  # hundreds of small statements: one flush instead of one each
         _tables(con, wh, stages)
         _derived(con, stages, listings)
         _comment(con, stages)
+        con.execute("commit")
         con.unregister("present")
         con.execute("checkpoint")
 

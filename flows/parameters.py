@@ -92,6 +92,9 @@ class DemoParameters(BatchParameters):
 
     home: Path = Field(default_factory=lambda: Path("foley-demo").absolute(), description="folder with all state")
     batch_size: int | None = Field(default=82, ge=1, le=65536, description="clips a task")
+    max_attempts: int = Field(
+        default=1, ge=1, le=100, description="rendered clips that are broken stay so: once will do"
+    )
     clips: int = Field(default=320, ge=16, le=100_000, description="good clips to render; a few bad ones come on top")
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of clips, training and generated sounds")
     steps: int | None = Field(

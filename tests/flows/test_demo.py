@@ -1,0 +1,92 @@
+"""The demo, smaller: everything from rendering to the report, and a second run that finds it done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.flows.commands import foley
+from warehouse import Warehouse, query
+
+pytestmark = pytest.mark.slow
+
+CLIPS = 160
+STEPS = 300
+SEED = 3
+ARGUMENTS = ("demo", "--clips", str(CLIPS), "--steps", str(STEPS), "--seed", str(SEED))
+
+
+@pytest.fixture(scope="module")
+def home(api: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home folder of a finished demo."""
+    folder = tmp_path_factory.mktemp("demo") / "home"
+    done = foley(*ARGUMENTS, "--home", folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no bars without a terminal, no warnings
+    assert str(folder / "reports" / "report.html") in done.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(home: Path) -> dict[str, Any]:
+    return json.loads((home / "reports" / "results.json").read_text())
+
+
+def files(home: Path) -> dict[str, tuple[int, int]]:
+    """Everything but run records, catalog and Prefect's own: path -> (size, time of writing)."""
+    names = ("clips", "commits", "datasets", "features", "checkpoints", "evaluations", "reports")
+    found = [p for name in names for p in (home / name).rglob("*") if p.is_file()]
+    return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in found}
+
+
+def test_sound_follows_the_picture_and_nothing_else(results: dict[str, Any]) -> None:
+    sync = {name: figures["f1_60ms"] for name, figures in results["sync"].items()}
+    assert sync["true"] > 0.5
+    assert sync["true"] > 2 * max(sync["other"], sync["none"])
+
+
+def test_the_video_helps_and_a_wrong_one_harms(results: dict[str, Any]) -> None:
+    loss = results["v_loss"]
+    assert loss["true"] < loss["null"] < loss["other"]
+
+
+def test_the_prompt_sets_the_material_and_leaves_the_time(results: dict[str, Any]) -> None:
+    swap = results["prompt_swap"]
+    assert swap["material_accuracy"] > 0.7
+    assert abs(swap["f1_60ms"] - results["sync"]["true"]["f1_60ms"]) < 0.2
+
+
+def test_results_say_under_what_they_came_about(results: dict[str, Any], home: Path) -> None:
+    assert results["seed"] == SEED
+    assert results["steps"] == STEPS
+    assert {"render", "curate", "train", "evaluate", "report", "total"} <= results["seconds"].keys()
+    parts = [seconds for step, seconds in results["seconds"].items() if step != "total"]
+    assert sum(parts) == pytest.approx(results["seconds"]["total"], rel=0.1)
+    assert {"python", "torch", "prefect", "duckdb"} <= results["versions"].keys()
+    checkpoint = Warehouse(home).record("checkpoints", results["checkpoint"])
+    assert checkpoint["dataset"] == results["dataset"]
+
+
+def test_the_funnel_starts_with_every_file_and_ends_with_the_good_clips(results: dict[str, Any], home: Path) -> None:
+    funnel = results["funnel"]
+    corpus = list((home / "clips").glob("*/*.mp4"))
+    assert funnel[0]["passed"] + funnel[0]["rejected"] + funnel[0]["failed"] == len(corpus)
+    assert funnel[-1]["passed"] == CLIPS
+
+
+def test_every_sound_is_in_the_catalog(results: dict[str, Any], home: Path) -> None:
+    for condition in ("true", "other", "none", "swap"):
+        sql = f"select count(*) as n from generate_{condition} where status = 'passed'"
+        assert query(home, sql).to_pylist() == [{"n": results["held_out_clips"]}]
+
+
+def test_a_second_demo_does_nothing_again_and_says_so(home: Path, results: dict[str, Any]) -> None:
+    before = files(home)
+    done = foley(*ARGUMENTS, "--home", home)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Nothing to do: every stage was done before.")
+    assert files(home) == before
+    assert json.loads((home / "reports" / "results.json").read_text()) == results

@@ -237,17 +237,19 @@ def _still_wanted(wh: Warehouse, plan: Plan, batch: Batch, clips: list[Clip]) ->
     kept = [i for i, clip in enumerate(clips) if "path" in clip and input_of(clip, reads) == batch.inputs[i]]
     if len(kept) == len(batch):
         return batch, clips
-    columns = (batch.clip_ids, batch.inputs, batch.generations, batch.attempts)
-    return Batch(*(tuple(column[i] for i in kept) for column in columns)), [clips[i] for i in kept]
+    narrowed = Batch(
+        clip_ids=tuple(batch.clip_ids[i] for i in kept),
+        inputs=tuple(batch.inputs[i] for i in kept),
+        generations=tuple(batch.generations[i] for i in kept),
+        attempts=tuple(batch.attempts[i] for i in kept),
+    )
+    return narrowed, [clips[i] for i in kept]
 
 
 def _process(stage: Stage, clips: Sequence[Clip]) -> list[Outcome]:
     """Outcomes of a batch; when it raises, of its clips one by one, so that only the guilty clip fails."""
     try:
         outcomes = stage.process(clips)
-        if len(outcomes) != len(clips):
-            raise ValueError(f"stage {stage.name} gave {len(outcomes)} outcomes for {len(clips)} clips")
-        return outcomes
     except FoleyError:
         raise
     except Exception as exc:
@@ -256,6 +258,10 @@ def _process(stage: Stage, clips: Sequence[Clip]) -> list[Outcome]:
         if len(clips) == 1:
             return [Failed.from_exception(exc)]
         return [outcome for clip in clips for outcome in _process(stage, [clip])]
+    if len(outcomes) != len(clips):
+        wrong = f"stage {stage.name} gave {len(outcomes)} outcomes for {len(clips)} clips"
+        return [Failed("OutcomeError", wrong) for _ in clips]
+    return outcomes
 
 
 def _checked(stage: Stage, clip: Clip, outcome: Outcome) -> Outcome:
@@ -268,18 +274,18 @@ def _checked(stage: Stage, clip: Clip, outcome: Outcome) -> Outcome:
     unknown = set(outcome.columns) - set(stage.schema.names)
     if missing or unknown:
         return Failed("ColumnError", f"missing columns {sorted(missing)}, unknown columns {sorted(unknown)}")
-    try:
-        for column in stage.schema:
+    for column in stage.schema:
+        try:
             pa.array([outcome.columns.get(column.name)], column.type)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as exc:
-        return Failed("ColumnError", f"column {column.name} is no {column.type}: {str(exc)[:500]}")
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as exc:
+            return Failed("ColumnError", f"column {column.name} is no {column.type}: {str(exc)[:500]}")
     return outcome
 
 
 def _changed(clip: Clip) -> bool:
     """Whether the clip's file is another one than was ingested; one that is gone is for the stage to miss."""
     try:
-        stat = os.stat(clip["path"])
+        stat = Path(clip["path"]).stat()
     except OSError:
         return False
     return (stat.st_size, stat.st_mtime_ns) != (clip["bytes"], clip["mtime_ns"])

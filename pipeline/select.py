@@ -1,3 +1,4 @@
+# ruff: noqa: S608 (SQL is put together here; names are quoted by live.quote, texts by live.literal)
 """`select`: a named, versioned policy over the facts that stages found, by SQL; thresholds never touch the facts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: S608 (SQL is put together here; names are quoted by live.quote, texts by live.literal)
 """The publisher: builds HOME/catalog.duckdb from the commits, datasets and records, and swaps it in.
 
 One publisher at a time holds a file lock; readers open the file read-only whenever they like and see one state of the
@@ -210,7 +211,7 @@ def _derived(con: duckdb.DuckDBPyConnection, stages: Mapping[str, Descriptor], l
     """Tables and views computed from the others."""
     _union(con, "funnel", [_funnel_sql(i, d) for i, d in enumerate(stages.values(), 1)])
     _union(con, "failures", [_failures_sql(stage) for stage in stages])
-    _union(con, "commits", [_commits_sql(*key.split("/"), found) for key, found in listings.items() if "/" in key])
+    _union(con, "commits", [_commits_sql(key, found) for key, found in listings.items() if "/" in key])
     _union(con, "sounds", [_sounds_sql(d) for d in stages.values() if "sound" in d.columns.names])
     for name, (sql, _, _) in VIEWS.items():
         con.execute(f"create view {name} as {sql}")
@@ -244,7 +245,8 @@ def _failures_sql(stage: str) -> str:
     )
 
 
-def _commits_sql(stage: str, fingerprint: str, listing: Listing) -> str:
+def _commits_sql(key: str, listing: Listing) -> str:
+    stage, _, fingerprint = key.partition("/")
     counts = ", ".join(f"count(*) filter (status = '{s}') as {s}" for s in ("passed", "rejected", "failed"))
     rows = scan(listing.files, ["commit", "status", "seconds", "committed_at"], places=True)
     return (

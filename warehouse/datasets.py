@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from warehouse.errors import FoleyError
@@ -25,6 +25,8 @@ from warehouse.schema import field as column
 
 if TYPE_CHECKING:
     from warehouse.store import Warehouse
+
+pc: Any = pyarrow.compute  # its functions are made at import, so type checkers do not see them
 
 MEMBERS = pa.schema(
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 _REASONS = {
@@ -21,7 +21,7 @@ class FoleyError(Exception):
 
 
 @contextmanager
-def clear_os_errors(doing: str) -> Iterator[None]:
+def clear_os_errors(doing: str) -> Generator[None, None, None]:
     """Turn the operating system's refusals (full disk, read-only, no permission) into a :class:`FoleyError`."""
     try:
         yield

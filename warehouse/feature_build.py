@@ -164,7 +164,7 @@ def _write_shards(
     shards: list[dict[str, Any]] = []
     for begin, end in _windows(count, per_shard):
         path = folder / f"{len(shards):05d}.parquet"
-        options = writer_options(schema) | {"data_page_size": (1 << 31) - 1, "write_batch_size": group}
+        options: dict[str, Any] = writer_options(schema) | {"data_page_size": (1 << 31) - 1, "write_batch_size": group}
         with pq.ParquetWriter(path, schema, **options) as writer:
             for a, b in _windows(end - begin, window):
                 writer.write_table(_window(parts, begin + a, begin + b, schema, shapes), row_group_size=group)
@@ -190,8 +190,9 @@ def _shapes(parts: Sequence[_Source]) -> Shapes:
 
 
 def _largest(part: _Source, name: str, dtype: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    import pyarrow.compute as pc
+    import pyarrow.compute
 
+    pc: Any = pyarrow.compute
     single = _Source(part.schema, [name], part.places)
     unit = int(np.dtype(dtype).itemsize * np.prod([n for n in shape if n != -1], dtype=np.int64))
     largest = 0

@@ -193,7 +193,7 @@ class _Index:
     def stream(self, rng: np.random.Generator) -> np.ndarray:
         """All row numbers [N], row groups in random order, rows of a group together."""
         order = rng.permutation(len(self.places))
-        pieces = [np.arange(self.starts[g], self.starts[g + 1]) for g in order]
+        pieces = [np.arange(int(self.starts[g]), int(self.starts[g + 1])) for g in order]
         return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
 
 
@@ -272,7 +272,7 @@ class _Reader:
         files = self._index.places[groups, 0].tolist()
         starts = (self._index.offsets[name][groups] + inside * column.nbytes).tolist()
         for row, file, start in zip(flat, files, starts, strict=True):
-            if os.preadv(self._handle(file), [row], start) != column.nbytes:
+            if os.preadv(self._handle(file), [row.data], start) != column.nbytes:
                 raise FoleyError(f"feature shard {self._files[file]} ends too early: build the features again")
         return out
 

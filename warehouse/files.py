@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -95,7 +95,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def scratch_folder(tmp: Path) -> Iterator[Path]:
+def scratch_folder(tmp: Path) -> Generator[Path, None, None]:
     """A temporary folder, known to be in use while this process lives, removed at the end."""
     aside = tmp / f"{uuid.uuid4().hex}.folder"
     aside.mkdir()
@@ -108,7 +108,7 @@ def scratch_folder(tmp: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_folder(tmp: Path, target: Path) -> Iterator[Path]:
+def new_folder(tmp: Path, target: Path) -> Generator[Path, None, None]:
     """Fill a folder aside, then move it to `target` in one step.
 
     When another process was first, its folder stays and ours is dropped: both hold the same, because such folders are
@@ -125,7 +125,7 @@ def new_folder(tmp: Path, target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
+def file_lock(path: Path, wait: bool = True) -> Generator[bool, None, None]:
     """Hold an exclusive lock between processes; yields False when `wait` is off and another one holds it."""
     with clear_os_errors(f"lock {path}"), open(path, "ab") as handle:
         try:

@@ -117,7 +117,7 @@ def _commit(wh: Warehouse, found: list[dict[str, Any]]) -> None:
     """Commit clip rows, sorted by clip_id."""
     found = sorted(found, key=lambda row: row["clip_id"])
     id_ = commit_id(repr(sorted(row.items(), key=lambda item: item[0])) for row in found)
-    common = {"reason": None, "attempt": 1, "seconds": 0.0, "commit": id_}
+    common: dict[str, Any] = {"reason": None, "attempt": 1, "seconds": 0.0, "commit": id_}
     common["committed_at"] = datetime.now(UTC)
     table = pa.Table.from_pylist(
         [{**row, **common, "input": clip_hash(row["clip_id"])} for row in found], schema=pa.schema([*SPINE, *CLIPS])

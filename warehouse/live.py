@@ -1,3 +1,4 @@
+# ruff: noqa: S608 (SQL is put together here; names are quoted by live.quote, texts by live.literal)
 """Which rows count: SQL over the commits of a stage.
 
 A row names what it was made from by its `input`: a hash of the clip's id and of the clip columns that the stage
@@ -204,4 +205,4 @@ def run_checked(wh: Warehouse, sources: Mapping[str, tuple[str, str]], work: Cal
 
 
 def _look(wh: Warehouse, sources: Mapping[str, tuple[str, str]]) -> dict[str, Listing]:
-    return {key: wh.listing(*sources[key]) for key in reversed(sources)}
+    return {key: wh.listing(*sources[key]) for key in reversed(list(sources))}

@@ -1,3 +1,4 @@
+# ruff: noqa: S608 (SQL is put together here; names are quoted by live.quote, texts by live.literal)
 """Where the work stands, from the commits themselves: counts, throughput, time to finish, disk."""
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from warehouse.errors import FoleyError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_OPTIONS = {"autoinstall_known_extensions": False, "enable_external_access": False}
+_OPTIONS: dict[str, Any] = {"autoinstall_known_extensions": False, "enable_external_access": False}
 
 
 def query(home: str | Path, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
@@ -27,7 +27,7 @@ def query(home: str | Path, sql: str, params: Sequence[Any] | Mapping[str, Any] 
         raise FoleyError(f"there is no catalog in {catalog.parent} yet: curate something first")
     try:
         with duckdb.connect(str(catalog), read_only=True, config=_OPTIONS) as con:
-            found = con.sql(sql, params=params) if params else con.sql(sql)
+            found: Any = con.sql(sql, params=params) if params else con.sql(sql)
             if found is None:
                 raise FoleyError("the catalog is read-only: write a query, such as select * from funnel")
             return found.to_arrow_table()

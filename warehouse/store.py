@@ -59,7 +59,7 @@ class Warehouse:
 
         with self._guard:
             if self._database is None:
-                options = {"autoinstall_known_extensions": False, "temp_directory": ""}
+                options: dict[str, Any] = {"autoinstall_known_extensions": False, "temp_directory": ""}
                 self._database = duckdb.connect(config=options)
             return self._database.cursor()
 

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.warehouse [--clips N]
 
 Wall and CPU seconds side by side: on a machine that does other work, CPU seconds over the number of cores is the honest
-figure. Ratios are against the budgets of the project, but for the catalog: that is against writing the same rows as bare
-tables in the same run.
+figure. Ratios are against the budgets of the project, but for the catalog: that is against writing the same rows as
+bare tables in the same run.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ def fill(wh: Warehouse, stages: list[Synthetic], count: int) -> None:
         reads[stage.name] = wh.descriptor(stage.name, fps[stage.name]).reads
     with duckdb.connect() as con:
         con.execute(f"""create table base as select format('{{:011x}}_{{:06d}}', i, i * 7 % 600) as clip_id,
-            sha256(clip_id) as sha256, 'a prompt for ' || clip_id as prompt from range({count}) t(i) order by clip_id""")
+            sha256(clip_id) as sha256, 'a prompt for ' || clip_id as prompt
+            from range({count}) t(i) order by clip_id""")
         for begin in range(0, count, PER_COMMIT):
             piece = f"(from base limit {PER_COMMIT} offset {begin})"
             inputs = ", ".join(f"{input_sql(columns, hash_sql)} as input_{name}" for name, columns in reads.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -119,9 +120,12 @@ class Scores(Stage):
     schema = pa.schema([field(name, pa.float64(), name) for name in names])
 
     def process(self, clips: list[Clip]) -> list[Outcome]:
-        values = [int(c["clip_id"][4:]) ** 2 for c in clips]
-        scale = (10, 1, 0.5, 8, 8, 8, 10)
-        return [Passed({n: (v * (i + 3) % 97) / 97 * scale[i] for i, n in enumerate(self.names)}) for v in values]
+        return [Passed(dict(zip(self.names, self.draw(c["clip_id"]), strict=True))) for c in clips]
+
+    def draw(self, clip_id: str) -> list[float]:
+        """Random facts that lie about the thresholds."""
+        drawn = np.random.default_rng(int(clip_id[4:])).random(len(self.names))
+        return (drawn**0.5 * [10, 0.9, 0.6, 8, 8, 8, 10]).tolist()
 
 
 @pytest.mark.parametrize("name", ["hunyuan", "mova", "strict", "toy"])

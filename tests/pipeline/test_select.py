@@ -79,7 +79,8 @@ def test_subsets_are_what_the_policy_says(wh: Warehouse) -> None:
     levels = dict(zip(*(wh.rows("facts", FPS["facts"])[c].to_pylist() for c in ("clip_id", "level")), strict=True))
     assert set(dataset.clip_ids(subset="sft")) == {c for c in dataset.clip_ids() if levels[c] > 20}
     ablation, train = set(dataset.clip_ids(subset="ablation")), set(dataset.clip_ids("train"))
-    assert ablation < train and 0.3 < len(ablation) / len(train) < 0.7
+    assert ablation < train
+    assert 0.3 < len(ablation) / len(train) < 0.7
     again = select(wh, FPS, Policy("again", 1, (), sft="level > 20", ablation_share=0.5))
     assert set(again.clip_ids(subset="ablation")) == ablation
 
@@ -99,7 +100,9 @@ def test_the_funnel_leaves_what_is_kept(wh: Warehouse) -> None:
     dataset = select(wh, FPS, Policy("funnel", 1, (Gate("a", "level > 5"), Gate("b", "level < 40"))))
     assert [step["step"] for step in dataset.funnel] == ["all", "clips", "facts", "text", "a", "b"]
     left = [step["left"] for step in dataset.funnel]
-    assert left == sorted(left, reverse=True) and left[0] == CLIPS and left[-1] == dataset.counts["kept"]
+    assert left == sorted(left, reverse=True)
+    assert left[0] == CLIPS
+    assert left[-1] == dataset.counts["kept"]
 
 
 def test_unfinished_stages_drop_clips_as_waiting(tmp_path: Path) -> None:
@@ -144,7 +147,8 @@ def test_the_policies_of_the_house_do_what_they_publish(wh: Warehouse, name: str
         "toy": lambda f: f["duration"] >= 1.0 and f["silent_share"] < 0.95,
     }[name]
     expected = {f["clip_id"] for f in facts if keep(f)}
-    assert name in policies() and expected
+    assert name in policies()
+    assert expected
     assert set(select(wh, fps, name).clip_ids()) == expected
 
 

@@ -51,10 +51,13 @@ def test_every_clip_comes_with_its_own_padded_arrays(made: tuple[Warehouse, Feat
     for batch in features.batches(16, drop_last=False):
         for clip, array, count, prompt in zip(*(batch[c] for c in ("clip_id", *COLUMNS)), strict=True):
             level = level_of(clip)
-            assert count == length(level) and len(prompt) == int(clip[4:]) % 7
-            assert np.array_equal(array[:count], tokens(level)) and not array[count:].any()
+            assert count == length(level)
+            assert len(prompt) == int(clip[4:]) % 7
+            assert np.array_equal(array[:count], tokens(level))
+            assert not array[count:].any()
             seen += 1
-    assert batch["tokens"].dtype == np.float16 and batch["tokens"].shape[1:] == (3, *SHAPE)
+    assert batch["tokens"].dtype == np.float16
+    assert batch["tokens"].shape[1:] == (3, *SHAPE)
     assert seen == len(features) == sum(i % 10 < 7 for i in range(CLIPS))
 
 

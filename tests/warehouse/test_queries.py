@@ -112,7 +112,8 @@ def test_lineage_leads_from_a_sound_to_its_address(wh: Warehouse) -> None:
     found = trace(wh.home, "clip0010.wav").to_pylist()
     steps = {row["kind"]: row["id"] for row in found}
     clip = rows(wh, "from clips where clip_id = 'clip0010'")[0]
-    assert steps["checkpoint"] == "bridge-1" and steps["dataset"] == wh.dataset("toys").version
+    assert steps["checkpoint"] == "bridge-1"
+    assert steps["dataset"] == wh.dataset("toys").version
     assert (steps["clip"], steps["file"], steps["url"]) == ("clip0010", clip["sha256"], clip["url"])
     with pytest.raises(FoleyError, match="nothing called"):
         trace(wh.home, "no such thing")
@@ -120,7 +121,8 @@ def test_lineage_leads_from_a_sound_to_its_address(wh: Warehouse) -> None:
 
 def test_records_keep_what_has_no_column_of_its_own(wh: Warehouse) -> None:
     [row] = rows(wh, "select steps, record from checkpoints")
-    assert row["steps"] == 7 and json.loads(row["record"])["loss"] == 0.5
+    assert row["steps"] == 7
+    assert json.loads(row["record"])["loss"] == 0.5
 
 
 @pytest.mark.parametrize(

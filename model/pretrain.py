@@ -24,7 +24,7 @@ Report = Callable[[int, float], None]  # called with step and loss
 class VaeTraining:
     """How the VAE is trained."""
 
-    steps: int = 2500
+    steps: int = 2200
     learning_rate: float = 2e-3
     warmup: int = 100
     betas: tuple[float, float] = (0.8, 0.99)
@@ -49,7 +49,7 @@ class DitTraining:
     seed: int = 0
 
 
-QUIET = 1e-2  # spectral magnitudes below this (about -50 dB of a strike's) are silence: their shape is not learned
+QUIET = 1e-2  # spectral magnitudes below this (about -50 dB of a strike's) hardly count: the noise floor is not learned
 
 
 def spectral_distance(a: Tensor, b: Tensor, windows: Sequence[int]) -> Tensor:
@@ -62,10 +62,10 @@ def spectral_distance(a: Tensor, b: Tensor, windows: Sequence[int]) -> Tensor:
     for size in windows:
         window = torch.hann_window(size, device=a.device)
         x, y = (
-            torch.stft(v, size, size // 4, window=window, return_complex=True).abs().clamp(min=QUIET) for v in (a, b)
+            torch.stft(v, size, size // 4, window=window, return_complex=True).abs().clamp(min=1e-5) for v in (a, b)
         )
         convergence = (x - y).flatten(1).norm(dim=1) / y.flatten(1).norm(dim=1)
-        total = total + convergence.mean() + (x.log() - y.log()).abs().mean()
+        total = total + convergence.mean() + ((x + QUIET).log() - (y + QUIET).log()).abs().mean()
     return total / len(windows)
 
 

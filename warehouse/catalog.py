@@ -250,8 +250,8 @@ def _commits_sql(key: str, listing: Listing) -> str:
     counts = ", ".join(f"count(*) filter (status = '{s}') as {s}" for s in ("passed", "rejected", "failed"))
     rows = scan(listing.files, ["commit", "status", "seconds", "committed_at"], places=True)
     return (
-        f'select "commit", {literal(stage)} as stage, {literal(fingerprint)} as fingerprint, count(*) as clips, {counts}, '
-        f"sum(seconds) as seconds, max(committed_at) as committed_at, filename as file from {rows} "
+        f'select "commit", {literal(stage)} as stage, {literal(fingerprint)} as fingerprint, count(*) as clips, '
+        f"{counts}, sum(seconds) as seconds, max(committed_at) as committed_at, filename as file from {rows} "
         'group by "commit", filename'
     )
 

@@ -91,7 +91,7 @@ def write_dataset(
 ) -> Dataset:
     """Write a new version of a dataset, or give the newest one back when it is the same.
 
-    `members` has the columns of MEMBERS, one row a clip, sorted by clip_id. Raises FoleyError for a name that is no plain word.
+    `members` has the columns of MEMBERS, one row a clip, sorted by clip_id. Raises FoleyError for an unusable name.
     """
     if not _NAME.fullmatch(name):
         raise FoleyError(f"{name!r} cannot name a dataset: use letters, digits, '_' and '.'")
@@ -168,9 +168,8 @@ def _diff(last: Dataset | None, members: pa.Table) -> dict[str, int]:
 
 def list_datasets(wh: Warehouse) -> list[Dataset]:
     """Every dataset version, by name and number."""
-    found: list[Dataset] = []
-    for path in sorted((wh.home / "datasets").glob("*/dataset.json")):
-        found.append(Dataset(**read_json(path), path=path.parent))
+    paths = (wh.home / "datasets").glob("*/dataset.json")
+    found = [Dataset(**read_json(path), path=path.parent) for path in paths]
     return sorted(found, key=lambda dataset: (dataset.name, dataset.number))
 
 

@@ -1,7 +1,7 @@
 """FeatureSet: the joined, shuffled training arrays of one dataset split, as Parquet that any tool can read.
 
 Array columns are fixed-size binary, plain and uncompressed, one page a row group. So a value's place in the file
-follows from the footer, and the reader fetches rows straight into the batch: one copy, no decoding, no growth of memory.
+follows from the footer, and the reader fetches rows straight into the batch: one copy, no decoding, bounded memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -121,13 +121,13 @@ class FeatureSet:
                 reader.load(part)
                 soon = parts[number - first + _AHEAD :][:1]
                 ahead = self._index.groups(soon[0]) if soon else np.empty(0, np.int64)
-                part = part[np.random.default_rng([seed, epoch, rank, number]).permutation(len(part))]
+                rows = part[np.random.default_rng([seed, epoch, rank, number]).permutation(len(part))]
                 skip = max(0, start * batch_size - number * window)
-                begins = range(skip, len(part), batch_size)
+                begins = range(skip, len(rows), batch_size)
                 turns = np.linspace(0, len(ahead), len(begins) + 1).astype(int)
                 for begin, a, b in zip(begins, turns[:-1], turns[1:], strict=True):
                     reader.advise(ahead[a:b])
-                    yield reader.read(part[begin : begin + batch_size])
+                    yield reader.read(rows[begin : begin + batch_size])
 
     def _share(self, stream: np.ndarray, batch_size: int, rank: int, world: int, drop_last: bool) -> np.ndarray:
         """The rank's part of an epoch's row numbers."""
@@ -227,7 +227,7 @@ class _Reader:
         self._groups = self._bases = np.empty(0, np.int64)
         self._values: Arrays = {}
 
-    def __enter__(self) -> _Reader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

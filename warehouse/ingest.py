@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -105,6 +107,8 @@ def _look(clip: Mapping[str, Any], old: Mapping[str, Any] | None) -> dict[str, A
 
 
 def _sha256(path: str) -> str:
+    if not S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")  # opening a pipe would wait for ever
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

@@ -155,13 +155,13 @@ def compact(wh: Warehouse, stage: str | None = None, at_least: int = 4) -> list[
             if mine:
                 for path in _replaced(wh, name, fingerprint):
                     path.unlink(missing_ok=True)
-                for group in _groups(wh.listing(name, fingerprint).good, at_least):
-                    done.append(_merge(wh, name, fingerprint, group))
+                groups = _groups(wh.listing(name, fingerprint).good, at_least)
+                done += [_merge(wh, name, fingerprint, group) for group in groups]
     return done
 
 
 def _groups(commits: tuple[Commit, ...], at_least: int) -> Iterator[list[Commit]]:
-    """Small commits in groups that stay under the size of a large one; only their row counts and sizes are looked at."""
+    """Small commits in groups that stay under the size of a large one; only rows and sizes are looked at."""
     small = [c for c in commits if c.rows * 2 <= _COMPACT_ROWS and c.bytes * 2 <= _COMPACT_BYTES]
     group: list[Commit] = []
     for commit in small:

@@ -16,14 +16,15 @@ with recursive walk as (
     select 0 as depth, kind, id, kind as child_kind, id as child from (select distinct kind, id from lineage
     where id = $what or (kind = 'sound' and ends_with(id, '/' || $what)))
     union
-    select depth + 1, l.parent_kind, l.parent, l.kind, l.id from walk w join lineage l on l.kind = w.kind and l.id = w.id
+    select depth + 1, l.parent_kind, l.parent, l.kind, l.id
+    from walk w join lineage l on l.kind = w.kind and l.id = w.id
     where not (l.kind = 'dataset' and l.parent_kind = 'clip')
 )
 select min(w.depth)::INTEGER as depth, w.kind, w.id, any_value(w.child_kind) as of_kind, any_value(w.child) as "of",
        any_value(case w.kind
            when 'clip' then c.path
-           when 'dataset' then concat(json_extract_string(d.policy, '$.name'), ' v', json_extract(d.policy, '$.version'),
-                                      ': ', d.kept, ' of ', d.clips, ' clips')
+           when 'dataset' then concat(json_extract_string(d.policy, '$.name'), ' v',
+                                      json_extract(d.policy, '$.version'), ': ', d.kept, ' of ', d.clips, ' clips')
            when 'features' then concat(f.clips, ' clips')
            when 'checkpoint' then concat(k.preset, ', ', k.steps, ' steps')
        end) as detail

@@ -155,7 +155,7 @@ def digest(path: Path) -> str:
 
 
 def crash_test(folder: Path, kills: int, seed: int, say: Callable[[str], None] = print) -> Counter[str]:
-    """Kill `kills` times and compare after every round; returns kills by phase. Raises AssertionError on a difference."""
+    """Kill `kills` times and compare after every round; kills by phase. Raises AssertionError on a difference."""
     draw = random.Random(seed)
     progress, media, log = mmap.mmap(-1, 1), folder / "media", folder / "log"
     make_table(media)

@@ -1,4 +1,4 @@
-"""Scenarios on hostile disks, run by test_hostile.py in a mount namespace of their own: `full FOLDER`, `readonly FOLDER`."""
+"""Scenarios on hostile disks (`full FOLDER`, `readonly FOLDER`), run by test_hostile.py in a mount namespace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def refused(action: Callable[[], object], message: str) -> None:
     try:
         action()
     except FoleyError as exc:
-        assert message in str(exc) and "\n" not in str(exc), exc
+        if message not in str(exc) or "\n" in str(exc):
+            raise AssertionError(f"refused with another error: {exc}") from exc
     else:
         raise AssertionError(f"nothing was refused: expected {message}")
 

@@ -1,4 +1,4 @@
-"""Full disk, read-only folder, unreadable commit, clock going back: a clear error, nothing lost, the next run goes on."""
+"""Full disk, read-only folder, unreadable commit, clock going back: a clear error, nothing lost, and on it goes."""
 
 from __future__ import annotations
 
@@ -108,3 +108,12 @@ def test_clips_that_are_badly_described_are_a_clear_error(
 def test_records_have_plain_names(tmp_path: Path, name: str) -> None:
     with pytest.raises(FoleyError):
         Warehouse(tmp_path).write_record("runs", name, {})
+
+
+def test_a_pipe_named_like_a_clip_is_a_failed_row_and_no_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    wh = Warehouse(tmp_path / "home")
+    clip = {"clip_id": "pipe", "path": str(tmp_path / "pipe.mp4"), "source": "folder"}
+    assert wh.ingest(pa.Table.from_pylist([clip])).failed == 1
+    row = wh.clips(None, status="failed").to_pylist()[0]
+    assert row["message"] == "not a regular file"

@@ -47,7 +47,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo did and found. `worked` is False where everything had been done before."""
+    """What the demo did and found. `worked` is False where no stage and no training had anything to do."""
 
     results: dict[str, Any]
     report: Path
@@ -76,9 +76,9 @@ def demo(parameters: DemoParameters, corpus: Path, before: dict[str, float]) -> 
     with clock.step("evaluate"):
         split["batch_size"] = max(1, split["batch_size"] // 4)  # sound is made for a tenth of the clips
         evaluated = evaluate(EvaluateParameters(**shared, **split, checkpoint=checkpoint.id, seed=seed))
-    results, wrote = report(wh, parameters, clock, curated, checkpoint, evaluated)
+    results = report(wh, parameters, clock, curated, checkpoint, evaluated)
     counts = curated.stages + evaluated.stages
-    worked = wrote or checkpoint.trained or any(count.batches for count in counts)
+    worked = checkpoint.trained or any(count.batches for count in counts)
     return Demo(results, wh.folder("reports") / "report.html", curated, checkpoint, worked)
 
 
@@ -90,37 +90,41 @@ def report(
     curated: Curated,
     checkpoint: Checkpoint,
     evaluated: Evaluated,
-) -> tuple[dict[str, Any], bool]:
-    """Write results.json and report.html, unless those of the same results are there; True where it wrote."""
+) -> dict[str, Any]:
+    """Write results.json and report.html, unless those of the same results and the same code are there."""
     folder = wh.folder("reports")
     revision = code_revision()
     identity = [REPORT_VERSION, revision, checkpoint.id, curated.dataset.version, evaluated.fingerprints]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     known = read_json(folder / "results.json") if (folder / "results.json").is_file() else {}
     if known.get("id") == key and (folder / "report.html").is_file():
-        return known, False
+        return known
+    results = {"id": key} | _results(wh, parameters, curated, checkpoint, evaluated) | {"commit": revision}
     preset = load_preset(parameters.preset, parameters.weights)
-    everyone = curated.dataset.members(kept=None)["clip_id"].to_pylist()
-    scoring = curated.dataset.fingerprints
-    results = {
-        "id": key,
-        **{name: evaluated.figures[name] for name in ("sync", "v_loss", "prompt_swap", "material_accuracy")},
-        "held_out_clips": evaluated.figures["clips"],
-        "funnel": funnel(wh, scoring, everyone),
-        "dataset": curated.dataset.version,
-        "checkpoint": checkpoint.id,
-        "preset": preset.name,
-        "steps": checkpoint.record["steps"],
-        "seed": parameters.seed,
-        "versions": versions(),
-        "machine": machine(),
-        "commit": revision,
-    }
-    with clock.step("report"), bar("report") as progress:
+    with clock.step("report"), bar("report", 1) as progress:  # its seconds are in it, so writing it is not in them
         data = report_data(wh, results, curated.dataset, evaluated.fingerprints, preset, checkpoint)
         progress.update()
     total = perf_counter() - clock.started + sum(clock.seconds[name] for name in ("start", "render"))
     results["seconds"] = {name: round(value, 2) for name, value in (clock.seconds | {"total": total}).items()}
     write_report(folder / "report.html", data)
     write_json(wh.tmp, folder / "results.json", results)
-    return results, True
+    return results
+
+
+def _results(
+    wh: Warehouse, parameters: DemoParameters, curated: Curated, checkpoint: Checkpoint, evaluated: Evaluated
+) -> dict[str, Any]:
+    """The figures, and under what they came about."""
+    everyone = curated.dataset.members(kept=None)["clip_id"].to_pylist()
+    return {
+        **{name: evaluated.figures[name] for name in ("sync", "v_loss", "prompt_swap", "material_accuracy")},
+        "held_out_clips": evaluated.figures["clips"],
+        "funnel": funnel(wh, curated.dataset.fingerprints, everyone),
+        "dataset": curated.dataset.version,
+        "checkpoint": checkpoint.id,
+        "preset": parameters.preset,
+        "steps": checkpoint.record["steps"],
+        "seed": parameters.seed,
+        "versions": versions(),
+        "machine": machine(),
+    }

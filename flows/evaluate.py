@@ -8,6 +8,7 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.bars import bar
 from flows.curate import all_stages
 from flows.parameters import EvaluateParameters
 from flows.runs import recorded
@@ -56,7 +57,10 @@ def score_sounds(
     wh: Warehouse, dataset: Dataset, fps: dict[str, str], preset: Preset, checkpoint: Checkpoint
 ) -> dict[str, Any]:
     """The figures of the generated sounds, or those found before for the same sounds."""
-    return score(wh, dataset, fps, preset, checkpoint)
+    with bar("score", 1) as progress:
+        figures = score(wh, dataset, fps, preset, checkpoint)
+        progress.update()
+    return figures
 
 
 def _checkpoint(wh: Warehouse, id: str | None) -> Checkpoint:

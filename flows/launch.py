@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from flows.bars import bar, follow
+from flows.embedded import EmbeddedServer
 from flows.environment import set_up_prefect
 from flows.parameters import CurateParameters, DemoParameters, EvaluateParameters, TrainParameters
 from warehouse.errors import FoleyError
@@ -27,10 +28,7 @@ _FLOWS = {"curate": CurateParameters, "train": TrainParameters, "evaluate": Eval
 def run_flow(name: str, home: Path, options: Mapping[str, Any]) -> Any:
     """Run one of the flows and give what it returns. Raises FoleyError for a parameter out of its limits."""
     parameters = _checked(_FLOWS[name], home, options)
-    server = set_up_prefect(home)
-    flow = getattr(import_module(f"flows.{name}"), name)
-    if server is not None:
-        server.wait()
+    flow = _started(name, set_up_prefect(home))
     return flow(parameters)
 
 
@@ -42,13 +40,20 @@ def run_demo(home: Path, options: Mapping[str, Any]) -> Demo:
     corpus, rendered = _render(parameters)
     if parameters.from_scratch:
         parameters = parameters.model_copy(update={"weights": _toy_weights(home)})
-    from flows.demo import demo
-
-    if server is not None:
-        with bar("start Prefect"):
-            server.wait()
+    demo = _started("demo", server)
     before = {"render": rendered, "start": perf_counter() - began - rendered}
     return demo(parameters, corpus, before)
+
+
+def _started(name: str, server: EmbeddedServer | None) -> Any:
+    """The flow of that name, once its libraries are imported and its server answers."""
+    with bar("start", 2) as progress:
+        flow = getattr(import_module(f"flows.{name}"), name)
+        progress.update()
+        if server is not None:
+            server.wait()
+        progress.update()
+    return flow
 
 
 def _render(parameters: DemoParameters) -> tuple[Path, float]:

@@ -212,7 +212,7 @@ def _derived(con: duckdb.DuckDBPyConnection, stages: Mapping[str, Descriptor], l
     _union(con, "funnel", [_funnel_sql(i, d) for i, d in enumerate(stages.values(), 1)])
     _union(con, "failures", [_failures_sql(stage) for stage in stages])
     _union(con, "commits", [_commits_sql(key, found) for key, found in listings.items() if "/" in key])
-    _union(con, "sounds", [_sounds_sql(d) for d in stages.values() if "sound" in d.columns.names])
+    _union(con, "sounds", [_sounds_sql(d) for d in stages.values() if "sound_sha256" in d.columns.names])
     for name, (sql, _, _) in VIEWS.items():
         con.execute(f"create view {name} as {sql}")
 
@@ -257,9 +257,8 @@ def _commits_sql(key: str, listing: Listing) -> str:
 
 
 def _sounds_sql(descriptor: Descriptor) -> str:
-    hashed = ", h.sound_sha256" if "sound_sha256" in descriptor.columns.names else ""
     return (
-        f"select h.sound, {literal(descriptor.stage)} as stage, h.fingerprint, h.clip_id{hashed}, "
+        f"select h.sound_sha256 as sound, {literal(descriptor.stage)} as stage, h.fingerprint, h.clip_id, "
         "coalesce(json_extract_string(f.settings, '$.checkpoint'), f.model_revision) as checkpoint "
         f"from history.{quote(descriptor.stage)} h join fingerprints f on f.fingerprint = h.fingerprint "
         f"and f.stage = {literal(descriptor.stage)} where h.live and h.status = 'passed'"

@@ -104,12 +104,11 @@ TABLES: dict[str, tuple[str, Columns]] = {
     "sounds": (
         "Generated sounds with the checkpoint that made them.",
         {
-            "sound": ("VARCHAR", "path of the sound file"),
+            "sound": ("VARCHAR", "SHA-256 of the sound file, whose bytes are in the commits of its stage"),
             "stage": ("VARCHAR", "stage that made it"),
             "fingerprint": ("VARCHAR", "fingerprint of that stage"),
             "clip_id": ("VARCHAR", "clip that it was made for"),
             "checkpoint": ("VARCHAR", "checkpoint that made it"),
-            "sound_sha256": ("VARCHAR", "hash of the sound file"),
         },
     ),
     "datasets": ("Dataset versions.", _DATASET),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 _WALK = """
 with recursive walk as (
     select 0 as depth, kind, id, kind as child_kind, id as child from (select distinct kind, id from lineage
-    where id = $what or (kind = 'sound' and ends_with(id, '/' || $what)))
+    where id = $what)
     union
     select depth + 1, l.parent_kind, l.parent, l.kind, l.id
     from walk w join lineage l on l.kind = w.kind and l.id = w.id
@@ -39,11 +40,15 @@ group by w.kind, w.id order by 1, 2, 3
 def trace(home: str | Path, what: str) -> pa.Table:
     """Everything that `what` came from: depth, kind, id, of_kind, of, detail; one row each, nearest first.
 
-    `what` is the id of a checkpoint, evaluation, feature set, dataset version or clip, or a sound's path or file name.
-    A dataset is not followed to all its clips (query dataset_members for these). Reads the published catalog. Raises
-    FoleyError when there is nothing of that name.
+    `what` is the id of a checkpoint, evaluation, feature set, dataset version or clip, a sound's SHA-256, or a file: a
+    sound is known by its content. A dataset is not followed to all its clips (query dataset_members for these). Reads
+    the published catalog. Raises FoleyError when there is nothing of that name.
     """
+    if Path(what).is_file():
+        what = hashlib.sha256(Path(what).read_bytes()).hexdigest()
     found = query(home, _WALK, {"what": what})
     if not found.num_rows:
-        raise FoleyError(f"nothing called {what!r} is in the catalog: give a sound, checkpoint, dataset or clip id")
+        raise FoleyError(
+            f"nothing called {what!r} is in the catalog: give a sound file, or the id of a checkpoint, dataset or clip"
+        )
     return found

@@ -13,7 +13,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ class Synthetic(Stage):
         self.reads = ("prompt",) if name == "text_embeddings" else ("sha256",)  # type: ignore[misc]
         self.schema = pa.schema([field(column, pa.float32(), column) for column in _COLUMNS[name]])
 
-    def process(self, clips: list[Clip]) -> list[Outcome]:
+    def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         raise NotImplementedError
 
 

@@ -13,7 +13,8 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Arrays(Stage):
     name, batch_size = "arrays", 256
     schema = pa.schema([array_field("tokens", "float16", SHAPE, "random numbers")])
 
-    def process(self, clips: list[Clip]) -> list[Outcome]:
+    def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         return [Passed({"tokens": to_bytes(array(c["clip_id"]))}) for c in clips]
 
 
@@ -126,7 +127,7 @@ def _read_memmap(path: Path, seed: int) -> int:
 
 
 def _webdataset(folder: Path) -> Epoch:
-    import webdataset as wds
+    wds: Any = import_module("webdataset")
 
     pattern = str(folder / "web-%04d.tar")
     with wds.ShardWriter(pattern, maxcount=256, verbose=0) as writer:
@@ -148,7 +149,7 @@ def _webdataset(folder: Path) -> Epoch:
 
 
 def _lance(folder: Path) -> Epoch:
-    import lance
+    lance: Any = import_module("lance")
 
     width = int(np.prod(SHAPE)) * 2
     for begin in range(0, CLIPS, 250):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -92,7 +94,7 @@ def test_audio_that_is_no_multiple_of_a_latent_is_padded(backbone: Backbone, pre
 
 def test_audiobox_scores_are_upstreams(preset: Preset) -> None:
     scorer = AudioboxScorer.from_pretrained(preset)
-    upstream = object.__new__(AesPredictor)  # its constructor would download weights
+    upstream: Any = object.__new__(AesPredictor)  # its constructor would download weights
     upstream.model, upstream.device, upstream.data_col, upstream.sample_rate = scorer.model, "cpu", "path", 16000
     from audiobox_aesthetics.model.aes import Normalize
 

@@ -26,7 +26,8 @@ def video(path: Path, fps: float, seconds: float) -> Path:
 def pictures(path: Path) -> list[tuple[bytes, Fraction]]:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        return [(bytes(p), p.pts * stream.time_base) for p in container.demux(stream) if p.pts is not None]
+        tick = stream.time_base or Fraction(1)
+        return [(bytes(p), p.pts * tick) for p in container.demux(stream) if p.pts is not None]
 
 
 @pytest.mark.parametrize(("fps", "seconds"), [(12, 2.0), (24, 1.5), (29.97, 3.0), (60, 5.0)])

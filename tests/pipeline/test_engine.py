@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def test_a_stage_waits_for_all_its_upstreams(wh: Warehouse) -> None:
         name, upstream, batch_size = "both", ("facts", "text"), 100
         schema = pa.schema([field("both", pa.float64(), "level times letters")])
 
-        def process(self, clips: list[Clip]) -> list[Outcome]:
+        def process(self, clips: Sequence[Clip]) -> list[Outcome]:
             return [Passed({"both": c["level"] * c["n_letters"]}) for c in clips]
 
     pipeline = [Facts(), Text(), Both()]
@@ -133,6 +134,8 @@ def test_a_replay_of_a_batch_lands_on_the_same_commit_and_counts_once(wh: Wareho
     work = plan(wh, stage, fps)
     first = run_batch(wh, stage, work, work.batches[0])
     second = run_batch(wh, stage, work.header(), pickle.loads(pickle.dumps(work.batches[0])))
+    assert first.commit is not None
+    assert second.commit is not None
     assert first.commit.name.split("-")[0] == second.commit.name.split("-")[0]
     assert wh.rows("facts", fps["facts"], None).num_rows == len(work.batches[0])
 
@@ -161,7 +164,7 @@ def test_columns_that_are_not_the_stages_own_are_a_failure_of_the_clip(wh: Wareh
     class Wrong(Facts):
         name = "wrong"
 
-        def process(self, clips: list[Clip]) -> list[Outcome]:
+        def process(self, clips: Sequence[Clip]) -> list[Outcome]:
             odd = {"clip0000": {"level": "loud", "together": 1}, "clip0001": {"level": 1.0}}
             return [Passed(odd.get(c["clip_id"], {"level": 1.0, "together": 1})) for c in clips]
 
@@ -176,7 +179,7 @@ def test_what_no_clip_is_to_blame_for_stops_the_run_and_commits_nothing(wh: Ware
     class Full(Facts):
         name = "full"
 
-        def process(self, clips: list[Clip]) -> list[Outcome]:
+        def process(self, clips: Sequence[Clip]) -> list[Outcome]:
             with open("/dev/full", "wb", buffering=0) as handle:
                 handle.write(b"x")
             return [Failed("never", "reached")]

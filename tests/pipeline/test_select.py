@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ class Scores(Stage):
     names = ("duration", "silent_share", "imagebind", "ce", "cu", "pc", "pq")
     schema = pa.schema([field(name, pa.float64(), name) for name in names])
 
-    def process(self, clips: list[Clip]) -> list[Outcome]:
+    def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         return [Passed(dict(zip(self.names, self.draw(c["clip_id"]), strict=True))) for c in clips]
 
     def draw(self, clip_id: str) -> list[float]:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import duckdb  # noqa: F401 (loaded while this user may read it)
+import duckdb  # noqa: F401  # pyright: ignore[reportUnusedImport] (loaded while this user may read it)
 
 from pipeline.engine import fingerprints, plan
 from tests.warehouse.toys import facts_of, make_files, run_all, run_once, stages

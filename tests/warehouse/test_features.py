@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -41,7 +42,7 @@ def level_of(clip: str) -> float:
     return float(int(clip.removeprefix("clip")) % 50)
 
 
-def epoch(features: FeatureSet, batch_size: int = 16, **options: int | bool) -> list[str]:
+def epoch(features: FeatureSet, batch_size: int = 16, **options: Any) -> list[str]:
     return [clip for batch in features.batches(batch_size, **options) for clip in batch["clip_id"]]
 
 
@@ -56,8 +57,8 @@ def test_every_clip_comes_with_its_own_padded_arrays(made: tuple[Warehouse, Feat
             assert np.array_equal(array[:count], tokens(level))
             assert not array[count:].any()
             seen += 1
-    assert batch["tokens"].dtype == np.float16
-    assert batch["tokens"].shape[1:] == (3, *SHAPE)
+        assert batch["tokens"].dtype == np.float16
+        assert batch["tokens"].shape[1:] == (3, *SHAPE)
     assert seen == len(features) == sum(i % 10 < 7 for i in range(CLIPS))
 
 
@@ -74,7 +75,7 @@ def test_reading_by_clip_gives_what_parquet_holds(made: tuple[Warehouse, Feature
         for c, a in zip(clips, got["tokens"], strict=True)
     )
     files = str(features.path / "*.parquet")
-    assert duckdb.sql(f"select count(*), min(octet_length(tokens)) from '{files}'").fetchall() == [
+    assert duckdb.execute(f"select count(*), min(octet_length(tokens)) from '{files}'").fetchall() == [
         (len(features), column.nbytes)
     ]
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from mir_eval.util import match_events
 from scipy.ndimage import maximum_filter1d
 from scipy.signal import stft
 
@@ -50,6 +49,8 @@ class Sync:
 
 
 def _matched(reference: Times, estimate: Times, tolerance: float) -> list[tuple[int, int]]:
+    from mir_eval.util import match_events  # here, because it takes seconds to import
+
     return list(match_events(reference, estimate, tolerance))
 
 

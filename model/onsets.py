@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import maximum_filter1d
-from scipy.signal import stft
 
 Samples = npt.NDArray[np.float32]
 Times = npt.NDArray[np.float64]
@@ -24,6 +22,9 @@ FLOOR_DB = 35.0  # an onset this far under the loudest one is noise
 
 def detect_onsets(audio: Samples, sample_rate: int) -> Times:
     """Onset times (s) in mono audio [S]: peaks of the rise in level, over a floor set by the loudest frame."""
+    from scipy.ndimage import maximum_filter1d  # here, because scipy takes a second to import
+    from scipy.signal import stft
+
     window, hop = int(WINDOW_S * sample_rate), int(HOP_S * sample_rate)
     if len(audio) < 2 * window:
         return np.zeros(0)

@@ -87,7 +87,7 @@ def train_vae(autoencoder: Any, batches: Iterator[Tensor], settings: VaeTraining
         nn.utils.clip_grad_norm_(autoencoder.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-        report(step, float(loss))
+        report(step, float(loss.detach()))
     autoencoder.eval().requires_grad_(False)
 
 
@@ -128,5 +128,5 @@ def train_dit(backbone: Backbone, groups: Sequence[LatentClips], settings: DitTr
         nn.utils.clip_grad_norm_(modules.parameters(), settings.clip_norm)
         optimiser.step()
         schedule.step()
-        report(step, float(loss))
+        report(step, float(loss.detach()))
     backbone.eval().requires_grad_(False)

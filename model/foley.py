@@ -36,20 +36,21 @@ def build_bridge(backbone: Backbone, video_dim: int) -> Bridge:
 def save_bridge(path: Path, bridge: Bridge, backbone: str, encoder: str) -> None:
     """Write the bridge alone, with its settings and the revisions of the backbone and the encoder it was trained on."""
     facts = {
-        "settings": bridge.settings.model_dump_json(),
+        "settings": bridge.settings.model_dump(),
         "backbone": backbone,
         "encoder": encoder,
-        "video_dim": str(len(bridge.null)),
+        "video_dim": len(bridge.null),
     }
-    save_weights(path, bridge.state_dict(), metadata=facts)
+    # one key, because the library writes several in any order and the same bridge should be the same bytes
+    save_weights(path, bridge.state_dict(), metadata={"bridge": json.dumps(facts, sort_keys=True)})
 
 
 def read_bridge_facts(path: Path) -> dict[str, Any]:
     """Settings and revisions of a bridge file; raises WeightsError if it is not one."""
     try:
         with safe_open(path, "pt") as file:
-            facts = dict(file.metadata() or {})
-        return facts | {"settings": BridgeSettings.model_validate(json.loads(facts["settings"]))}
+            facts: dict[str, Any] = json.loads((file.metadata() or {})["bridge"])
+        return facts | {"settings": BridgeSettings.model_validate(facts["settings"])}
     except (OSError, KeyError, ValueError) as error:
         raise WeightsError(f"{path} is not a bridge checkpoint of this project: {error}") from None
 
@@ -75,7 +76,7 @@ class FoleyControl:
             if facts[name] != revision:
                 raise WeightsError(f"{path} was trained on {name} {facts[name]}, preset {preset.name!r} has {revision}")
         backbone = Backbone.from_pretrained(preset.model_copy(update={"bridge": facts["settings"]}))
-        found = build_bridge(backbone, int(facts["video_dim"]))
+        found = build_bridge(backbone, facts["video_dim"])
         load_strict(found, {key: value.float() for key, value in weights.items()}, path)
         found.insert(backbone.dit)
         return cls(backbone.to(device), found.to(device))

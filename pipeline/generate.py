@@ -129,13 +129,13 @@ class Generate(Stage):
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """One sound a clip; under condition "swap", clips of no known material are rejected."""
-        prompts = {clip["clip_id"]: self._prompt(clip) for clip in clips}
-        ready = [clip for clip in clips if prompts[clip["clip_id"]] is not None]
-        chunks = [ready[i : i + CHUNK] for i in range(0, len(ready), CHUNK)]
-        rows = iter(
-            [row for chunk in chunks for row in self._chunk(chunk, [prompts[c["clip_id"]] or "" for c in chunk])]
-        )
-        return [Rejected("no material to swap") if prompts[c["clip_id"]] is None else next(rows) for c in clips]
+        prompts = [self._prompt(clip) for clip in clips]
+        ready = [(clip, prompt) for clip, prompt in zip(clips, prompts, strict=True) if prompt is not None]
+        rows: list[Passed] = []
+        for start in range(0, len(ready), CHUNK):
+            rows += self._chunk(*zip(*ready[start : start + CHUNK], strict=True))
+        made = iter(rows)
+        return [Rejected("no material to swap") if prompt is None else next(made) for prompt in prompts]
 
     def _chunk(self, clips: Sequence[Clip], prompts: Sequence[str]) -> list[Passed]:
         sounds = self._foley.generate(

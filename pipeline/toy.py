@@ -91,8 +91,8 @@ def make_toy_weights(
     backbone = Backbone(preset, build_backbone(preset))
     started = time.process_time()
     _, audio = render(TRAINING_CLIPS, first=0)
-    autoencoder = backbone.model.pretransform.model
-    train_vae(autoencoder, audio_crops(audio, seed), vae, lambda i, _: on_progress("train VAE", i + 1, vae.steps))
+    autoencoder, vae_steps = backbone.model.pretransform.model, vae.steps + vae.decoder_steps
+    train_vae(autoencoder, audio_crops(audio, seed), vae, lambda i, _: on_progress("train VAE", i + 1, vae_steps))
     figures: dict[str, Any] = {"vae_cpu_seconds": round(time.process_time() - started)}
     set_latent_scale(backbone, audio[:64], folder / "model_config.json")
     save_weights(folder / "backbone.safetensors", backbone.model.state_dict(), torch.float16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -129,8 +130,8 @@ def test_a_bridge_that_does_not_fit_is_named(bridge: Bridge, preset: Preset, tmp
     path = tmp_path / "bridge.safetensors"
     encoder = VideoEncoder.revision(preset)
     save_bridge(path, bridge, "another" if broken == "other backbone" else Backbone.revision(preset), encoder)
-    weights, facts = read_weights(path), {"backbone": Backbone.revision(preset), "encoder": encoder}
-    facts |= {"settings": preset.bridge.model_dump_json(), "video_dim": "96"}
+    weights, facts = read_weights(path), {"backbone": Backbone.revision(preset), "encoder": encoder, "video_dim": 96}
+    metadata = {"bridge": json.dumps(facts | {"settings": preset.bridge.model_dump()})}
     if broken == "missing":
         del weights["layers.2.norm.weight"]
     if broken == "extra":
@@ -138,7 +139,7 @@ def test_a_bridge_that_does_not_fit_is_named(bridge: Bridge, preset: Preset, tmp
     if broken == "shape":
         weights["layers.2.norm.weight"] = torch.zeros(7)
     if broken in {"missing", "extra", "shape"}:
-        save_weights(path, weights, metadata=facts)
+        save_weights(path, weights, metadata=metadata)
     if broken == "not a bridge":
         save_weights(path, weights)
     if broken == "garbage":

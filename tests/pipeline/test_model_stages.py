@@ -58,7 +58,9 @@ def test_a_broken_clip_fails_alone(clips: list[Clip], name: str) -> None:
     assert isinstance(broken, Failed)
     assert "2.mp4" in broken.message
     assert set(columns(first)) == set(columns(last)) == set(stage.schema.names)
-    assert run(stage, [clips[0]]) == [first]
+    alone = columns(run(stage, [clips[0]])[0])
+    for name, value in columns(first).items():
+        assert alone[name] == (pytest.approx(value, abs=1e-5) if isinstance(value, float) else value)
 
 
 def test_video_tokens_follow_the_picture_and_its_length(clips: list[Clip]) -> None:

@@ -19,7 +19,7 @@ from pipeline.procedural import SAMPLE_RATE, render_audio, sample_clip, swap_mat
 from pipeline.report import ReportClip, ReportData, ReportSound, Score, render_report, write_report
 
 RESULTS: dict[str, Any] = {
-    "clips": 37,
+    "held_out_clips": 37,
     "sync": {
         "true": {"f1_60ms": 0.91234, "f1_100ms": 0.95671, "mae_ms": 13.71},
         "other": {"f1_60ms": 0.20123, "f1_100ms": 0.31777, "mae_ms": 48.9},

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from model.foley import FoleyControl
@@ -115,7 +114,7 @@ def test_an_evaluation_is_made_once_and_leads_back_to_its_dataset(curated: Curat
 def test_a_dataset_without_features_cannot_be_trained_on(tmp_path: Path, preset: Preset, curated: Curated) -> None:
     nothing = fingerprints([Probe(), Silence(), *feature_stages(preset.model_copy(update={"max_seconds": 0.5}))])
     work(curated.wh, feature_stages(preset.model_copy(update={"max_seconds": 0.5})), nothing, [])
-    with pytest.raises(FoleyError, match="no clip with features"):
+    with pytest.raises(FoleyError, match=r"no clip of .* passed"):
         train(curated.wh, curated.dataset, nothing, preset, lambda _: None)
 
 
@@ -125,4 +124,4 @@ def test_onsets_at_the_impacts_score_one_and_unknown_clips_do_not_count() -> Non
     stranger = {"clip_id": "c", "onsets": "[3.0]"}
     assert score_condition([*rows, stranger], truths)["f1_60ms"] == 1.0
     assert score_condition([stranger], truths) == {"f1_60ms": None, "f1_100ms": None, "mae_ms": None}
-    assert np.isclose(score_condition([rows[0] | {"onsets": "[0.5]"}], truths)["f1_60ms"] or 0, 2 / 3)
+    assert score_condition([rows[0] | {"onsets": "[0.5]"}], truths)["f1_60ms"] == pytest.approx(2 / 3, abs=1e-3)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
@@ -52,11 +56,24 @@ def newest_dataset(wh: Warehouse) -> Dataset:
     return max(known, key=lambda dataset: dataset.created_at)
 
 
+@contextmanager
+def all_cores() -> Generator[None]:
+    """Let torch use every core: training runs alone, where stages run a batch a core."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @task(name="train", task_run_name="train {dataset.version}", cache_policy=NO_CACHE, persist_result=False)
 def train_on(wh: Warehouse, dataset: Dataset, preset: Preset, seed: int) -> Checkpoint:
     """Training itself, with a bar and a log line every few steps."""
     logger = get_run_logger()
-    with bar("train", preset.train.steps) as progress:
+    with all_cores(), bar("train", preset.train.steps) as progress:
 
         def report(state: Progress) -> None:
             progress.update(state.step - progress.n)

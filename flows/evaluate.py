@@ -9,6 +9,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.bars import bar
+from flows.cores import all_cores
 from flows.curate import all_stages
 from flows.parameters import EvaluateParameters
 from flows.runs import recorded
@@ -45,7 +46,9 @@ def evaluate(parameters: EvaluateParameters) -> Evaluated:
         before = all_stages(preset)
         stages = generation_stages(wh, dataset, fingerprints(before), preset, checkpoint.id, parameters.seed)
         fps = fingerprints([*before, *stages])
-        counts = run_stages(wh, stages, fps, parameters, dataset.clip_ids(split="test"))
+        alone = parameters.model_copy(update={"workers": 1})  # a bridge watches one video batch at a time
+        with all_cores():
+            counts = run_stages(wh, stages, fps, alone, dataset.clip_ids(split="test"))
         figures = score_sounds(wh, dataset, fps, preset, checkpoint)
         record |= {"stages": [asdict(c) for c in counts], "figures": figures}
         get_run_logger().info("sync: %s", figures["sync"])

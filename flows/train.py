@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator
-from contextlib import contextmanager
-
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.bars import bar
+from flows.cores import all_cores
 from flows.curate import all_stages
 from flows.parameters import TrainParameters
 from flows.runs import recorded
@@ -54,19 +51,6 @@ def newest_dataset(wh: Warehouse) -> Dataset:
     if not known:
         raise FoleyError(f"there is no dataset in {wh.home} yet: run foley curate FOLDER first")
     return max(known, key=lambda dataset: dataset.created_at)
-
-
-@contextmanager
-def all_cores() -> Generator[None]:
-    """Let torch use every core: training runs alone, where stages run a batch a core."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @task(name="train", task_run_name="train {dataset.version}", cache_policy=NO_CACHE, persist_result=False)

@@ -10,6 +10,7 @@ the DiT, V width of the video encoder, H heads of width E.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -135,6 +136,7 @@ class Bridge(nn.Module):
         self.latent_rate, self.token_rate = latent_rate, token_rate
         self.layers = nn.ModuleList(BridgeLayer(dim, video_dim, settings) for _ in range(depth))
         self.null = nn.Parameter(torch.zeros(video_dim))
+        self._lock = threading.Lock()
         self.register_buffer("mean", torch.zeros(video_dim))
         self.register_buffer("std", torch.ones(video_dim))
 
@@ -189,6 +191,8 @@ class Bridge(nn.Module):
     ) -> Generator[None]:
         """Let the layers attend to video tokens [B, J, P, V] until the block ends (include backward in it).
 
+        The layers hold one condition at a time, so a second thread waits until the first has left the block.
+
         `frames` [B] is the number of effective frames that each clip has, where padded; `seen` [B] is False for clips
         whose video is replaced by the null token; `sampling` keeps keys and values from step to step.
         """
@@ -210,10 +214,11 @@ class Bridge(nn.Module):
             latent_times=latent_times,
             cache={} if sampling else None,
         )
-        try:
-            for layer in self.blocks:
-                layer.condition = condition
-            yield
-        finally:
-            for layer in self.blocks:
-                layer.condition = None
+        with self._lock:
+            try:
+                for layer in self.blocks:
+                    layer.condition = condition
+                yield
+            finally:
+                for layer in self.blocks:
+                    layer.condition = None

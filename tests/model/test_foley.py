@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,17 @@ def test_a_sound_depends_on_its_own_arguments_and_not_on_its_batch(foley: FoleyC
         for v, p, s, seed in zip(videos, prompts, seconds, seeds, strict=True)
     ]
     for a, b in zip(together, alone, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+def test_threads_that_share_a_model_do_not_mix_their_videos(foley: FoleyControl) -> None:
+    def sound(i: int) -> np.ndarray:
+        return foley.generate([video(2, i)], ["metal"], [2.0], [0], steps=STEPS)[0]
+
+    one_by_one = [sound(i) for i in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        at_once = list(pool.map(sound, range(6)))
+    for a, b in zip(one_by_one, at_once, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-3)
 
 

@@ -115,7 +115,26 @@ class AudioLatentSettings:
     max_seconds: float
 
 
-class AudioLatents(Stage):
+class _BackboneStage(Stage):
+    """A stage that runs a part of the frozen backbone."""
+
+    preset: Preset
+
+    @property
+    def model_revision(self) -> str:
+        """Content hash of the backbone's weights, its text encoder included."""
+        from model.backbone import Backbone
+
+        return Backbone.revision(self.preset)
+
+    def setup(self) -> None:
+        """Load the backbone."""
+        from model.backbone import Backbone
+
+        self._backbone: Any = Backbone.from_pretrained(self.preset)
+
+
+class AudioLatents(_BackboneStage):
     """Latents of the backbone's VAE: mean and standard deviation, so that training can sample."""
 
     name = "audio_latents"
@@ -135,19 +154,6 @@ class AudioLatents(Stage):
                 field("audio_seconds", pa.float32(), "seconds of audio that were encoded"),
             ]
         )
-
-    @property
-    def model_revision(self) -> str:
-        """Content hash of the backbone's weights."""
-        from model.backbone import Backbone
-
-        return Backbone.revision(self.preset)
-
-    def setup(self) -> None:
-        """Load the backbone."""
-        from model.backbone import Backbone
-
-        self._backbone: Any = Backbone.from_pretrained(self.preset)
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Latents of each clip."""
@@ -170,7 +176,7 @@ class AudioLatents(Stage):
         return np.atleast_2d(audio), seconds
 
 
-class TextEmbeddings(Stage):
+class TextEmbeddings(_BackboneStage):
     """Tokens of the backbone's own text encoder for the clip's prompt."""
 
     name = "text_embeddings"
@@ -188,19 +194,6 @@ class TextEmbeddings(Stage):
                 field("n_text_tokens", pa.int32(), "text tokens"),
             ]
         )
-
-    @property
-    def model_revision(self) -> str:
-        """Content hash of the backbone's weights, its text encoder included."""
-        from model.backbone import Backbone
-
-        return Backbone.revision(self.preset)
-
-    def setup(self) -> None:
-        """Load the backbone."""
-        from model.backbone import Backbone
-
-        self._backbone: Any = Backbone.from_pretrained(self.preset)
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Tokens of each prompt."""

@@ -31,6 +31,7 @@ _WINDOW = 256
 _WINDOW_BYTES = 256 << 20
 _AHEAD = 2
 _OPEN_FILES = 64
+_ADVICE = 128 << 10
 
 
 @dataclass(frozen=True)
@@ -239,10 +240,13 @@ class _Reader:
         """Tell the system which row groups are wanted soon."""
         for g in groups:
             file, _, count = (int(n) for n in self._index.places[g])
-            os.posix_fadvise(self._handle(file), *self._index.scalars[g], os.POSIX_FADV_WILLNEED)
+            handle = self._handle(file)
+            os.posix_fadvise(handle, *self._index.scalars[g], os.POSIX_FADV_WILLNEED)
             for name, column in self._arrays.items():
-                start, size = int(self._index.offsets[name][g]), count * column.nbytes
-                os.posix_fadvise(self._handle(file), start, size, os.POSIX_FADV_WILLNEED)
+                start = int(self._index.offsets[name][g])
+                # Linux reads no more of one advice than its read-ahead size, so long pieces are asked for in parts.
+                for part in range(start, start + count * column.nbytes, _ADVICE):
+                    os.posix_fadvise(handle, part, _ADVICE, os.POSIX_FADV_WILLNEED)
 
     def load(self, rows: np.ndarray) -> None:
         """Load the scalar columns of the row groups that hold these rows."""

@@ -71,23 +71,23 @@ def warehouse(clips: int = CLIPS_COUNT) -> Iterator[Figure]:
         home = Path(folder) / "home"
         fill(Warehouse(home), stages, clips)
         wh = Warehouse(home)
-        yield from timed("verified no-op run", lambda: nothing(wh, stages, fps), "s", 5.0)
-        yield from timed("work list of one stage", lambda: plan(wh, stages[2], fps), "s", 5.0)
+        yield from _timed("verified no-op run", lambda: nothing(wh, stages, fps), "s", 5.0)
+        yield from _timed("work list of one stage", lambda: plan(wh, stages[2], fps), "s", 5.0)
         judged = {name: fps[name] for name in ("probe", "silence", "imagebind", "audiobox")}
         select(wh, judged, "mova")
-        yield from timed("re-selection", lambda: select(wh, judged, "strict"), "s", 3.0)
+        yield from _timed("re-selection", lambda: select(wh, judged, "strict"), "s", 3.0)
         fresh = Warehouse(home)
-        yield from timed(
+        yield from _timed(
             "re-selection in a new process", lambda: select(fresh, judged, load_policy("hunyuan")), "s", 3.0
         )
         bare = _bare(wh, stages, fps, Path(folder) / "bare.duckdb")
-        yield from timed("catalog publish", wh.publish, "s", bare, "the same rows as bare tables in one DuckDB file")
-        yield from timed("catalog publish, no news", wh.publish, "s", bare, "the same rows as bare tables")
-        yield from timed("funnel query", lambda: query(home, "from funnel"), "s", 1.0)
-        yield from timed("status", lambda: status(wh), "s", 5.0)
+        yield from _timed("catalog publish", wh.publish, "s", bare, "the same rows as bare tables in one DuckDB file")
+        yield from _timed("catalog publish, no news", wh.publish, "s", bare, "the same rows as bare tables")
+        yield from _timed("funnel query", lambda: query(home, "from funnel"), "s", 1.0)
+        yield from _timed("status", lambda: status(wh), "s", 5.0)
 
 
-def timed(name: str, do: Callable[[], object], unit: str, budget: float, against: str = "budget") -> Iterator[Figure]:
+def _timed(name: str, do: Callable[[], object], unit: str, budget: float, against: str = "budget") -> Iterator[Figure]:
     """Wall and CPU seconds of one call, and their ratio to a budget or a reference."""
     wall, cpu = time.perf_counter(), time.process_time()
     do()

@@ -28,13 +28,19 @@ def _open(home: Path | None) -> Warehouse:
 @click.argument("query")
 @HOME
 @click.option("--format", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
-def sql(query: str, home: Path | None, format: Any) -> None:
+@click.option("--output", type=click.Path(path_type=Path), help="Write the rows to this .csv, .json or .parquet file.")
+@click.option("--features", metavar="ID", help="Also give the arrays of this feature set, as the view `arrays`.")
+def sql(query: str, home: Path | None, format: Any, output: Path | None, features: str | None) -> None:
     """Run a read-only SQL query on the catalog, such as "select * from funnel"."""
-    from flows.tables import render
+    from flows.tables import render, write
     from warehouse import query as run
 
-    found = run(home_folder(home), query)
-    click.echo(render(found.column_names, found.to_pylist(), format))
+    found = run(home_folder(home), query, features=features)
+    if output is None:
+        click.echo(render(found.column_names, found.to_pylist(), format))
+    else:
+        write(found, output)
+        click.echo(f"{found.num_rows} rows in {output}")
 
 
 @click.command()
@@ -63,15 +69,15 @@ def verify(home: Path | None, quick: bool) -> None:
 
 
 @click.command()
-@click.argument("stage")
 @HOME
-@click.option("--like", help="Only failures whose '<error>: <message>' is like this SQL pattern.")
-def retry(stage: str, home: Path | None, like: str | None) -> None:
-    """Give the failed clips of STAGE all their attempts again; the next run takes them."""
+@click.option("--stage", required=True, help="The stage that failed them.")
+@click.option("--reason", metavar="LIKE", help="Only failures whose '<error>: <message>' is like this SQL pattern.")
+def retry(stage: str, home: Path | None, reason: str | None) -> None:
+    """Give failed clips all their attempts again; the next run takes them."""
     from warehouse import release
 
     wh = _open(home)
-    released = release(wh, stage, like)
+    released = release(wh, stage, reason)
     wh.publish()
     click.echo(f"{released} clips of {stage} will be tried again")
 

@@ -1,4 +1,4 @@
-"""Rows as text: a table to read, CSV or JSON."""
+"""Rows as text (a table to read, CSV or JSON) or as a file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from warehouse.errors import FoleyError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Format = Literal["table", "csv", "json"]
 _WIDEST = 60
@@ -23,6 +29,22 @@ def render(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], format: Fo
         writer.writerows([_cell(row[name]) for name in columns] for row in rows)
         return text.getvalue().rstrip("\n")
     return _table(columns, rows)
+
+
+def write(rows: pa.Table, path: Path) -> None:
+    """Write rows as the file that the name's ending asks for. Raises FoleyError for another ending or a bad place."""
+    kind = path.suffix.removeprefix(".")
+    if kind not in ("csv", "json", "parquet"):
+        raise FoleyError(f"cannot write {path}: its name must end in .csv, .json or .parquet")
+    try:
+        if kind == "parquet":
+            import pyarrow.parquet as pq
+
+            pq.write_table(rows, path)
+        else:
+            path.write_text(render(rows.column_names, rows.to_pylist(), kind) + "\n")  # pyright: ignore[reportArgumentType]
+    except OSError as exc:
+        raise FoleyError(f"cannot write {path}: {exc.strerror or exc}") from None
 
 
 def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

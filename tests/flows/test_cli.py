@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -114,6 +115,17 @@ def test_sql_formats_hold_the_same_rows(home: Path) -> None:
     table = foley("sql", query, FOLEY_HOME=str(home)).stdout.splitlines()
     assert table[0].split() == ["clip_id", "status", "error"]
     assert len(table) == 2 + len(found)
+
+
+def test_sql_writes_files_that_hold_the_rows(home: Path, tmp_path: Path) -> None:
+    query = "select clip_id, status from clips order by clip_id"
+    for name in ("rows.csv", "rows.parquet", "rows.json"):
+        assert foley("sql", query, "--home", home, "--output", tmp_path / name).returncode == 0
+    want = [("a", "passed"), ("gone", "failed")]
+    for name in ("rows.csv", "rows.parquet", "rows.json"):
+        assert duckdb.sql(f"from '{tmp_path / name}'").fetchall() == want
+    assert "rows.txt" in one_line_error(foley("sql", query, "--home", home, "--output", tmp_path / "rows.txt"))
+    assert "gone" in one_line_error(foley("sql", query, "--home", home, "--output", tmp_path / "gone" / "rows.csv"))
 
 
 def test_status_counts_the_clips(home: Path) -> None:

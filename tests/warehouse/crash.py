@@ -34,6 +34,7 @@ from warehouse import FeatureSet, Warehouse, compact, gc, query, verify
 
 CLIPS = 60
 PHASES = ("start", "ingest", "facts", "tokens", "text", "select", "features", "record", "publish", "end")
+BESIDE = ("nothing", "compaction", "publication")
 
 
 def run(home: Path, media: Path, phase: Callable[[str], None]) -> None:
@@ -72,11 +73,13 @@ def make_table(media: Path) -> Any:
     return table.set_column(table.column_names.index("path"), "path", pa.array(paths))
 
 
-def disturb(home: Path) -> None:
+def disturb(home: Path, phase: Callable[[str], None]) -> None:
     """Compact and publish for ever."""
     wh = Warehouse(home)
     while True:
+        phase("compaction")
         compact(wh, at_least=2)
+        phase("publication")
         wh.publish()
 
 
@@ -92,7 +95,7 @@ def start(home: Path, media: Path, progress: mmap.mmap, log: Path) -> int:
     try:
         helper = os.fork()
         if not helper:
-            disturb(home)
+            disturb(home, lambda name: progress.__setitem__(1, BESIDE.index(name)))
         run(home, media, lambda name: progress.__setitem__(0, PHASES.index(name)))
         os.kill(helper, signal.SIGKILL)
         os.waitpid(helper, 0)
@@ -155,9 +158,12 @@ def digest(path: Path) -> str:
 
 
 def crash_test(folder: Path, kills: int, seed: int, say: Callable[[str], None] = print) -> Counter[str]:
-    """Kill `kills` times and compare after every round; kills by phase. Raises AssertionError on a difference."""
+    """Kill `kills` times and compare after every round; kills by what the run, and what the process beside it, did.
+
+    Raises AssertionError on a difference.
+    """
     draw = random.Random(seed)
-    progress, media, log = mmap.mmap(-1, 1), folder / "media", folder / "log"
+    progress, media, log = mmap.mmap(-1, 2), folder / "media", folder / "log"
     make_table(media)
     begun = time.monotonic()
     assert finish(start(folder / "calm", media, progress, log), None) == 0, log.read_text()[-4000:]
@@ -168,12 +174,13 @@ def crash_test(folder: Path, kills: int, seed: int, say: Callable[[str], None] =
         home = folder / f"round{homes}"
         homes += 1
         while True:
+            progress[:2] = bytes(2)
             left = kills - found.total()
             status = finish(start(home, media, progress, log), draw.uniform(0, usual) if left else None)
             if status is not None:
                 assert status == 0, f"a restarted run failed:\n{log.read_text()[-4000:]}"
                 break
-            found[PHASES[progress[0]]] += 1
+            found[f"{PHASES[progress[0]]} beside {BESIDE[progress[1]]}"] += 1
         compare(folder / "calm", home, log)
         shutil.rmtree(home)
         say(json.dumps({"round": homes, "kills": found.total(), "by phase": dict(found)}))

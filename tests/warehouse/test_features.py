@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipeline.engine import fingerprints
 from pipeline.select import Gate, Policy, select
 from tests.warehouse.toys import SHAPE, length, make_files, run_all, stages, tokens
-from warehouse import FeatureSet, FoleyError, Warehouse, compact
+from warehouse import FeatureSet, FoleyError, Warehouse, compact, query
 
 COLUMNS = ["tokens", "n_tokens", "prompt"]
 CLIPS = 300
@@ -159,3 +159,26 @@ def test_a_damaged_shard_is_a_clear_error(made: tuple[Warehouse, FeatureSet], tm
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(FoleyError, match=r"00000\.parquet"):
         FeatureSet.open(copy)
+
+
+def test_sql_sees_the_arrays_beside_the_catalog(made: tuple[Warehouse, FeatureSet]) -> None:
+    wh, features = made
+    wh.publish()
+    sql = """select a.clip_id, f.level, a.tokens[1][1][1] as first, a.tokens[a.n_tokens] as last
+             from arrays a join facts f using (clip_id)"""
+    rows = query(wh.home, sql, features=features.id).to_pylist()
+    assert len(rows) == len(features)
+    for row in rows:
+        assert row["first"] == np.float16(level_of(row["clip_id"])) == row["level"]
+        assert np.array_equal(row["last"], tokens(row["level"])[-1])
+
+
+def test_sql_on_arrays_opens_no_other_file(made: tuple[Warehouse, FeatureSet], tmp_path: Path) -> None:
+    wh, features = made
+    wh.publish()
+    other = tmp_path / "secret.csv"
+    other.write_text("a\n1\n")
+    with pytest.raises(FoleyError, match="secret"):
+        query(wh.home, f"select * from read_csv('{other}')", features=features.id)
+    with pytest.raises(FoleyError, match="gone"):
+        query(wh.home, "from arrays", features="gone")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,38 @@ CLIPS = st.integers(0, 11)
 BYTES = st.sampled_from([0, 1, 7, 8, 9])
 
 
+@cache
+def other_process() -> ProcessPoolExecutor:
+    """A second process, which ends with this one."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
+def make_pipeline(gain: float) -> list[Stage]:
+    """The toy stages in small batches."""
+    stages: list[Stage] = [Facts(Gain(gain)), Tokens(), Text()]
+    for stage in stages:
+        stage.batch_size = 3
+    return stages
+
+
+def once(home: Path, gain: float, tidy: bool) -> None:
+    """Plan and run every stage once, and compact in between if asked to."""
+    wh = Warehouse(home)
+    for stage in make_pipeline(gain):
+        run_all_of(wh, stage, gain)
+        if tidy:
+            compact(wh, at_least=2)
+
+
+def run_all_of(wh: Warehouse, stage: Stage, gain: float) -> None:
+    """Plan a stage and run all its batches."""
+    planned = plan(wh, stage, fingerprints(make_pipeline(gain)))
+    for batch in planned.batches:
+        run_batch(wh, stage, planned, batch)
+
+
 class Engine(RuleBasedStateMachine):
-    """Two processes (warehouses that share a home) working on clips that change underneath."""
+    """Two warehouses that share a home, and at times a second process, working on clips that change underneath."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,10 +74,7 @@ class Engine(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
     def pipeline(self) -> list[Stage]:
-        stages: list[Stage] = [Facts(Gain(self.gain)), Tokens(), Text()]
-        for stage in stages:
-            stage.batch_size = 3
-        return stages
+        return make_pipeline(self.gain)
 
     @initialize(byte=BYTES)
     def begin(self, byte: int) -> None:
@@ -87,6 +117,13 @@ class Engine(RuleBasedStateMachine):
         if self.stale:
             stage, planned, batch = self.stale[0]
             run_batch(self.workers[worker], stage, planned, batch)
+
+    @rule(gain=st.sampled_from([1.0, 2.0]), tidy=st.booleans())
+    def race(self, gain: float, tidy: bool) -> None:
+        """Another process does the same work, or that of other settings, at the same time."""
+        theirs = other_process().submit(once, self.folder / "home", gain, tidy)
+        once(self.folder / "home", self.gain, not tidy)
+        theirs.result(timeout=120)
 
     @rule(worker=st.integers(0, 1))
     def tidy(self, worker: int) -> None:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from warehouse.commits import Descriptor, Listing, set_aside, unreadable
 from warehouse.errors import FoleyError
+from warehouse.files import file_lock
 from warehouse.schema import CLIPS
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _RETRIES = 50
+_PATIENCE = 3  # attempts before compaction is asked to wait
+#: Held while commits that compaction replaced are removed, and by a query that lost to that too often.
+REMOVAL = "removal"
 #: Order of the rows of one input, best first.
 STAGE_ORDER = (
     "case status when 'passed' then 0 when 'rejected' then 1 else 2 end, generation desc, attempt, \"commit\" desc"
@@ -186,10 +191,11 @@ def run_checked(wh: Warehouse, sources: Mapping[str, tuple[str, str]], work: Cal
     import duckdb
 
     listings: dict[str, Listing] = {}
-    for _ in range(_RETRIES):
-        listings = _look(wh, sources)
+    for attempt in range(_RETRIES):
         try:
-            return work(listings)
+            with file_lock(wh.lock_path(REMOVAL)) if attempt >= _PATIENCE else nullcontext():
+                listings = _look(wh, sources)
+                return work(listings)
         except (duckdb.Error, OSError) as exc:
             if "No space left" in str(exc):
                 raise FoleyError(

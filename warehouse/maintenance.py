@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from warehouse.commits import Commit, commit_id, footer, write_commit
 from warehouse.errors import FoleyError
 from warehouse.files import file_lock, is_abandoned, read_json
-from warehouse.live import literal, live_sql, present, run_checked
+from warehouse.live import REMOVAL, literal, live_sql, present, run_checked
 
 if TYPE_CHECKING:
     from warehouse.commits import Listing
@@ -153,8 +153,7 @@ def compact(wh: Warehouse, stage: str | None = None, at_least: int = 4) -> list[
             continue
         with file_lock(wh.lock_path(f"compact-{name}-{fingerprint}"), wait=False) as mine:
             if mine:
-                for path in _replaced(wh, name, fingerprint):
-                    path.unlink(missing_ok=True)
+                _remove(wh, _replaced(wh, name, fingerprint))
                 groups = _groups(wh.listing(name, fingerprint).good, at_least)
                 done += [_merge(wh, name, fingerprint, group) for group in groups]
     return done
@@ -186,9 +185,16 @@ def _merge(wh: Warehouse, stage: str, fingerprint: str, group: list[Commit]) -> 
     path = write_commit(
         wh.tmp, wh.commits_folder(stage, fingerprint), id_, merged, {"commit": id_, "stage": stage, "replaces": names}
     )
-    for commit in group:
-        commit.path.unlink(missing_ok=True)
+    _remove(wh, [commit.path for commit in group])
     return Compacted(stage, fingerprint, len(group), merged.num_rows, path)
+
+
+def _remove(wh: Warehouse, paths: Sequence[Path]) -> None:
+    """Remove commits that another holds too, but not under a query that asked for quiet."""
+    if paths:
+        with file_lock(wh.lock_path(REMOVAL)):
+            for path in paths:
+                path.unlink(missing_ok=True)
 
 
 def _order(rows: pa.Table) -> list[int]:
@@ -230,7 +236,7 @@ def gc(wh: Warehouse, dry_run: bool = True, unused: bool = False) -> list[Garbag
             if garbage.path.is_dir():
                 shutil.rmtree(garbage.path, ignore_errors=True)
             else:
-                garbage.path.unlink(missing_ok=True)
+                _remove(wh, [garbage.path])
     return found
 
 

@@ -1,35 +1,43 @@
-"""Helpers for stages that read each clip by itself and then run a model over those that could be read."""
+"""Helpers for stages that read each clip by itself: in worker processes, ahead of the model that waits for them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
 from typing import TypeVar
 
-from pipeline.media import MediaError
+from pipeline.media import MediaError, media_workers
 from pipeline.stage import Clip, Failed, Outcome, Passed
 
 T = TypeVar("T")
 
 
+def read_each(clips: Sequence[Clip], job: Callable[[Clip], partial[T]], judge: Callable[[T], Outcome]) -> list[Outcome]:
+    """One outcome a clip: `failed` where `job(clip)`, run in a worker, raises MediaError, else what `judge` says."""
+    workers = media_workers()
+    found = workers.map((job(clip) for clip in clips), ahead=4 * workers.count)
+    return [Failed.from_exception(value) if isinstance(value, MediaError) else judge(value) for value in found]
+
+
 def read_then_run(
     clips: Sequence[Clip],
-    read: Callable[[Clip], T],
-    run: Callable[[Sequence[T]], Sequence[Passed]],
+    job: Callable[[Clip], partial[T]],
+    run: Callable[[Sequence[tuple[Clip, T]]], Sequence[Passed]],
     chunk: int,
 ) -> list[Outcome]:
     """One outcome a clip: `failed` where its media cannot be read, else what `run` gives for it.
 
-    `run` gets at most `chunk` clips at a time, so that decoded media of a whole batch is never held at once.
+    `job(clip)` is run by media workers while `run` works on the clips before. `run` gets at most `chunk` clips with
+    their media at a time, and little more than that wait decoded: the media of a whole batch is never held at once.
     """
+    workers = media_workers()
+    found = workers.map((job(clip) for clip in clips), ahead=chunk + workers.count)
     outcomes: list[Outcome] = []
     for start in range(0, len(clips), chunk):
-        found: list[T | Failed] = []
-        for clip in clips[start : start + chunk]:
-            try:
-                found.append(read(clip))
-            except MediaError as error:
-                found.append(Failed.from_exception(error))
-        ready = [value for value in found if not isinstance(value, Failed)]
+        part = list(islice(found, chunk))
+        pairs = zip(clips[start : start + chunk], part, strict=True)
+        ready = [(clip, media) for clip, media in pairs if not isinstance(media, MediaError)]
         passed = iter(run(ready) if ready else [])
-        outcomes += [value if isinstance(value, Failed) else next(passed) for value in found]
+        outcomes += [Failed.from_exception(v) if isinstance(v, MediaError) else next(passed) for v in part]
     return outcomes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from pipeline.media import Framing, read_audio, read_frames
 from pipeline.stage import Clip, Outcome, Passed, Stage
 from warehouse import array_field, field, to_bytes
 
-CHUNK = 16  # clips whose decoded media is held at once
+CHUNK = 16  # clips whose decoded sound is held at once
+VIDEO_CHUNK = 4  # clips whose frames are: 40 MB each at full size
 
 
 def clip_seconds(preset: Preset, clip: Clip) -> float:
@@ -28,6 +30,11 @@ def clip_seconds(preset: Preset, clip: Clip) -> float:
 
 def _half(tensor: Tensor) -> bytes:
     return to_bytes(tensor.cpu().numpy().astype(np.float16))
+
+
+def _times(count: int, rate: float) -> bytes:
+    """Middles of `count` tokens at `rate` a second, in seconds after the first picture -> float32 [count]."""
+    return to_bytes(((np.arange(count) + 0.5) / rate).astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,9 @@ class VideoTokens(Stage):
                 array_field(
                     "video_tokens", "float16", (-1, tokens, width), "[effective frames, tokens a frame, width]"
                 ),
+                array_field(
+                    "video_times", "float32", (-1,), "[effective frames] middle of each, s after the first picture"
+                ),
                 field("n_video_tokens", pa.int32(), "effective frames (two input frames each)"),
                 field("video_seconds", pa.float32(), "seconds of video that were encoded"),
             ]
@@ -83,27 +93,31 @@ class VideoTokens(Stage):
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Tokens of each clip."""
 
-        def run(ready: Sequence[tuple[npt.NDArray[np.uint8], float]]) -> list[Passed]:
+        def run(ready: Sequence[tuple[Clip, npt.NDArray[np.uint8]]]) -> list[Passed]:
             rows: list[Passed] = []
-            for frames, seconds in ready:
+            for clip, frames in ready:
                 tokens = self._encoder.encode(frames)
-                columns = {"video_tokens": _half(tokens), "n_video_tokens": len(tokens), "video_seconds": seconds}
+                columns = {"video_tokens": _half(tokens), "video_times": _times(len(tokens), self.settings.fps / 2)}
+                columns |= {"n_video_tokens": len(tokens), "video_seconds": clip_seconds(self.preset, clip)}
                 rows.append(Passed(columns))
             return rows
 
-        return read_then_run(clips, self._read, run, CHUNK)
+        return read_then_run(clips, self._reading, run, VIDEO_CHUNK)
 
-    def _read(self, clip: Clip) -> tuple[npt.NDArray[np.uint8], float]:
-        seconds = clip_seconds(self.preset, clip)
-        return read_video(self.preset, Path(clip["path"]), seconds), seconds
+    def _reading(self, clip: Clip) -> partial[npt.NDArray[np.uint8]]:
+        return _video_reading(self.preset, Path(clip["path"]), clip_seconds(self.preset, clip))
 
 
 def read_video(preset: Preset, path: Path, seconds: float) -> npt.NDArray[np.uint8]:
     """Frames [T, crop, crop, 3] of a video as the preset's encoder expects them."""
+    return _video_reading(preset, path, seconds)()
+
+
+def _video_reading(preset: Preset, path: Path, seconds: float) -> partial[npt.NDArray[np.uint8]]:
     from model.video import frame_times
 
     video = preset.video
-    return read_frames(path, frame_times(seconds, video.fps), Framing(video.short_side, video.crop))
+    return partial(read_frames, path, frame_times(seconds, video.fps), Framing(video.short_side, video.crop))
 
 
 @dataclass(frozen=True)
@@ -150,6 +164,9 @@ class AudioLatents(_BackboneStage):
             [
                 array_field("latent_mean", "float16", shape, "[channels, latent frames] mean of the VAE's posterior"),
                 array_field("latent_scale", "float16", shape, "[channels, latent frames] its standard deviation"),
+                array_field(
+                    "latent_times", "float32", (-1,), "[latent frames] middle of each, s after the first picture"
+                ),
                 field("n_latents", pa.int32(), "latent frames"),
                 field("audio_seconds", pa.float32(), "seconds of audio that were encoded"),
             ]
@@ -159,21 +176,23 @@ class AudioLatents(_BackboneStage):
         """Latents of each clip."""
         import torch
 
-        def run(ready: Sequence[tuple[npt.NDArray[np.float32], float]]) -> list[Passed]:
+        def run(ready: Sequence[tuple[Clip, npt.NDArray[np.float32]]]) -> list[Passed]:
             rows: list[Passed] = []
-            for audio, seconds in ready:
-                mean, scale = (part[0] for part in self._backbone.encode_audio(torch.from_numpy(audio)[None]))
+            for clip, audio in ready:
+                sound = torch.from_numpy(np.atleast_2d(audio))
+                mean, scale = (part[0] for part in self._backbone.encode_audio(sound[None]))
                 columns = {"latent_mean": _half(mean), "latent_scale": _half(scale)}
-                rows.append(Passed(columns | {"n_latents": mean.shape[-1], "audio_seconds": seconds}))
+                columns |= {"latent_times": _times(mean.shape[-1], self.preset.latent_rate)}
+                columns |= {"n_latents": mean.shape[-1], "audio_seconds": clip_seconds(self.preset, clip)}
+                rows.append(Passed(columns))
             return rows
 
-        return read_then_run(clips, self._read, run, CHUNK)
+        return read_then_run(clips, self._reading, run, CHUNK)
 
-    def _read(self, clip: Clip) -> tuple[npt.NDArray[np.float32], float]:
-        seconds = clip_seconds(self.preset, clip)
+    def _reading(self, clip: Clip) -> partial[npt.NDArray[np.float32]]:
         layout = "mono" if self.settings.channels == 1 else "stereo"
-        audio = read_audio(Path(clip["path"]), self.settings.sample_rate, layout, seconds, exact=True)
-        return np.atleast_2d(audio), seconds
+        seconds = clip_seconds(self.preset, clip)
+        return partial(read_audio, Path(clip["path"]), self.settings.sample_rate, layout, seconds, exact=True)
 
 
 class TextEmbeddings(_BackboneStage):

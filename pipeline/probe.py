@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.media import MediaError, probe
-from pipeline.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
+from pipeline.batching import read_each
+from pipeline.media import MediaInfo, probe
+from pipeline.stage import Clip, Outcome, Passed, Rejected, Stage
 from warehouse import field
 
 
@@ -48,13 +50,9 @@ class Probe(Stage):
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """One outcome a clip: failed if it cannot be read, rejected without picture or sound (facts are kept)."""
-        return [self._probe(Path(clip["path"])) for clip in clips]
+        return read_each(clips, lambda clip: partial(probe, Path(clip["path"])), self._judge)
 
-    def _probe(self, path: Path) -> Outcome:
-        try:
-            info = probe(path)
-        except MediaError as error:
-            return Failed.from_exception(error)
+    def _judge(self, info: MediaInfo) -> Outcome:
         columns = asdict(info)
         if self.settings.needs_video and info.video_codec is None:
             return Rejected("no video stream", columns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ class ImageBindSettings:
 
     video_clips: int
     audio_clips: int
+
+
+def watch_and_hear(path: Path, times: npt.NDArray[np.float64], framing: Framing) -> tuple[Frames, Audio]:
+    """The frames on screen at these times (s), and the whole sound at the scorers' rate."""
+    return read_frames(path, times, framing), read_audio(path, SCORER_RATE)
 
 
 class ImageBindScore(Stage):
@@ -58,20 +64,20 @@ class ImageBindScore(Stage):
         views = ImageBindViews(self.settings.video_clips, self.settings.audio_clips)
         self._scorer = ImageBindScorer.from_pretrained(self.preset, views)
 
-    def _read(self, clip: Clip) -> tuple[Frames, Audio]:
+    def _reading(self, clip: Clip) -> partial[tuple[Frames, Audio]]:
         views = self._scorer.views
         times = views.frame_times(clip["duration"])
-        path = Path(clip["path"])
-        return read_frames(path, times, Framing(views.size)), read_audio(path, SCORER_RATE)
+        return partial(watch_and_hear, Path(clip["path"]), times, Framing(views.size))
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """One cosine a clip."""
 
-        def run(ready: Sequence[tuple[Frames, Audio]]) -> list[Passed]:
-            scores = self._scorer.score([frames for frames, _ in ready], [audio for _, audio in ready])
+        def run(ready: Sequence[tuple[Clip, tuple[Frames, Audio]]]) -> list[Passed]:
+            media = [found for _, found in ready]
+            scores = self._scorer.score([frames for frames, _ in media], [audio for _, audio in media])
             return [Passed({"imagebind": score}) for score in scores]
 
-        return read_then_run(clips, self._read, run, CHUNK)
+        return read_then_run(clips, self._reading, run, CHUNK)
 
 
 class AudioboxScore(Stage):
@@ -110,7 +116,7 @@ class AudioboxScore(Stage):
         """Four scores a clip."""
         return read_then_run(
             clips,
-            lambda clip: read_audio(Path(clip["path"]), SCORER_RATE),
-            lambda ready: [Passed(row) for row in self._scorer.score(ready)],
+            lambda clip: partial(read_audio, Path(clip["path"]), SCORER_RATE),
+            lambda ready: [Passed(row) for row in self._scorer.score([audio for _, audio in ready])],
             CHUNK,
         )

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.media import MAX_SECONDS, MediaError, decode_audio
-from pipeline.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
+from pipeline.batching import read_each
+from pipeline.media import MAX_SECONDS, decode_audio
+from pipeline.stage import Clip, Outcome, Passed, Rejected, Stage
 from warehouse import field
 
 FLOOR_DBFS = -120.0  # what digital silence is given as
@@ -65,6 +67,12 @@ def _dbfs(amplitude: float) -> float:
     return max(FLOOR_DBFS, 20 * math.log10(amplitude)) if amplitude > 0 else FLOOR_DBFS
 
 
+def measure_file(path: Path, settings: SilenceSettings) -> Loudness:
+    """Loudness of a file's sound over the whole length of its picture. Raises MediaError if it cannot be decoded."""
+    sound = decode_audio(path, "mono", settings.max_seconds)
+    return measure(sound.samples[0], sound.sample_rate, settings)
+
+
 class Silence(Stage):
     """Decodes the sound once and measures it as a watcher hears it: over the whole length of the picture."""
 
@@ -86,14 +94,9 @@ class Silence(Stage):
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """One outcome a clip: failed if its sound cannot be decoded whole, rejected if all of it is silent."""
-        return [self._measure(Path(clip["path"])) for clip in clips]
+        return read_each(clips, lambda clip: partial(measure_file, Path(clip["path"]), self.settings), self._judge)
 
-    def _measure(self, path: Path) -> Outcome:
-        try:
-            sound = decode_audio(path, "mono", self.settings.max_seconds)
-        except MediaError as error:
-            return Failed.from_exception(error)
-        facts = measure(sound.samples[0], sound.sample_rate, self.settings)
+    def _judge(self, facts: Loudness) -> Outcome:
         if facts.silent_share >= self.settings.reject_share:
             return Rejected("silent throughout", asdict(facts))
         return Passed(asdict(facts))

@@ -1,6 +1,7 @@
 """Media files in and out: facts, sound and pictures on one clock, and every bad file a MediaError of one line.
 
-Everything is decoded in process. Times are seconds after the first picture, for the sound too.
+Everything is decoded in process; what comes from strangers is read through `media_workers`, processes of their own
+with limits of time and memory. Times are seconds after the first picture, for the sound too.
 """
 
 from pipeline.media.errors import MediaError, printable
@@ -8,6 +9,7 @@ from pipeline.media.info import MediaInfo, probe
 from pipeline.media.opening import LIMITS, Limits, sniff
 from pipeline.media.picture import Framing, read_frames
 from pipeline.media.sound import MAX_SECONDS, Sound, decode_audio, read_audio
+from pipeline.media.workers import MediaWorkers, WorkerLimits, media_workers
 from pipeline.media.writing import mux, write_flac, write_wav
 
 __all__ = [
@@ -17,8 +19,11 @@ __all__ = [
     "Limits",
     "MediaError",
     "MediaInfo",
+    "MediaWorkers",
     "Sound",
+    "WorkerLimits",
     "decode_audio",
+    "media_workers",
     "mux",
     "printable",
     "probe",

@@ -110,6 +110,8 @@ def open_media(path: Path, doing: str = "cannot be read", limits: Limits = LIMIT
 
 
 def _check_limits(path: Path, container: InputContainer, limits: Limits) -> None:
+    if not len(container.streams):
+        raise MediaError(path, "cannot be used: its header speaks of no stream at all")
     if len(container.streams) > limits.max_streams:
         raise MediaError(path, f"{len(container.streams)} streams, more than {limits.max_streams}")
     video = video_stream(container)

@@ -1,0 +1,245 @@
+"""Reading media in processes of their own, with limits of time and memory that the kernel holds them to.
+
+A file that hangs, eats memory or crashes its decoder costs that one process, which is replaced, and becomes a
+MediaError like any other bad file. Workers are light: they load no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import pickle
+import queue
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import islice
+from multiprocessing.connection import Connection, Pipe
+from multiprocessing.reduction import recv_handle, send_handle
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.media.errors import MediaError
+from warehouse.errors import FoleyError
+
+T = TypeVar("T")
+
+_LARGE = 1 << 18  # bytes from which arrays go through shared memory and not through the pipe
+_GRACE = 2.0  # seconds after its time limit when a worker that the kernel did not end is killed
+
+
+@dataclass(frozen=True)
+class WorkerLimits:
+    """What one file may cost, and after how many files a worker is replaced, so that no leak can grow."""
+
+    seconds: float = 60.0
+    memory_bytes: int = 1 << 30
+    files: int = 1000
+
+
+class MediaWorkers:
+    """`count` processes that read media. Safe to use from many threads; processes start when they are needed."""
+
+    def __init__(self, count: int, limits: WorkerLimits | None = None) -> None:
+        self.count, self.limits = count, limits or WorkerLimits()
+        self._idle: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
+        for _ in range(count):
+            self._idle.put(None)
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="media")
+
+    def submit(self, job: partial[T]) -> Future[T]:
+        """Start `partial(read, path, ...)`, a function of a module and picklable arguments, the file's path first.
+
+        The future raises what `read` raised, and MediaError if the file hung, needed too much memory or crashed.
+        """
+        return self._threads.submit(self._run, job)
+
+    def map(self, jobs: Iterable[partial[T]], ahead: int) -> Iterator[T | MediaError]:
+        """Results in order, a MediaError in place of those that raised one; at most `ahead` wait to be taken."""
+        left = iter(jobs)
+        running = deque(self.submit(job) for job in islice(left, ahead))
+        try:
+            while running:
+                try:
+                    found: T | MediaError = running.popleft().result()
+                except MediaError as error:
+                    found = error
+                running.extend(self.submit(job) for job in islice(left, 1))
+                yield found
+        finally:
+            for future in running:
+                future.cancel()
+
+    def close(self) -> None:
+        """Wait for what runs, then end the processes."""
+        self._threads.shutdown(cancel_futures=True)
+        for _ in range(self.count):
+            worker = self._idle.get()
+            self._idle.put(None)
+            if worker is not None:
+                worker.end()
+
+    def _run(self, job: partial[T]) -> T:
+        worker = self._idle.get()
+        try:
+            worker = worker or _Worker(self.limits)
+            return worker.run(job)
+        finally:
+            if worker is not None and (worker.lost or worker.done >= self.limits.files):
+                worker.end()
+                worker = None
+            self._idle.put(worker)
+
+
+def media_workers() -> MediaWorkers:
+    """Workers of this process, one a core."""
+    return _workers_of(os.getpid())
+
+
+@cache
+def _workers_of(pid: int) -> MediaWorkers:
+    del pid  # a forked copy of this process cannot use its parent's
+    return MediaWorkers(len(os.sched_getaffinity(0)))
+
+
+class _Worker:
+    """One process at the other end of a pipe."""
+
+    def __init__(self, limits: WorkerLimits) -> None:
+        self._limits, self.done, self.lost = limits, 0, False
+        self._pipe, theirs = Pipe()
+        folders = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+        command = [sys.executable, "-m", "pipeline.media.workers", str(theirs.fileno())]
+        command += [str(limits.seconds), str(limits.memory_bytes)]
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 (this interpreter and this module)
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": folders, "OMP_NUM_THREADS": "1"},
+            )
+        try:
+            self._pipe.recv()
+        except (EOFError, OSError):
+            self.end()
+            raise FoleyError(f"a media worker could not start: it ended with {self._process.returncode}") from None
+
+    def run(self, job: partial[T]) -> T:
+        """The job's result; raises what it raised. A worker that was `lost` on the way is of no more use."""
+        path: Path = job.args[0]
+        self.done += 1
+        try:
+            self._pipe.send(job)
+            if not self._pipe.poll(self._limits.seconds + _GRACE):
+                self._process.kill()
+            worked, result = _receive(self._pipe)
+        except (EOFError, OSError):
+            self.lost = True
+            self.end()
+            raise MediaError(path, self._epitaph()) from None
+        if worked:
+            return result
+        if isinstance(result, MemoryError):
+            self.lost = True  # what it holds is not known
+            result = MediaError(path, f"needs more than {self._limits.memory_bytes >> 20} MB of memory")
+        raise result
+
+    def _epitaph(self) -> str:
+        code = self._process.returncode
+        if code in (-signal.SIGALRM, -signal.SIGKILL):
+            return f"took more than {self._limits.seconds:g} s, or its reader was killed"
+        return f"crashed its decoder ({signal.Signals(-code).name if code < 0 else f'exit status {code}'})"
+
+    def end(self) -> None:
+        """End the process; there is nothing in it to lose."""
+        self._pipe.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def _send(pipe: Connection, message: Any) -> None:
+    """Send a message; its large arrays go as an open file in memory that has no name and so cannot be left behind."""
+    buffers: list[pickle.PickleBuffer] = []
+    body = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
+    views = [buffer.raw() for buffer in buffers]
+    total = sum(view.nbytes for view in views)
+    if total < _LARGE:
+        pipe.send((pickle.dumps(message), None))
+        return
+    with _nameless_file() as file:
+        for view in views:
+            done = 0
+            while done < view.nbytes:  # writing costs half of what filling a new mapping does
+                done += os.write(file, view[done:])
+        pipe.send((body, [view.nbytes for view in views]))
+        send_handle(pipe, file, os.getppid())
+
+
+def _receive(pipe: Connection) -> Any:
+    body, sizes = pipe.recv()
+    if sizes is None:
+        return pickle.loads(body)  # noqa: S301 (from our own worker)
+    file = recv_handle(pipe)
+    try:
+        memory = memoryview(mmap.mmap(file, sum(sizes)))
+    finally:
+        os.close(file)
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    buffers = [memory[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+    return pickle.loads(body, buffers=buffers)  # noqa: S301
+
+
+@contextlib.contextmanager
+def _nameless_file() -> Generator[int]:
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("media")
+        try:
+            yield file
+        finally:
+            os.close(file)
+    else:
+        with tempfile.TemporaryFile() as found:
+            yield found.fileno()
+
+
+def _work(pipe: Connection, seconds: float, memory_bytes: int) -> None:
+    """What a worker does: a job after the other, until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, whatever it is doing
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    pipe.send(None)
+    while True:
+        try:
+            job: partial[Any] = pipe.recv()
+        except (EOFError, OSError):
+            return
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        _send(pipe, _outcome(job))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _outcome(job: Callable[[], Any]) -> tuple[bool, Any]:
+    try:
+        return True, job()
+    except Exception as error:  # noqa: BLE001 (it is raised where the job came from)
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        try:
+            pickle.loads(pickle.dumps(error))  # noqa: S301
+        except Exception:  # noqa: BLE001
+            return False, RuntimeError(f"{type(error).__name__}: {error}")
+        return False, error
+
+
+if __name__ == "__main__":
+    _work(Connection(int(sys.argv[1])), float(sys.argv[2]), int(sys.argv[3]))

@@ -65,6 +65,8 @@ def curate(home: Path | None, **options: Any) -> None:
 @WEIGHTS
 @click.option("--dataset", help="Dataset name or version.  [default: the newest]")
 @click.option("--steps", type=click.IntRange(1), help="Training steps.  [default: the preset's]")
+@click.option("--subset", type=click.Choice(["sft", "ablation"]), help="Train on this subset only.")
+@click.option("--processes", type=click.IntRange(1, 64), default=1, help="Processes that train together.")
 @SEED
 def train(home: Path | None, **options: Any) -> None:
     """Train the bridge on a dataset's cached features."""

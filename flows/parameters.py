@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -78,6 +79,15 @@ class TrainParameters(Parameters):
         default=None, ge=1, le=10_000_000, description="optimiser steps; empty means the preset's"
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of initialisation, order of clips and noise")
+    subset: Literal["sft", "ablation"] | None = Field(
+        default=None, description="train on this subset of the dataset only; empty means all of it"
+    )
+    processes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="processes that train together on this machine, one a GPU where there are any",
+    )
 
 
 class EvaluateParameters(BatchParameters):

@@ -15,6 +15,7 @@ from model.training import Progress
 from pipeline.engine import fingerprints
 from pipeline.train import Checkpoint
 from pipeline.train import train as train_bridge
+from pipeline.train_together import train_in_processes
 from warehouse import Dataset, FoleyError, Warehouse
 
 _LOG_EVERY = 50  # steps
@@ -31,7 +32,7 @@ def train(parameters: TrainParameters) -> Checkpoint:
     with recorded(wh, "train", parameters) as record:
         dataset = newest_dataset(wh) if parameters.dataset is None else wh.dataset(parameters.dataset)
         record["dataset"] = dataset.version
-        checkpoint = train_on(wh, dataset, preset, parameters.seed)
+        checkpoint = train_on(wh, dataset, preset, parameters.seed, parameters.subset, parameters.processes)
         record["checkpoint"] = checkpoint.id
         if not checkpoint.trained:
             get_run_logger().info("nothing to do: checkpoint %s was trained before", checkpoint.id)
@@ -54,7 +55,9 @@ def newest_dataset(wh: Warehouse) -> Dataset:
 
 
 @task(name="train", task_run_name="train {dataset.version}", cache_policy=NO_CACHE, persist_result=False)
-def train_on(wh: Warehouse, dataset: Dataset, preset: Preset, seed: int) -> Checkpoint:
+def train_on(
+    wh: Warehouse, dataset: Dataset, preset: Preset, seed: int, subset: str | None = None, processes: int = 1
+) -> Checkpoint:
     """Training itself, with a bar and a log line every few steps."""
     logger = get_run_logger()
     with all_cores(), bar("train", preset.train.steps) as progress:
@@ -68,4 +71,7 @@ def train_on(wh: Warehouse, dataset: Dataset, preset: Preset, seed: int) -> Chec
                 logger.info("step %d: loss %.4f", state.step, state.loss)
             progress.set_postfix_str(f"loss {state.loss:.3f}", refresh=False)
 
-        return train_bridge(wh, dataset, fingerprints(all_stages(preset)), preset, report, seed)
+        fps = fingerprints(all_stages(preset))
+        if processes > 1:
+            return train_in_processes(processes, wh, dataset, fps, preset, report, seed, subset)
+        return train_bridge(wh, dataset, fps, preset, report, seed, subset)

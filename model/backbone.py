@@ -82,6 +82,11 @@ class Backbone(nn.Module):
         return self.model.model.model
 
     @property
+    def objective(self) -> str:
+        """What the DiT predicts: "v" or "rectified_flow"."""
+        return str(self.model.diffusion_objective)
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.dit.parameters()).device

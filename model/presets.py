@@ -54,19 +54,48 @@ class BridgeSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """How the bridge is trained (paper section 4.1; backbone's optimiser settings where the paper is silent)."""
+    """How the bridge is trained (paper sections 4.1 and 4.3; the backbone's own recipe where the paper is silent)."""
 
-    steps: int
-    batch_size: int
+    steps: int = Field(description="optimiser steps")
+    batch_size: int = Field(description="clips of a micro-batch: what a device holds at once")
+    micro_batches: int = Field(default=1, ge=1, description="micro-batches of an optimiser step, over all processes")
     learning_rate: float
-    warmup_steps: int
+    schedule: Literal["cosine", "inverse"] = Field(
+        default="cosine", description="inverse: stable-audio-tools' InverseLR"
+    )
+    warmup_steps: int = Field(default=1, ge=1, description="steps of linear rise, where the schedule is cosine")
     weight_decay: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float = 1.0
-    video_drop: float = Field(0.1, description="share of clips whose video tokens are replaced by the null token")
-    text_drop: float = Field(0.1, description="share of clips whose cross-attention conditioning is zeroed")
-    validate_every: int = 100
+    ema_decay: float | None = Field(
+        default=None, description="decay of the moving average that is kept in place of the weights"
+    )
+    video_drop: float = Field(
+        default=0.1, description="share of clips whose video tokens are replaced by the null token"
+    )
+    text_drop: float = Field(default=0.1, description="share of clips whose cross-attention conditioning is zeroed")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of the frozen backbone and of activations")
+    checkpointing: bool = Field(
+        default=False, description="recompute activations: less memory, about a third more time"
+    )
+    diverged_at: float = Field(
+        default=4.0, gt=1, description="stop when the smoothed loss is so many times its lowest value"
+    )
     seed: int = 0
+    # what follows changes when things are looked at and kept, and no weight
+    validate_every: int = Field(default=100, ge=1, description="steps between validations")
+    checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
+    keep_last: int = Field(
+        default=2, ge=1, description="checkpoints before the final one that are kept, besides the best"
+    )
+    keep_steps: tuple[int, ...] = Field(default=(), description="steps whose checkpoints are kept for good")
+    sample_every: int | None = Field(default=None, ge=1, description="steps between sound samples; none by default")
+
+    def recipe(self) -> dict[str, Any]:
+        """What the weights depend on."""
+        return self.model_dump(
+            exclude={"validate_every", "checkpoint_every", "keep_last", "keep_steps", "sample_every", "diverged_at"}
+        )
 
 
 class SampleSettings(Settings):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from model.backbone import Backbone
-from model.training import diffuse, stratified_times, warmup_cosine
+from model.training import diffuse, stratified_times
 
 Report = Callable[[int, float], None]  # called with step and loss
 
@@ -95,6 +95,15 @@ def train_vae(autoencoder: Any, batches: Iterator[Tensor], settings: VaeTraining
     after: Report = lambda step, value: report(settings.steps + step, value)  # noqa: E731
     _descend(autoencoder.decoder, decoder_loss, batches, settings, settings.decoder_steps, rate / 2, after)
     autoencoder.eval().requires_grad_(False)
+
+
+def warmup_cosine(optimiser: torch.optim.Optimizer, warmup: int, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """Learning rate that rises linearly over `warmup` steps and falls to zero as half a cosine."""
+
+    def factor(step: int) -> float:
+        return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
 
 
 def _descend(

@@ -1,29 +1,39 @@
-"""Training of the bridge on a dataset version, from cached features only, into a checkpoint of the warehouse."""
+"""Training of the bridge on a dataset version, from cached features only, into checkpoints of the warehouse.
+
+HOME/checkpoints/<id>/bridge.safetensors, checkpoint.json       the trained bridge
+HOME/checkpoints/<id>-step000100/...                            on the way: the last few, the best, and at set marks
+HOME/checkpoints/<id>/state.pt, tensorboard/, samples/          what an unfinished training goes on from; its curves
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from model.backbone import Backbone
 from model.bridge import Bridge
-from model.foley import build_bridge, save_bridge
+from model.foley import build_bridge
 from model.presets import Preset
-from model.training import FeatureBatch, Progress, train_bridge
+from model.training import DivergedError, FeatureBatch, Progress, Trainer
 from model.video import VideoEncoder
 from pipeline.curation import FEATURE_COLUMNS
-from warehouse import Dataset, FeatureSet, Warehouse
+from pipeline.training_log import TrainingLog
+from warehouse import Dataset, FeatureSet, FoleyError, Warehouse
+from warehouse.files import file_lock
 
-TRAINING_VERSION = 1  # raised when the code changes what training gives
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+TRAINING_VERSION = 2  # raised when the code changes what training gives
 SCALE_BATCHES = 64  # batches from which the scale of the video features is measured
 
 
@@ -51,9 +61,11 @@ def feature_batch(arrays: Mapping[str, np.ndarray]) -> FeatureBatch:
     )
 
 
-def feature_set(wh: Warehouse, dataset: Dataset, fps: Mapping[str, str], split: str) -> FeatureSet:
-    """The joined features of one split of a dataset."""
-    return FeatureSet.build(wh, dataset, fps, FEATURE_COLUMNS, split=split)
+def feature_set(
+    wh: Warehouse, dataset: Dataset, fps: Mapping[str, str], split: str, subset: str | None = None
+) -> FeatureSet:
+    """The joined features of one split (and subset) of a dataset."""
+    return FeatureSet.build(wh, dataset, fps, FEATURE_COLUMNS, split=split, subset=subset)
 
 
 def split_batches(features: FeatureSet, batch_size: int) -> list[FeatureBatch]:
@@ -61,12 +73,28 @@ def split_batches(features: FeatureSet, batch_size: int) -> list[FeatureBatch]:
     return [feature_batch(arrays) for arrays in features.batches(batch_size, drop_last=False)]
 
 
-def _endless(features: FeatureSet, batch_size: int, seed: int) -> Iterator[FeatureBatch]:
-    size = min(batch_size, len(features))
-    epoch = 0
+def steps_of_batches(
+    features: FeatureSet, batch_size: int, micro_batches: int, seed: int, mine: Sequence[int], first: int
+) -> Iterator[list[FeatureBatch]]:
+    """From optimiser step `first` on: this process's micro-batches of each step.
+
+    Micro-batch m of all steps of an epoch is share m of the epoch, so what a step sees does not depend on how many
+    processes there are. Raises FoleyError when there are fewer clips than micro-batches.
+    """
+    if len(features) < micro_batches:
+        raise FoleyError(
+            f"features {features.id} hold {len(features)} clips, too few for {micro_batches} micro-batches"
+        )
+    size = min(batch_size, len(features) // micro_batches)
+    an_epoch = features.steps(size, micro_batches)
+    epoch, start = divmod(first, an_epoch)
     while True:
-        yield from map(feature_batch, features.batches(size, seed=seed, epoch=epoch))
-        epoch += 1
+        shares = [
+            features.batches(size, seed=seed, epoch=epoch, start=start, rank=m, world=micro_batches) for m in mine
+        ]
+        for arrays in zip(*shares, strict=True):
+            yield [feature_batch(a) for a in arrays]
+        epoch, start = epoch + 1, 0
 
 
 def _identity(preset: Preset, dataset: Dataset, features: FeatureSet, seed: int) -> dict[str, Any]:
@@ -78,23 +106,20 @@ def _identity(preset: Preset, dataset: Dataset, features: FeatureSet, seed: int)
         "backbone": Backbone.revision(preset),
         "encoder": VideoEncoder.revision(preset),
         "bridge": preset.bridge.model_dump(),
-        "training": preset.train.model_dump(),
+        "training": preset.train.recipe(),
         "seed": seed,
     }
 
 
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def find_checkpoint(wh: Warehouse, id: str) -> Checkpoint | None:
-    """A finished checkpoint whose file is what was written, or None."""
+    """A checkpoint whose file is what was written, or None."""
     path = wh.folder("checkpoints") / id / "bridge.safetensors"
     known = [record for record in wh.records("checkpoints") if record["id"] == id]
-    if not known or not path.is_file() or _file_hash(path) != known[0]["sha256"]:
+    if not known or not path.is_file():
         return None
-    return Checkpoint(id, path, known[0], trained=False)
+    with path.open("rb") as stream:
+        same = hashlib.file_digest(stream, "sha256").hexdigest() == known[0]["sha256"]
+    return Checkpoint(id, path, known[0], trained=False) if same else None
 
 
 def train(
@@ -104,33 +129,74 @@ def train(
     preset: Preset,
     on_progress: Callable[[Progress], None],
     seed: int = 0,
+    subset: str | None = None,
+    processes: PartialState | None = None,
 ) -> Checkpoint:
     """Train the preset's bridge on the dataset's `train` split, or find the checkpoint that was trained so before.
 
-    Raises FoleyError if the split holds no clip with features. Without a `val` split nothing is measured on the way.
+    A training that was stopped, or killed, goes on from where its last state was kept and gives the same weights.
+    `processes` are those that train together; all of them call this. Raises FoleyError if the split holds no clip with
+    features, and when training diverges, naming the last good checkpoint. Without a `val` split nothing is measured
+    on the way.
     """
-    features = feature_set(wh, dataset, fps, "train")
+    settings = preset.train.model_copy(update={"seed": seed})
+    features = feature_set(wh, dataset, fps, "train", subset)
     identity = _identity(preset, dataset, features, seed)
     id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    if found := find_checkpoint(wh, id):
-        return found
-    backbone = Backbone.from_pretrained(preset)
-    bridge = _fresh_bridge(backbone, features, seed)
-    size = preset.train.batch_size
-    held_out = dataset.clip_ids(split="val")
-    validation = split_batches(feature_set(wh, dataset, fps, "val"), size) if held_out else []
-    losses: list[list[float]] = []
-    measured: list[list[float]] = []
+    main = processes is None or processes.is_main_process
+    with file_lock(wh.lock_path(f"train-{id}")) if main else nullcontext():
+        if processes is not None:
+            processes.wait_for_everyone()
+        if found := find_checkpoint(wh, id):
+            return found
+        backbone = Backbone.from_pretrained(preset)
+        if processes is not None:
+            backbone.to(processes.device)
+        bridge = _fresh_bridge(backbone, features, seed)
+        trainer = Trainer(backbone, bridge, settings, processes)
+        held_out = dataset.clip_ids(split="val")
+        validation = split_batches(feature_set(wh, dataset, fps, "val"), settings.batch_size) if held_out else []
+        log = TrainingLog(wh, id, identity, held_out[:2], fps)
+        log.resume(trainer)
+        stream = steps_of_batches(
+            features, settings.batch_size, settings.micro_batches, seed, trainer.mine, trainer.step
+        )
+        _run(trainer, stream, validation, log if main else None, on_progress)
+        if main:
+            log.finish(trainer)
+        if processes is not None:
+            processes.wait_for_everyone()
+    done = find_checkpoint(wh, id)
+    assert done is not None
+    return Checkpoint(id, done.path, done.record, trained=True)
 
-    def report(progress: Progress) -> None:
-        losses.append([progress.step, progress.loss])
-        if (v := progress.validation) is not None:
-            measured.append([progress.step, v.true, v.null, v.other])
-        on_progress(progress)
 
-    settings = preset.train.model_copy(update={"seed": seed})
-    train_bridge(backbone, bridge, _endless(features, size, seed), validation, settings, report)
-    return _keep(wh, id, bridge, identity | {"steps": settings.steps, "losses": losses, "validation": measured})
+def _run(
+    trainer: Trainer,
+    stream: Iterator[list[FeatureBatch]],
+    validation: Sequence[FeatureBatch],
+    log: TrainingLog | None,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    """Take the steps that are left; `log` is None in all processes but the main one."""
+    settings = trainer.settings
+    try:
+        while trainer.step < settings.steps:
+            progress = trainer.train_step(next(stream))
+            due = progress.step == settings.steps or progress.step % settings.validate_every == 0
+            if log is not None:
+                if due and validation:
+                    progress = progress.with_validation(trainer.validate(validation))
+                log.step(trainer, progress)
+                on_progress(progress)
+    except DivergedError as error:
+        last = log.last_good() if log else None
+        kept = f"the last good checkpoint is {last}" if last else "no checkpoint was kept before"
+        raise FoleyError(f"training diverged at {error}; {kept}. Try a lower learning rate") from None
+    except BaseException:
+        if log is not None and trainer.whole:
+            log.keep_state(trainer)  # stopped by a person or a signal: go on from here
+        raise
 
 
 def _fresh_bridge(backbone: Backbone, features: FeatureSet, seed: int) -> Bridge:
@@ -139,16 +205,5 @@ def _fresh_bridge(backbone: Backbone, features: FeatureSet, seed: int) -> Bridge
     bridge = build_bridge(backbone, backbone.preset.video.width)
     arrays = islice(features.batches(backbone.preset.train.batch_size, drop_last=False), SCALE_BATCHES)
     bridge.fit_scale(torch.cat([feature_batch(batch).video.flatten(0, -2) for batch in arrays]))
-    bridge.insert(backbone.dit)
+    bridge.to(backbone.device).insert(backbone.dit)
     return bridge
-
-
-def _keep(wh: Warehouse, id: str, bridge: Bridge, record: dict[str, Any]) -> Checkpoint:
-    """Write the bridge, then the record that makes it a checkpoint."""
-    path = wh.folder("checkpoints") / id / "bridge.safetensors"
-    partial = path.with_suffix(".tmp")
-    save_bridge(partial, bridge, record["backbone"], record["encoder"])
-    partial.replace(path)
-    whole = record | {"id": id, "created_at": datetime.now(UTC).isoformat(), "sha256": _file_hash(path)}
-    wh.write_record("checkpoints", id, whole)
-    return Checkpoint(id, path, whole, trained=True)

@@ -64,7 +64,8 @@ def _arrays(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
         function: Any = f"floats_of_{name}"
         type_: Any = "FLOAT" + "".join(f"[{size}]" for size in reversed(column.shape))
         blob: Any = "BLOB"
-        con.create_function(function, _floats(column), [blob], type_, type="arrow")  # pyright: ignore[reportArgumentType]
+        create: Any = con.create_function  # its stubs know fewer ways to name types
+        create(function, _floats(column), [blob], type_, type="arrow")
         columns.append(f"{quote(function)}({quote(name)}) as {quote(name)}")
     files = literal(f"{folder}/*.parquet")
     con.execute(f"create temp view arrays as select {', '.join(columns)} from read_parquet({files})")  # noqa: S608

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import shutil
+import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model.foley import FoleyControl
 from model.presets import Preset, load_preset
@@ -14,12 +22,14 @@ from pipeline.curation import feature_stages
 from pipeline.engine import fingerprints, plan, run_batch
 from pipeline.evaluate import evaluate, score_condition
 from pipeline.generate import generation_stages
+from pipeline.media import read_audio
 from pipeline.probe import Probe
 from pipeline.select import select
 from pipeline.silence import Silence
 from pipeline.sources import procedural_source
 from pipeline.stage import Stage
-from pipeline.train import train
+from pipeline.train import find_checkpoint, train
+from pipeline.train_together import train_in_processes
 from warehouse import Dataset, FoleyError, Warehouse
 
 POLICY = """
@@ -59,6 +69,20 @@ def preset() -> Preset:
     return toy.model_copy(update={"train": short, "sample": toy.sample.model_copy(update={"steps": 2})})
 
 
+def with_training(preset: Preset, **changes: Any) -> Preset:
+    return preset.model_copy(update={"train": preset.train.model_copy(update=changes)})
+
+
+def train_and_die(wh: Warehouse, dataset: Dataset, fps: dict[str, str], preset: Preset, step: int) -> None:
+    """Train, in a process of its own, and be killed after a step."""
+
+    def die(progress: Progress) -> None:
+        if progress.step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train(wh, dataset, fps, preset, die)
+
+
 @pytest.fixture
 def curated(tmp_path: Path, preset: Preset) -> Curated:
     wh = Warehouse(tmp_path / "home")
@@ -93,6 +117,93 @@ def test_a_checkpoint_is_trained_once_and_again_when_its_file_is_damaged(curated
 
     other = train(curated.wh, curated.dataset, curated.fps, preset, seen.append, seed=1)
     assert other.id != first.id
+
+
+def test_a_killed_training_goes_on_to_the_same_bytes(curated: Curated, preset: Preset, tmp_path: Path) -> None:
+    """SIGKILL at a step that has no checkpoint, after one that has; then the same call again."""
+    long = with_training(preset, steps=6, checkpoint_every=2, keep_last=1, validate_every=2, ema_decay=0.9)
+    other = Warehouse(shutil.copytree(curated.wh.home, tmp_path / "other"))
+    whole = train(other, other.dataset(curated.dataset.version), curated.fps, long, lambda _: None)
+
+    args = (curated.wh, curated.dataset, curated.fps, long)
+    child = multiprocessing.get_context("spawn").Process(target=train_and_die, args=(*args, 5))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert find_checkpoint(curated.wh, whole.id) is None
+    steps: list[int] = []
+    resumed = train(curated.wh, curated.dataset, curated.fps, long, lambda p: steps.append(p.step))
+    assert steps == [5, 6]
+    assert resumed.id == whole.id
+    assert resumed.path.read_bytes() == whole.path.read_bytes()
+    for key in ("losses", "validation", "sha256"):
+        assert resumed.record[key] == whole.record[key]
+    assert not list(resumed.path.parent.glob("state*"))
+
+
+def test_a_stop_by_a_person_loses_no_step(curated: Curated, preset: Preset) -> None:
+    long = with_training(preset, steps=5, checkpoint_every=100)
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(curated.wh, curated.dataset, curated.fps, long, stop)
+    steps: list[int] = []
+    train(curated.wh, curated.dataset, curated.fps, long, lambda p: steps.append(p.step))
+    assert steps == [4, 5]
+
+
+def test_checkpoints_on_the_way_are_rotated_and_can_be_used(curated: Curated, preset: Preset) -> None:
+    long = with_training(preset, steps=9, checkpoint_every=1, keep_last=2, keep_steps=(3,), validate_every=1)
+    done = train(curated.wh, curated.dataset, curated.fps, long, lambda _: None)
+    kept = {record["steps"]: record for record in curated.wh.records("checkpoints") if record.get("of") == done.id}
+    best = min(done.record["validation"][:-1], key=lambda row: row[1])[0]
+    assert set(kept) == {3, 7, 8, best}
+    early = find_checkpoint(curated.wh, kept[3]["id"])
+    assert early is not None
+    FoleyControl.from_pretrained(preset, early.path)
+    assert early.record["dataset"] == curated.dataset.version
+    curves = EventAccumulator(str(done.path.parent / "tensorboard")).Reload()
+    assert [event.step for event in curves.Scalars("loss")] == list(range(1, 10))
+
+
+def test_sound_samples_can_be_heard(curated: Curated, preset: Preset) -> None:
+    long = with_training(preset, steps=4, sample_every=2)
+    plain = train(curated.wh, curated.dataset, curated.fps, with_training(preset, steps=4), lambda _: None)
+    plain_bytes = plain.path.read_bytes()
+    shutil.rmtree(plain.path.parent)
+    done = train(curated.wh, curated.dataset, curated.fps, long, lambda _: None)
+    sounds = sorted(done.path.parent.glob("samples/step*.flac"))
+    assert {path.name[:10] for path in sounds} == {"step000002", "step000004"}
+    assert all(len(read_audio(path, preset.sample_rate, "mono")) == preset.sample_rate for path in sounds)
+    assert done.path.read_bytes() == plain_bytes  # listening changes nothing
+
+
+def test_divergence_names_the_last_good_checkpoint(curated: Curated, preset: Preset) -> None:
+    wild = with_training(preset, steps=50, checkpoint_every=1, learning_rate=1e6, warmup_steps=1, clip_norm=1e9)
+    with pytest.raises(FoleyError, match=r"diverged at step \d+: .* the last good checkpoint is \w+-step\d+"):
+        train(curated.wh, curated.dataset, curated.fps, wild, lambda _: None)
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(curated: Curated, preset: Preset) -> None:
+    both = with_training(preset, steps=3, batch_size=3, micro_batches=2, validate_every=3)
+    seen: list[Progress] = []
+    args = (curated.wh, curated.dataset, curated.fps, both, seen.append)
+    together = train_in_processes(2, *args)
+    weights = load_file(together.path)
+    shutil.rmtree(together.path.parent)
+    alone = train(*args)
+    assert alone.id == together.id
+    assert [p.step for p in seen] == [1, 2, 3, 1, 2, 3]
+    for a, b in zip(seen[:3], seen[3:], strict=True):
+        assert a.loss == pytest.approx(b.loss, rel=1e-5)
+    for name, value in load_file(alone.path).items():
+        torch.testing.assert_close(value, weights[name], rtol=1e-4, atol=1e-5)
+    with pytest.raises(FoleyError, match="cannot be shared by 3"):
+        train_in_processes(3, *args)
 
 
 def test_an_evaluation_is_made_once_and_leads_back_to_its_dataset(curated: Curated, preset: Preset) -> None:

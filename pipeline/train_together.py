@@ -1,0 +1,120 @@
+"""Training in several processes at once, started by Accelerate's launcher.
+
+    accelerate launch --num_processes 2 -m pipeline.train_together REQUEST.json
+
+The main process prints one JSON line a step. Weights are those that one process would train, to rounding.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from model.presets import Preset
+from model.training import Losses, Progress
+from pipeline.train import Checkpoint, find_checkpoint
+from warehouse import Dataset, FoleyError, Warehouse
+from warehouse.files import scratch_folder
+
+
+def train_in_processes(
+    count: int,
+    wh: Warehouse,
+    dataset: Dataset,
+    fps: Mapping[str, str],
+    preset: Preset,
+    on_progress: Callable[[Progress], None],
+    seed: int = 0,
+    subset: str | None = None,
+) -> Checkpoint:
+    """Train as :func:`pipeline.train.train` does, in `count` processes on this machine, one a GPU where there are any.
+
+    Raises FoleyError with the last thing that was said if a process fails. All of them end when this call does.
+    """
+    if preset.train.micro_batches % count:
+        raise FoleyError(f"{preset.train.micro_batches} micro-batches a step cannot be shared by {count} processes")
+    request = {"home": str(wh.home), "dataset": dataset.version, "fps": dict(fps), "seed": seed, "subset": subset}
+    request |= {"preset": preset.model_dump(mode="json")}
+    with scratch_folder(wh.tmp) as folder:
+        file = folder / "request.json"
+        file.write_text(json.dumps(request))
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(count), "--num_machines"]
+        command += [
+            "1",
+            "--mixed_precision",
+            "no",
+            "--dynamo_backend",
+            "no",
+            "-m",
+            "pipeline.train_together",
+            str(file),
+        ]
+        with (folder / "log").open("w+") as log:
+            id = _follow(command, log, on_progress)
+            log.seek(0)
+            said = log.read().strip().splitlines()
+    done = find_checkpoint(wh, id) if id else None
+    if done is None:
+        raise FoleyError(f"training in {count} processes failed: {_reason(said)}")
+    return Checkpoint(done.id, done.path, done.record, trained=True)
+
+
+def _follow(command: list[str], log: Any, on_progress: Callable[[Progress], None]) -> str | None:
+    """Run the launcher in a process group of its own, passing on progress; returns the checkpoint's id."""
+    id = None
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)  # noqa: S603
+    try:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if not line.startswith("{"):
+                continue
+            found = json.loads(line)
+            if "checkpoint" in found:
+                id = found["checkpoint"]
+            else:
+                losses = found.pop("validation")
+                on_progress(Progress(**found, validation=Losses(**losses) if losses else None))
+        child.wait()
+    finally:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)  # the state on disk is whole at any moment
+            child.wait()
+    return id
+
+
+def _reason(said: list[str]) -> str:
+    """The line that says most: the error of ours, or the last of any error."""
+    errors = [line for line in said if "Error" in line and "ChildFailedError" not in line]
+    return (errors or said or ["no reason was given"])[0].strip()
+
+
+def main(request: Path) -> None:
+    """One of the processes."""
+    from accelerate import PartialState
+
+    from pipeline.train import train
+
+    processes = PartialState()
+    asked = json.loads(request.read_text())
+    wh = Warehouse(asked["home"])
+
+    def report(progress: Progress) -> None:
+        print(json.dumps(asdict(progress)), flush=True)
+
+    preset = Preset.model_validate(asked["preset"])
+    dataset = wh.dataset(asked["dataset"])
+    done = train(wh, dataset, asked["fps"], preset, report, asked["seed"], asked["subset"], processes)
+    if processes.is_main_process:
+        print(json.dumps({"checkpoint": done.id}), flush=True)
+    processes.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

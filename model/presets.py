@@ -120,8 +120,12 @@ class Preset(Settings):
     train: TrainSettings
     sample: SampleSettings
     imagebind: dict[str, Any] = Field(description="arguments of ImageBindModel")
-    imagebind_views: dict[str, int] = Field(description="windows that ImageBind looks at in a clip")
+    imagebind_views: dict[str, Any] = Field(description="windows that ImageBind looks at in a clip")
     audiobox: dict[str, Any] = Field(default_factory=dict, description="what differs from WavLM base in Audiobox")
+    evaluation_seconds: float = Field(8.0, gt=0, description="what evaluation hears and sees of a clip, s")
+    evaluation: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="what differs from the published evaluation networks, by network"
+    )
     untrained: dict[str, dict[str, Any]] = Field(default_factory=dict, description="architectures of random encoders")
 
     @property

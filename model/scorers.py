@@ -59,11 +59,19 @@ def build_audiobox(preset: Preset) -> Any:
 
 @dataclass(frozen=True)
 class ImageBindViews:
-    """When and how ImageBind looks at a clip (upstream: 5 clips of 2 s and 2 frames, 3 crops; 3 sounds of 2 s)."""
+    """When and how ImageBind looks at a clip.
+
+    Upstream: 5 windows of 2 s with 2 frames each, 3 crops; 3 sounds of 2 s, 204 mel frames each. With `pair_fps` the
+    pictures are those of the benchmark instead: so many a second, each with the next (0.5 in av-benchmark).
+    """
 
     video_clips: int = 5
     audio_clips: int = 3
     clip_seconds: float = 2.0
+    frames: int = 2
+    crops: int = 3
+    mel_frames: int = 204
+    pair_fps: float = 0.0
     size: int = 224
 
     def starts(self, duration: float, clips: int) -> npt.NDArray[np.float64]:
@@ -72,14 +80,19 @@ class ImageBindViews:
         return np.linspace(0, last, clips)
 
     def frame_times(self, duration: float) -> npt.NDArray[np.float64]:
-        """Times (s) of the frames to decode: first and last of every window, [video_clips * 2]."""
+        """Times (s) of the frames to decode: `frames` of every window, from its first to its last, [clips * frames]."""
+        if self.pair_fps:
+            times = (np.arange(max(2, int(duration * self.pair_fps))) + 0.5) / self.pair_fps
+            return np.stack([times[:-1], times[1:]], axis=1).reshape(-1)
         starts = self.starts(duration, self.video_clips)
         ends = np.minimum(starts + self.clip_seconds, duration) - 1e-3
-        return np.stack([starts, np.maximum(ends, starts)], axis=1).reshape(-1)
+        return np.asarray(np.linspace(starts, np.maximum(ends, starts), self.frames, axis=1), np.float64).reshape(-1)
 
 
 class ImageBindScorer:
     """Cosine of ImageBind's audio and video embeddings."""
+
+    sample_rate = SCORER_RATE
 
     def __init__(self, model: Any, views: ImageBindViews | None = None) -> None:
         self.model = model
@@ -99,39 +112,46 @@ class ImageBindScorer:
         return files_revision([preset.weights / "imagebind.safetensors"])
 
     def prepare_frames(self, frames: npt.NDArray[np.uint8]) -> Tensor:
-        """RGB frames [clips * 2, H, W, 3] with short side `size` -> [clips * crops, 3, 2, size, size]."""
+        """RGB frames [clips * frames, H, W, 3] with short side `size` -> [clips * crops, 3, frames, size, size]."""
         mean = torch.tensor((0.48145466, 0.4578275, 0.40821073))
         std = torch.tensor((0.26862954, 0.26130258, 0.27577711))
         pixels = ((torch.from_numpy(frames).float() / 255 - mean) / std).permute(0, 3, 1, 2)  # [N, 3, H, W]
         height, width = pixels.shape[-2:]
         size, slack = self.views.size, max(height, width) - self.views.size
         crops: list[Tensor] = []
-        for offset in (0, -(-slack // 2), slack):
+        for offset in (0, -(-slack // 2), slack) if self.views.crops == 3 else (-(-slack // 2),):
             y, x = (offset, -(-(width - size) // 2)) if height > width else (-(-(height - size) // 2), offset)
             crops.append(pixels[:, :, y : y + size, x : x + size])
         stacked = torch.stack(crops)  # [crops, N, 3, size, size]
-        return stacked.unflatten(1, (-1, 2)).transpose(0, 1).flatten(0, 1).transpose(1, 2)
+        return stacked.unflatten(1, (-1, self.views.frames)).transpose(0, 1).flatten(0, 1).transpose(1, 2)
 
     def prepare_audio(self, audio: npt.NDArray[np.float32]) -> Tensor:
-        """Mono audio [S] at 16 kHz -> [audio_clips, 1, 128 mels, 204 frames], normalised as upstream does."""
+        """Mono audio [S] at 16 kHz -> [audio_clips, 1, 128 mels, mel_frames], normalised as upstream does."""
         windows: list[Tensor] = []
+        length, frames = int(self.views.clip_seconds * SCORER_RATE), self.views.mel_frames
         for start in self.views.starts(len(audio) / SCORER_RATE, self.views.audio_clips):
             first = int(start * SCORER_RATE)
-            wave = torch.from_numpy(audio[None, first : first + int(self.views.clip_seconds * SCORER_RATE)].copy())
+            wave = torch.from_numpy(audio[None, first : first + length].copy())
             mel = torchaudio.compliance.kaldi.fbank(
                 wave - wave.mean(), htk_compat=True, sample_frequency=SCORER_RATE, use_energy=False,
                 window_type="hanning", num_mel_bins=128, dither=0.0, frame_length=25, frame_shift=10,
             ).T  # fmt: skip  # [128, frames]
-            windows.append(F.pad(mel, (0, 204 - mel.shape[1]))[None, :, :204])
+            windows.append(F.pad(mel, (0, max(0, frames - mel.shape[1])))[None, :, :frames])
         return (torch.stack(windows) + 4.268) / 9.138
 
     @torch.inference_mode()
+    def watch(self, clips: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+        """Frames of B clips at `views.frame_times` -> embeddings [B, D], mean of the normalised ones of all views."""
+        return self.model({"vision": torch.stack([self.prepare_frames(f) for f in clips])})["vision"]
+
+    @torch.inference_mode()
+    def hear(self, sounds: Sequence[npt.NDArray[np.float32]]) -> Tensor:
+        """Mono audio of B clips at 16 kHz -> embeddings [B, D], mean of the normalised ones of all views."""
+        return self.model({"audio": torch.stack([self.prepare_audio(a) for a in sounds])})["audio"]
+
     def score(self, frames: Sequence[npt.NDArray[np.uint8]], audio: Sequence[npt.NDArray[np.float32]]) -> list[float]:
         """Frames (at `views.frame_times`) and audio of B clips -> B cosines in -1..1."""
-        vision = torch.stack([self.prepare_frames(f) for f in frames])  # [B, clips * crops, 3, 2, size, size]
-        sound = torch.stack([self.prepare_audio(a) for a in audio])  # [B, audio_clips, 1, 128, 204]
-        found = self.model({"vision": vision, "audio": sound})
-        return [float(v) for v in F.cosine_similarity(found["vision"], found["audio"], dim=-1)]
+        return [float(v) for v in F.cosine_similarity(self.watch(frames), self.hear(audio), dim=-1)]
 
 
 class AudioboxScorer:

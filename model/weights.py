@@ -5,12 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import cast
+from pickle import UnpicklingError
+from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy._core import multiarray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+# NumPy arrays, which some published checkpoints hold beside their weights: data, and no code
+_ARRAYS: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"},
+    (multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),  # noqa: SLF001
+    multiarray._reconstruct,  # noqa: SLF001
+]
 
 
 class WeightsError(ValueError):
@@ -27,10 +39,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        loaded = cast("dict[str, object]", torch.load(path, map_location="cpu", weights_only=True))
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        with torch.serialization.safe_globals(_ARRAYS):
+            loaded = cast("dict[str, object]", torch.load(path, map_location="cpu", weights_only=True))
+    except (SafetensorError, RuntimeError, EOFError, OSError, UnpicklingError) as error:
         raise WeightsError(f"cannot read weights {path}: {error}") from None
-    return cast("dict[str, Tensor]", loaded.get("state_dict", loaded))
+    return cast("dict[str, Tensor]", loaded.get("state_dict", loaded.get("model", loaded)))
 
 
 def load_strict(module: nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:

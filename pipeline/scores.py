@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,12 @@ Audio = npt.NDArray[np.float32]
 class ImageBindSettings:
     """Windows that ImageBind looks at, see model.scorers.ImageBindViews."""
 
-    video_clips: int
-    audio_clips: int
+    video_clips: int = 5
+    audio_clips: int = 3
+    clip_seconds: float = 2.0
+    frames: int = 2
+    crops: int = 3
+    mel_frames: int = 204
 
 
 def watch_and_hear(path: Path, times: npt.NDArray[np.float64], framing: Framing) -> tuple[Frames, Audio]:
@@ -61,7 +65,7 @@ class ImageBindScore(Stage):
         """Load ImageBind."""
         from model.scorers import ImageBindScorer, ImageBindViews
 
-        views = ImageBindViews(self.settings.video_clips, self.settings.audio_clips)
+        views = ImageBindViews(**asdict(self.settings))
         self._scorer = ImageBindScorer.from_pretrained(self.preset, views)
 
     def _reading(self, clip: Clip) -> partial[tuple[Frames, Audio]]:

@@ -82,7 +82,7 @@ class ImageBindViews:
     def frame_times(self, duration: float) -> npt.NDArray[np.float64]:
         """Times (s) of the frames to decode: `frames` of every window, from its first to its last, [clips * frames]."""
         if self.pair_fps:
-            times = (np.arange(max(2, int(duration * self.pair_fps))) + 0.5) / self.pair_fps
+            times = (np.arange(max(2, int(duration * self.pair_fps)), dtype=np.float64) + 0.5) / self.pair_fps
             return np.stack([times[:-1], times[1:]], axis=1).reshape(-1)
         starts = self.starts(duration, self.video_clips)
         ends = np.minimum(starts + self.clip_seconds, duration) - 1e-3

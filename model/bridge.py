@@ -68,6 +68,22 @@ class Adapter(nn.Module):
         return tokens + self.down(F.gelu(self.up(tokens)))
 
 
+class LearnedPool(nn.Module):
+    """Queries that attend to the cells of an effective frame: pooling that is learned (the paper's future work).
+
+    It starts next to the mean over the cells, which is frame pooling.
+    """
+
+    def __init__(self, width: int, queries: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(queries, width) * 1e-3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[B, J, P, V] -> [B, J, queries, V]."""
+        scores = tokens @ self.queries.T / tokens.shape[-1] ** 0.5  # [B, J, P, queries]
+        return scores.softmax(dim=2).transpose(2, 3) @ tokens
+
+
 class BridgeLayer(nn.Module):
     """Video cross-attention of one block; its output is zero until trained."""
 
@@ -76,12 +92,13 @@ class BridgeLayer(nn.Module):
         inner = settings.heads * settings.head_dim
         self.settings = settings
         self.adapter = Adapter(video_dim, settings.adapter_width)
-        self.norm = nn.LayerNorm(dim)
-        self.video_norm = nn.LayerNorm(video_dim)
+        norm = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}[settings.norm]
+        self.norm, self.video_norm = norm(dim), norm(video_dim)
         self.to_q = nn.Linear(dim, inner)
         self.to_kv = nn.Linear(video_dim, 2 * inner)
         self.to_out = nn.Linear(inner, dim, bias=False)
-        nn.init.zeros_(self.to_out.weight)
+        if settings.zero_init:
+            nn.init.zeros_(self.to_out.weight)
         if settings.rope_init == "peaked":
             self._peak()
         self.condition: VideoCondition | None = None
@@ -135,7 +152,8 @@ class Bridge(nn.Module):
         self.settings = settings
         self.latent_rate, self.token_rate = latent_rate, token_rate
         self.layers = nn.ModuleList(BridgeLayer(dim, video_dim, settings) for _ in range(depth))
-        self.null = nn.Parameter(torch.zeros(video_dim))
+        self.null = nn.Parameter(torch.zeros(video_dim), requires_grad=settings.null == "learned")
+        self.pool = LearnedPool(video_dim, settings.pool_queries) if settings.pool_queries else None
         self._lock = threading.Lock()
         self.register_buffer("mean", torch.zeros(video_dim))
         self.register_buffer("std", torch.ones(video_dim))
@@ -196,15 +214,17 @@ class Bridge(nn.Module):
         `frames` [B] is the number of effective frames that each clip has, where padded; `seen` [B] is False for clips
         whose video is replaced by the null token; `sampling` keeps keys and values from step to step.
         """
-        batch, count, cells, width = tokens.shape
         scaled = (tokens.float() - self.mean) / self.std
+        if self.pool is not None:
+            scaled = self.pool(scaled)
+        batch, count, cells, width = scaled.shape
         null = self.null.expand_as(scaled)
         if seen is not None:
             scaled = torch.where(seen[:, None, None, None], scaled, null)
         present = torch.ones(batch, count, dtype=torch.bool, device=tokens.device)
         if frames is not None:
             present = torch.arange(count, device=tokens.device) < frames[:, None]
-        video_times, latent_times = self._positions(tokens, n_latents)
+        video_times, latent_times = self._positions(scaled, n_latents)
         condition = VideoCondition(
             tokens=scaled.reshape(batch, count * cells, width),
             times=video_times.expand(batch, -1),

@@ -33,13 +33,15 @@ class VideoSettings(Settings):
     segment_frames: int = 64
     short_side: int = Field(description="frames are scaled to this shortest side, in pixels, then cropped")
     crop: int = Field(description="side of the centre crop, in pixels; must be the encoder's own crop size")
-    pooling: Literal["frame", "grid8", "grid16"] = "frame"
+    pooling: Literal["frame", "grid2", "grid4", "grid8", "grid16"] = Field(
+        default="frame", description="one token an effective frame, or a square grid of so many a side"
+    )
     width: int = Field(description="width of the encoder's tokens")
 
     @property
     def tokens_per_frame(self) -> int:
         """Tokens an effective frame after pooling."""
-        return {"frame": 1, "grid8": 64, "grid16": 256}[self.pooling]
+        return 1 if self.pooling == "frame" else int(self.pooling.removeprefix("grid")) ** 2
 
 
 class BridgeSettings(Settings):
@@ -51,6 +53,12 @@ class BridgeSettings(Settings):
     rope_positions: Literal["seconds", "index"] = "seconds"
     rope_rate: float = Field(25.0, description="RoPE positions a second, where positions are seconds")
     rope_init: Literal["plain", "peaked"] = "plain"
+    norm: Literal["layer", "rms"] = Field(default="layer", description="norm before q, and before k and v")
+    zero_init: bool = Field(default=True, description="start with an output of zero: the bare backbone")
+    null: Literal["learned", "zero"] = Field(default="learned", description="the token that stands for no video")
+    pool_queries: int = Field(
+        default=0, ge=0, description="learned pooling: tokens an effective frame that attend to its grid; 0 for none"
+    )
 
 
 class TrainSettings(Settings):

@@ -148,7 +148,7 @@ class Trainer:
         #: False while weights are being changed: what is there then must not be kept.
         self.whole = True
         self._lowest = self._recent = math.inf
-        self.parameters = list(bridge.parameters())
+        self.parameters = [parameter for parameter in bridge.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.AdamW(
             self.parameters, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay
         )

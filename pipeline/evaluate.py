@@ -25,7 +25,7 @@ from warehouse import Dataset, Warehouse
 EVALUATION_VERSION = 1
 
 
-def _truths(wh: Warehouse, clip_ids: list[str]) -> dict[str, dict[str, Any]]:
+def truths_of(wh: Warehouse, clip_ids: list[str]) -> dict[str, dict[str, Any]]:
     rows = wh.clips(columns=["clip_id", "truth"], clip_ids=clip_ids).to_pylist()
     known = {row["clip_id"]: json.loads(row["truth"]) for row in rows if row["truth"]}
     return {clip: truth for clip, truth in known.items() if "impacts" in truth}
@@ -66,7 +66,7 @@ def evaluate(
     id = hashlib.sha256(identity.encode()).hexdigest()[:16]
     if known := [record for record in wh.records("evaluations") if record["id"] == id]:
         return known[0]["figures"]
-    truths = _truths(wh, dataset.clip_ids(split="test"))
+    truths = truths_of(wh, dataset.clip_ids(split="test"))
     columns = ["clip_id", "onsets", "material"]
     rows = {
         name: wh.rows(f"generate_{name}", fps[f"generate_{name}"], columns=columns).to_pylist()

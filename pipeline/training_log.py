@@ -152,7 +152,9 @@ class TrainingLog:
                 names = [row["clip_id"] for row in tokens]
                 found = foley.generate(video, [prompts[n] for n in names], seconds, list(range(len(names))))
             finally:
-                trainer.bridge.train().requires_grad_(True)
+                trainer.bridge.train()
+                for parameter in trainer.parameters:
+                    parameter.requires_grad_(True)
         for name, sound in zip(names, found, strict=True):
             path = make_folder(self.folder / "samples") / f"step{trainer.step:06d}-{name.replace('/', '_')}.flac"
             write_flac(path, sound, rate)

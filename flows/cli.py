@@ -79,6 +79,28 @@ def train(home: Path | None, **options: Any) -> None:
 
 
 @cli.command()
+@click.argument("what", type=click.Choice(["pooling"]), expose_value=False)
+@HOME
+@PRESET
+@WEIGHTS
+@click.option("--dataset", help="Dataset name or version.  [default: the newest]")
+@click.option("--poolings", help="Variants, such as frame,grid4.  [default: frame,grid8]")
+@click.option("--marks", help="Steps to score at, such as 100,200.  [default: those of the paper's Table 1]")
+@SEED
+@WORKERS
+def ablate(home: Path | None, poolings: str | None, marks: str | None, **options: Any) -> None:
+    """Train the same on differently pooled video tokens, and score each at the same steps (the paper's Table 1)."""
+    from flows.launch import run_flow
+
+    lists = {"poolings": poolings, "marks": marks}
+    options |= {name: tuple(text.split(",")) for name, text in lists.items() if text}
+    with _quietly():
+        page = run_flow("ablate", home_folder(home), options)
+    click.echo(page.read_text())
+    click.echo(str(page))
+
+
+@cli.command()
 @HOME
 @PRESET
 @WEIGHTS

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from flows.bars import bar, follow
 from flows.embedded import EmbeddedServer
 from flows.environment import set_up_prefect
-from flows.parameters import CurateParameters, DemoParameters, EvaluateParameters, TrainParameters
+from flows.parameters import AblateParameters, CurateParameters, DemoParameters, EvaluateParameters, TrainParameters
 from warehouse.errors import FoleyError
 from warehouse.files import make_folder, write_file
 
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from flows.demo import Demo
     from pipeline.dub import Dubbed
 
-_FLOWS = {"curate": CurateParameters, "train": TrainParameters, "evaluate": EvaluateParameters}
+_FLOWS = {
+    "curate": CurateParameters,
+    "train": TrainParameters,
+    "evaluate": EvaluateParameters,
+    "ablate": AblateParameters,
+}
 
 
 def run_flow(name: str, home: Path, options: Mapping[str, Any]) -> Any:

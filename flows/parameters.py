@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -88,6 +88,20 @@ class TrainParameters(Parameters):
         le=64,
         description="processes that train together on this machine, one a GPU where there are any",
     )
+
+
+class AblateParameters(BatchParameters):
+    """The pooling ablation: the same training on differently pooled video tokens."""
+
+    dataset: str | None = Field(default=None, description="dataset name or version; empty means the newest")
+    poolings: tuple[Literal["frame", "grid2", "grid4", "grid8", "grid16"], ...] = Field(
+        default=("frame", "grid8"), min_length=1, description="variants; the encoder's grid must be as fine"
+    )
+    marks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(50_000, 100_000, 200_000, 300_000, 400_000), min_length=1, description="steps to score at"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of initialisation, order of clips and noise")
+    processes: int = Field(default=1, ge=1, le=64, description="processes that train together on this machine")
 
 
 class EvaluateParameters(BatchParameters):

@@ -26,6 +26,7 @@ EVALUATION_VERSION = 1
 
 
 def truths_of(wh: Warehouse, clip_ids: list[str]) -> dict[str, dict[str, Any]]:
+    """What is known of each clip that has known impacts."""
     rows = wh.clips(columns=["clip_id", "truth"], clip_ids=clip_ids).to_pylist()
     known = {row["clip_id"]: json.loads(row["truth"]) for row in rows if row["truth"]}
     return {clip: truth for clip, truth in known.items() if "impacts" in truth}

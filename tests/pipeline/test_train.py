@@ -6,9 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,61 +14,29 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model.foley import FoleyControl
-from model.presets import Preset, load_preset
+from model.presets import Preset
 from model.training import Progress
 from pipeline.curation import feature_stages
-from pipeline.engine import fingerprints, plan, run_batch
+from pipeline.engine import fingerprints
 from pipeline.evaluate import evaluate, score_condition
 from pipeline.generate import generation_stages
 from pipeline.media import read_audio
 from pipeline.probe import Probe
-from pipeline.select import select
 from pipeline.silence import Silence
-from pipeline.sources import procedural_source
-from pipeline.stage import Stage
 from pipeline.train import find_checkpoint, train
 from pipeline.train_together import train_in_processes
+from tests.pipeline.small import Curated, curate, short_preset, with_training, work
 from warehouse import Dataset, FoleyError, Warehouse
-
-POLICY = """
-name = "all"
-version = 1
-description = "everything"
-[[gate]]
-name = "duration"
-keep = "duration >= 0.5"
-[splits]
-val = 0.2
-test = 0.3
-seed = 0
-"""
-
-
-@dataclass(frozen=True)
-class Curated:
-    wh: Warehouse
-    dataset: Dataset
-    stages: list[Stage]
-    fps: dict[str, str]
-
-
-def work(wh: Warehouse, stages: list[Stage], fps: dict[str, str], clip_ids: list[str] | None = None) -> int:
-    done = 0
-    for stage in stages:
-        todo = plan(wh, stage, fps, clip_ids)
-        done += sum(run_batch(wh, stage, todo, batch).passed for batch in todo.batches)
-    return done
 
 
 @pytest.fixture(scope="module")
 def preset() -> Preset:
-    toy = load_preset("toy")
-    short = toy.train.model_copy(update={"steps": 2, "batch_size": 4, "validate_every": 1})
-    return toy.model_copy(update={"train": short, "sample": toy.sample.model_copy(update={"steps": 2})})
+    return short_preset()
 
 
-def with_training(preset: Preset, **changes: Any) -> Preset:
-    return preset.model_copy(update={"train": preset.train.model_copy(update=changes)})
+@pytest.fixture
+def curated(tmp_path: Path, preset: Preset) -> Curated:
+    return curate(tmp_path, preset)
 
 
 def train_and_die(wh: Warehouse, dataset: Dataset, fps: dict[str, str], preset: Preset, step: int) -> None:
@@ -81,19 +47,6 @@ def train_and_die(wh: Warehouse, dataset: Dataset, fps: dict[str, str], preset: 
             os.kill(os.getpid(), signal.SIGKILL)
 
     train(wh, dataset, fps, preset, die)
-
-
-@pytest.fixture
-def curated(tmp_path: Path, preset: Preset) -> Curated:
-    wh = Warehouse(tmp_path / "home")
-    wh.ingest(procedural_source(tmp_path / "clips", 16, seconds=1.0, bad=()).clips)
-    scoring: list[Stage] = [Probe(), Silence()]
-    stages = [*scoring, *feature_stages(preset)]
-    fps = fingerprints(stages)
-    work(wh, stages, fps)
-    (tmp_path / "all.toml").write_text(POLICY)
-    dataset = select(wh, {stage.name: fps[stage.name] for stage in scoring}, str(tmp_path / "all.toml"))
-    return Curated(wh, dataset, stages, fps)
 
 
 def test_a_checkpoint_is_trained_once_and_again_when_its_file_is_damaged(curated: Curated, preset: Preset) -> None:

@@ -1,0 +1,70 @@
+"""A warehouse with a small curated data set and its features, on which training takes seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.presets import Preset, load_preset
+from pipeline.curation import feature_stages
+from pipeline.engine import fingerprints, plan, run_batch
+from pipeline.probe import Probe
+from pipeline.select import select
+from pipeline.silence import Silence
+from pipeline.sources import procedural_source
+from pipeline.stage import Stage
+from warehouse import Dataset, Warehouse
+
+POLICY = """
+name = "all"
+version = 1
+description = "everything"
+[[gate]]
+name = "duration"
+keep = "duration >= 0.5"
+[splits]
+val = 0.2
+test = 0.3
+seed = 0
+"""
+
+
+@dataclass(frozen=True)
+class Curated:
+    wh: Warehouse
+    dataset: Dataset
+    stages: list[Stage]
+    fps: dict[str, str]
+
+
+def work(wh: Warehouse, stages: list[Stage], fps: dict[str, str], clip_ids: list[str] | None = None) -> int:
+    done = 0
+    for stage in stages:
+        todo = plan(wh, stage, fps, clip_ids)
+        done += sum(run_batch(wh, stage, todo, batch).passed for batch in todo.batches)
+    return done
+
+
+def with_training(preset: Preset, **changes: Any) -> Preset:
+    return preset.model_copy(update={"train": preset.train.model_copy(update=changes)})
+
+
+def short_preset() -> Preset:
+    """The toy preset with two steps of everything."""
+    toy = load_preset("toy")
+    short = toy.model_copy(update={"sample": toy.sample.model_copy(update={"steps": 2})})
+    return with_training(short, steps=2, batch_size=4, validate_every=1)
+
+
+def curate(folder: Path, preset: Preset) -> Curated:
+    """Sixteen clips of a second, selected and split, with features."""
+    wh = Warehouse(folder / "home")
+    wh.ingest(procedural_source(folder / "clips", 16, seconds=1.0, bad=()).clips)
+    scoring: list[Stage] = [Probe(), Silence()]
+    stages = [*scoring, *feature_stages(preset)]
+    fps = fingerprints(stages)
+    work(wh, stages, fps)
+    (folder / "all.toml").write_text(POLICY)
+    dataset = select(wh, {stage.name: fps[stage.name] for stage in scoring}, str(folder / "all.toml"))
+    return Curated(wh, dataset, stages, fps)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import warnings
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -15,7 +13,9 @@ import click
 
 from flows.errors import is_user_error
 from flows.keeping import KEEPING
+from flows.models import models
 from flows.options import HOME, PRESET, SEED, WEIGHTS, WORKERS, home_folder
+from flows.quiet import quietly
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -36,7 +36,7 @@ def demo(home: Path | None, **options: Any) -> None:
     from flows.launch import run_demo
     from flows.summary import demo as summary
 
-    with _quietly():
+    with quietly():
         result = run_demo(home_folder(home, "foley-demo"), options)
     click.echo(summary(result))
 
@@ -54,7 +54,7 @@ def curate(home: Path | None, **options: Any) -> None:
     from flows.launch import run_flow
     from flows.summary import curated
 
-    with _quietly():
+    with quietly():
         result = run_flow("curate", home_folder(home), options)
     click.echo(curated(result))
 
@@ -72,7 +72,7 @@ def train(home: Path | None, **options: Any) -> None:
     """Train the bridge on a dataset's cached features."""
     from flows.launch import run_flow
 
-    with _quietly():
+    with quietly():
         result = run_flow("train", home_folder(home), options)
     click.echo(f"{'' if result.trained else 'Nothing to do, it was trained before: '}checkpoint {result.id}")
     click.echo(str(result.path))
@@ -112,7 +112,7 @@ def evaluate(home: Path | None, **options: Any) -> None:
     from flows.launch import run_flow
     from flows.summary import figures
 
-    with _quietly():
+    with quietly():
         result = run_flow("evaluate", home_folder(home), options)
     click.echo(figures(result.figures))
 
@@ -132,23 +132,13 @@ def generate(video: Path, out: Path, **options: Any) -> None:
     """Make sound for VIDEO, and write the video with it to OUT."""
     from flows.launch import run_dub
 
-    with _quietly():
+    with quietly():
         made = run_dub(video, out, options)
     click.echo(f"{made.out}: {made.seconds:.2f} s of sound at {made.sample_rate} Hz")
 
 
-for command in KEEPING:
+for command in (*KEEPING, models):
     cli.add_command(command)
-
-
-@contextmanager
-def _quietly() -> Generator[None]:
-    """Keep standard output for results, and standard error for our bars: libraries print to neither."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), warnings.catch_warnings():
-        if not sys.warnoptions:
-            warnings.simplefilter("ignore")
-        yield
 
 
 def main() -> None:

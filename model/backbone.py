@@ -15,35 +15,45 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.presets import ModelError, Preset
-from model.weights import files_revision, load_strict, read_weights
+from model.weights import files_revision, load_strict, load_transformers, read_weights
 
 Conditioning = dict[str, tuple[Tensor, Tensor]]  # id -> (tokens [B, N, D], mask [B, N])
 
 
-def _prepare_text_conditioner(config: dict[str, Any], weights: Path) -> None:
-    """Let the T5 conditioner take a local folder: it accepts only names in its own tables, so the folder is added."""
+def _prepare_text_conditioner(config: dict[str, Any], folder: Path) -> None:
+    """Let the T5 conditioner take a local folder: it accepts only names in its own tables, so the folder is added.
+
+    The conditioner would load what fits and keep the rest random, or download: so the folder is looked at before.
+    """
     from stable_audio_tools.models.conditioners import T5Conditioner
-    from transformers import T5Config
+    from transformers import T5EncoderModel
 
     for entry in config["model"]["conditioning"]["configs"]:
-        if entry["type"] == "t5" and (folder := weights / entry["config"]["t5_model_name"]).is_dir():
+        if entry["type"] == "t5":
+            width = load_transformers(T5EncoderModel, folder).config.d_model
             entry["config"]["t5_model_name"] = str(folder)
             T5Conditioner.T5_MODELS.append(str(folder))
-            T5Conditioner.T5_MODEL_DIMS[str(folder)] = T5Config.from_pretrained(folder).d_model
+            T5Conditioner.T5_MODEL_DIMS[str(folder)] = width
 
 
 def build_backbone(preset: Preset) -> Any:
     """stable-audio-tools' model for the preset: text encoder from its weights, everything else untrained."""
+    config = preset.backbone_config
+    _prepare_text_conditioner(config, preset.model("text"))
+    try:
+        return create_backbone(config)
+    except (OSError, ValueError) as error:
+        text = preset.model("text")
+        raise ModelError(f"text encoder at {text}: {str(error).strip().splitlines()[0]}") from None
+
+
+def create_backbone(config: dict[str, Any]) -> Any:
+    """stable-audio-tools' model for a configuration."""
     from stable_audio_tools import create_model_from_config
 
-    config = preset.backbone_config
-    _prepare_text_conditioner(config, preset.weights)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # weight_norm and autocast deprecations of the library
-        try:
-            return create_model_from_config(config)
-        except OSError as error:
-            raise ModelError(f"text encoder of preset {preset.name!r}: {str(error).splitlines()[0]}") from None
+        return create_model_from_config(config)
 
 
 class Backbone(nn.Module):
@@ -60,20 +70,20 @@ class Backbone(nn.Module):
 
     @classmethod
     def from_pretrained(cls, preset: Preset) -> Backbone:
-        """Load `backbone.safetensors` (published layout of Stable Audio Open) strictly from the preset's weights.
+        """Load the weights (published layout of Stable Audio Open) strictly.
 
         Raises ModelError or WeightsError if files are missing or do not fit.
         """
-        path = preset.weights / "backbone.safetensors"
+        path = preset.model("backbone")
         weights = read_weights(path)
         model = build_backbone(preset)
-        load_strict(model, {key: value.float() for key, value in weights.items()}, path)
+        load_strict(model, weights, path)
         return cls(preset, model)
 
     @staticmethod
     def revision(preset: Preset) -> str:
         """Content hash of the backbone's weights and configuration."""
-        paths = [preset.weights / "backbone.safetensors", preset.backbone_config_file, *text_folders(preset)]
+        paths = [preset.model("backbone"), preset.backbone_config_file, preset.model("text")]
         return files_revision(paths)
 
     @property
@@ -137,10 +147,3 @@ class Backbone(nn.Module):
         """Noisy latents [B, C, L] at times t [B] in 0..1 -> velocity [B, C, L]; kwargs from `inputs`."""
         # Checkpointing every layer is the library's default, in inference too; it costs a third of the speed.
         return cast("Tensor", self.model.model(x, t, **({"use_checkpointing": False} | kwargs)))
-
-
-def text_folders(preset: Preset) -> list[Path]:
-    """Folders of the text encoders that a preset holds as local weights."""
-    entries = preset.backbone_config["model"]["conditioning"]["configs"]
-    names = [entry["config"]["t5_model_name"] for entry in entries if entry["type"] == "t5"]
-    return [folder for name in names if (folder := preset.weights / name).is_dir()]

@@ -29,8 +29,8 @@ def build_bridge(backbone: Backbone, video_dim: int) -> Bridge:
     """An untrained bridge of the preset's size, not yet inserted."""
     preset = backbone.preset
     transformer = backbone.dit.transformer
-    token_rate = preset.video.fps / 2  # a tubelet is two frames
-    return Bridge(transformer.dim, transformer.depth, video_dim, preset.bridge, preset.latent_rate, token_rate)
+    rates = preset.latent_rate, preset.video.token_rate
+    return Bridge(transformer.dim, transformer.depth, video_dim, preset.bridge, *rates)
 
 
 def save_bridge(path: Path, bridge: Bridge, backbone: str, encoder: str) -> None:

@@ -7,9 +7,10 @@ stable-audio-tools' own format) and, where they may be shipped, the weights. Cod
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,9 +27,38 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class VideoSettings(Settings):
-    """V-JEPA2 and its input (paper section 3.3: 16 fps, 64 frames a 4 s segment, at most 12 s)."""
+class ModelFiles(Settings):
+    """Where a model lies in the folder of weights, and where it is published."""
 
+    path: str = Field(description="its weights file, or its transformers folder, in the folder of weights")
+    repo: str | None = Field(default=None, description="its repository on the Hugging Face hub")
+    revision: str | None = Field(
+        default=None, description="commit, tag or branch; none: what the first fetch found on main"
+    )
+    files: tuple[str, ...] = Field(
+        default=(), description="names or patterns of the repository's files that are needed"
+    )
+    url: str | None = Field(default=None, description="address of its file, where it is not on the hub")
+    sha256: str | None = Field(default=None, description="hash of the file at `url`, where it is known")
+    licence: str = "made by this project"
+    page: str | None = Field(default=None, description="page that tells of it; none: that of the repository")
+    gated: bool = Field(default=False, description="whether its licence must be accepted on the page first")
+
+
+class Models(Settings):
+    """The models of a preset. The defaults are the layout of the weights that this project ships."""
+
+    backbone: ModelFiles = ModelFiles(path="backbone.safetensors")
+    text: ModelFiles = ModelFiles(path="t5")
+    video: ModelFiles = ModelFiles(path="vjepa2")
+    imagebind: ModelFiles = ModelFiles(path="imagebind.safetensors")
+    audiobox: ModelFiles = ModelFiles(path="audiobox.safetensors")
+
+
+class VideoSettings(Settings):
+    """The video encoder and its input (paper section 3.3: V-JEPA2, 16 fps, 64 frames a 4 s segment, at most 12 s)."""
+
+    encoder: Literal["vjepa2", "dinov3"] = "vjepa2"
     fps: int = 16
     segment_frames: int = 64
     short_side: int = Field(description="frames are scaled to this shortest side, in pixels, then cropped")
@@ -37,6 +67,11 @@ class VideoSettings(Settings):
         default="frame", description="one token an effective frame, or a square grid of so many a side"
     )
     width: int = Field(description="width of the encoder's tokens")
+
+    @property
+    def token_rate(self) -> float:
+        """Effective frames a second: V-JEPA2 makes one of two frames (a tubelet), an image encoder one of each."""
+        return self.fps / 2 if self.encoder == "vjepa2" else float(self.fps)
 
     @property
     def tokens_per_frame(self) -> int:
@@ -123,6 +158,7 @@ class Preset(Settings):
     folder: Path
     weights: Path
     max_seconds: float = 12.0
+    models: Models = Models()
     video: VideoSettings
     bridge: BridgeSettings
     train: TrainSettings
@@ -136,10 +172,14 @@ class Preset(Settings):
     )
     untrained: dict[str, dict[str, Any]] = Field(default_factory=dict, description="architectures of random encoders")
 
+    def model(self, name: str) -> Path:
+        """The weights file, or the folder, of one of `models`."""
+        return self.weights / str(getattr(self.models, name).path)
+
     @property
     def backbone_config_file(self) -> Path:
         """`model_config.json` beside the weights, as Stable Audio Open is published, else the preset's own."""
-        published = self.weights / "model_config.json"
+        published = self.model("backbone").parent / "model_config.json"
         return published if published.is_file() else self.folder / "backbone.json"
 
     @property
@@ -182,18 +222,47 @@ class Preset(Settings):
 def load_preset(name: str, weights: Path | None = None) -> Preset:
     """The preset `name`, or that of a folder holding a `preset.toml`; `weights` takes the place of its own weights.
 
-    Raises ModelError if there is no such preset or a setting in it is wrong.
+    A preset.toml with `base = NAME` says only what differs from that preset (docs/swapping.md). Raises ModelError if
+    there is no such preset or a setting in it is wrong.
     """
     folder = CONFIGS / name if (CONFIGS / name).is_dir() else Path(name)
     file = folder / "preset.toml"
     if not file.is_file():
         known = ", ".join(sorted(p.name for p in CONFIGS.iterdir() if p.is_dir()))
         raise ModelError(f"no preset {name!r}: choose one of {known}, or a folder that holds a preset.toml")
-    values = tomllib.loads(file.read_text())
-    values.update(folder=folder, weights=weights or folder / "weights")
+    try:
+        values = tomllib.loads(file.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ModelError(f"{file} is not TOML: {error}") from None
+    if base := values.pop("base", None):
+        values = _merged(
+            load_preset(base).model_dump(exclude={"weights"}, exclude_unset=True), {"name": folder.name} | values
+        )
+    if (folder / "backbone.json").is_file() or not base:
+        values["folder"] = folder
+    own = folder / "weights"
+    values["weights"] = weights or (own if own.is_dir() else model_store())
     try:
         return Preset.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ModelError(f"{file}: {where}: {first['msg']}") from None
+
+
+def model_store() -> Path:
+    """Where fetched models lie if no folder is named: `models` in FOLEY_HOME, or in ~/.foley."""
+    return Path(os.environ.get("FOLEY_HOME") or "~/.foley").expanduser().absolute() / "models"
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`changes` over `base`, section by section; a model is replaced as a whole, since its files belong together."""
+    found = dict(base)
+    for key, value in changes.items():
+        if key == "models":
+            found[key] = base.get(key, {}) | value
+        elif isinstance(value, dict) and isinstance(base.get(key), dict) and key not in ("imagebind", "audiobox"):
+            found[key] = _merged(base[key], cast("dict[str, Any]", value))
+        else:
+            found[key] = value
+    return found

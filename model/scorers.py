@@ -6,11 +6,13 @@ this project decodes media itself.
 
 from __future__ import annotations
 
+import json
 import sys
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -22,7 +24,7 @@ import torchaudio
 from torch import Tensor
 
 from model.presets import Preset
-from model.weights import files_revision, load_strict, read_weights
+from model.weights import WeightsError, files_revision, load_strict, read_weights
 
 AXES = ("CE", "CU", "PC", "PQ")
 SCORER_RATE = 16000  # Hz, of both models' audio
@@ -55,6 +57,31 @@ def build_audiobox(preset: Preset) -> Any:
     target = {axis: {"mean": 5.0, "std": 1.0} for axis in AXES}
     with patch.object(aes, "DEFAULT_AUDIO_CFG", config):
         return aes.AesMultiOutput(nth_layer=layers, target_transform=target).eval().requires_grad_(False)
+
+
+def read_audiobox(path: Path) -> dict[str, Tensor]:
+    """Weights of Audiobox Aesthetics as published, on the hub (safetensors) or as its training left them (.pt)."""
+    return {key.removeprefix("model."): value for key, value in read_weights(path).items()}
+
+
+def _audiobox_config(path: Path) -> Path:
+    own = path.with_suffix(".json")
+    return own if own.is_file() else path.parent / "config.json"
+
+
+def read_target_transform(path: Path) -> dict[str, dict[str, float]]:
+    """Mean and deviation of each axis, which turn the network's outputs into scores, from the config.json beside.
+
+    Raises WeightsError if they are not there: without them the scores would be on another scale.
+    """
+    config = _audiobox_config(path)
+    try:
+        found = json.loads(config.read_text())["target_transform"]
+        return {axis: {"mean": float(found[axis]["mean"]), "std": float(found[axis]["std"])} for axis in AXES}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise WeightsError(
+            f"no target_transform (mean and std of {', '.join(AXES)}) in {config}: it is published beside the weights"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -100,8 +127,8 @@ class ImageBindScorer:
 
     @classmethod
     def from_pretrained(cls, preset: Preset, views: ImageBindViews | None = None) -> ImageBindScorer:
-        """Load `imagebind.safetensors` (published key layout) strictly."""
-        path = preset.weights / "imagebind.safetensors"
+        """Load the weights (published key layout) strictly."""
+        path = preset.model("imagebind")
         model = build_imagebind(preset)
         load_strict(model, read_weights(path), path)
         return cls(model, views)
@@ -109,7 +136,7 @@ class ImageBindScorer:
     @staticmethod
     def revision(preset: Preset) -> str:
         """Content hash of the weights."""
-        return files_revision([preset.weights / "imagebind.safetensors"])
+        return files_revision([preset.model("imagebind")])
 
     def prepare_frames(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """RGB frames [clips * frames, H, W, 3] with short side `size` -> [clips * crops, 3, frames, size, size]."""
@@ -162,16 +189,17 @@ class AudioboxScorer:
 
     @classmethod
     def from_pretrained(cls, preset: Preset) -> AudioboxScorer:
-        """Load `audiobox.safetensors` (published key layout) strictly."""
-        path = preset.weights / "audiobox.safetensors"
+        """Load the weights (published key layout) strictly, with the scale of the scores that belongs to them."""
+        path = preset.model("audiobox")
         model = build_audiobox(preset)
-        load_strict(model, {k: v.float() for k, v in read_weights(path).items()}, path)
+        load_strict(model, read_audiobox(path), path)
+        model.target_transform = read_target_transform(path)
         return cls(model)
 
     @staticmethod
     def revision(preset: Preset) -> str:
         """Content hash of the weights."""
-        return files_revision([preset.weights / "audiobox.safetensors"])
+        return files_revision([preset.model("audiobox"), _audiobox_config(preset.model("audiobox"))])
 
     @torch.inference_mode()
     def score(self, audio: Sequence[npt.NDArray[np.float32]]) -> list[dict[str, float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import torch
 
 from model.presets import Preset
@@ -14,7 +16,7 @@ def write_text_encoder(preset: Preset, seed: int) -> None:
     from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
 
     torch.manual_seed(seed)
-    folder = preset.weights / "t5"
+    folder = preset.model("text")
     ByT5Tokenizer(extra_ids=0).save_pretrained(folder)
     T5EncoderModel(T5Config(**preset.untrained["t5"])).half().save_pretrained(folder)
 
@@ -24,11 +26,14 @@ def write_video_encoder(preset: Preset, seed: int) -> None:
     from transformers import VJEPA2Config, VJEPA2Model
 
     torch.manual_seed(seed)
-    VJEPA2Model(VJEPA2Config(**preset.untrained["vjepa2"])).half().save_pretrained(preset.weights / "vjepa2")
+    VJEPA2Model(VJEPA2Config(**preset.untrained["vjepa2"])).half().save_pretrained(preset.model("video"))
 
 
 def write_scorers(preset: Preset, seed: int) -> None:
     """Random ImageBind and Audiobox Aesthetics weights: they prove the plumbing, their scores mean nothing."""
     torch.manual_seed(seed)
-    save_weights(preset.weights / "imagebind.safetensors", build_imagebind(preset).state_dict(), torch.float16)
-    save_weights(preset.weights / "audiobox.safetensors", build_audiobox(preset).state_dict(), torch.float16)
+    save_weights(preset.model("imagebind"), build_imagebind(preset).state_dict(), torch.float16)
+    audiobox = build_audiobox(preset)
+    save_weights(preset.model("audiobox"), audiobox.state_dict(), torch.float16)
+    scale = json.dumps({"target_transform": audiobox.target_transform}, indent=1)
+    preset.model("audiobox").with_suffix(".json").write_text(scale + "\n")

@@ -1,13 +1,13 @@
-"""Video encoder: frozen V-JEPA2 (transformers' VJEPA2Model) and the pooling of its tokens (paper section 3.3).
+"""Video encoders (V-JEPA2, or DINOv3 frame by frame, both transformers') and pooling (paper section 3.3).
 
-Shapes: T frames, J = T / 2 effective frames (tubelets), P tokens an effective frame, D encoder width.
+Shapes: T frames, J effective frames (T / 2 of V-JEPA2), G cells a side, P tokens an effective frame, D encoder width.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.presets import ModelError, Preset, VideoSettings
-from model.weights import files_revision
+from model.weights import files_revision, load_transformers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGES = 16  # that an image encoder sees at once
 
 
 def frame_times(seconds: float, fps: int) -> npt.NDArray[np.float64]:
@@ -38,38 +39,48 @@ def pool(tokens: Tensor, per_frame: int) -> Tensor:
 
 
 class VideoEncoder:
-    """Frozen V-JEPA2 of a preset."""
+    """Frozen video encoder of a preset; its family (`video.encoder`) is one of the two classes below."""
+
+    frames_per_token: int  # video frames that make one effective frame
 
     def __init__(self, settings: VideoSettings, model: Any) -> None:
-        if model.config.crop_size != settings.crop:
-            raise ModelError(
-                f"V-JEPA2 was built for {model.config.crop_size} pixels, the preset crops to {settings.crop}: "
-                "another size would run with wrong positions"
-            )
+        config = model.config
+        if config.hidden_size != settings.width:
+            raise ModelError(f"the encoder gives tokens of width {config.hidden_size}, video.width is {settings.width}")
         self.settings = settings
         self.model = model.eval().requires_grad_(False)
-        self.grid: int = model.config.crop_size // model.config.patch_size
+        if settings.crop % config.patch_size:
+            raise ModelError(
+                f"video.crop = {settings.crop} is no multiple of the encoder's patches, {config.patch_size}"
+            )
+        self.grid: int = settings.crop // config.patch_size
 
     @staticmethod
     def folder(preset: Preset) -> Path:
-        """Where the preset keeps V-JEPA2's config.json and weights."""
-        return preset.weights / "vjepa2"
+        """Where the preset keeps the encoder's config.json and weights."""
+        return preset.model("video")
 
     @classmethod
     def from_pretrained(cls, preset: Preset, device: str = "cpu") -> VideoEncoder:
-        """Load from the preset's `vjepa2` folder; raises ModelError if it is not there or does not fit."""
-        from transformers import VJEPA2Model
+        """Load from the preset's folder; raises WeightsError or ModelError if it is not there or does not fit."""
+        match preset.video.encoder:
+            case "vjepa2":
+                family, architecture = VJepa2Encoder, "VJEPA2Model"
+            case "dinov3":
+                family, architecture = DinoV3Encoder, "DINOv3ViTModel"
+        import transformers
 
-        folder = cls.folder(preset)
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"no V-JEPA2 weights at {folder}")
-        model = cast("Any", VJEPA2Model.from_pretrained(folder, dtype=torch.float32))
-        return cls(preset.video, model.to(device))
+        model = load_transformers(getattr(transformers, architecture), cls.folder(preset))
+        return family(preset.video, model.to(device))
 
     @classmethod
     def revision(cls, preset: Preset) -> str:
         """Content hash of the encoder's weights."""
         return files_revision([cls.folder(preset)])
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """Standardised pixels of a segment [T, 3, crop, crop] -> tokens [J, G * G, D]."""
+        raise NotImplementedError
 
     @torch.inference_mode()
     def encode(self, frames: npt.NDArray[np.uint8]) -> Tensor:
@@ -77,17 +88,46 @@ class VideoEncoder:
 
         The last segment may be shorter: it is encoded as it is, with no invented frames.
         """
-        if frames.shape[1:] != (self.settings.crop, self.settings.crop, 3) or len(frames) % 2:
-            raise ModelError(
-                f"frames must be [even, {self.settings.crop}, {self.settings.crop}, 3], got {frames.shape}"
-            )
+        crop, whole = self.settings.crop, self.frames_per_token
+        if frames.shape[1:] != (crop, crop, 3) or len(frames) % whole:
+            count = "even" if whole == 2 else "T"
+            raise ModelError(f"frames must be [{count}, {crop}, {crop}, 3], got {frames.shape}")
         parameter = next(self.model.parameters())
         mean, std = (torch.tensor(v, device=parameter.device) for v in (IMAGENET_MEAN, IMAGENET_STD))
         pooled: list[Tensor] = []
         for start in range(0, len(frames), self.settings.segment_frames):
             segment = torch.from_numpy(frames[start : start + self.settings.segment_frames]).to(parameter.device)
-            pixels = ((segment.float() / 255 - mean) / std).permute(0, 3, 1, 2)[None]  # [1, T, 3, H, W]
-            tokens = self.model.get_vision_features(pixels.to(parameter.dtype))[0]  # [J * G * G, D]
-            tokens = tokens.view(-1, self.grid, self.grid, tokens.shape[-1])
-            pooled.append(pool(tokens.float(), self.settings.tokens_per_frame))
+            pixels = ((segment.float() / 255 - mean) / std).permute(0, 3, 1, 2)  # [T, 3, H, W]
+            tokens = self.tokens(pixels.to(parameter.dtype)).float()
+            pooled.append(pool(tokens.unflatten(1, (self.grid, self.grid)), self.settings.tokens_per_frame))
         return torch.cat(pooled)
+
+
+class VJepa2Encoder(VideoEncoder):
+    """V-JEPA2: one effective frame is a tubelet of two frames, and sees the whole segment."""
+
+    frames_per_token = 2
+
+    def __init__(self, settings: VideoSettings, model: Any) -> None:
+        super().__init__(settings, model)
+        if model.config.crop_size != settings.crop:
+            raise ModelError(
+                f"V-JEPA2 was built for {model.config.crop_size} pixels, the preset crops to {settings.crop}: "
+                "another size would run with wrong positions"
+            )
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """See VideoEncoder."""
+        features = self.model.get_vision_features(pixels[None])[0]  # [J * G * G, D]
+        return features.unflatten(0, (-1, self.grid**2))
+
+
+class DinoV3Encoder(VideoEncoder):
+    """DINOv3, an image encoder: one effective frame is a frame, seen alone. Its positions suit any crop."""
+
+    frames_per_token = 1
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """See VideoEncoder."""
+        found = [self.model(pixels[i : i + IMAGES]).last_hidden_state for i in range(0, len(pixels), IMAGES)]
+        return torch.cat(found)[:, -(self.grid**2) :]  # class and register tokens come first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,6 +15,8 @@ from numpy._core import multiarray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from model.files import file_sha256, visible_files
 
 # NumPy arrays, which some published checkpoints hold beside their weights: data, and no code
 _ARRAYS: list[Any] = [
@@ -32,25 +35,40 @@ class WeightsError(ValueError):
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file, or of a torch checkpoint without pickled code, by key.
 
-    Raises WeightsError if the file is missing or cannot be read.
+    The file is mapped, not copied: a tensor takes memory when its values are read. Raises WeightsError if the file is
+    missing or cannot be read.
     """
     if not path.is_file():
-        raise WeightsError(f"no weights at {path}: give their folder with --weights, or train them")
+        raise WeightsError(f"no weights at {path}: foley models fetch brings them, or give their folder with --weights")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals(_ARRAYS):
-            loaded = cast("dict[str, object]", torch.load(path, map_location="cpu", weights_only=True))
+        loaded = cast("dict[str, object]", _load_checkpoint(path))
     except (SafetensorError, RuntimeError, EOFError, OSError, UnpicklingError) as error:
-        raise WeightsError(f"cannot read weights {path}: {error}") from None
+        raise WeightsError(f"cannot read weights {path}: {_first_line(error)}") from None
     return cast("dict[str, Tensor]", loaded.get("state_dict", loaded.get("model", loaded)))
+
+
+def _load_checkpoint(path: Path) -> object:
+    with torch.serialization.safe_globals(_ARRAYS):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", maxsplit=1)[0]
 
 
 def load_strict(module: nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:
     """Copy `weights` into `module`; every key must be there, none may be left over, each of the right shape.
 
-    Raises WeightsError naming the first keys that do not fit.
+    Values take the type of the module's own. Raises WeightsError naming the first keys that do not fit.
     """
+    check_strict(module, weights, source)
+    module.load_state_dict(dict(weights))
+
+
+def check_strict(module: nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:
+    """What `load_strict` checks, without copying: the module may be on the meta device."""
     own = module.state_dict()
     problems = [f"missing {key}" for key in own if key not in weights]
     problems += [f"unexpected {key}" for key in weights if key not in own]
@@ -59,10 +77,42 @@ def load_strict(module: nn.Module, weights: Mapping[str, Tensor], source: Path |
         for key, value in weights.items()
         if key in own and own[key].shape != value.shape
     ]
+    _refuse(problems, type(module).__name__, source)
+
+
+def load_transformers(architecture: Any, folder: Path) -> Any:
+    """A transformers model in float32 from a local folder; as strict as `load_strict`, which transformers is not.
+
+    Raises WeightsError if the folder holds no such model, or naming the first keys that do not fit.
+    """
+    if not (folder / "config.json").is_file():
+        raise WeightsError(
+            f"no weights at {folder}: foley models fetch brings them, or give their folder with --weights"
+        )
+    try:
+        model, info = architecture.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # to be named below
+        )
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, UnpicklingError) as error:
+        raise WeightsError(f"cannot read weights {folder}: {_first_line(error)}") from None
+    problems = [f"missing {key}" for key in sorted(info["missing_keys"])]
+    problems += [f"unexpected {key}" for key in sorted(info["unexpected_keys"])]
+    problems += [
+        f"{key} has shape {tuple(found)}, the model wants {tuple(wanted)}"
+        for key, found, wanted in sorted(info["mismatched_keys"])
+    ]
+    _refuse(problems, architecture.__name__, folder)
+    return model
+
+
+def _refuse(problems: list[str], model: str, source: Path | str) -> None:
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise WeightsError(f"{source} does not fit {type(module).__name__}: {'; '.join(problems[:3])}{more}")
-    module.load_state_dict(dict(weights))
+        raise WeightsError(f"{source} does not fit {model}: {'; '.join(problems[:3])}{more}")
 
 
 def save_weights(
@@ -84,12 +134,11 @@ def files_revision(paths: Iterable[Path]) -> str:
     """Hash of the content and names of files (folders: of all files in them), in 16 hex digits."""
     digest = hashlib.sha256()
     for path in sorted(paths):
-        for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        for file in visible_files(path) if path.is_dir() else [path]:
             if not file.is_file():
                 raise WeightsError(f"no weights at {file}")
             digest.update(file.name.encode() + b"\0")
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+            digest.update(bytes.fromhex(file_sha256(file)))
     return digest.hexdigest()[:16]
 
 

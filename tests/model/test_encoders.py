@@ -47,7 +47,7 @@ def test_wrong_frames_and_wrong_crop_are_refused(preset: Preset) -> None:
         with pytest.raises(ModelError, match="frames must be"):
             encoder.encode(frames)
     with pytest.raises(ModelError, match="wrong positions"):
-        VideoEncoder(preset.video.model_copy(update={"crop": 96}), encoder.model)
+        type(encoder)(preset.video.model_copy(update={"crop": 96}), encoder.model)
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.5, 3.99, 4.0, 12.0])

@@ -1,0 +1,59 @@
+"""Whether the weights of a preset fit their architectures, without memory for the large ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import nn
+
+from model.backbone import create_backbone
+from model.presets import Preset
+from model.scorers import build_audiobox, build_imagebind, read_audiobox, read_target_transform
+from model.video import VideoEncoder
+from model.weights import check_strict, load_transformers, read_weights
+
+
+def parameters(preset: Preset, name: str) -> int:
+    """Parameters of one of a preset's models, whose weights fit strictly; raises WeightsError or ModelError if not."""
+    path = preset.model(name)
+    match name:
+        case "backbone":
+            module = on_meta(lambda: bare_backbone(preset))
+            check_strict(module, read_weights(path), path)
+        case "text":
+            from transformers import T5EncoderModel
+
+            module = load_transformers(T5EncoderModel, path)
+        case "video":
+            module = VideoEncoder.from_pretrained(preset).model
+        case "imagebind":
+            module = on_meta(lambda: build_imagebind(preset))
+            check_strict(module, read_weights(path), path)
+        case _:
+            module = build_audiobox(preset)
+            read_target_transform(path)
+            check_strict(module, read_audiobox(path), path)
+    return count(module)
+
+
+def count(module: nn.Module) -> int:
+    """Parameters of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def on_meta(build: Callable[[], Any]) -> Any:
+    """What `build` makes, with shapes and no values. (ImageBind reads values of a linspace as it is built.)"""
+    with torch.device("meta"), patch.object(torch, "linspace", partial(torch.linspace, device="cpu")):
+        return build()
+
+
+def bare_backbone(preset: Preset) -> Any:
+    """The backbone without its text encoder, whose weights are not in its file."""
+    config = preset.backbone_config
+    conditioning = config["model"]["conditioning"]
+    conditioning["configs"] = [entry for entry in conditioning["configs"] if entry["type"] != "t5"]
+    return create_backbone(config)

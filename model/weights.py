@@ -89,16 +89,22 @@ def load_transformers(architecture: Any, folder: Path) -> Any:
         raise WeightsError(
             f"no weights at {folder}: foley models fetch brings them, or give their folder with --weights"
         )
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report of what does not fit is given as an error below
     try:
         model, info = architecture.from_pretrained(
             folder,
             dtype=torch.float32,
             local_files_only=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # to be named below
+            ignore_mismatched_sizes=True,
         )
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, UnpicklingError) as error:
         raise WeightsError(f"cannot read weights {folder}: {_first_line(error)}") from None
+    finally:
+        logging.set_verbosity(verbosity)
     problems = [f"missing {key}" for key in sorted(info["missing_keys"])]
     problems += [f"unexpected {key}" for key in sorted(info["unexpected_keys"])]
     problems += [

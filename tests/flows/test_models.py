@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from model.presets import CONFIGS
+from model.architectures import parameters
+from model.presets import CONFIGS, load_preset
+from model.store import check
+from model.weights import WeightsError
 from tests.flows.commands import foley, one_line_error
 from tests.model.hub import Hub
 
@@ -74,15 +78,21 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="module")
-def run(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """`foley models ...` against the hub, with the preset above."""
+def preset(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the preset above."""
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "preset.toml").write_text(PRESET.replace("{url}", hub.url))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(hub: Hub, preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """`foley models ...` against the hub, with the preset above."""
     cache = tmp_path_factory.mktemp("hub-cache")
 
     def models(command: str, *arguments: str | Path, **changes: str | None) -> subprocess.CompletedProcess[str]:
         settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_TOKEN": "good", "HF_HUB_OFFLINE": None}
-        return foley("models", command, *arguments, "--preset", folder, **settings | changes)
+        return foley("models", command, *arguments, "--preset", preset, **settings | changes)
 
     return models
 
@@ -204,6 +214,78 @@ def test_check_names_what_is_missing_changed_and_misfits(store: Path, run: Run, 
     }  # fmt: skip
     assert "unexpected extra" in done.stderr
     assert "imagebind_huge.pth" in done.stderr
+
+
+FILES = {
+    "backbone": "sao/model.safetensors",
+    "text": "t5-base/model.safetensors",
+    "video": "vjepa2/model.safetensors",
+    "imagebind": "imagebind/imagebind_huge.pth",
+    "audiobox": "audiobox/model.safetensors",
+}
+
+
+def take_away(weights: dict[str, Tensor], key: str) -> str:
+    del weights[key]
+    return f"missing {key}"
+
+
+def add(weights: dict[str, Tensor], key: str) -> str:
+    weights[f"{key}.more"] = torch.zeros(1)
+    return f"unexpected {key}.more"
+
+
+def reshape(weights: dict[str, Tensor], key: str) -> str:
+    shape = tuple(weights[key].shape)
+    weights[key] = torch.zeros(7, 7, 7)
+    return f"{key} has shape (7, 7, 7), the model wants {shape}"
+
+
+Change = Callable[[dict[str, Tensor], str], str]
+
+
+def spoil(path: Path, change: Change) -> str:
+    """Change one key of a weights file; returns what is to be said of it."""
+    weights = torch.load(path) if path.suffix == ".pth" else load_file(path)
+    key = next(key for key, value in weights.items() if "block" in key or "layer" in key)
+    words = change(weights, key)
+    if path.suffix == ".pth":
+        torch.save(weights, path)
+    else:
+        save_file(weights, path, {"format": "pt"})
+    return words
+
+
+@pytest.mark.parametrize("change", [take_away, add, reshape])
+def test_every_key_that_does_not_fit_is_named(change: Change, store: Path, preset: Path, tmp_path: Path) -> None:
+    shutil.copytree(store, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "models.lock.json").unlink()
+    wrong = {name: spoil(tmp_path / file, change) for name, file in FILES.items()}
+    found = check(load_preset(str(preset), tmp_path))
+    assert {one.model: one.state for one in found} == dict.fromkeys(FILES, "does not fit")
+    assert [wrong[one.model] in str(one.problem) for one in found] == [True] * len(FILES), found
+
+
+def test_a_checkpoint_with_code_in_it_is_refused(preset: Path, tmp_path: Path) -> None:
+    path = tmp_path / "imagebind/imagebind_huge.pth"
+    path.parent.mkdir()
+    torch.save({"weights": Path("code")}, path)
+    with pytest.raises(WeightsError, match=f"cannot read weights {path}"):
+        parameters(load_preset(str(preset), tmp_path), "imagebind")
+
+
+def test_generate_names_what_does_not_fit(store: Path, preset: Path, tmp_path: Path) -> None:
+    shutil.copytree(store, tmp_path / "store")
+    path = tmp_path / "store/vjepa2/model.safetensors"
+    words = spoil(path, take_away)
+    from pipeline.procedural import sample_clip, write_clip
+
+    write_clip(sample_clip(1, 1.0), tmp_path / "clip.mp4")
+    arguments = ("--prompt", "wood", "--out", tmp_path / "out.mp4", "--weights", tmp_path / "store")
+    bridge = ("--bridge", TOY / "bridge.safetensors")
+    message = one_line_error(foley("generate", tmp_path / "clip.mp4", *arguments, *bridge, "--preset", preset))
+    assert words in message
+    assert str(path.parent) in message
 
 
 def test_unknown_models_and_presets_without_any(run: Run, tmp_path: Path) -> None:

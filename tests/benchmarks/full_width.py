@@ -1,0 +1,178 @@
+"""The bridge at the paper's full block width (1536, video 1024), with fewer blocks: what it costs, in time and memory.
+
+One run, one thread, float32 on the CPU, frame pooling, 12 s of sound (259 latents). Blocks are alike, so the ratios
+hold for 24 of them but for what comes before and after the blocks. What is unmeasured: anything on a GPU.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from multiprocessing import get_context
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from model.bridge import Bridge
+from model.presets import load_preset
+
+Figure = dict[str, Any]
+BLOCKS, BATCH, LATENTS, FRAMES, ROUNDS = 2, 2, 259, 96, 5
+
+
+def full_width() -> Iterator[Figure]:
+    """DiT forward with the bridge, and its training step beside a full training step of the same DiT."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    try:
+        yield from _forwards()
+        yield from _steps()
+        yield from _memory()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _dit() -> Any:
+    """Stable Audio Open's DiT with BLOCKS of its 24 blocks."""
+    from stable_audio_tools.models.dit import DiffusionTransformer
+
+    return DiffusionTransformer(
+        **load_preset("paper").backbone_config["model"]["diffusion"]["config"] | {"depth": BLOCKS}
+    )
+
+
+def _bridge(dit: Any) -> Bridge:
+    preset = load_preset("paper")
+    found = Bridge(1536, BLOCKS, preset.video.width, preset.bridge, preset.latent_rate, preset.video.token_rate)
+    found.insert(dit)
+    dit.requires_grad_(False)
+    found.requires_grad_(True)
+    return found
+
+
+def _call(dit: Any, checkpointing: bool = False) -> Callable[[], Tensor]:
+    """A forward of the DiT on inputs of the paper's shapes."""
+    generator = torch.Generator().manual_seed(0)
+    x, text, seconds = (
+        torch.randn(shape, generator=generator) for shape in ((BATCH, 64, LATENTS), (BATCH, 130, 768), (BATCH, 1536))
+    )
+    t = torch.full((BATCH,), 0.5)
+    return lambda: dit(x, t, cross_attn_cond=text, global_embed=seconds, use_checkpointing=checkpointing)
+
+
+def _tokens() -> Tensor:
+    return torch.randn(BATCH, FRAMES, 1, 1024, generator=torch.Generator().manual_seed(1))
+
+
+def _forwards() -> Iterator[Figure]:
+    bare, dit = _dit().requires_grad_(False), _dit()
+    bridge, tokens = _bridge(dit), _tokens()
+    runs = {"bare": torch.no_grad()(_call(bare)), "bridge": torch.no_grad()(_call(dit))}
+    for name, sampling in (("DiT forward with the bridge", False), ("DiT forward with the bridge, sampling", True)):
+        with bridge.watching(tokens, LATENTS, sampling=sampling):
+            seconds = _seconds(runs)
+        yield _figure(name, seconds["bridge"] * 1e3, "ms", "the bare forward", seconds["bare"] * 1e3)
+    flops = _flops(runs["bare"])
+    with bridge.watching(tokens, LATENTS):
+        yield _figure(
+            "FLOPs of a DiT forward with the bridge", _flops(runs["bridge"]), "FLOP", "the bare forward", flops
+        )
+
+
+def _steps() -> Iterator[Figure]:
+    """Times of forward and backward, and of the whole step with its optimiser; the limit is counted in FLOPs."""
+    full, dit = _dit(), _dit()
+    bridge, tokens = _bridge(dit), _tokens()
+    with torch.no_grad():
+        one = _flops(_call(full))
+        with bridge.watching(tokens, LATENTS):
+            ours = _flops(_call(dit)) - one
+    limit = (2 * one + 3 * ours) / (3 * one)
+    optimisers = {"full": torch.optim.AdamW(full.parameters()), "bridge": torch.optim.AdamW(bridge.parameters())}
+    calls = {"full": _call(full), "bridge": _call(dit)}
+
+    def passes(name: str) -> None:
+        optimisers[name].zero_grad(set_to_none=True)
+        with bridge.watching(tokens, LATENTS) if name == "bridge" else nullcontext():
+            calls[name]().square().mean().backward()
+
+    def step(name: str) -> None:
+        passes(name)
+        optimisers[name].step()
+
+    runs: dict[str, Callable[[], object]] = {
+        "full": lambda: passes("full"),
+        "bridge": lambda: passes("bridge"),
+        "full step": lambda: step("full"),
+        "bridge step": lambda: step("bridge"),
+    }
+    found = {name: seconds * 1e3 for name, seconds in _seconds(runs).items()}
+    yield _figure("FLOP limit of the bridge's forward and backward", limit, "x", "the full DiT's", 1.0)
+    yield _figure(
+        "bridge training, forward and backward", found["bridge"], "ms", "its FLOP limit", found["full"] * limit
+    )
+    yield _figure("bridge training, forward and backward", found["bridge"], "ms", "the full DiT's", found["full"])
+    name = "bridge training step with its optimiser"
+    yield _figure(name, found["bridge step"], "ms", "a full training step", found["full step"])
+
+
+def _memory() -> Iterator[Figure]:
+    """Peak memory of a training step over that of the process before: weights, gradients, optimiser, activations."""
+    for checkpointing in (False, True):
+        with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:  # a process each: freed memory is not given back
+            full, ours = (pool.apply(_peak, (bridged, checkpointing)) for bridged in (False, True))
+        kind = "with checkpointing" if checkpointing else "no checkpointing"
+        yield _figure(f"peak memory of a bridge training step, {kind}", ours, "MB", "a full training step's", full)
+
+
+def _peak(bridged: bool, checkpointing: bool) -> float:
+    """MB that two steps of training take at most, from building the model on."""
+    torch.set_num_threads(1)
+    _call(_dit().requires_grad_(False))()  # what libraries take once does not count
+    gc.collect()
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    dit = _dit()
+    bridge = _bridge(dit) if bridged else None
+    optimiser, call = torch.optim.AdamW((bridge or dit).parameters()), _call(dit, checkpointing)
+    for _ in range(2):
+        with bridge.watching(_tokens(), LATENTS) if bridge else nullcontext():
+            call().square().mean().backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+    return (_status("VmHWM") - before) / 1e3
+
+
+def _status(field: str) -> float:
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return float(lines[field].split()[0])
+
+
+def _flops(run: Callable[[], object]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops())
+
+
+def _seconds(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median processor seconds of each, in alternating rounds after one that does not count."""
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for round_ in range(ROUNDS + 1):
+        for name, run in runs.items():
+            started = process_time()
+            run()
+            if round_:
+                found[name].append(process_time() - started)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def _figure(name: str, value: float, unit: str, against: str | None = None, other: float | None = None) -> Figure:
+    ratio = value / other if other else None
+    return {"name": name, "value": value, "unit": unit, "better": "lower", "against": against, "ratio": ratio}

@@ -14,6 +14,7 @@ import click
 from flows.errors import is_user_error
 from flows.keeping import KEEPING
 from flows.models import models
+from flows.operating import OPERATING
 from flows.options import HOME, PRESET, SEED, WEIGHTS, WORKERS, home_folder
 from flows.quiet import quietly
 
@@ -137,7 +138,7 @@ def generate(video: Path, out: Path, **options: Any) -> None:
     click.echo(f"{made.out}: {made.seconds:.2f} s of sound at {made.sample_rate} Hz")
 
 
-for command in (*KEEPING, models):
+for command in (*KEEPING, *OPERATING, models):
     cli.add_command(command)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger
 
+from flows.artifacts import note_asset, show_curation
 from flows.bars import bar, follow
 from flows.parameters import CurateParameters
-from flows.runs import recorded
+from flows.runs import alone, clear_errors, recorded
 from flows.stages import StageCounts, run_stages
 from model.presets import Preset, load_preset
 from pipeline.curation import feature_stages, scoring_stages
@@ -42,6 +43,7 @@ def all_stages(preset: Preset) -> list[Stage]:
 
 
 @flow(name="curate", flow_run_name="curate {parameters.policy}", validate_parameters=True)
+@clear_errors
 def curate(parameters: CurateParameters) -> Curated:
     """Bring in clips, probe and score them, select a dataset version by policy, and cache its features.
 
@@ -49,21 +51,31 @@ def curate(parameters: CurateParameters) -> Curated:
     """
     wh = Warehouse(parameters.home)
     preset = load_preset(parameters.preset, parameters.weights)
-    policy = load_policy(parameters.policy)
-    with recorded(wh, "curate", parameters) as record:
+    with recorded(wh, "curate", parameters) as record, alone(wh, "curate"):
         ingested, clip_ids = _ingest(wh, parameters) if parameters.folder else (None, None)
         stages = all_stages(preset)
         fps = fingerprints(stages)
-        scoring = scoring_stages(preset)
-        counts = run_stages(wh, scoring, fps, parameters, clip_ids)
-        dataset = select(wh, {s.name: fps[s.name] for s in scoring}, policy, parameters.dataset, clip_ids)
-        get_run_logger().info("dataset %s: %s", dataset.version, dataset.counts)
+        counts = run_stages(wh, scoring_stages(preset), fps, parameters, clip_ids)
+        dataset = select_dataset(wh, preset, fps, parameters.policy, parameters.dataset, clip_ids)
         record["dataset"] = dataset.version
         features: list[StageCounts] = []
         if parameters.features and (kept := dataset.clip_ids()):
             features = run_stages(wh, feature_stages(preset), fps, parameters, kept)
         record["stages"] = [asdict(c) for c in counts + features]
     return Curated(dataset, ingested, counts, features)
+
+
+def select_dataset(
+    wh: Warehouse, preset: Preset, fps: dict[str, str], policy: str, name: str | None, clip_ids: Sequence[str] | None
+) -> Dataset:
+    """Select by policy and show in the UI what came of it."""
+    scoring = {stage.name: fps[stage.name] for stage in scoring_stages(preset)}
+    dataset = select(wh, scoring, load_policy(policy), name, clip_ids)
+    get_run_logger().info("dataset %s: %s", dataset.version, dataset.counts)
+    came_from = [("scores", f"{stage}-{fingerprint}") for stage, fingerprint in scoring.items()]
+    note_asset("dataset", dataset.version, came_from, dict(dataset.counts))
+    show_curation(wh, dataset)
+    return dataset
 
 
 def _ingest(wh: Warehouse, parameters: CurateParameters) -> tuple[IngestResult, Sequence[str]]:

@@ -14,6 +14,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.artifacts import show_report
 from flows.bars import bar
 from flows.curate import Curated, curate
 from flows.evaluate import Evaluated, evaluate
@@ -108,6 +109,7 @@ def report(
     results["seconds"] = {name: round(value, 2) for name, value in (clock.seconds | {"total": total}).items()}
     write_report(folder / "report.html", data)
     write_json(wh.tmp, folder / "results.json", results)
+    show_report("report.html")
     return results
 
 

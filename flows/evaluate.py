@@ -8,11 +8,12 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.artifacts import show_figures
 from flows.bars import bar
 from flows.cores import all_cores
 from flows.curate import all_stages
 from flows.parameters import EvaluateParameters
-from flows.runs import recorded
+from flows.runs import clear_errors, recorded
 from flows.stages import StageCounts, run_stages
 from model.presets import Preset, load_preset
 from pipeline.engine import fingerprints
@@ -32,6 +33,7 @@ class Evaluated:
 
 
 @flow(name="evaluate", flow_run_name="evaluate {parameters.checkpoint}")
+@clear_errors
 def evaluate(parameters: EvaluateParameters) -> Evaluated:
     """Generate sound for held-out clips with true, another's and no video and a swapped material, and score it.
 
@@ -52,6 +54,7 @@ def evaluate(parameters: EvaluateParameters) -> Evaluated:
         figures = score_sounds(wh, dataset, fps, preset, checkpoint)
         record |= {"stages": [asdict(c) for c in counts], "figures": figures}
         get_run_logger().info("sync: %s", figures["sync"])
+        show_figures(checkpoint.id, figures)
     return Evaluated(figures, counts, fps)
 
 

@@ -47,10 +47,13 @@ def sql(query: str, home: Path | None, format: Any, output: Path | None, feature
 @HOME
 def status(home: Path | None) -> None:
     """Where the work stands: clips by stage, speed, time to finish, disk."""
+    from flows.records import mend
     from flows.summary import status as summary
     from warehouse import status as find
 
-    click.echo(summary(find(_open(home))))
+    wh = _open(home)
+    mend(wh)
+    click.echo(summary(find(wh)))
 
 
 @click.command()
@@ -125,4 +128,19 @@ def lineage(what: str, home: Path | None) -> None:
     click.echo(render(found.column_names, found.to_pylist(), "table"))
 
 
-KEEPING: tuple[click.Command, ...] = (sql, status, verify, retry, compact, gc, lineage)
+@click.command()
+@HOME
+@click.option("--clips", type=click.IntRange(1), required=True, help="Clips to come.")
+@click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="Devices, for stages with models.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Cores, for the others.")
+@click.option("--gpu-price", type=click.FloatRange(0), default=0.0, help="Price of a device's hour.")
+@click.option("--worker-price", type=click.FloatRange(0), default=0.0, help="Price of a core's hour.")
+def plan(home: Path | None, **options: Any) -> None:
+    """Hours, disk and cost by stage for more clips, from the rates that this warehouse measured."""
+    from flows.capacity import capacity
+    from flows.summary import plan as summary
+
+    click.echo(summary(capacity(home_folder(home), **options)))
+
+
+KEEPING: tuple[click.Command, ...] = (sql, status, verify, retry, compact, gc, lineage, plan)

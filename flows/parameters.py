@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+
+from warehouse.errors import FoleyError
 
 DEFAULT_HOME = Path("~/.foley")
 
@@ -16,13 +18,30 @@ def home_folder() -> Path:
     return Path(os.environ.get("FOLEY_HOME") or DEFAULT_HOME).expanduser().absolute()
 
 
+def _choice(names: tuple[str, ...], other: str) -> WithJsonSchema:
+    """A form field with the names to choose from, and text for what is not among them."""
+    chosen: dict[str, Any] = {"title": "one that comes with it", "type": "string", "enum": list(names)}
+    return WithJsonSchema({"anyOf": [chosen, {"title": other, "type": "string", "pattern": "[/.]"}]})
+
+
+PresetName = Annotated[str, _choice(("toy", "paper"), "a folder with a preset.toml")]
+PolicyName = Annotated[str, _choice(("hunyuan", "mova", "strict", "toy"), "path of a .toml file")]
+
+
 class Parameters(BaseModel):
     """What all flows have in common; an unknown name is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    home: Path = Field(default_factory=home_folder, description="folder with all state of this factory")
-    preset: str = Field(default="toy", description="toy, paper, or a folder that holds a preset.toml")
+    home: Path = Field(
+        default_factory=home_folder, description="folder with all state of this factory; empty means the worker's own"
+    )
+
+
+class ModelParameters(Parameters):
+    """Parameters of a flow that uses models."""
+
+    preset: PresetName = Field(default="toy", description="toy, paper, or a folder that holds a preset.toml")
     weights: Path | None = Field(default=None, description="folder with weights, in place of the preset's own")
 
     @field_validator("preset")
@@ -33,15 +52,34 @@ class Parameters(BaseModel):
         load_preset(name)  # raises ModelError, which says what there is
         return name
 
+    @field_validator("weights")
+    @classmethod
+    def _weights_exist(cls, folder: Path | None) -> Path | None:
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"no folder {folder} on this machine")
+        return folder
 
-class BatchParameters(Parameters):
-    """How a flow that runs stages splits its work."""
+
+class BatchParameters(ModelParameters):
+    """How a flow that runs stages splits its work, and what runs the parts."""
 
     workers: int = Field(default=0, ge=0, le=1024, description="batches at the same time; 0 means one a processor core")
     batch_size: int | None = Field(
         default=None, ge=1, le=65536, description="clips a task; empty means the stage's own"
     )
     max_attempts: int = Field(default=3, ge=1, le=100, description="a clip that failed so often is left alone")
+    runner: Literal["thread", "process", "dask", "ray"] = Field(
+        default="thread", description="what runs the batches: threads or processes of this machine, Dask, or Ray"
+    )
+    cluster: str | None = Field(
+        default=None, description="address of a Dask scheduler or Ray head; empty means a cluster on this machine"
+    )
+
+    @model_validator(mode="after")
+    def _cluster_has_a_runner(self) -> BatchParameters:
+        if self.cluster and self.runner not in ("dask", "ray"):
+            raise ValueError(f"cluster is {self.cluster!r} and runner is {self.runner!r}: choose runner dask or ray")
+        return self
 
     @property
     def batches_at_once(self) -> int:
@@ -49,7 +87,29 @@ class BatchParameters(Parameters):
         return self.workers or len(os.sched_getaffinity(0))
 
 
-class CurateParameters(BatchParameters):
+class SelectParameters(ModelParameters):
+    """From scores to a dataset version."""
+
+    policy: PolicyName = Field(default="toy", description="what is kept: hunyuan, mova, strict, toy, or a .toml file")
+    dataset: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$",
+        description="name of the dataset; empty means the policy's",
+    )
+
+    @field_validator("policy")
+    @classmethod
+    def _policy_exists(cls, name: str) -> str:
+        from pipeline.select import load_policy
+
+        try:
+            load_policy(name)
+        except FoleyError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+
+class CurateParameters(BatchParameters, SelectParameters):
     """From media files to a dataset version with cached features."""
 
     folder: Path | None = Field(
@@ -58,20 +118,22 @@ class CurateParameters(BatchParameters):
     source: str | None = Field(
         default=None, description="name of the folder's clips; empty means the folder's own name"
     )
-    policy: str = Field(default="toy", description="what is kept: hunyuan, mova, strict, toy, or a .toml file")
-    dataset: str | None = Field(default=None, description="name of the dataset; empty means the policy's")
     features: bool = Field(default=True, description="compute the features that training reads")
 
-    @field_validator("policy")
-    @classmethod
-    def _policy_exists(cls, name: str) -> str:
-        from pipeline.select import load_policy
-
-        load_policy(name)  # raises FoleyError, which says what there is
-        return name
+    @model_validator(mode="after")
+    def _source_has_a_folder(self) -> CurateParameters:
+        if self.source and not self.folder:
+            raise ValueError(f"source is {self.source!r}, which names a folder's clips: give the folder too")
+        return self
 
 
-class TrainParameters(Parameters):
+class FeaturesParameters(BatchParameters):
+    """From a dataset version to the features that training reads."""
+
+    dataset: str | None = Field(default=None, description="dataset name or version; empty means the newest")
+
+
+class TrainParameters(ModelParameters):
     """From a dataset version to a checkpoint."""
 
     dataset: str | None = Field(default=None, description="dataset name or version; empty means the newest")
@@ -109,6 +171,32 @@ class EvaluateParameters(BatchParameters):
 
     checkpoint: str | None = Field(default=None, description="id of a checkpoint; empty means the newest")
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of the generated sounds")
+
+
+class GenerateParameters(ModelParameters):
+    """From a video to the same video with new sound."""
+
+    video: Path = Field(description="video file, on the machine of the worker")
+    out: Path = Field(description="video to write; .wav or .flac: the sound alone")
+    prompt: str = Field(min_length=1, max_length=2000, description="what is to be heard")
+    negative_prompt: str | None = Field(default=None, max_length=2000, description="what is not to be heard")
+    cfg: float | None = Field(default=None, ge=0, le=100, description="guidance; empty means the preset's")
+    steps: int | None = Field(default=None, ge=1, le=10_000, description="sampling steps; empty means the preset's")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of the sound")
+    bridge: Path | None = Field(default=None, description="a bridge.safetensors; empty means the preset's own")
+
+    @model_validator(mode="after")
+    def _out_is_another_file(self) -> GenerateParameters:
+        if self.out == self.video:
+            raise ValueError(f"out is the video itself ({self.out}): choose another file")
+        return self
+
+
+class MaintainParameters(Parameters):
+    """Keeping the warehouse in order."""
+
+    deep: bool = Field(default=True, description="read every file and check its checksums, not only names and sizes")
+    delete: bool = Field(default=True, description="remove what dead runs left behind; off only lists it")
 
 
 class DemoParameters(BatchParameters):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -12,12 +13,17 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
+from flows.artifacts import Moving
 from flows.bars import bar
 from flows.errors import is_user_error
 from flows.parameters import BatchParameters
+from flows.runners import Runners, is_transient
 from pipeline.engine import Batch, BatchResult, Plan, plan, run_batch
 from pipeline.stage import Stage
 from warehouse import FoleyError, Warehouse
+
+#: How often a batch whose worker died is run.
+TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ def run_stages(
     A batch that is lost (a crash, not a bad clip, which is a row) costs the others nothing. Raises FoleyError at the
     end if any was lost, so that the run fails visibly; the next run does what is missing.
     """
-    counts = [run_stage(wh, stage, fps, parameters, clip_ids) for stage in stages]
+    with Runners(parameters) as runners:
+        counts = [run_stage(wh, stage, fps, parameters, runners, clip_ids) for stage in stages]
     lost = [(c.stage, len(c.lost), c.batches, c.lost[0]) for c in counts if c.lost]
     if lost:
         stage, number, of, error = lost[0]
@@ -85,6 +92,7 @@ def run_stage(
     stage: Stage,
     fps: Mapping[str, str],
     parameters: BatchParameters,
+    runners: Runners,
     clip_ids: Sequence[str] | None = None,
 ) -> StageCounts:
     """Do what is left of a stage, a task a batch; with nothing left, start no task and say so."""
@@ -98,18 +106,20 @@ def run_stage(
     started = perf_counter()
     results: list[BatchResult] = []
     lost: list[str] = []
+    moving, done = Moving(stage.name, work.todo), 0
     with bar(stage.name, work.todo, "clip") as progress:
-        for batch, outcome in _run_batches(wh, stage, work, parameters.batches_at_once):
+        for batch, outcome in _run_batches(wh, stage, work, runners):
             progress.update(len(batch))
+            done += len(batch)
+            moving.show(done)
             if isinstance(outcome, BatchResult):
                 results.append(outcome)
             elif is_user_error(outcome):
                 raise outcome  # every other batch would meet the same: no weights, a full disk
             else:
                 lost.append(f"{type(outcome).__name__}: {outcome}".splitlines()[0])
-    return StageCounts(
-        **{name: getattr(counts, name) for name in ("stage", "fingerprint", "done_before", "waiting", "quarantined")},
-        batches=len(work.batches),
+    return replace(
+        counts,
         passed=sum(r.passed for r in results),
         rejected=sum(r.rejected for r in results),
         failed=sum(r.failed for r in results),
@@ -119,27 +129,56 @@ def run_stage(
 
 
 def _run_batches(
-    wh: Warehouse, stage: Stage, work: Plan, at_once: int
+    wh: Warehouse, stage: Stage, work: Plan, runners: Runners
 ) -> Iterator[tuple[Batch, BatchResult | BaseException]]:
-    """Submit batches, never more than `at_once` unfinished, and yield each with its result or error as it finishes."""
+    """Run batches and yield each with its result or error as it finishes.
+
+    Those that a dead worker took with it are tried again on new workers, after a pause that doubles.
+    """
+    waiting = list(enumerate(work.batches, 1))
+    for attempt in range(TRIES):
+        again: list[tuple[int, Batch]] = []
+        for number, batch, outcome in _run_once(wh, stage, work, waiting, runners):
+            if isinstance(outcome, BaseException) and is_transient(outcome) and attempt < TRIES - 1:
+                again.append((number, batch))
+            else:
+                yield batch, outcome
+        if not again:
+            return
+        pause = 2**attempt
+        get_run_logger().warning("%s: %d batches lost their worker, again in %d s", stage.name, len(again), pause)
+        runners.renew()
+        time.sleep(pause)
+        waiting = again
+
+
+def _run_once(
+    wh: Warehouse, stage: Stage, work: Plan, waiting: Sequence[tuple[int, Batch]], runners: Runners
+) -> Iterator[tuple[int, Batch, BatchResult | BaseException]]:
+    """Submit numbered batches, never more unfinished than can run at once, and yield each as it finishes."""
     named: Any = process_batch.with_options(name=stage.name, tags=[stage.name])
     header, total = work.header(), len(work.batches)
     finished: queue.SimpleQueue[PrefectFuture[BatchResult]] = queue.SimpleQueue()
-    running: dict[PrefectFuture[BatchResult], Batch] = {}
+    running: dict[PrefectFuture[BatchResult], tuple[int, Batch]] = {}
 
-    def next_finished() -> tuple[Batch, BatchResult | BaseException]:
+    def next_finished() -> tuple[int, Batch, BatchResult | BaseException]:
         future = finished.get()
-        batch = running.pop(future)
+        number, batch = running.pop(future)
         try:
-            return batch, future.result(raise_on_failure=False)
+            return number, batch, future.result(raise_on_failure=False)
         except Exception as error:  # noqa: BLE001 (a crashed task has no result to give, but a reason)
-            return batch, error
+            return number, batch, error
 
-    for number, batch in enumerate(work.batches, 1):
-        if len(running) >= at_once:
+    for number, batch in waiting:
+        if len(running) >= runners.at_once:
             yield next_finished()
-        future = named.with_options(task_run_name=f"{stage.name} {number}/{total}").submit(wh, stage, header, batch)
-        running[future] = batch
+        task = named.with_options(task_run_name=f"{stage.name} {number}/{total}")
+        try:
+            future = runners.submit(task, {"wh": wh, "stage": stage, "header": header, "batch": batch})
+        except Exception as error:  # noqa: BLE001 (a broken pool refuses what comes after)
+            yield number, batch, error
+            continue
+        running[future] = (number, batch)
         future.add_done_callback(finished.put)
     while running:
         yield next_finished()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flows.capacity import FEW
 from flows.tables import render
 
 if TYPE_CHECKING:
+    from flows.capacity import Plan
     from flows.curate import Curated
     from flows.demo import Demo
     from flows.stages import StageCounts
@@ -90,6 +92,33 @@ def status(found: Status) -> str:
     lines = [f"{found.clips} clips, {found.unreadable} that cannot be read"]
     lines += ["", render(list(rows[0]), rows, "table")] if rows else []
     return "\n".join([*lines, "", f"MB on disk: {disk or 'nothing yet'}"])
+
+
+def plan(found: Plan) -> str:
+    """The text of `foley plan`."""
+    rows: list[dict[str, Any]] = [
+        {
+            "stage": s.stage,
+            "on": "gpu" if s.device else "worker",
+            "clips": s.clips,
+            "clips/s each": round(s.rate, 2),
+            "hours": round(s.hours, 2),
+            "GB": round(s.gigabytes, 2),
+            "cost": round(s.cost, 2),
+            "measured on": f"{s.measured} clips" + (" (few)" if s.measured < FEW else ""),
+        }
+        for s in found.stages
+    ]
+    hours, size, cost = (sum(getattr(s, name) for s in found.stages) for name in ("hours", "gigabytes", "cost"))
+    total = {
+        "stage": "total",
+        "clips": found.clips,
+        "hours": round(hours, 2),
+        "GB": round(size, 2),
+        "cost": round(cost, 2),
+    }
+    rows.append({name: total.get(name) for name in rows[0]})
+    return f"{render(list(rows[0]), rows, 'table')}\n\nclips themselves: {found.source_gigabytes:.1f} GB"
 
 
 def _share(value: float | None) -> str:

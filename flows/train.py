@@ -5,11 +5,12 @@ from __future__ import annotations
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.artifacts import Moving, note_asset
 from flows.bars import bar
 from flows.cores import all_cores
 from flows.curate import all_stages
 from flows.parameters import TrainParameters
-from flows.runs import recorded
+from flows.runs import clear_errors, recorded
 from model.presets import Preset, load_preset
 from model.training import Progress
 from pipeline.engine import fingerprints
@@ -22,6 +23,7 @@ _LOG_EVERY = 50  # steps
 
 
 @flow(name="train", flow_run_name="train seed {parameters.seed}")
+@clear_errors
 def train(parameters: TrainParameters) -> Checkpoint:
     """Train the bridge on a dataset's cached features, or find the checkpoint that the same settings gave before.
 
@@ -34,6 +36,8 @@ def train(parameters: TrainParameters) -> Checkpoint:
         record["dataset"] = dataset.version
         checkpoint = train_on(wh, dataset, preset, parameters.seed, parameters.subset, parameters.processes)
         record["checkpoint"] = checkpoint.id
+        facts = {name: checkpoint.record[name] for name in ("steps", "loss", "seconds") if name in checkpoint.record}
+        note_asset("checkpoint", checkpoint.id, [("dataset", dataset.version)], facts)
         if not checkpoint.trained:
             get_run_logger().info("nothing to do: checkpoint %s was trained before", checkpoint.id)
     return checkpoint
@@ -60,10 +64,12 @@ def train_on(
 ) -> Checkpoint:
     """Training itself, with a bar and a log line every few steps."""
     logger = get_run_logger()
+    moving = Moving("train", preset.train.steps, "steps")
     with all_cores(), bar("train", preset.train.steps) as progress:
 
         def report(state: Progress) -> None:
             progress.update(state.step - progress.n)
+            moving.show(state.step)
             if state.validation is not None:
                 v = state.validation
                 logger.info("step %d: validation true %.4f null %.4f other %.4f", state.step, v.true, v.null, v.other)

@@ -1,0 +1,78 @@
+"""The capacity plan: hours, disk and cost by stage for more clips, from what this warehouse measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from warehouse import FoleyError, query
+
+_STAGES = """
+with measured as (
+    select stage, sum(clips)::BIGINT as clips, sum(seconds)::DOUBLE as seconds, list(distinct file) as files
+    from commits join fingerprints using (stage, fingerprint) where current and seconds > 0 group by stage
+)
+select f.stage, m.clips, m.seconds, m.files, p.model_revision <> '' as device,
+       (f.passed + f.rejected + f.failed) / (select count(*) from clips) as share
+from funnel f join measured m using (stage) join fingerprints p using (stage, fingerprint) order by f.position
+"""
+_CLIPS = "select coalesce(avg(bytes), 0) as bytes from clips where status = 'passed'"
+#: Clips that a stage must have done before its rate counts: below that, loading the models is most of it.
+FEW = 100
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """A stage of the plan. `rate` is clips a second of one worker or device, as measured over `measured` clips."""
+
+    stage: str
+    device: bool
+    clips: int
+    rate: float
+    measured: int
+    hours: float
+    gigabytes: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stages in order; clips that come in and their gigabytes on disk."""
+
+    clips: int
+    source_gigabytes: float
+    stages: list[StagePlan]
+
+
+def capacity(
+    home: Path, clips: int, gpus: int, workers: int, gpu_price: float = 0.0, worker_price: float = 0.0
+) -> Plan:
+    """Plan for `clips` new clips on `gpus` devices and `workers` cores; prices are a device's and a core's hour.
+
+    A stage's rate is that of its batches in this warehouse under the current settings: clips over the wall seconds of a
+    batch on one worker. The share of clips that comes to a stage is that of the clips here, so curate these to the end
+    first. Raises FoleyError before anything was run.
+    """
+    rows = query(home, _STAGES).to_pylist()
+    if not rows:
+        raise FoleyError(f"nothing was measured in {home} yet: run foley curate on some clips, best a few thousand")
+    stages: list[StagePlan] = []
+    for row in rows:
+        reach = clips * row["share"]
+        rate = row["clips"] / row["seconds"]
+        lanes, price = (gpus, gpu_price) if row["device"] else (workers, worker_price)
+        hours = reach / rate / lanes / 3600
+        size = sum(Path(file).stat().st_size for file in row["files"] if Path(file).is_file())
+        stages.append(
+            StagePlan(
+                stage=row["stage"],
+                device=bool(row["device"]),
+                clips=round(reach),
+                rate=rate,
+                measured=int(row["clips"]),
+                hours=hours,
+                gigabytes=size / row["clips"] * reach / 1e9,
+                cost=hours * lanes * price,
+            )
+        )
+    return Plan(clips, clips * query(home, _CLIPS).to_pylist()[0]["bytes"] / 1e9, stages)

@@ -1,0 +1,58 @@
+"""Small pictures for Prefect's UI, as SVG: a funnel and histograms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from pipeline.report.charts import histogram
+
+_STYLE = (
+    "<style>text{font:13px system-ui,sans-serif;fill:#334155}.t{font-weight:600;font-size:15px}"
+    ".n{fill:#64748b}.k{fill:#2563eb}.d{fill:#e2e8f0}.b{stroke:#b91c1c;stroke-dasharray:4 3}</style>"
+)
+_WIDTH = 760
+
+
+def _svg(height: int, parts: Sequence[str]) -> str:
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}">'
+    )
+    return f'{head}{_STYLE}<rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>'
+
+
+def funnel_svg(title: str, steps: Sequence[Mapping[str, Any]]) -> str:
+    """A bar a step: clips left after it, and how many it dropped. Steps are those of `Dataset.funnel`."""
+    most = max([1, *(step["left"] for step in steps)])
+    parts = [f'<text class="t" x="16" y="26">{escape(title)}</text>']
+    for row, step in enumerate(steps):
+        y = 44 + 28 * row
+        width = 400 * step["left"] / most
+        dropped = f" (-{step['dropped']:,})" if step["dropped"] else ""
+        parts += [
+            f'<text x="150" y="{y + 15}" text-anchor="end">{escape(str(step["step"]))}</text>',
+            f'<rect class="d" x="160" y="{y}" width="400" height="20" rx="3"/>',
+            f'<rect class="k" x="160" y="{y}" width="{width:.1f}" height="20" rx="3"/>',
+            f'<text class="n" x="570" y="{y + 15}">{step["left"]:,}{dropped}</text>',
+        ]
+    return _svg(60 + 28 * len(steps), parts)
+
+
+def histograms_svg(scores: Mapping[str, Sequence[float]]) -> str:
+    """A histogram a score, two a row."""
+    parts: list[str] = []
+    for number, (name, values) in enumerate(scores.items()):
+        chart = histogram(name, values, height=90)
+        left, top = 16 + 376 * (number % 2), 30 + 160 * (number // 2)
+        parts.append(f'<text class="t" x="{left}" y="{top}">{escape(name)} ({chart.count:,} clips)</text>')
+        for bar in chart.bars:
+            x, width = left + 3.4 * bar.x, max(1.0, 3.4 * bar.width - 1)
+            parts.append(
+                f'<rect class="k" x="{x:.1f}" y="{top + 12 + bar.y:.1f}" width="{width:.1f}" height="{bar.height}"/>'
+            )
+        parts += [
+            f'<text class="n" x="{left + 3.4 * tick.at:.1f}" y="{top + 120}" text-anchor="middle">{tick.label}</text>'
+            for tick in chart.x_ticks
+        ]
+    return _svg(30 + 160 * ((len(scores) + 1) // 2), parts)

@@ -1,0 +1,129 @@
+"""A factory as an operator has it: `foley up` in a folder of its own, and Prefect's REST API to ask."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from tests.flows.commands import ROOT, environment
+
+T = TypeVar("T")
+ENDS = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def foley(*arguments: str | Path, **changes: str | None) -> subprocess.CompletedProcess[str]:
+    """The command with no Prefect settings but its own."""
+    prefect: dict[str, str | None] = {name: None for name in os.environ if name.startswith("PREFECT_")}
+    command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+    variables = environment(**(prefect | changes))
+    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=500, check=False)
+
+
+def until(what: Callable[[], T | None], seconds: float, why: str) -> T:
+    """The first true value; an error that says what did not come about."""
+    end = time.monotonic() + seconds
+    while not (value := what()):
+        if time.monotonic() > end:
+            raise AssertionError(f"not in {seconds:.0f} s: {why}")
+        time.sleep(0.2)
+    return value
+
+
+@dataclass(frozen=True)
+class Factory:
+    """What is up, and its API."""
+
+    home: Path
+    port: int
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, path: str, method: str = "GET", json: Any = None) -> Any:
+        content = None if method == "GET" else json if json is not None else {}
+        answer = httpx.request(method, f"{self.address}/api{path}", timeout=60, json=content)
+        assert answer.is_success, (path, answer.status_code, answer.text)
+        return answer.json() if answer.content else None
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        return self.ask(f"/deployments/name/{name}/{name}")
+
+    def submit(self, name: str, **parameters: Any) -> httpx.Response:
+        """What a click on Run sends."""
+        id = self.deployment(name)["id"]
+        url = f"{self.address}/api/deployments/{id}/create_flow_run"
+        body = {"parameters": {"parameters": parameters}, "state": {"type": "SCHEDULED"}}
+        return httpx.post(url, json=body, timeout=60)
+
+    def start(self, name: str, **parameters: Any) -> str:
+        """Id of a run that was accepted."""
+        answer = self.submit(name, **parameters)
+        assert answer.is_success, answer.text
+        return str(answer.json()["id"])
+
+    def run(self, id: str) -> dict[str, Any]:
+        return self.ask(f"/flow_runs/{id}")
+
+    def reaches(self, id: str, *states: str, seconds: float = 180) -> dict[str, Any]:
+        """The run once it is in one of the states; an error when it ends in another."""
+
+        def there() -> dict[str, Any] | None:
+            run = self.run(id)
+            assert run["state_type"] in states or run["state_type"] not in ENDS, (run["state"], self.logs(id))
+            return run if run["state_type"] in states else None
+
+        return until(there, seconds, f"{self.run(id)['name']} {' or '.join(states)}: {self.run(id)['state']}")
+
+    def logs(self, id: str) -> list[str]:
+        chosen = {"logs": {"flow_run_id": {"any_": [id]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
+        found = self.ask("/logs/filter", "POST", chosen)
+        return [line["message"] for line in found]
+
+    def artifacts(self, id: str) -> dict[str, dict[str, Any]]:
+        """Newest artifact of every key of a run."""
+        chosen = {"artifacts": {"flow_run_id": {"any_": [id]}}, "sort": "CREATED_DESC", "limit": 200}
+        found = self.ask("/artifacts/filter", "POST", chosen)
+        return {artifact["key"]: artifact for artifact in reversed(found) if artifact["key"]}
+
+    def processes(self, of_run: str | None = None) -> list[int]:
+        """Processes of this factory, or of one of its runs, by what is in their environment."""
+        wanted = f"PREFECT__FLOW_RUN_ID={of_run}" if of_run else f"PREFECT_API_URL={self.address}/api"
+        return [pid for pid, variables in _environments() if wanted in variables]
+
+    def worker(self, pool: str) -> int | None:
+        """Process of a pool's worker, None while there is none."""
+        for pid in self.processes():
+            command = _read(Path(f"/proc/{pid}/cmdline"))
+            if "worker" in command and pool in command:
+                return pid
+        return None
+
+
+def _environments() -> list[tuple[int, set[str]]]:
+    found: list[tuple[int, set[str]]] = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        found.append((int(path.parent.name), _read(path)))
+    return found
+
+
+def _read(path: Path) -> set[str]:
+    """The texts in one of a process's files; none where it is gone or a zombie."""
+    try:
+        return set(path.read_bytes().decode(errors="replace").split("\0"))
+    except OSError:
+        return set()

@@ -1,0 +1,209 @@
+"""What an operator does with `foley up`: runs, forms, schedules, notifications, cancelling, and dead workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.flows.commands import ROOT, one_line_error
+from tests.operations.conftest import Told
+from tests.operations.factory import Factory, foley, until
+from warehouse import Warehouse
+from warehouse.files import file_lock
+
+pytestmark = pytest.mark.slow
+WANTED: dict[str, Any] = {
+    deployment["name"]: deployment
+    for deployment in yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())["deployments"]
+}
+
+
+@pytest.fixture(scope="session")
+def curated(factory: Factory, clips: Path) -> str:
+    """Id of a finished curate run, as the form starts it."""
+    id = factory.start("curate", folder=str(clips), source="small", batch_size=6, max_attempts=1)
+    factory.reaches(id, "COMPLETED")
+    return id
+
+
+def records(home: Path, flow: str) -> list[tuple[str, str | None]]:
+    """(state, id of the flow run) of a flow's run records, oldest first."""
+    found = [record for record in Warehouse(home).records("runs") if record["flow"] == flow]
+    return [(run["state"], run["flow_run_id"]) for run in sorted(found, key=lambda run: run["started_at"])]
+
+
+def test_every_deployment_is_there_with_a_form_that_explains_itself(factory: Factory) -> None:
+    for name, wanted in WANTED.items():
+        found = factory.deployment(name)
+        assert found["work_pool_name"] == wanted["work_pool"]["name"]
+        assert found["tags"] == wanted["tags"]
+        assert found["description"].strip() == wanted["description"].strip()
+        assert {s["slug"] for s in found["schedules"]} == {s["slug"] for s in wanted.get("schedules", ())}
+        schema = found["parameter_openapi_schema"]
+        form = schema["definitions"][schema["properties"]["parameters"]["$ref"].rsplit("/", 1)[1]]
+        assert form["properties"]
+        assert [field for field, said in form["properties"].items() if not said.get("description")] == []
+
+
+def test_a_second_up_says_that_it_is_up(factory: Factory) -> None:
+    assert "up already" in one_line_error(foley("up", "--home", factory.home))
+
+
+def test_a_run_shows_what_it_found(factory: Factory, curated: str) -> None:
+    shown = factory.artifacts(curated)
+    stages = ("probe", "silence", "imagebind", "audiobox", "video-tokens", "audio-latents", "text-embeddings")
+    assert {f"progress-{stage}": 100.0 for stage in stages}.items() <= {k: a["data"] for k, a in shown.items()}.items()
+    assert shown["funnel"]["data"].startswith("data:image/svg+xml;base64,")
+    assert shown["scores"]["data"].startswith("data:image/svg+xml;base64,")
+    assert "truncated" in shown["failures"]["data"]
+    assert "foley sql" in shown["look-further"]["data"]
+    run = factory.run(curated)
+    assert run["name"] == "curate toy"
+    assert {"foley", "curation"} <= set(run["tags"])
+
+
+def test_logs_are_a_line_a_batch(factory: Factory, curated: str, clips: Path) -> None:
+    lines = until(lambda: [line for line in factory.logs(curated) if "passed," in line], 60, "logs arrive")
+    assert any(line.startswith("probe: 6 passed") for line in lines) or lines
+    assert len(lines) < len(list(clips.glob("*.mp4"))) * 7 / 3
+    assert not any("Traceback" in line for line in factory.logs(curated))
+
+
+def test_the_command_reports_to_the_server_that_is_up(factory: Factory, clips: Path, curated: str) -> None:
+    done = foley("curate", clips, "--home", factory.home)
+    assert done.returncode == 0, done.stderr
+    state, id = records(factory.home, "curate")[-1]
+    assert state == "completed"
+    assert factory.run(str(id))["state_type"] == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"batch_size": 0}, {"workers": 5000}, {"policy": "lenient"}, {"runner": "spark"}, {"no_such": 1}]
+)
+def test_a_bad_value_is_refused_when_the_form_is_sent(factory: Factory, parameters: dict[str, Any]) -> None:
+    answer = factory.submit("curate", **parameters)
+    assert answer.status_code == 409, answer.text
+    field = next(iter(parameters))
+    assert "Validation failed for field 'parameters" in answer.text
+    assert field in answer.text
+
+
+def test_what_no_form_sees_fails_with_one_clear_line_and_is_told(factory: Factory, told: Told) -> None:
+    fields = factory.start("curate", source="small")  # two fields that do not go together
+    folder = factory.start("curate", folder="/no/such/folder")
+    assert "source is 'small'" in factory.reaches(fields, "FAILED")["state"]["message"]
+    failed = factory.reaches(folder, "FAILED")
+    assert failed["state"]["message"].startswith("/no/such/folder: no such folder")
+    assert not any("Traceback" in line for line in factory.logs(folder))
+    texts = until(lambda: [m["text"] for m in told.messages if "/no/such/folder" in m["text"]], 60, "webhook")
+    assert factory.address in texts[0]
+    assert not any("s3cret" in str(factory.ask("/block_documents/filter", "POST")) for _ in range(1))
+
+
+def test_a_scheduled_run_fires(factory: Factory, curated: str) -> None:
+    id = factory.deployment("reselect")["id"]
+    every_minute = [{"schedule": {"cron": "* * * * *", "timezone": "UTC"}, "active": True}]
+    made = factory.ask(f"/deployments/{id}/schedules", "POST", every_minute)[0]["id"]
+    ended = {"deployment_id": {"any_": [id]}, "state": {"type": {"any_": ["COMPLETED", "FAILED"]}}}
+    try:
+        run = until(lambda: factory.ask("/flow_runs/filter", "POST", {"flow_runs": ended}), 240, "a run")[0]
+    finally:
+        factory.ask(f"/deployments/{id}/schedules/{made}", "DELETE")
+    assert run["auto_scheduled"]
+    assert run["state_type"] == "COMPLETED", run["state"]
+
+
+def test_schedules_that_the_file_has_no_more_go_and_those_of_a_person_stay(factory: Factory) -> None:
+    id = factory.deployment("train")["id"]
+    yearly = {"schedule": {"cron": "0 0 1 1 *", "timezone": "UTC"}, "active": True}
+    factory.ask(f"/deployments/{id}/schedules", "POST", [yearly | {"slug": "renamed"}, yearly])
+    done = foley("deploy", "--home", factory.home)
+    assert done.returncode == 0, done.stderr
+    left = factory.deployment("train")["schedules"]
+    assert [schedule["slug"] for schedule in left] == [None]
+    factory.ask(f"/deployments/{id}/schedules/{left[0]['id']}", "DELETE")
+
+
+def test_a_finished_download_starts_curation(factory: Factory, curated: str) -> None:
+    before = {run["id"] for run in runs_of(factory, "curate")}
+    code = "from prefect import flow\nflow(name='download')(lambda: None)()"
+    variables = {**os.environ, "PREFECT_API_URL": f"{factory.address}/api"}
+    subprocess.run([sys.executable, "-c", code], env=variables, cwd=ROOT, check=True, capture_output=True)
+    started = until(lambda: {run["id"] for run in runs_of(factory, "curate")} - before, 60, "a curate run")
+    factory.reaches(started.pop(), "COMPLETED")
+
+
+def runs_of(factory: Factory, name: str) -> list[dict[str, Any]]:
+    """Runs of a deployment that are not merely planned."""
+    chosen = {"deployment_id": {"any_": [factory.deployment(name)["id"]]}}
+    found = factory.ask("/flow_runs/filter", "POST", {"flow_runs": chosen})
+    return [run for run in found if not run["auto_scheduled"]]
+
+
+def test_cancelling_ends_the_process_and_the_next_run_goes_on(factory: Factory, curated: str) -> None:
+    id = factory.start("train", steps=1_000_000)
+    until(lambda: (factory.artifacts(id).get("progress-train") or {}).get("data"), 120, "training moves")
+    factory.ask(f"/flow_runs/{id}/set_state", "POST", {"state": {"type": "CANCELLING"}})
+    until(lambda: not factory.processes(of_run=id), 20, "the process is gone")
+    assert factory.reaches(id, "CANCELLED")
+    assert records(factory.home, "train")[-1] == ("cancelled", id)
+    factory.reaches(factory.start("train", steps=3), "COMPLETED")
+
+
+def test_a_cancelled_curation_leaves_a_warehouse_that_continues(factory: Factory, clips: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    parameters = {"home": str(home), "folder": str(clips), "batch_size": 1, "workers": 1, "max_attempts": 1}
+    id = factory.start("curate", **parameters)
+    until(lambda: list(home.glob("commits/silence/*/*.parquet")), 120, "the second stage")
+    factory.ask(f"/flow_runs/{id}/set_state", "POST", {"state": {"type": "CANCELLING"}})
+    until(lambda: not factory.processes(of_run=id), 20, "the process is gone")
+    factory.reaches(id, "CANCELLED")
+    factory.reaches(factory.start("curate", **parameters), "COMPLETED")
+    assert len(Warehouse(home).dataset("toy").clip_ids()) == 10
+    assert [state for state, _ in records(home, "curate")] == ["cancelled", "completed"]
+
+
+def test_one_curation_a_warehouse_and_a_killed_one_is_started_again_while_live_ones_are_left(
+    factory: Factory, curated: str, clips: Path, tmp_path: Path
+) -> None:
+    """Both runs wait for a lock that this test holds: they live without work. One loses its process and its worker."""
+    home = tmp_path / "home"
+    Warehouse(home)
+    with file_lock(home / "locks" / "maintenance.lock"), file_lock(home / "locks" / "curate.lock"):
+        live = factory.start("maintenance", home=str(home))
+        dead = factory.start("curate", home=str(home), folder=str(clips), features=False)
+        for id in (live, dead):
+            factory.reaches(id, "RUNNING")
+            until(partial(waits, factory, id), 60, "it waits")
+        worker = factory.worker("foley")
+        assert worker
+        os.kill(worker, signal.SIGKILL)
+        for pid in factory.processes(of_run=dead):
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: factory.worker("foley") not in (None, worker), 60, "the worker is started again")
+        states = until(lambda: crashed(factory, dead), 150, "the dead run is marked")
+        assert "no heartbeat" in states
+        until(lambda: factory.run(dead)["run_count"] == 2, 60, "the dead run is started again")
+        assert factory.run(live)["state_type"] == "RUNNING"
+        assert crashed(factory, live) == ""
+    factory.reaches(dead, "COMPLETED")
+    assert [state for state, _ in records(home, "curate")] == ["killed", "completed"]
+    factory.ask(f"/flow_runs/{live}/set_state", "POST", {"state": {"type": "CANCELLING"}})
+
+
+def waits(factory: Factory, id: str) -> bool:
+    return any("waiting for it" in line for line in factory.logs(id))
+
+
+def crashed(factory: Factory, id: str) -> str:
+    """Messages of the states in which a run was crashed."""
+    states = factory.ask(f"/flow_run_states/?flow_run_id={id}")
+    return " ".join(state["message"] for state in states if state["type"] == "CRASHED")

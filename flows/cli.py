@@ -95,7 +95,7 @@ def ablate(home: Path | None, poolings: str | None, marks: str | None, **options
 
     lists = {"poolings": poolings, "marks": marks}
     options |= {name: tuple(text.split(",")) for name, text in lists.items() if text}
-    with _quietly():
+    with quietly():
         page = run_flow("ablate", home_folder(home), options)
     click.echo(page.read_text())
     click.echo(str(page))

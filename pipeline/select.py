@@ -139,8 +139,9 @@ def select(
         members = run_checked(wh, {"clips": ("clips", "source"), **{s: (s, fp) for s, fp in fps.items()}}, work)
     except FoleyError as exc:
         raise FoleyError(f"policy {chosen.name}: {exc}") from exc
-    steps = ["clips", *fps, *(gate.name for gate in chosen.gates)]
-    return write_dataset(wh, name or chosen.name, members, asdict(chosen), fps, _funnel(members, steps))
+    gates = [gate.name for gate in chosen.gates]
+    funnel = _funnel(members, ["clips", *fps], gates)
+    return write_dataset(wh, name or chosen.name, members, asdict(chosen), fps, funnel)
 
 
 def _fill_facts(
@@ -217,16 +218,16 @@ def _draw(column: str, seed: int, salt: str) -> str:
     return f"(md5_number_lower({literal(f'{salt}:{seed}:')} || {column}) / 18446744073709551616.0)"
 
 
-def _funnel(members: pa.Table, steps: Sequence[str]) -> list[dict[str, Any]]:
-    """Clips dropped by and left after every step."""
+def _funnel(members: pa.Table, stages: Sequence[str], gates: Sequence[str]) -> list[dict[str, Any]]:
+    """Clips dropped by and left after every step; a gate may have the name of a stage, and counts its own."""
     counts: dict[str, int] = {}
     for row in members.group_by("reason").aggregate([("clip_id", "count")]).to_pylist():
         if row["reason"] is not None:
-            step = row["reason"].split(": ")[0]
-            counts[step] = counts.get(step, 0) + row["clip_id_count"]
+            stage, mark, _ = row["reason"].partition(": ")
+            counts[stage + mark] = counts.get(stage + mark, 0) + row["clip_id_count"]
     left = members.num_rows
     funnel = [{"step": "all", "dropped": 0, "left": left}]
-    for step in steps:
+    for step in [*(f"{stage}: " for stage in stages), *gates]:
         left -= counts.get(step, 0)
-        funnel.append({"step": step, "dropped": counts.get(step, 0), "left": left})
+        funnel.append({"step": step.removesuffix(": "), "dropped": counts.get(step, 0), "left": left})
     return funnel

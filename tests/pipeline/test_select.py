@@ -106,6 +106,12 @@ def test_the_funnel_leaves_what_is_kept(wh: Warehouse) -> None:
     assert left[-1] == dataset.counts["kept"]
 
 
+def test_a_gate_with_the_name_of_a_stage_counts_its_own_drops(wh: Warehouse) -> None:
+    dataset = select(wh, FPS, Policy("same", 1, (Gate("facts", "level < 40"),)))
+    assert dataset.funnel[-1]["step"] == "facts"
+    assert dataset.funnel[-1]["left"] == dataset.counts["kept"]
+
+
 def test_unfinished_stages_drop_clips_as_waiting(tmp_path: Path) -> None:
     wh = Warehouse(tmp_path / "home")
     wh.ingest(make_files(tmp_path / "media", 6))

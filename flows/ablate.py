@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.bars import bar
 from flows.cores import all_cores
-from flows.curate import all_stages
+from flows.curate import all_stages, feature_fingerprints
 from flows.parameters import AblateParameters
 from flows.results import code_revision, machine, versions
 from flows.runs import recorded
@@ -45,6 +45,7 @@ def ablate(parameters: AblateParameters) -> Path:
             changed = variant(preset, pooling, sorted(parameters.marks))
             fps = fingerprints(all_stages(changed))
             run_stages(wh, feature_stages(changed), fps, parameters, wanted)
+            fps = feature_fingerprints(changed)
             checkpoint = train_on(wh, dataset, changed, parameters.seed, "ablation", parameters.processes)
             marks += score_variant(wh, dataset, changed, fps, checkpoint, sorted(parameters.marks))
         facts = {"dataset": dataset.version, "clips": len(dataset.clip_ids("train", "ablation")), "preset": preset.name}

@@ -42,6 +42,12 @@ def all_stages(preset: Preset) -> list[Stage]:
     return [*scoring_stages(preset), *feature_stages(preset)]
 
 
+def feature_fingerprints(preset: Preset) -> dict[str, str]:
+    """Fingerprints of the stages that training reads; scorers may have changed since without it mattering."""
+    fps = fingerprints(all_stages(preset))
+    return {stage.name: fps[stage.name] for stage in feature_stages(preset)}
+
+
 @flow(name="curate", flow_run_name="curate {parameters.policy}", validate_parameters=True)
 @clear_errors
 def curate(parameters: CurateParameters) -> Curated:

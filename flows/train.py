@@ -8,12 +8,11 @@ from prefect.cache_policies import NO_CACHE
 from flows.artifacts import Moving, note_asset
 from flows.bars import bar
 from flows.cores import all_cores
-from flows.curate import all_stages
+from flows.curate import feature_fingerprints
 from flows.parameters import TrainParameters
 from flows.runs import clear_errors, recorded
 from model.presets import Preset, load_preset
 from model.training import Progress
-from pipeline.engine import fingerprints
 from pipeline.train import Checkpoint
 from pipeline.train import train as train_bridge
 from pipeline.train_together import train_in_processes
@@ -77,7 +76,7 @@ def train_on(
                 logger.info("step %d: loss %.4f", state.step, state.loss)
             progress.set_postfix_str(f"loss {state.loss:.3f}", refresh=False)
 
-        fps = fingerprints(all_stages(preset))
+        fps = feature_fingerprints(preset)
         if processes > 1:
             return train_in_processes(processes, wh, dataset, fps, preset, report, seed, subset)
         return train_bridge(wh, dataset, fps, preset, report, seed, subset)

@@ -67,3 +67,11 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus") / "clips"
     write_corpus(folder, 10, seed=7, seconds=2.0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def curated(factory: Factory, clips: Path) -> str:
+    """Id of a finished curate run, as the form starts it."""
+    id = factory.start("curate", folder=str(clips), source="small", batch_size=6, max_attempts=1)
+    factory.reaches(id, "COMPLETED")
+    return id

@@ -26,14 +26,6 @@ WANTED: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session")
-def curated(factory: Factory, clips: Path) -> str:
-    """Id of a finished curate run, as the form starts it."""
-    id = factory.start("curate", folder=str(clips), source="small", batch_size=6, max_attempts=1)
-    factory.reaches(id, "COMPLETED")
-    return id
-
-
 def records(home: Path, flow: str) -> list[tuple[str, str | None]]:
     """(state, id of the flow run) of a flow's run records, oldest first."""
     found = [record for record in Warehouse(home).records("runs") if record["flow"] == flow]

@@ -43,6 +43,27 @@ def demo(home: Path | None, **options: Any) -> None:
 
 
 @cli.command()
+@click.argument("source")
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@HOME
+@click.option("--splits", multiple=True, type=click.Choice(["train", "val", "test"]), help="Splits.  [default: all]")
+@click.option("--classes", multiple=True, help="Labels of kinetics700, one an option.  [default: all]")
+@click.option("--archives", type=click.IntRange(1), help="At most so many archives of each split.")
+@click.option("--template", default="{label}", show_default=True, help="Prompt of a clip.")
+@click.option("--base-url", help="Another mirror of kinetics700.")
+@click.option("--workers", type=click.IntRange(1, 256), default=8, show_default=True, help="Archives at once.")
+def download(home: Path | None, **options: Any) -> None:
+    """Fetch kinetics700, or the addresses of a .csv file, into FOLDER, for `foley curate`."""
+    from flows.launch import run_flow
+    from flows.summary import downloaded
+
+    with _quietly():
+        given = {name: value for name, value in options.items() if value not in (None, ())}
+        result = run_flow("download", home_folder(home), given)
+    click.echo(downloaded(result))
+
+
+@cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @HOME
 @PRESET

@@ -14,7 +14,14 @@ from pydantic import ValidationError
 from flows.bars import bar, follow
 from flows.embedded import EmbeddedServer
 from flows.environment import set_up_prefect
-from flows.parameters import AblateParameters, CurateParameters, DemoParameters, EvaluateParameters, TrainParameters
+from flows.parameters import (
+    AblateParameters,
+    CurateParameters,
+    DemoParameters,
+    DownloadParameters,
+    EvaluateParameters,
+    TrainParameters,
+)
 from warehouse.errors import FoleyError
 from warehouse.files import make_folder, write_file
 
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
     from pipeline.dub import Dubbed
 
 _FLOWS = {
+    "download": DownloadParameters,
     "curate": CurateParameters,
     "train": TrainParameters,
     "evaluate": EvaluateParameters,

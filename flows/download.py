@@ -33,7 +33,7 @@ from pipeline.download import (
     sweep,
 )
 from pipeline.download.units import Progress, scratch
-from pipeline.kinetics import Kinetics, annotations, archives, choice, compare
+from pipeline.kinetics import Kinetics, annotated_clips, archives, choice, compare
 from pipeline.sources import read_rows
 from warehouse import FoleyError, Warehouse
 from warehouse.files import make_folder, write_file, write_json
@@ -105,7 +105,7 @@ def _kinetics(parameters: DownloadParameters, fetcher: Fetcher, root: Path) -> t
         parameters.template,
         parameters.archives,
     )
-    annotated = [row for split in chosen.splits for row in annotations(fetcher, chosen, split)]
+    annotated = [row for split in chosen.splits for row in annotated_clips(fetcher, chosen, split)]
     urls = [url for split in chosen.splits for url in archives(fetcher, chosen, split)]
     wanted = choice(chosen, annotated)
     left = [

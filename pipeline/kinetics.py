@@ -49,7 +49,7 @@ class Annotation:
     split: str
 
 
-def annotations(fetcher: Fetcher, chosen: Kinetics, split: Split) -> list[Annotation]:
+def annotated_clips(fetcher: Fetcher, chosen: Kinetics, split: Split) -> list[Annotation]:
     """The rows of a split's CSV, by its header. Raises FoleyError if it lacks a column or a row makes no sense."""
     url = urljoin(chosen.base_url, f"annotations/{split}.csv")
     rows: list[Annotation] = []

@@ -86,14 +86,15 @@ class Fetcher:
 
     def text(self, url: str) -> str:
         """A small text file. Raises TransferError."""
-        for _ in range(self.settings.retries + 1):
+        for attempt in range(self.settings.retries + 1):
             try:
                 return b"".join(self.stream(url)).decode("utf-8-sig", errors="replace")
-            except ReplacedError as error:
-                last = error
-        raise last  # pyright: ignore[reportPossiblyUnbound] (there is at least one attempt)
+            except ReplacedError:
+                if attempt == self.settings.retries:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
 
-    def stream(self, url: str, on_open: Callable[[Remote], None] | None = None) -> Iterator[bytes]:
+    def stream(self, url: str, on_open: Callable[[Remote], None] | None = None) -> Generator[bytes]:
         """The file's bytes, in order, each once. `on_open` hears first what the server says of it.
 
         Raises ReplacedError if the server began to give another file, TransferError if it could not be fetched whole.

@@ -23,7 +23,7 @@ from warehouse.errors import FoleyError
 from warehouse.files import is_abandoned, make_folder, new_folder, read_json, write_file, write_json
 
 MANIFEST = "manifest.json"
-Progress = Callable[[int], None]  # bytes that arrived since it was called last
+Progress = Callable[[int], object]  # bytes that arrived since it was called last
 RESERVE = 1 << 30  # bytes of disk that a download leaves free
 
 
@@ -162,7 +162,7 @@ def fetch_file(fetcher: Fetcher, url: str, root: Path, progress: Progress | None
             continue
         except TransferError as error:
             return UnitResult(url, error=str(error))
-        facts = {"url": url, "file": str(target.relative_to(root)), "bytes": target.stat().st_size}
+        facts: dict[str, Any] = {"url": url, "file": str(target.relative_to(root)), "bytes": target.stat().st_size}
         facts |= {"sha256": digest.hexdigest(), "version": remotes[-1].version}
         facts["clips"] = [{"file": facts["file"], "bytes": facts["bytes"], "sha256": facts["sha256"], "label": None}]
         write_json(scratch(root), manifest, facts)

@@ -31,7 +31,7 @@ from pipeline.download import (
     fetch_file,
     sweep,
 )
-from pipeline.kinetics import Kinetics, annotations, archives, choice, compare
+from pipeline.kinetics import Kinetics, annotated_clips, archives, choice, compare
 from tests.pipeline.mirror import LABELS, Faults, Mirror, layout, tar_of
 from warehouse import FoleyError
 
@@ -310,7 +310,7 @@ def test_a_full_disk_is_said_before(
 def test_the_corpus_of_the_mirror(tmp_path: Path, mirror: tuple[Mirror, str]) -> None:
     base, fetcher = mirror[1], Fetcher(QUICK)
     chosen = Kinetics(base, template="the sound of {label}")
-    annotated = [row for split in chosen.splits for row in annotations(fetcher, chosen, split)]
+    annotated = [row for split in chosen.splits for row in annotated_clips(fetcher, chosen, split)]
     urls = [url for split in chosen.splits for url in archives(fetcher, chosen, split)]
     assert len(urls) == 5
     done = [fetch_archive(fetcher, url, tmp_path) for url in urls]
@@ -332,12 +332,12 @@ def test_the_corpus_of_the_mirror(tmp_path: Path, mirror: tuple[Mirror, str]) ->
 def test_a_few_classes(tmp_path: Path, mirror: tuple[Mirror, str]) -> None:
     base, fetcher = mirror[1], Fetcher(QUICK)
     chosen = Kinetics(base, ("train",), (LABELS[1],))
-    annotated = annotations(fetcher, chosen, "train")
+    annotated = annotated_clips(fetcher, chosen, "train")
     done = [fetch_archive(fetcher, u, tmp_path, choice(chosen, annotated)) for u in archives(fetcher, chosen, "train")]
     assert [result.clips for result in done] == [0, 3, 0]
     assert {row["label"] for row in compare(chosen, annotated, done, tmp_path).rows} == {LABELS[1]}
     with pytest.raises(FoleyError, match="no class is called 'flying'"):
-        annotations(fetcher, replace(chosen, classes=("flying",)), "train")
+        annotated_clips(fetcher, replace(chosen, classes=("flying",)), "train")
 
 
 def test_a_file_by_its_address(tmp_path: Path, mirror: tuple[Mirror, str], files: dict[str, bytes]) -> None:

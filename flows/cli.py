@@ -57,7 +57,7 @@ def download(home: Path | None, **options: Any) -> None:
     from flows.launch import run_flow
     from flows.summary import downloaded
 
-    with _quietly():
+    with quietly():
         given = {name: value for name, value in options.items() if value not in (None, ())}
         result = run_flow("download", home_folder(home), given)
     click.echo(downloaded(result))

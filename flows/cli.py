@@ -127,15 +127,31 @@ def ablate(home: Path | None, poolings: str | None, marks: str | None, **options
 @PRESET
 @WEIGHTS
 @click.option("--checkpoint", help="Id of a checkpoint.  [default: the newest]")
+@click.option("--system", "systems", multiple=True, metavar="NAME=FOLDER", help="Sounds named as the videos; repeat.")
+@click.option("--on", type=click.Path(path_type=Path), help="Evaluation set: a folder of videos.")
+@click.option("--reference", type=click.Path(path_type=Path), help="Folder of true sounds.  [default: the videos' own]")
+@click.option("--limit", type=click.IntRange(1), help="Only the first so many videos of the set.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for Table 2.  [default: in HOME/reports]")
+@click.option("--table", is_flag=True, help="All metrics of Table 2 for the held-out clips too.")
 @SEED
 @WORKERS
-def evaluate(home: Path | None, **options: Any) -> None:
-    """Generate sound for the held-out clips of a checkpoint's dataset, and score it."""
+def evaluate(home: Path | None, table: bool, systems: tuple[str, ...], **options: Any) -> None:
+    """Score a checkpoint on its held-out clips, or any systems on an evaluation set (--on, --system)."""
     from flows.launch import run_flow
+
+    if table or systems or options["on"]:
+        from flows.launch import named_folders
+
+        with quietly():
+            compared = run_flow("compare", home_folder(home), options | {"systems": named_folders(systems)})
+            from pipeline.evaluation.page import summary
+        click.echo(summary(compared.found, compared.files))
+        return
     from flows.summary import figures
 
+    own = {name: options[name] for name in ("preset", "weights", "checkpoint", "seed", "workers")}
     with quietly():
-        result = run_flow("evaluate", home_folder(home), options)
+        result = run_flow("evaluate", home_folder(home), own)
     click.echo(figures(result.figures))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +16,7 @@ from flows.embedded import EmbeddedServer
 from flows.environment import set_up_prefect
 from flows.parameters import (
     AblateParameters,
+    CompareParameters,
     CurateParameters,
     DemoParameters,
     DownloadParameters,
@@ -35,6 +36,7 @@ _FLOWS = {
     "train": TrainParameters,
     "evaluate": EvaluateParameters,
     "ablate": AblateParameters,
+    "compare": CompareParameters,
 }
 
 
@@ -43,6 +45,19 @@ def run_flow(name: str, home: Path, options: Mapping[str, Any]) -> Any:
     parameters = _checked(_FLOWS[name], home, options)
     flow = _started(name, set_up_prefect(home))
     return flow(parameters)
+
+
+def named_folders(given: Iterable[str]) -> dict[str, str]:
+    """Folders by name, from NAME=FOLDER. Raises FoleyError for one of another form."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, sign, folder = text.partition("=")
+        if not (name and sign and folder):
+            raise FoleyError(f"--system {text}: give it as NAME=FOLDER, such as mmaudio=results/mmaudio")
+        if name in found:
+            raise FoleyError(f"--system {name} is given twice")
+        found[name] = folder
+    return found
 
 
 def run_demo(home: Path, options: Mapping[str, Any]) -> Demo:

@@ -226,6 +226,31 @@ class DownloadParameters(Parameters):
         return template
 
 
+class CompareParameters(EvaluateParameters):
+    """From systems and an evaluation set to Table 2."""
+
+    on: Path | None = Field(
+        default=None, description="folder of the evaluation set; empty means the checkpoint's held-out clips"
+    )
+    systems: dict[str, Path] = Field(default_factory=dict, description="folders of sounds, by name of the system")
+    reference: Path | None = Field(default=None, description="folder of true sounds; empty means the videos' own")
+    name: str | None = Field(default=None, description="name of the set; empty means the folder's own")
+    limit: int | None = Field(default=None, ge=1, description="only the first so many videos of the set, by name")
+    out: Path | None = Field(default=None, description="folder for tables and page; empty means HOME/reports")
+    resamples: int = Field(default=200, ge=0, le=100_000, description="bootstrap samples of the Frechet distances")
+    imagebind_channel: Literal["mean", "left"] = Field(
+        default="mean", description="what ImageBind hears of a stereo sound (the benchmark: left)"
+    )
+
+    @field_validator("systems")
+    @classmethod
+    def _names_are_plain(cls, systems: dict[str, Path]) -> dict[str, Path]:
+        for name in systems:
+            if not name or "/" in name or name.startswith("."):
+                raise ValueError(f"{name!r} cannot name a system: use letters, digits, '-', '_' and '.'")
+        return systems
+
+
 class DemoParameters(BatchParameters):
     """The main job, end to end, on clips that are rendered here."""
 

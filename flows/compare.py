@@ -74,8 +74,9 @@ def _who(wh: Warehouse, parameters: CompareParameters) -> tuple[EvaluationSet, l
             raise FoleyError("no system to evaluate: give at least one --system NAME=FOLDER")
         evaluated = evaluation_set(parameters.on, parameters.name, parameters.reference, parameters.limit)
         return evaluated, [system(name, folder, evaluated.items) for name, folder in given], None
-    shared = parameters.model_dump(include={"home", "preset", "weights", "workers", "batch_size", "max_attempts"})
-    made = evaluate(EvaluateParameters(**shared, checkpoint=parameters.checkpoint, seed=parameters.seed))
+    kept = set(EvaluateParameters.model_fields)
+    shared = {name: value for name, value in parameters if name in kept}
+    made = evaluate(EvaluateParameters(**shared))
     checkpoint = find_checkpoint(wh, made.checkpoint)
     assert checkpoint is not None
     evaluated = held_out_set(wh, wh.dataset(checkpoint.record["dataset"]))

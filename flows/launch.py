@@ -99,6 +99,7 @@ def _render(parameters: DemoParameters) -> tuple[Path, float]:
 def _toy_weights(home: Path) -> Path:
     """Train the toy preset's weights into HOME/models/toy, unless they are there."""
     from pipeline.toy import make_toy_weights
+    from pipeline.toy_evaluation import make_evaluation_weights
 
     folder = make_folder(home / "models" / "toy")
     figures = folder / "figures.json"
@@ -114,6 +115,7 @@ def _toy_weights(home: Path) -> Path:
             bars[what].close()
 
     found = make_toy_weights(folder, show)
+    found["evaluation"] = make_evaluation_weights(folder, show)
     write_file(folder, lambda handle: handle.write(json.dumps(found, indent=1).encode()), figures)
     return folder
 

@@ -127,7 +127,13 @@ def record(wh: Warehouse, found: Evaluation, preset: Preset, checkpoint: str | N
     """Keep one `evaluations` record a system in the warehouse of the home folder."""
     now = datetime.now(UTC).isoformat()
     for name, figures in found.systems.items():
-        row = {"created_at": now, "system": name, "preset": preset.name, "set": found.set_name, "figures": figures}
+        row: dict[str, Any] = {
+            "created_at": now,
+            "system": name,
+            "preset": preset.name,
+            "set": found.set_name,
+            "figures": figures,
+        }
         row["checkpoint"] = checkpoint
         details = {"counts": found.counts[name], "clips": found.clips[name], "provenance": found.provenance}
         safe = hashlib.sha256(f"{found.id}/{name}".encode()).hexdigest()[:16]

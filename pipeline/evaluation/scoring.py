@@ -192,7 +192,8 @@ def fd_samples(
     fixed = _pieces(reference, stage)
 
     def once(rows: npt.NDArray[np.int64]) -> float:
-        return frechet_distance(_pieces(system, stage, [names[i] for i in rows]), fixed)
+        drawn = [names[int(i)] for i in rows]
+        return frechet_distance(_pieces(system, stage, drawn), fixed)
 
     return resampled(once, len(names), resamples)
 
@@ -211,7 +212,7 @@ def summarise(
             abs(row[metric]) if metric == "true_offset" else row[metric] for row in scores.values() if metric in row
         ]
         if values:
-            figures[metric] = asdict(mean_interval(np.array(values))) | {"clips": len(values)}
+            figures[metric] = {**asdict(mean_interval(np.array(values))), "clips": len(values)}
     whole = set_scores(reference, system)
     for metric, value in whole.items():
         names = sorted(system.stages[_FEATURES.get(metric, "hear_panns")])

@@ -90,6 +90,12 @@ def measure(home: Path, count: int, preset: Preset, names: Sequence[str] | None 
     return evaluate_folders(home, evaluation_set(home / "videos"), folders, preset)
 
 
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's."""
+    found: Any = spearmanr(a, b)
+    return float(found.statistic)
+
+
 def shift_correlation(found: Evaluation) -> float:
     """Rank correlation of DeSync with the known shift, over all clips and shifts."""
     said: list[float] = []
@@ -99,7 +105,7 @@ def shift_correlation(found: Evaluation) -> float:
         rows = found.clips.get(name, {}).values()
         said += [row["desync"] for row in rows if "desync" in row]
         known += [abs(shift)] * (len(said) - len(known))
-    return float(spearmanr(known, said).statistic)
+    return rank_correlation(known, said)
 
 
 def mean_correlation(found: Evaluation) -> float:
@@ -107,7 +113,7 @@ def mean_correlation(found: Evaluation) -> float:
     names = {abs(s): [] for s in SHIFTS}
     for s in SHIFTS:
         names[abs(s)].append(found.systems[f"shift{s:+.1f}" if s else "true"]["desync"]["value"])
-    return float(spearmanr(list(names), [np.mean(v) for v in names.values()]).statistic)
+    return rank_correlation(list(names), [np.mean(v) for v in names.values()])
 
 
 def perturbed() -> Iterator[dict[str, Any]]:

@@ -192,8 +192,8 @@ def test_records_can_be_queried_by_sql(tmp_path: Path, found: Evaluation) -> Non
     wh = Warehouse(tmp_path)
     record(wh, found, PRESET)
     wh.publish()
-    rows = query(tmp_path, "select system, preset from evaluations order by system").rows
-    assert [row[0] for row in rows] == ["damaged", "late", "same"]
+    rows = query(tmp_path, "select system from evaluations order by system").to_pylist()
+    assert [row["system"] for row in rows] == ["damaged", "late", "same"]
 
 
 def test_the_worst_and_best_clips_are_chosen_by_all_clip_metrics() -> None:

@@ -29,7 +29,7 @@ def cli() -> None:
 @HOME
 @click.option("--clips", type=click.IntRange(64, 100_000), default=320, show_default=True, help="Clips to render.")
 @click.option("--steps", type=click.IntRange(1), help="Training steps.  [default: the preset's]")
-@click.option("--from-scratch", is_flag=True, help="Train all toy weights first, not only the bridge.")
+@click.option("--from-scratch", is_flag=True, help="Train the toy VAE and DiT too, not only the bridge.")
 @SEED
 @WORKERS
 def demo(home: Path | None, **options: Any) -> None:
@@ -40,27 +40,6 @@ def demo(home: Path | None, **options: Any) -> None:
     with quietly():
         result = run_demo(home_folder(home, "foley-demo"), options)
     click.echo(summary(result))
-
-
-@cli.command()
-@click.argument("source")
-@click.argument("folder", required=False, type=click.Path(path_type=Path))
-@HOME
-@click.option("--splits", multiple=True, type=click.Choice(["train", "val", "test"]), help="Splits.  [default: all]")
-@click.option("--classes", multiple=True, help="Labels of kinetics700, one an option.  [default: all]")
-@click.option("--archives", type=click.IntRange(1), help="At most so many archives of each split.")
-@click.option("--template", default="{label}", show_default=True, help="Prompt of a clip.")
-@click.option("--base-url", help="Another mirror of kinetics700.")
-@click.option("--workers", type=click.IntRange(1, 256), default=8, show_default=True, help="Archives at once.")
-def download(home: Path | None, **options: Any) -> None:
-    """Fetch kinetics700, or the addresses of a .csv file, into FOLDER, for `foley curate`."""
-    from flows.launch import run_flow
-    from flows.summary import downloaded
-
-    with quietly():
-        given = {name: value for name, value in options.items() if value not in (None, ())}
-        result = run_flow("download", home_folder(home), given)
-    click.echo(downloaded(result))
 
 
 @cli.command()
@@ -127,52 +106,60 @@ def ablate(home: Path | None, poolings: str | None, marks: str | None, **options
 @PRESET
 @WEIGHTS
 @click.option("--checkpoint", help="Id of a checkpoint.  [default: the newest]")
-@click.option("--system", "systems", multiple=True, metavar="NAME=FOLDER", help="Sounds named as the videos; repeat.")
-@click.option("--on", type=click.Path(path_type=Path), help="Evaluation set: a folder of videos.")
-@click.option("--reference", type=click.Path(path_type=Path), help="Folder of true sounds.  [default: the videos' own]")
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many videos of the set.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for Table 2.  [default: in HOME/reports]")
-@click.option("--table", is_flag=True, help="All metrics of Table 2 for the held-out clips too.")
 @SEED
 @WORKERS
-def evaluate(home: Path | None, table: bool, systems: tuple[str, ...], **options: Any) -> None:
-    """Score a checkpoint on its held-out clips, or any systems on an evaluation set (--on, --system)."""
+def evaluate(home: Path | None, **options: Any) -> None:
+    """Generate sound for the held-out clips of a checkpoint's dataset, and score it."""
     from flows.launch import run_flow
-
-    if table or systems or options["on"]:
-        from flows.launch import named_folders
-
-        with quietly():
-            compared = run_flow("compare", home_folder(home), options | {"systems": named_folders(systems)})
-            from pipeline.evaluation.page import summary
-        click.echo(summary(compared.found, compared.files))
-        return
     from flows.summary import figures
 
-    own = {name: options[name] for name in ("preset", "weights", "checkpoint", "seed", "workers")}
     with quietly():
-        result = run_flow("evaluate", home_folder(home), own)
+        result = run_flow("evaluate", home_folder(home), options)
     click.echo(figures(result.figures))
 
 
 @cli.command()
-@click.argument("video", type=click.Path(path_type=Path))
-@click.option("--prompt", required=True, help="What is to be heard.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Video to write; .wav, .flac: sound alone.")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write; .wav, .flac: sound alone.")
+@click.option("--prompt", help="What is to be heard.  [default for a folder: as in its clips.csv, or the file's name]")
 @click.option("--negative-prompt", help="What is not to be heard.")
+@click.option("--takes", type=click.IntRange(1, 1000), default=1, show_default=True, help="Sounds a video, by seed.")
+@click.option("--format", type=click.Choice(["mp4", "mov", "mkv", "webm", "wav", "flac"]), help="Of files in a folder.")
 @click.option("--cfg", type=click.FloatRange(0, 100), help="Guidance.  [default: the preset's]")
+@click.option(
+    "--video-cfg", type=click.FloatRange(0, 100), help="Guidance by video.  [default: as one with the text's]"
+)
 @click.option("--steps", type=click.IntRange(1, 10_000), help="Sampling steps.  [default: the preset's]")
+@click.option("--fast", is_flag=True, help="Fewer steps: the preset's fast_steps.")
+@click.option("--batch", type=click.IntRange(1, 1024), default=8, show_default=True, help="Sounds made at once.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--bridge", type=click.Path(path_type=Path), help="A bridge.safetensors.  [default: the preset's own]")
+@HOME
 @PRESET
 @WEIGHTS
 @SEED
-def generate(video: Path, out: Path, **options: Any) -> None:
-    """Make sound for VIDEO, and write the video with it to OUT."""
+def generate(source: Path, out: Path, home: Path | None, **options: Any) -> int:
+    """Make sound for SOURCE: a video, a folder, or a CSV with the columns video, prompt, seed, negative_prompt, out.
+
+    For a video, OUT is the file to write; for a folder or a CSV, the folder to write to. Where a home folder is given,
+    or there is one, every sound gets a row in its catalog.
+    """
     from flows.launch import run_dub
 
+    if options["fast"] and options["steps"]:
+        raise click.UsageError("--fast and --steps both say how many steps: give one")
+    default = home_folder(None)
+    kept = home_folder(home) if home else default if default.is_dir() else None
+    results = sys.stdout
+    failed: list[bool] = []
     with quietly():
-        made = run_dub(video, out, options)
-    click.echo(f"{made.out}: {made.seconds:.2f} s of sound at {made.sample_rate} Hz")
+        for made in run_dub(source, out, kept, options):
+            failed.append(made.error is not None)
+            if made.error:
+                click.echo(f"foley: {made.error}", err=True)
+            else:
+                click.echo(f"{made.request.out}: {made.seconds:.2f} s of sound", file=results)
+    return 2 if all(failed) else 1 if any(failed) else 0
 
 
 for command in (*KEEPING, *OPERATING, models):

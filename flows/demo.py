@@ -20,9 +20,10 @@ from flows.curate import Curated, curate
 from flows.evaluate import Evaluated, evaluate
 from flows.parameters import CurateParameters, DemoParameters, EvaluateParameters, TrainParameters
 from flows.report import report_data
-from flows.results import code_revision, funnel, machine, versions
+from flows.results import funnel, machine, versions
 from flows.train import train
 from model.presets import load_preset
+from pipeline.provenance import code_revision
 from pipeline.report import write_report
 from pipeline.train import Checkpoint
 from warehouse import Warehouse

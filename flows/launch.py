@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
@@ -14,29 +14,20 @@ from pydantic import ValidationError
 from flows.bars import bar, follow
 from flows.embedded import EmbeddedServer
 from flows.environment import set_up_prefect
-from flows.parameters import (
-    AblateParameters,
-    CompareParameters,
-    CurateParameters,
-    DemoParameters,
-    DownloadParameters,
-    EvaluateParameters,
-    TrainParameters,
-)
+from flows.parameters import AblateParameters, CurateParameters, DemoParameters, EvaluateParameters, TrainParameters
 from warehouse.errors import FoleyError
 from warehouse.files import make_folder, write_file
 
 if TYPE_CHECKING:
     from flows.demo import Demo
     from pipeline.dub import Dubbed
+    from pipeline.dubber import Dubber
 
 _FLOWS = {
-    "download": DownloadParameters,
     "curate": CurateParameters,
     "train": TrainParameters,
     "evaluate": EvaluateParameters,
     "ablate": AblateParameters,
-    "compare": CompareParameters,
 }
 
 
@@ -45,19 +36,6 @@ def run_flow(name: str, home: Path, options: Mapping[str, Any]) -> Any:
     parameters = _checked(_FLOWS[name], home, options)
     flow = _started(name, set_up_prefect(home))
     return flow(parameters)
-
-
-def named_folders(given: Iterable[str]) -> dict[str, str]:
-    """Folders by name, from NAME=FOLDER. Raises FoleyError for one of another form."""
-    found: dict[str, str] = {}
-    for text in given:
-        name, sign, folder = text.partition("=")
-        if not (name and sign and folder):
-            raise FoleyError(f"--system {text}: give it as NAME=FOLDER, such as mmaudio=results/mmaudio")
-        if name in found:
-            raise FoleyError(f"--system {name} is given twice")
-        found[name] = folder
-    return found
 
 
 def run_demo(home: Path, options: Mapping[str, Any]) -> Demo:
@@ -99,7 +77,6 @@ def _render(parameters: DemoParameters) -> tuple[Path, float]:
 def _toy_weights(home: Path) -> Path:
     """Train the toy preset's weights into HOME/models/toy, unless they are there."""
     from pipeline.toy import make_toy_weights
-    from pipeline.toy_evaluation import make_evaluation_weights
 
     folder = make_folder(home / "models" / "toy")
     figures = folder / "figures.json"
@@ -115,30 +92,41 @@ def _toy_weights(home: Path) -> Path:
             bars[what].close()
 
     found = make_toy_weights(folder, show)
-    found["evaluation"] = make_evaluation_weights(folder, show)
     write_file(folder, lambda handle: handle.write(json.dumps(found, indent=1).encode()), figures)
     return folder
 
 
-def run_dub(video: Path, out: Path, options: Mapping[str, Any]) -> Dubbed:
-    """Sound for one video. Raises FoleyError for a wrong path or setting, MediaError for a file that is no video."""
-    if not video.is_file():
-        raise FoleyError(f"no such file: {video}")
-    if not out.absolute().parent.is_dir():
-        raise FoleyError(f"no such folder: {out.absolute().parent}; make it first")
-    if out.exists() and out.samefile(video):
-        raise FoleyError(f"{out} is the video itself: choose another --out")
-    from pipeline.media import probe
+def run_dub(source: Path, out: Path, home: Path | None, options: Mapping[str, Any]) -> Iterator[Dubbed]:
+    """Sound for a video, a folder or a CSV. Raises FoleyError for a wrong path or setting, before anything is made.
 
-    probe(video)  # before what takes seconds to import
-    from model.presets import load_preset
-    from pipeline.dub import Dubbing, dub
+    `home` is the folder that keeps a record of every sound, None for none.
+    """
+    from pipeline.requests import Ask, requests_for
 
     chosen = dict(options)
-    preset = load_preset(chosen.pop("preset"), chosen.pop("weights"))
-    bridge: Path | None = chosen.pop("bridge")
+    ask = Ask(**{name: chosen.pop(name) for name in ("prompt", "seed", "takes", "negative_prompt", "format")})
+    requests = requests_for(source, out, ask)
+    preset_name, weights, bridge = (chosen.pop(name) for name in ("preset", "weights", "bridge"))
+    from model.presets import load_preset
+
+    preset = load_preset(preset_name, weights)
+    if chosen.pop("fast"):
+        chosen["steps"] = preset.sample.fast_steps
+    from warehouse.store import Warehouse
+
+    kept = None if home is None else Warehouse(home)
+
+    def load() -> Dubber:
+        from pipeline.dubber import Dubber, Options
+
+        return Dubber(preset, bridge, Options(**chosen))
+
+    from pipeline.dub import dub
+
     with bar("generate") as progress:
-        return dub(video, out, Dubbing(**chosen), preset, bridge, on_step=follow(progress))
+        yield from dub(requests, load, kept, on_step=follow(progress))
+    if kept is not None:
+        kept.publish()
 
 
 def _checked(kind: type[Any], home: Path, options: Mapping[str, Any]) -> Any:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.lean import import_stable_audio_tools
 from model.presets import ModelError, Preset
 from model.weights import files_revision, load_strict, load_transformers, read_weights
 
@@ -25,6 +26,7 @@ def _prepare_text_conditioner(config: dict[str, Any], folder: Path) -> None:
 
     The conditioner would load what fits and keep the rest random, or download: so the folder is looked at before.
     """
+    import_stable_audio_tools()
     from stable_audio_tools.models.conditioners import T5Conditioner
     from transformers import T5EncoderModel
 
@@ -49,6 +51,7 @@ def build_backbone(preset: Preset) -> Any:
 
 def create_backbone(config: dict[str, Any]) -> Any:
     """stable-audio-tools' model for a configuration."""
+    import_stable_audio_tools()
     from stable_audio_tools import create_model_from_config
 
     with warnings.catch_warnings():

@@ -187,10 +187,10 @@ class Bridge(nn.Module):
         self.mean.copy_(flat.mean(0))
         self.std.copy_(flat.std(0).clamp(min=1e-6))
 
-    def _positions(self, tokens: Tensor, n_latents: int) -> tuple[Tensor, Tensor]:
+    def _positions(self, tokens: Tensor, n_latents: int, offset: float = 0.0) -> tuple[Tensor, Tensor]:
         """RoPE positions of video tokens [J * P] and of latents [L]: in shared seconds, or each by its own index."""
         frames, cells = tokens.shape[1:3]
-        video = torch.arange(frames, device=tokens.device, dtype=torch.float32)
+        video = torch.arange(frames, device=tokens.device, dtype=torch.float32) + offset * self.token_rate
         audio = torch.arange(n_latents, device=tokens.device, dtype=torch.float32)
         if self.settings.rope_positions == "seconds":
             video = (video + 0.5) / self.token_rate * self.settings.rope_rate
@@ -205,6 +205,7 @@ class Bridge(nn.Module):
         *,
         frames: Tensor | None = None,
         seen: Tensor | None = None,
+        offset: float = 0.0,
         sampling: bool = False,
     ) -> Generator[None]:
         """Let the layers attend to video tokens [B, J, P, V] until the block ends (include backward in it).
@@ -212,7 +213,9 @@ class Bridge(nn.Module):
         The layers hold one condition at a time, so a second thread waits until the first has left the block.
 
         `frames` [B] is the number of effective frames that each clip has, where padded; `seen` [B] is False for clips
-        whose video is replaced by the null token; `sampling` keeps keys and values from step to step.
+        whose video is replaced by the null token; `offset` is how many seconds after the first latent the first
+        effective frame begins, where both are cut out of something longer; `sampling` keeps keys and values from step
+        to step.
         """
         scaled = (tokens.float() - self.mean) / self.std
         if self.pool is not None:
@@ -224,7 +227,7 @@ class Bridge(nn.Module):
         present = torch.ones(batch, count, dtype=torch.bool, device=tokens.device)
         if frames is not None:
             present = torch.arange(count, device=tokens.device) < frames[:, None]
-        video_times, latent_times = self._positions(scaled, n_latents)
+        video_times, latent_times = self._positions(scaled, n_latents, offset)
         condition = VideoCondition(
             tokens=scaled.reshape(batch, count * cells, width),
             times=video_times.expand(batch, -1),

@@ -15,14 +15,18 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor
 
-from model.backbone import Backbone
+from model.backbone import Backbone, Conditioning
 from model.bridge import Bridge
+from model.guidance import Guidance
 from model.presets import BridgeSettings, ModelError, Preset, SampleSettings
 from model.sampling import clip_noise, sample_velocity_model
 from model.video import VideoEncoder
 from model.weights import WeightsError, load_strict, read_weights, save_weights
+from model.windows import Window, cross_fades, decode_in_pieces, plan_windows
 
 Audio = npt.NDArray[np.float32]
+TEXTS = 16  # prompts encoded at once
+KEPT_TEXTS = 256  # whose tokens are kept: 0.4 MB each at full size
 
 
 def build_bridge(backbone: Backbone, video_dim: int) -> Bridge:
@@ -62,6 +66,7 @@ class FoleyControl:
         self.backbone = backbone
         self.bridge = bridge.eval().requires_grad_(False)
         self.preset = backbone.preset
+        self._encoded: dict[str, Tensor] = {}
 
     @classmethod
     def from_pretrained(cls, preset: Preset, bridge: Path | None = None, device: str = "cpu") -> FoleyControl:
@@ -81,6 +86,19 @@ class FoleyControl:
         found.insert(backbone.dit)
         return cls(backbone.to(device), found.to(device))
 
+    def to(self, device: str, dtype: torch.dtype | None = None) -> FoleyControl:
+        """Move to a device; `dtype` is that of the DiT with its bridge (the VAE and the text encoder stay as they are).
+
+        Raises ModelError for a device that is not there.
+        """
+        try:
+            self.backbone.to(device)
+            self.bridge.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise ModelError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+        self.backbone.dit.to(dtype)  # the layers of the bridge are in it
+        return self
+
     @torch.no_grad()
     def generate(
         self,
@@ -90,20 +108,22 @@ class FoleyControl:
         seeds: Sequence[int],
         *,
         cfg: float | None = None,
+        video_cfg: float | None = None,
         steps: int | None = None,
-        negative_prompts: Sequence[str] | None = None,
+        negative_prompts: Sequence[str | None] | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> list[Audio]:
-        """Sound [channels, round(seconds * sample_rate)] for each of B clips.
+        """Sound [channels, round(seconds * sample_rate)] for each of B clips, of any length.
 
         `video` holds tokens [J, P, V] of each clip, or None for no video. A clip's sound depends on its own arguments
-        alone, up to rounding, and not on the batch. Raises ModelError for a length over the preset's limit.
+        alone, up to rounding, and not on the batch. A negative prompt of None or "" is none. What is longer than the
+        preset's `window.seconds` is made in overlapping windows (model/windows.py). Guidance: model/guidance.py.
+        Raises ModelError for a length of 0.
         """
-        longest = self.preset.max_seconds
-        if any(not 0 < s <= longest for s in seconds):
-            raise ModelError(
-                f"preset {self.preset.name!r} makes sound of up to {longest:g} s, asked for {max(seconds):g}"
-            )
+        if any(s <= 0 for s in seconds):
+            raise ModelError(f"sound of {min(seconds):g} s was asked for: it must be longer than 0 s")
+        given = {"cfg": cfg, "video_cfg": video_cfg, "steps": steps}
+        settings = self.preset.sample.model_copy(update={k: v for k, v in given.items() if v is not None})
         lengths = [math.ceil(round(s * self.preset.latent_rate, 6)) for s in seconds]
         found: dict[int, Audio] = {}
         for length in sorted(set(lengths)):  # clips of one length make a batch: the backbone knows no padding
@@ -114,13 +134,12 @@ class FoleyControl:
                 [seconds[i] for i in rows],
                 [seeds[i] for i in rows],
                 length,
-                [negative_prompts[i] for i in rows] if negative_prompts else None,
-                self.preset.sample.model_copy(
-                    update={k: v for k, v in {"cfg": cfg, "steps": steps}.items() if v is not None}
-                ),
+                [negative_prompts[i] if negative_prompts else None for i in rows],
+                settings,
                 on_step,
             )
-            audio = self.backbone.decode_audio(latents).float().cpu().numpy()  # [rows, channels, S]
+            longest = round(self.preset.window.seconds * self.preset.latent_rate)
+            audio = torch.cat(list(decode_in_pieces(self.backbone, latents, longest)), dim=-1).numpy()
             for row, wave in zip(rows, audio, strict=True):
                 found[row] = wave[:, : round(seconds[row] * self.preset.sample_rate)]
         return [found[i] for i in range(len(lengths))]
@@ -132,27 +151,69 @@ class FoleyControl:
         seconds: Sequence[float],
         seeds: Sequence[int],
         length: int,
-        negative: Sequence[str] | None,
+        negative: Sequence[str | None],
         settings: SampleSettings,
         on_step: Callable[[int, int], None] | None,
     ) -> Tensor:
         """Latents [B, C, length] of clips of one length."""
-        backbone = self.backbone
-        tokens, frames, seen = self._pad_video(video, length)
-        texts = backbone.encode_text(prompts)
-        conditioning = backbone.conditioning(texts, seconds)
-        against = backbone.conditioning(backbone.encode_text(negative), seconds) if negative else None
+        backbone, window = self.backbone, self.preset.window
+        windows = plan_windows(length, self.bridge.latent_rate, self.bridge.token_rate, window)
+        heard = list(seconds) if len(windows) == 1 else [window.seconds] * len(seconds)  # what the DiT is told
+        conditioning = backbone.conditioning(self._texts(prompts), heard)
+        inputs = backbone.inputs(conditioning, self._against(negative, heard))
+        guidance = Guidance(settings.cfg, settings.video_cfg)
         noise = clip_noise(seeds, backbone.model.io_channels, length).to(backbone.device)
-        with self.bridge.watching(tokens, length, frames=frames, seen=seen, sampling=True):
-            inputs = backbone.inputs(conditioning, against)
-            return sample_velocity_model(backbone, noise, seeds, settings, on_step, **inputs)
+        videos, fades = guidance.videos(video), cross_fades(windows)
 
-    def _pad_video(self, video: Sequence[Tensor | None], length: int) -> tuple[Tensor, Tensor, Tensor]:
+        def velocity(x: Tensor, t: Tensor, **_: Any) -> Tensor:
+            return guidance.velocity(backbone, x, t, inputs).to(x.dtype)
+
+        def joined(x: Tensor, t: Tensor, **_: Any) -> Tensor:
+            found = torch.zeros_like(x)
+            for part, fade in zip(windows, fades, strict=True):
+                here = slice(part.start, part.stop)
+                with self._watching(videos, part):  # keys and values of all windows would grow with the length
+                    found[..., here] += velocity(x[..., here], t) * fade.to(x.device)
+            return found
+
+        if len(windows) > 1:
+            return sample_velocity_model(joined, noise, seeds, settings, on_step)
+        with self._watching(videos, windows[0], sampling=True):
+            return sample_velocity_model(velocity, noise, seeds, settings, on_step)
+
+    def _against(self, negative: Sequence[str | None], seconds: Sequence[float]) -> Conditioning | None:
+        """Conditioning of negative prompts; masked, which means zeros, for the clips that have none."""
+        if not any(negative):
+            return None
+        given = torch.tensor([bool(prompt) for prompt in negative], device=self.backbone.device)
+        found = self.backbone.conditioning(self._texts([prompt or "" for prompt in negative]), seconds)
+        return {name: (tokens, mask.bool() & given[:, None]) for name, (tokens, mask) in found.items()}
+
+    def _texts(self, prompts: Sequence[str]) -> list[Tensor]:
+        """Text tokens of each prompt; every distinct one is encoded once for as long as the model lives."""
+        new = sorted(set(prompts) - self._encoded.keys())
+        for start in range(0, len(new), TEXTS):
+            some = new[start : start + TEXTS]
+            self._encoded.update(zip(some, self.backbone.encode_text(some), strict=True))
+        found = [self._encoded[prompt] for prompt in prompts]
+        for prompt in list(self._encoded)[:-KEPT_TEXTS]:
+            del self._encoded[prompt]
+        return found
+
+    def _watching(self, videos: Sequence[Tensor | None], window: Window, sampling: bool = False) -> Any:
+        """The bridge, attending to the part of each video that lies in a window."""
+        cut = [None if v is None else v[window.first : window.last] for v in videos]
+        tokens, frames, seen = self._pad_video(cut, window)
+        return self.bridge.watching(
+            tokens, window.length, frames=frames, seen=seen, offset=window.offset, sampling=sampling
+        )
+
+    def _pad_video(self, video: Sequence[Tensor | None], window: Window) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens [B, J, P, V] zero-padded to the longest clip, frames [B] of each, and which clips have video [B]."""
         width = len(self.bridge.null)
         given = [v for v in video if v is not None]
         cells = given[0].shape[1] if given else 1
-        default = math.ceil(length / self.preset.latent_rate * self.bridge.token_rate)
+        default = window.last - window.first
         counts = [default if v is None else len(v) for v in video]
         rows = [
             torch.zeros(max(counts), cells, width)

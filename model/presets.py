@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -146,9 +146,24 @@ class SampleSettings(Settings):
 
     sampler: Literal["v-ddim", "dpmpp-3m-sde"]
     steps: int
-    cfg: float
+    fast_steps: int = Field(description="steps of `foley generate --fast`")
+    cfg: float = Field(description="guidance by text and video together (model/guidance.py)")
+    video_cfg: float | None = Field(None, description="guidance by video; none: that of the text, as one")
     sigma_min: float = 0.3
     sigma_max: float = 500.0
+
+
+class WindowSettings(Settings):
+    """How sound longer than the bridge was trained for is made (model/windows.py)."""
+
+    seconds: float = Field(12.0, gt=0, description="longest stretch made at once: the length of the training clips")
+    overlap: float = Field(4.0, gt=0, description="seconds that neighbouring windows share; less than `seconds`")
+
+    @model_validator(mode="after")
+    def _overlap_is_less(self) -> WindowSettings:
+        if self.overlap >= self.seconds:
+            raise ValueError(f"an overlap of {self.overlap:g} s leaves nothing of windows of {self.seconds:g} s")
+        return self
 
 
 class Preset(Settings):
@@ -157,12 +172,13 @@ class Preset(Settings):
     name: str
     folder: Path
     weights: Path
-    max_seconds: float = 12.0
+    max_seconds: float = Field(12.0, description="longest stretch of a clip that training and evaluation use")
     models: Models = Models()
     video: VideoSettings
     bridge: BridgeSettings
     train: TrainSettings
     sample: SampleSettings
+    window: WindowSettings = WindowSettings()
     imagebind: dict[str, Any] = Field(description="arguments of ImageBindModel")
     imagebind_views: dict[str, Any] = Field(description="windows that ImageBind looks at in a clip")
     audiobox: dict[str, Any] = Field(default_factory=dict, description="what differs from WavLM base in Audiobox")

@@ -14,6 +14,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from model.lean import import_k_diffusion
 from model.presets import SampleSettings
 
 
@@ -35,7 +36,7 @@ def sample_velocity_model(
 
     `on_step` is called with the steps done and their number; kwargs go to the model.
     """
-    import k_diffusion as K
+    K = import_k_diffusion()
     from stable_audio_tools.inference import sampling
 
     extra: dict[str, Any] = {"cfg_scale": settings.cfg, **kwargs}

@@ -74,7 +74,7 @@ def _sources(wh: Warehouse) -> dict[str, tuple[str, str]]:
 
 def _state(wh: Warehouse) -> str:
     """Hash of the names and times of everything that the catalog is built from."""
-    digest = hashlib.sha256(b"1")
+    digest = hashlib.sha256(b"2")  # another number for another catalog of the same files
     for path in _inputs(wh):
         stat = path.stat() if path.exists() else None
         digest.update(f"{path}\x1f{stat and (stat.st_size, stat.st_mtime_ns, stat.st_ino)}\x1e".encode())
@@ -84,7 +84,7 @@ def _state(wh: Warehouse) -> str:
 def _inputs(wh: Warehouse) -> Iterator[Path]:
     for pattern in ("commits/*/*", "commits/*/*/*", "datasets/*/dataset.json", "features/*/_features.json"):
         yield from sorted(path for path in wh.home.glob(pattern) if not path.is_dir())
-    for pattern in ("checkpoints/*/checkpoint.json", "evaluations/*.json", "runs/*.json"):
+    for pattern in ("checkpoints/*/checkpoint.json", "evaluations/*.json", "sounds/*.json", "runs/*.json"):
         yield from sorted(wh.home.glob(pattern))
 
 
@@ -173,6 +173,7 @@ def _tables(con: duckdb.DuckDBPyConnection, wh: Warehouse, stages: Mapping[str, 
     for kind in ("checkpoints", "evaluations", "runs"):
         _table(con, kind, [record | {"record": record} for record in wh.records(kind)])
     features = [json.loads(p.read_text()) | {"path": str(p.parent)} for p in _feature_files(wh)]
+    _table(con, "generated", [record | {"record": record} for record in wh.records("sounds")])
     _table(con, "features", [f | {"bytes": sum(s["bytes"] for s in f["shards"])} for f in features])
     _members(con, wh)
 
@@ -212,7 +213,8 @@ def _derived(con: duckdb.DuckDBPyConnection, stages: Mapping[str, Descriptor], l
     _union(con, "funnel", [_funnel_sql(i, d) for i, d in enumerate(stages.values(), 1)])
     _union(con, "failures", [_failures_sql(stage) for stage in stages])
     _union(con, "commits", [_commits_sql(key, found) for key, found in listings.items() if "/" in key])
-    _union(con, "sounds", [_sounds_sql(d) for d in stages.values() if "sound_sha256" in d.columns.names])
+    sounds = [_sounds_sql(d) for d in stages.values() if "sound_sha256" in d.columns.names]
+    _union(con, "sounds", [*sounds, _GENERATED])
     for name, (sql, _, _) in VIEWS.items():
         con.execute(f"create view {name} as {sql}")
 
@@ -254,6 +256,13 @@ def _commits_sql(key: str, listing: Listing) -> str:
         f"{counts}, sum(seconds) as seconds, max(committed_at) as committed_at, filename as file from {rows} "
         'group by "commit", filename'
     )
+
+
+# sounds of `foley generate`: of a clip, where the video is the file of one
+_GENERATED = """
+select g.sound, 'generate' as stage, min(c.clip_id) as clip_id, g.checkpoint
+from generated g left join clips c on c.sha256 = g.video_sha256 group by g.sound, g.checkpoint
+"""
 
 
 def _sounds_sql(descriptor: Descriptor) -> str:

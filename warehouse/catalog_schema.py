@@ -105,10 +105,27 @@ TABLES: dict[str, tuple[str, Columns]] = {
         "Generated sounds with the checkpoint that made them.",
         {
             "sound": ("VARCHAR", "SHA-256 of the sound file, whose bytes are in the commits of its stage"),
-            "stage": ("VARCHAR", "stage that made it"),
+            "stage": ("VARCHAR", "stage that made it; generate: the command, see table generated"),
             "fingerprint": ("VARCHAR", "fingerprint of that stage"),
             "clip_id": ("VARCHAR", "clip that it was made for"),
             "checkpoint": ("VARCHAR", "checkpoint that made it"),
+        },
+    ),
+    "generated": (
+        "Sounds that foley generate wrote, each with what made it.",
+        {
+            "sound": ("VARCHAR", "SHA-256 of the file that was written"),
+            "created_at": ("TIMESTAMPTZ", "when it was written"),
+            "path": ("VARCHAR", "where it was written"),
+            "prompt": ("VARCHAR", "what was to be heard"),
+            "negative_prompt": ("VARCHAR", "what was not to be heard"),
+            "seed": ("BIGINT", "seed of the sound"),
+            "seconds": ("DOUBLE", "how long it is"),
+            "video_sha256": ("VARCHAR", "SHA-256 of the video that it was made for"),
+            "preset": ("VARCHAR", "preset"),
+            "bridge": ("VARCHAR", "SHA-256 of the bridge that made it"),
+            "checkpoint": ("VARCHAR", "checkpoint that the bridge is, null for one of no home folder"),
+            **_RECORD,
         },
     ),
     "datasets": ("Dataset versions.", _DATASET),
@@ -185,7 +202,10 @@ where p.clip_id is null or n.clip_id is null or p.split is distinct from n.split
 
 _LINEAGE = """
 select 'sound' as kind, sound as id, 'checkpoint' as parent_kind, checkpoint as parent from sounds
-union all select 'sound', sound, 'clip', clip_id from sounds
+where checkpoint is not null
+union all select 'sound', sound, 'clip', clip_id from sounds where clip_id is not null
+union all select 'sound', sound, 'bridge', bridge from generated where checkpoint is null
+union all select 'sound', sound, 'file', video_sha256 from generated
 union all select 'evaluation', id, 'checkpoint', checkpoint from evaluations where checkpoint is not null
 union all select 'evaluation', id, 'dataset', dataset from evaluations where dataset is not null
 union all select 'checkpoint', id, 'features', features from checkpoints where features is not null
@@ -217,7 +237,7 @@ VIEWS: dict[str, tuple[str, str, dict[str, str]]] = {
         {
             "kind": "sound, evaluation, checkpoint, features, dataset or clip",
             "id": "which one",
-            "parent_kind": "kind of what it came from: also file (hash) and url",
+            "parent_kind": "kind of what it came from: also file and bridge (hashes) and url",
             "parent": "which one it came from",
         },
     ),

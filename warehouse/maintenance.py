@@ -53,7 +53,13 @@ def verify(wh: Warehouse, deep: bool = True, progress: Callable[[Path], None] | 
         found += _check_folder(path, lambda note: [("members.parquet", note["counts"]["clips"], None)], deep)
     for path in sorted(wh.home.glob("features/*/_features.json")):
         found += _check_folder(path, lambda note: [(s["file"], s["rows"], s["bytes"]) for s in note["shards"]], deep)
-    for pattern in ("checkpoints/*/checkpoint.json", "evaluations/*.json", "runs/*.json", "commits/*/*/stage.json"):
+    for pattern in (
+        "checkpoints/*/checkpoint.json",
+        "evaluations/*.json",
+        "sounds/*.json",
+        "runs/*.json",
+        "commits/*/*/stage.json",
+    ):
         for path in sorted(wh.home.glob(pattern)):
             try:
                 read_json(path)

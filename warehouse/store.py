@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from warehouse.features import FeatureSet
     from warehouse.ingest import IngestResult
 
-_FOLDERS = ("clips", "commits", "datasets", "features", "checkpoints", "evaluations", "runs", "reports", "locks", "tmp")
-_KINDS = ("checkpoints", "evaluations", "runs")
+_FOLDERS = (
+    "clips", "commits", "datasets", "features", "checkpoints", "evaluations", "sounds", "runs", "reports", "locks",
+    "tmp",
+)  # fmt: skip
+_KINDS = ("checkpoints", "evaluations", "sounds", "runs")
 
 
 class Warehouse:

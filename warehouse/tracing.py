@@ -27,9 +27,11 @@ select min(w.depth)::INTEGER as depth, w.kind, w.id, any_value(w.child_kind) as 
            when 'dataset' then concat(json_extract_string(d.policy, '$.name'), ' v',
                                       json_extract(d.policy, '$.version'), ': ', d.kept, ' of ', d.clips, ' clips')
            when 'features' then concat(f.clips, ' clips')
+           when 'sound' then concat(g.prompt, ', seed ', g.seed)
            when 'checkpoint' then concat(k.preset, ', ', k.steps, ' steps')
        end) as detail
 from walk w left join clips c on w.kind = 'clip' and c.clip_id = w.id
+left join generated g on w.kind = 'sound' and g.sound = w.id
 left join datasets d on w.kind = 'dataset' and d.version = w.id
 left join features f on w.kind = 'features' and f.id = w.id
 left join checkpoints k on w.kind = 'checkpoint' and k.id = w.id

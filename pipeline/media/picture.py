@@ -47,6 +47,36 @@ def read_frames(
     """
     if len(times) == 0:
         raise ValueError("no times are asked for")
+    order = np.argsort(np.asarray(times, np.float64), kind="stable")
+    wanted = np.asarray(times, np.float64)[order]
+    out: Pictures | None = None
+    for first, last, picture in _pictures(path, wanted, framing, threads):
+        if out is None:
+            out = np.empty((len(wanted), *picture.shape), np.uint8)
+        out[order[first:last]] = picture
+    assert out is not None
+    return out
+
+
+def read_segments(
+    path: Path, times: NDArray[np.float64], framing: Framing, size: int, threads: int = 1
+) -> Iterator[Pictures]:
+    """As `read_frames`, for ascending times and in pieces of at most `size` frames, so that a long video fits."""
+    segment: list[Pictures] = []
+    for first, last, picture in _pictures(path, times, framing, threads):
+        for _ in range(first, last):
+            segment.append(picture)
+            if len(segment) == size:
+                yield np.stack(segment)
+                segment = []
+    if segment:
+        yield np.stack(segment)
+
+
+def _pictures(
+    path: Path, times: NDArray[np.float64], framing: Framing, threads: int
+) -> Iterator[tuple[int, int, Pictures]]:
+    """For ascending times, (first, last, picture): the picture is on screen at times[first:last]. All of one shape."""
     with open_media(path, "its picture cannot be decoded") as container:
         stream = video_stream(container)
         if stream is None:
@@ -57,18 +87,13 @@ def read_frames(
         stream.thread_count = threads
         stream.thread_type = "AUTO"
         scaler = _Scaler(path, framing)
-        order = np.argsort(np.asarray(times, np.float64), kind="stable")
-        wanted = np.asarray(times, np.float64)[order]
-        out: Pictures | None = None
-        for first, last, frame in _on_screen(path, container, stream, wanted):
+        shape: tuple[int, ...] | None = None
+        for first, last, frame in _on_screen(path, container, stream, times):
             picture = scaler(frame)
-            if out is None:
-                out = np.empty((len(wanted), *picture.shape), np.uint8)
-            if picture.shape != out.shape[1:]:
+            if picture.shape != (shape or picture.shape):
                 raise MediaError(path, "its picture changes shape in the middle")
-            out[order[first:last]] = picture
-    assert out is not None
-    return out
+            shape = picture.shape
+            yield first, last, picture
 
 
 def _on_screen(

@@ -52,7 +52,11 @@ def mux(video: Path, samples: NDArray[np.float32], sample_rate: int, out: Path) 
         sound = _channels_first(out, samples)[:, : None if seconds is None else round(seconds * sample_rate)]
         if codec == "libopus" and sample_rate != _OPUS_RATE:
             sound, sample_rate = soxr.resample(sound.T, sample_rate, _OPUS_RATE).T, _OPUS_RATE
-        with media_errors(out, "cannot be written"), av.open(str(partial), "w", format=_muxer(out)) as target:
+        exact = {"fflags": "bitexact"}  # Matroska would else draw random ids: the same sound should be the same bytes
+        with (
+            media_errors(out, "cannot be written"),
+            av.open(str(partial), "w", format=_muxer(out), container_options=exact) as target,
+        ):
             picture = target.add_stream_from_template(stream)
             track = _sound_stream(target, codec, sample_rate, len(sound))
             _copy_interleaved(source, stream, target, picture, _encoded(track, sound, sample_rate), shift)

@@ -16,7 +16,7 @@ SCENES: tuple[Scene, ...] = get_args(Scene)
 
 MIN_GAP, MAX_GAP = 0.35, 1.1  # seconds between impacts
 LEAD, TAIL = 0.1, 0.2  # seconds kept free of impacts at the start and at the end
-MIN_SECONDS, MAX_SECONDS = 1.0, 12.0
+MIN_SECONDS, MAX_SECONDS = 1.0, 600.0
 
 WORDINGS: dict[Scene, tuple[str, ...]] = {
     "hammer": ("a hammer strikes {}", "{} struck by a hammer", "someone hammering on {}"),
@@ -74,7 +74,7 @@ def sample_clip(seed: int, seconds: float = 4.0) -> ProceduralClip:
     """The clip of a seed: the same numbers on every machine.
 
     Gaps between impacts are uniform in .35..1.1 s, so 4 s hold about 5. Raises ValueError for a negative seed or for
-    seconds outside 1..12.
+    seconds outside 1..600.
     """
     if seed < 0 or not MIN_SECONDS <= seconds <= MAX_SECONDS:
         raise ValueError(

@@ -61,6 +61,15 @@ def test_generate_onto_the_video_itself(tmp_path: Path) -> None:
     assert video.read_bytes() == b"precious"
 
 
+def test_generate_from_a_csv_makes_what_can_be_made(home: Path, tmp_path: Path) -> None:
+    table, out = tmp_path / "jobs.csv", tmp_path / "out"
+    (tmp_path / "bad.mp4").write_text("<!doctype html>")
+    table.write_text(f"video,prompt,seed\n{home / 'a.mp4'},metal,3\nbad.mp4,metal,3\n{home / 'a.mp4'},wood,7\n")
+    done = foley("generate", table, "--out", out, "--fast", "--takes", "2", "--format", "flac", "--home", home)
+    assert done.returncode == 1, done
+    assert sorted(path.name for path in out.glob("*.flac")) == ["a.3.flac", "a.4.flac", "a.7.flac", "a.8.flac"]
+
+
 def test_generate_with_an_unknown_preset(home: Path, tmp_path: Path) -> None:
     arguments = ("--prompt", "metal", "--out", tmp_path / "out.mp4", "--preset", "large")
     message = one_line_error(foley("generate", home / "a.mp4", *arguments))

@@ -35,16 +35,30 @@ def video(seconds: float, seed: int = 0) -> Tensor:
     return torch.randn(round(seconds * 8), 1, 96, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("seconds", [0.3, 1.0, 3.97, 4.0, 12.0])
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 3.97, 4.0, 4.01, 12.0, 17.3])
 def test_sound_is_as_long_as_asked_to_the_sample(foley: FoleyControl, preset: Preset, seconds: float) -> None:
     sound = foley.generate([video(seconds)], ["a ball"], [seconds], [0], steps=STEPS)[0]
     assert sound.shape == (preset.audio_channels, round(seconds * preset.sample_rate))
     assert np.isfinite(sound).all()
 
 
-def test_longer_than_the_preset_allows_is_refused(foley: FoleyControl) -> None:
-    with pytest.raises(ModelError, match="up to 12 s, asked for 13"):
-        foley.generate([video(13)], ["a ball"], [13.0], [0], steps=STEPS)
+def test_no_length_at_all_is_refused(foley: FoleyControl) -> None:
+    with pytest.raises(ModelError, match="longer than 0 s"):
+        foley.generate([video(1)], ["a ball"], [0.0], [0], steps=STEPS)
+
+
+def test_a_prompt_is_encoded_once(foley: FoleyControl, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    encode = foley.backbone.encode_text
+
+    def counted(prompts: list[str]) -> list[Tensor]:
+        asked.extend(prompts)
+        return encode(prompts)
+
+    monkeypatch.setattr(foley.backbone, "encode_text", counted)
+    for seed in range(2):
+        foley.generate([video(2)] * 3, ["metal", "wood", "metal"], [2.0] * 3, [seed] * 3, steps=1)
+    assert sorted(asked) == ["metal", "wood"]
 
 
 def test_a_sound_depends_on_its_own_arguments_and_not_on_its_batch(foley: FoleyControl) -> None:

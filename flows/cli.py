@@ -29,7 +29,7 @@ def cli() -> None:
 @HOME
 @click.option("--clips", type=click.IntRange(64, 100_000), default=320, show_default=True, help="Clips to render.")
 @click.option("--steps", type=click.IntRange(1), help="Training steps.  [default: the preset's]")
-@click.option("--from-scratch", is_flag=True, help="Train the toy VAE and DiT too, not only the bridge.")
+@click.option("--from-scratch", is_flag=True, help="Train all toy weights first, not only the bridge.")
 @SEED
 @WORKERS
 def demo(home: Path | None, **options: Any) -> None:
@@ -40,6 +40,27 @@ def demo(home: Path | None, **options: Any) -> None:
     with quietly():
         result = run_demo(home_folder(home, "foley-demo"), options)
     click.echo(summary(result))
+
+
+@cli.command()
+@click.argument("source")
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@HOME
+@click.option("--splits", multiple=True, type=click.Choice(["train", "val", "test"]), help="Splits.  [default: all]")
+@click.option("--classes", multiple=True, help="Labels of kinetics700, one an option.  [default: all]")
+@click.option("--archives", type=click.IntRange(1), help="At most so many archives of each split.")
+@click.option("--template", default="{label}", show_default=True, help="Prompt of a clip.")
+@click.option("--base-url", help="Another mirror of kinetics700.")
+@click.option("--workers", type=click.IntRange(1, 256), default=8, show_default=True, help="Archives at once.")
+def download(home: Path | None, **options: Any) -> None:
+    """Fetch kinetics700, or the addresses of a .csv file, into FOLDER, for `foley curate`."""
+    from flows.launch import run_flow
+    from flows.summary import downloaded
+
+    with quietly():
+        given = {name: value for name, value in options.items() if value not in (None, ())}
+        result = run_flow("download", home_folder(home), given)
+    click.echo(downloaded(result))
 
 
 @cli.command()
@@ -106,15 +127,31 @@ def ablate(home: Path | None, poolings: str | None, marks: str | None, **options
 @PRESET
 @WEIGHTS
 @click.option("--checkpoint", help="Id of a checkpoint.  [default: the newest]")
+@click.option("--system", "systems", multiple=True, metavar="NAME=FOLDER", help="Sounds named as the videos; repeat.")
+@click.option("--on", type=click.Path(path_type=Path), help="Evaluation set: a folder of videos.")
+@click.option("--reference", type=click.Path(path_type=Path), help="Folder of true sounds.  [default: the videos' own]")
+@click.option("--limit", type=click.IntRange(1), help="Only the first so many videos of the set.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for Table 2.  [default: in HOME/reports]")
+@click.option("--table", is_flag=True, help="All metrics of Table 2 for the held-out clips too.")
 @SEED
 @WORKERS
-def evaluate(home: Path | None, **options: Any) -> None:
-    """Generate sound for the held-out clips of a checkpoint's dataset, and score it."""
+def evaluate(home: Path | None, table: bool, systems: tuple[str, ...], **options: Any) -> None:
+    """Score a checkpoint on its held-out clips, or any systems on an evaluation set (--on, --system)."""
     from flows.launch import run_flow
+
+    if table or systems or options["on"]:
+        from flows.launch import named_folders
+
+        with quietly():
+            compared = run_flow("compare", home_folder(home), options | {"systems": named_folders(systems)})
+            from pipeline.evaluation.page import summary
+        click.echo(summary(compared.found, compared.files))
+        return
     from flows.summary import figures
 
+    own = {name: options[name] for name in ("preset", "weights", "checkpoint", "seed", "workers")}
     with quietly():
-        result = run_flow("evaluate", home_folder(home), options)
+        result = run_flow("evaluate", home_folder(home), own)
     click.echo(figures(result.figures))
 
 

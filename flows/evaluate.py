@@ -30,6 +30,7 @@ class Evaluated:
     figures: dict[str, Any]
     stages: list[StageCounts]
     fingerprints: dict[str, str]
+    checkpoint: str
 
 
 @flow(name="evaluate", flow_run_name="evaluate {parameters.checkpoint}")
@@ -55,7 +56,7 @@ def evaluate(parameters: EvaluateParameters) -> Evaluated:
         record |= {"stages": [asdict(c) for c in counts], "figures": figures}
         get_run_logger().info("sync: %s", figures["sync"])
         show_figures(checkpoint.id, figures)
-    return Evaluated(figures, counts, fps)
+    return Evaluated(figures, counts, fps, checkpoint.id)
 
 
 @task(name="score", task_run_name="score {checkpoint.id}", cache_policy=NO_CACHE, persist_result=False)

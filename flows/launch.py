@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
@@ -14,7 +14,15 @@ from pydantic import ValidationError
 from flows.bars import bar, follow
 from flows.embedded import EmbeddedServer
 from flows.environment import set_up_prefect
-from flows.parameters import AblateParameters, CurateParameters, DemoParameters, EvaluateParameters, TrainParameters
+from flows.parameters import (
+    AblateParameters,
+    CompareParameters,
+    CurateParameters,
+    DemoParameters,
+    DownloadParameters,
+    EvaluateParameters,
+    TrainParameters,
+)
 from warehouse.errors import FoleyError
 from warehouse.files import make_folder, write_file
 
@@ -24,10 +32,12 @@ if TYPE_CHECKING:
     from pipeline.dubber import Dubber
 
 _FLOWS = {
+    "download": DownloadParameters,
     "curate": CurateParameters,
     "train": TrainParameters,
     "evaluate": EvaluateParameters,
     "ablate": AblateParameters,
+    "compare": CompareParameters,
 }
 
 
@@ -36,6 +46,19 @@ def run_flow(name: str, home: Path, options: Mapping[str, Any]) -> Any:
     parameters = _checked(_FLOWS[name], home, options)
     flow = _started(name, set_up_prefect(home))
     return flow(parameters)
+
+
+def named_folders(given: Iterable[str]) -> dict[str, str]:
+    """Folders by name, from NAME=FOLDER. Raises FoleyError for one of another form."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, sign, folder = text.partition("=")
+        if not (name and sign and folder):
+            raise FoleyError(f"--system {text}: give it as NAME=FOLDER, such as mmaudio=results/mmaudio")
+        if name in found:
+            raise FoleyError(f"--system {name} is given twice")
+        found[name] = folder
+    return found
 
 
 def run_demo(home: Path, options: Mapping[str, Any]) -> Demo:
@@ -77,6 +100,7 @@ def _render(parameters: DemoParameters) -> tuple[Path, float]:
 def _toy_weights(home: Path) -> Path:
     """Train the toy preset's weights into HOME/models/toy, unless they are there."""
     from pipeline.toy import make_toy_weights
+    from pipeline.toy_evaluation import make_evaluation_weights
 
     folder = make_folder(home / "models" / "toy")
     figures = folder / "figures.json"
@@ -92,6 +116,7 @@ def _toy_weights(home: Path) -> Path:
             bars[what].close()
 
     found = make_toy_weights(folder, show)
+    found["evaluation"] = make_evaluation_weights(folder, show)
     write_file(folder, lambda handle: handle.write(json.dumps(found, indent=1).encode()), figures)
     return folder
 

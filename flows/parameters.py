@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validat
 from warehouse.errors import FoleyError
 
 DEFAULT_HOME = Path("~/.foley")
+BASE_URL = "https://s3.amazonaws.com/kinetics/700_2020/"  # Kinetics-700-2020's public mirror
 
 
 def home_folder() -> Path:
@@ -197,6 +198,57 @@ class MaintainParameters(Parameters):
 
     deep: bool = Field(default=True, description="read every file and check its checksums, not only names and sizes")
     delete: bool = Field(default=True, description="remove what dead runs left behind; off only lists it")
+
+
+class DownloadParameters(Parameters):
+    """From a public corpus, or a list of addresses, to a folder of clips that `curate` takes."""
+
+    source: str = Field(description="kinetics700, or the path of a .csv file with a column url")
+    folder: Path | None = Field(default=None, description="where the clips go; empty means sources/NAME in the home")
+    splits: tuple[Literal["train", "val", "test"], ...] = Field(
+        default=("train", "val", "test"), min_length=1, description="splits of kinetics700"
+    )
+    classes: tuple[str, ...] = Field(default=(), description="labels of kinetics700; empty means all")
+    archives: int | None = Field(default=None, ge=1, description="at most so many archives of each split")
+    template: str = Field(default="{label}", description="prompt of a clip; {label} is its class")
+    base_url: str = Field(default=BASE_URL, description="where kinetics700 lies")
+    workers: int = Field(default=8, ge=1, le=256, description="archives, or batches of files, at the same time")
+    per_host: int = Field(default=4, ge=1, le=64, description="transfers from one host at the same time")
+    retries: int = Field(default=6, ge=0, le=100, description="tries in a row that may fail before an archive does")
+
+    @field_validator("template")
+    @classmethod
+    def _template_works(cls, template: str) -> str:
+        try:
+            template.format(label="x")
+        except (KeyError, IndexError, ValueError):
+            raise ValueError(f"{template!r} is no template: it may hold {{label}} and nothing else in braces") from None
+        return template
+
+
+class CompareParameters(EvaluateParameters):
+    """From systems and an evaluation set to Table 2."""
+
+    on: Path | None = Field(
+        default=None, description="folder of the evaluation set; empty means the checkpoint's held-out clips"
+    )
+    systems: dict[str, Path] = Field(default_factory=dict, description="folders of sounds, by name of the system")
+    reference: Path | None = Field(default=None, description="folder of true sounds; empty means the videos' own")
+    name: str | None = Field(default=None, description="name of the set; empty means the folder's own")
+    limit: int | None = Field(default=None, ge=1, description="only the first so many videos of the set, by name")
+    out: Path | None = Field(default=None, description="folder for tables and page; empty means HOME/reports")
+    resamples: int = Field(default=200, ge=0, le=100_000, description="bootstrap samples of the Frechet distances")
+    imagebind_channel: Literal["mean", "left"] = Field(
+        default="mean", description="what ImageBind hears of a stereo sound (the benchmark: left)"
+    )
+
+    @field_validator("systems")
+    @classmethod
+    def _names_are_plain(cls, systems: dict[str, Path]) -> dict[str, Path]:
+        for name in systems:
+            if not name or "/" in name or name.startswith("."):
+                raise ValueError(f"{name!r} cannot name a system: use letters, digits, '-', '_' and '.'")
+        return systems
 
 
 class DemoParameters(BatchParameters):

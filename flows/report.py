@@ -19,9 +19,9 @@ from warehouse import Dataset, Warehouse
 PLAYERS = 6
 _SCORES = {"silence": ("silent_share",), "imagebind": ("imagebind",), "audiobox": ("ce", "cu", "pc", "pq")}
 _BOUND = re.compile(r"(\w+)\s*(<=?|>=?)\s*(-?[\d.]+)")
-_UNTRAINED = (
-    "From a tiny model with random weights: these numbers show that the stage works on real sound and pictures. "
-    "They say nothing of quality, and no gate of this policy looks at them."
+_TOY = (
+    "From a tiny model that this project trained on procedural clips: it knows those and nothing else. "
+    "No gate of this policy looks at these numbers."
 )
 
 
@@ -40,7 +40,7 @@ def report_data(
         loss=[(int(step), float(loss)) for step, loss in checkpoint.record["losses"]],
         validation=[(int(s), float(t), float(n), float(o)) for s, t, n, o in checkpoint.record["validation"]],
         clips=_clips(wh, dataset, fps, preset),
-        notes=dict.fromkeys(("imagebind", "audiobox"), _UNTRAINED) if preset.untrained else {},
+        notes=dict.fromkeys(("imagebind", "audiobox"), _TOY) if preset.untrained else {},
     )
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from flows.capacity import Plan
     from flows.curate import Curated
     from flows.demo import Demo
+    from flows.download import Downloaded
     from flows.stages import StageCounts
     from warehouse import Status
 
@@ -46,6 +47,24 @@ def curated(result: Curated) -> str:
         f"Dataset {result.dataset.version}: {counts['kept']} of {counts['clips']} clips kept ({splits}).",
         *(f"  {step['dropped']} dropped by {step['step']}" for step in result.dataset.funnel if step["dropped"]),
     ]
+    return "\n".join(lines)
+
+
+def downloaded(result: Downloaded) -> str:
+    """The end of `foley download`."""
+    before = result.units - result.fetched - len(result.failed)
+    lines = [f"{result.folder}: {result.clips} clips; {result.fetched} fetched, {before} there before."]
+    rows = [{"split": split, **{k.replace("_", " "): v for k, v in c.items()}} for split, c in result.counts.items()]
+    lines += ["", render(list(rows[0]), rows, "table"), ""] if rows else []
+    if result.without_video or result.without_row:
+        lines.append(
+            f"{result.without_video} annotated clips have no video, {result.without_row} videos no annotation."
+        )
+    lines += [f"failed: {error}" for _, error in result.failed[:10]]
+    if len(result.failed) > 10:
+        lines.append(f"... and {len(result.failed) - 10} more")
+    lines.append("Details are in download.json" + ("; run again for what failed." if result.failed else "."))
+    lines.append(f"Go on with: foley curate {result.folder}")
     return "\n".join(lines)
 
 

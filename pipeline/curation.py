@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from model.presets import Preset
 from pipeline.features import AudioLatents, TextEmbeddings, VideoTokens
+from pipeline.picture import Picture
 from pipeline.probe import Probe
 from pipeline.scores import AudioboxScore, ImageBindScore
 from pipeline.silence import Silence
@@ -23,7 +24,7 @@ FEATURE_COLUMNS = (
 
 def scoring_stages(preset: Preset) -> list[Stage]:
     """Facts that policies select by; cheap stages first, so that costly ones see only what may be kept."""
-    return [Probe(), Silence(), ImageBindScore(preset), AudioboxScore(preset)]
+    return [Probe(), Silence(), Picture(), ImageBindScore(preset), AudioboxScore(preset)]
 
 
 def feature_stages(preset: Preset) -> list[Stage]:

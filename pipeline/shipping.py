@@ -20,6 +20,7 @@ from model.presets import CONFIGS, load_preset
 from model.pretrain import DitTraining, VaeTraining
 from model.weights import read_weights, save_weights
 from pipeline.toy import LENGTHS, TRAINING_CLIPS
+from pipeline.toy_evaluation import settings_of
 
 CARD = """# Weights of the toy preset
 
@@ -31,8 +32,8 @@ else: they know four materials and no other sound.
 | --- | --- | --- | --- |
 {files}
 
-V-JEPA2, the T5 text encoder, ImageBind and Audiobox are tiny and *random* (seed 0). Random video features are enough
-for the toy, since its clips flash at each impact. Scores of the random ImageBind and Audiobox mean nothing.
+V-JEPA2 and the T5 text encoder are tiny and *random* (seed 0). Random video features are enough for the toy, since its
+clips flash at each impact.
 
 ## How they were made
 ```
@@ -44,6 +45,7 @@ which wrote this card too, on {machine}, at commit {commit}, with torch {torch}.
 - VAE, {vae_seconds} CPU-s: `{vae}` on {clips} clips of 4 s.
 - DiT, {dit_seconds} CPU-s: `{dit}` on latents of the same kind of clips; share of each length (s): `{lengths}`.
 - Bridge: `{bridge}`, {steps} steps on the demo's train split.
+- Scorers and evaluation networks: see the last section.
 
 ## Figures
 VAE reconstruction of {r[clips]} unseen clips: onset F1 at 60 ms {r[f1_60ms]:.3f}, mean error {r[mae_ms]:.1f} ms,
@@ -58,6 +60,22 @@ Generated sound of {held_out} held-out clips, against their known impact times:
 Held-out v-loss: true video {v[true]:.4f}, no video {v[null]:.4f}, another clip's video {v[other]:.4f}.
 
 With the prompt's material swapped, {s[material_accuracy]:.0%} of the sounds take the new one, at F1 {s[f1_60ms]:.3f}.
+
+{evaluation}"""
+
+#: The last section.
+EVALUATION = """## Scorers and evaluation networks
+Trained on procedural clips by `pipeline/toy_evaluation.py` (part of `--from-scratch`; alone, `uv run python -m
+pipeline.toy_evaluation model/configs/toy/weights`):
+
+{settings}
+
+Measured on clips that none of them has seen, and CPU-seconds of each training:
+
+{figures}
+
+They know four materials, three scenes and one kind of picture, and nothing else. ImageBind tells clips apart by *when*
+things happen, because the toy's pictures do not show what is struck: a swapped material leaves its cosine as it is.
 """
 
 
@@ -97,7 +115,20 @@ def model_card(results: dict[str, Any], figures: dict[str, Any], weights: Path) 
         sync="\n".join(_sync_row(name, row) for name, row in results["sync"].items()),
         v=results["v_loss"],
         s=results["prompt_swap"],
+        evaluation=evaluation_section(figures.get("evaluation", {})),
     )
+
+
+def evaluation_section(figures: dict[str, Any]) -> str:
+    """What is said of the scorers and evaluation networks."""
+    settings = "\n".join(f"- {name}: `{_settings(values)}`" for name, values in settings_of().items())
+    return EVALUATION.format(settings=settings, figures="\n".join(f"- {k}: {_rounded(v)}" for k, v in figures.items()))
+
+
+def _rounded(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_rounded(part)}" for name, part in value.items())
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
 def _file_row(path: Path, weights: Path) -> str:
@@ -106,8 +137,12 @@ def _file_row(path: Path, weights: Path) -> str:
     kind = {
         "backbone.safetensors": "VAE, number conditioner and DiT, trained",
         "bridge.safetensors": "the bridge, trained",
-        "audiobox.safetensors": "Audiobox Aesthetics, random",
-        "imagebind.safetensors": "ImageBind, random",
+        "audiobox.safetensors": "Audiobox Aesthetics, trained",
+        "imagebind.safetensors": "ImageBind, trained",
+        "panns.safetensors": "PANNs Cnn14_16k, trained",
+        "passt.safetensors": "PaSST, trained",
+        "vggish.safetensors": "VGGish, trained",
+        "synchformer.safetensors": "Synchformer, trained",
         "t5/model.safetensors": "T5 encoder over bytes, random",
         "vjepa2/model.safetensors": "V-JEPA2, random",
     }[str(path.relative_to(weights))]

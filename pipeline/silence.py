@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.batching import read_each
 from pipeline.media import MAX_SECONDS, decode_audio
+from pipeline.media.hearing import hear
 from pipeline.stage import Clip, Outcome, Passed, Rejected, Stage
 from warehouse import field
 
@@ -38,6 +39,17 @@ class Loudness:
     longest_gap: float
     peak_dbfs: float
     rms_dbfs: float
+
+
+@dataclass(frozen=True)
+class SoundFacts(Loudness):
+    """All facts of a file's sound: see `pipeline.media.hearing` for the five that are told by its spectrum."""
+
+    loudness_lufs: float
+    clipped_share: float
+    dc_offset: float
+    bandwidth_hz: float
+    snr_db: float
 
 
 def measure(samples: NDArray[np.float32], sample_rate: int, settings: SilenceSettings | None = None) -> Loudness:
@@ -67,17 +79,22 @@ def _dbfs(amplitude: float) -> float:
     return max(FLOOR_DBFS, 20 * math.log10(amplitude)) if amplitude > 0 else FLOOR_DBFS
 
 
-def measure_file(path: Path, settings: SilenceSettings) -> Loudness:
-    """Loudness of a file's sound over the whole length of its picture. Raises MediaError if it cannot be decoded."""
-    sound = decode_audio(path, "mono", settings.max_seconds)
-    return measure(sound.samples[0], sound.sample_rate, settings)
+def measure_file(path: Path, settings: SilenceSettings) -> SoundFacts:
+    """Facts of a file's sound over the whole length of its picture. Raises MediaError if it cannot be decoded."""
+    sound = decode_audio(path, None, settings.max_seconds)
+    levels = measure(sound.samples.mean(0, dtype=np.float32), sound.sample_rate, settings)
+    found = hear(sound.samples, sound.sample_rate)
+    return SoundFacts(**vars(levels), **{f"{name}{_UNITS[name]}": value for name, value in vars(found).items()})
+
+
+_UNITS = {"loudness": "_lufs", "clipped": "_share", "dc": "_offset", "bandwidth": "_hz", "snr": "_db"}
 
 
 class Silence(Stage):
     """Decodes the sound once and measures it as a watcher hears it: over the whole length of the picture."""
 
     name = "silence"
-    version = 1
+    version = 2
     upstream = ("probe",)
     batch_size = 64
     schema = pa.schema(
@@ -86,6 +103,11 @@ class Silence(Stage):
             field("longest_gap", pa.float64(), "longest run of silent windows, s"),
             field("peak_dbfs", pa.float64(), "largest sample of the mono mean, dB of full scale"),
             field("rms_dbfs", pa.float64(), "root mean square of the mono mean, dB of full scale"),
+            field("loudness_lufs", pa.float64(), "integrated loudness by ITU-R BS.1770-4, LUFS; -120 for silence"),
+            field("clipped_share", pa.float64(), "share of samples within 0.13 dB of full scale, 0..1"),
+            field("dc_offset", pa.float64(), "mean of all samples, of full scale"),
+            field("bandwidth_hz", pa.float64(), "highest frequency less than 65 dB under the strongest band, Hz"),
+            field("snr_db", pa.float64(), "mean power over the quietest tenth of 100 ms blocks, dB, -20..100"),
         ]
     )
 
@@ -96,7 +118,7 @@ class Silence(Stage):
         """One outcome a clip: failed if its sound cannot be decoded whole, rejected if all of it is silent."""
         return read_each(clips, lambda clip: partial(measure_file, Path(clip["path"]), self.settings), self._judge)
 
-    def _judge(self, facts: Loudness) -> Outcome:
+    def _judge(self, facts: SoundFacts) -> Outcome:
         if facts.silent_share >= self.settings.reject_share:
             return Rejected("silent throughout", asdict(facts))
         return Passed(asdict(facts))

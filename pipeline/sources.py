@@ -173,6 +173,11 @@ def _read_sidecar(path: Path) -> dict[Path, Facts]:
     return facts
 
 
+def read_rows(path: Path) -> list[Facts]:
+    """The lines of a CSV or JSONL file by the columns that we know. Raises OSError, ValueError or csv.Error."""
+    return [_facts(row) for row in _sidecar_rows(path)]
+
+
 def _sidecar_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         if path.suffix == ".csv":

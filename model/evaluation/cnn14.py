@@ -1,21 +1,67 @@
 """Cnn14_16k of PANNs (Kong et al., arXiv 1912.10211; qiuqiangkong/audioset_tagging_cnn, `Cnn14_16k`).
 
-Its spectrogram comes from torchlibrosa, as upstream, and lies in the published checkpoint with the weights.
+Its spectrogram is a convolution and a matrix, which lie in the published checkpoint with the weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+import torch
 import torch.nn.functional as F
+import torchaudio
 from torch import Tensor, nn
-from torchlibrosa.stft import LogmelFilterBank, Spectrogram
 
 from model.evaluation.network import EvaluationNetwork, Samples, padded
 
 WINDOW, HOP, MELS = 512, 160, 64
 LEAST = 32 * HOP  # samples: five halvings of its frames leave one
+
+
+class Stft(nn.Module):
+    """A Fourier transform of Hann windows as two fixed convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        n = torch.arange(WINDOW, dtype=torch.float64)
+        angles = 2 * torch.pi * torch.outer(torch.arange(WINDOW // 2 + 1, dtype=torch.float64), n) / WINDOW
+        window = torch.hann_window(WINDOW, dtype=torch.float64)
+        for name, waves in (("conv_real", angles.cos()), ("conv_imag", -angles.sin())):
+            convolution = nn.Conv1d(1, WINDOW // 2 + 1, WINDOW, HOP, bias=False).requires_grad_(False)
+            convolution.weight.copy_((waves * window)[:, None])
+            self.add_module(name, convolution)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Audio [B, S] -> power of frames centred at multiples of the hop, ends reflected [B, 257, T]."""
+        around = F.pad(audio[:, None], (WINDOW // 2, WINDOW // 2), "reflect")
+        return self.get_submodule("conv_real")(around) ** 2 + self.get_submodule("conv_imag")(around) ** 2
+
+
+class Spectrogram(nn.Module):
+    """The transform under its published name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stft = Stft()
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Audio [B, S] -> power [B, 1, T, 257]."""
+        return self.stft(audio).transpose(1, 2)[:, None]
+
+
+class LogMel(nn.Module):
+    """Mel bands of 50 to 8000 Hz (Slaney's scale and areas, as librosa's), in dB."""
+
+    def __init__(self, sample_rate: int) -> None:
+        super().__init__()
+        bands = torchaudio.functional.melscale_fbanks(
+            WINDOW // 2 + 1, 50.0, 8000.0, MELS, sample_rate, norm="slaney", mel_scale="slaney"
+        )
+        self.melW = nn.Parameter(bands, requires_grad=False)
+
+    def forward(self, power: Tensor) -> Tensor:
+        """[B, 1, T, 257] -> [B, 1, T, 64]."""
+        return 10 * (power @ self.melW).clamp(min=1e-10).log10()
 
 
 class ConvBlock(nn.Module):
@@ -46,13 +92,8 @@ class Cnn14(EvaluationNetwork):
         classes: int = 527,
     ) -> None:
         super().__init__()
-        self.spectrogram_extractor = Spectrogram(
-            n_fft=WINDOW, hop_length=HOP, win_length=WINDOW, freeze_parameters=True
-        )
-        unlimited: Any = None  # the library's types ask for a number
-        self.logmel_extractor = LogmelFilterBank(
-            sr=self.sample_rate, n_fft=WINDOW, n_mels=MELS, fmin=50, fmax=8000, top_db=unlimited, freeze_parameters=True
-        )
+        self.spectrogram_extractor = Spectrogram()
+        self.logmel_extractor = LogMel(self.sample_rate)
         self.bn0 = nn.BatchNorm2d(MELS)
         for i, (inner, outer) in enumerate(zip((1, *channels[:-1]), channels, strict=True), 1):
             self.add_module(f"conv_block{i}", ConvBlock(inner, outer))

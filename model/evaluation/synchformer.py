@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -125,6 +126,7 @@ class Synchformer(EvaluationNetwork):
 
     stem = "synchformer"
     sample_rate = 16000
+    crop: ClassVar[bool] = True  # it is given the centre square
 
     def __init__(
         self, width: int = 768, depth: int = 12, heads: int = 12, size: int = 224, segments: int = 14,

@@ -142,11 +142,15 @@ def histogram(
     maximum: float | None = None,
     bins: int = 24,
     height: int = 110,
+    span: tuple[float, float] | None = None,
 ) -> Histogram:
-    """A histogram of the finite values; bars wholly outside minimum..maximum are marked as dropped."""
+    """A histogram of the finite values; bars wholly outside minimum..maximum are marked as dropped.
+
+    The axis covers the values, or at least `span` where several histograms share one.
+    """
     finite = np.asarray([v for v in values if math.isfinite(v)], float)
     bounds = [b for b in (minimum, maximum) if b is not None]
-    x = Axis.around([*finite, *bounds])
+    x = Axis.around([*finite, *bounds, *(span or ())])
     counts, edges = np.histogram(finite, bins=bins, range=(x.low, x.high))
     most = max(1, int(counts.max(initial=0)))
     low, high = (-math.inf if minimum is None else minimum), (math.inf if maximum is None else maximum)

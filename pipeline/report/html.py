@@ -31,7 +31,7 @@ def render_report(data: ReportData, made_at: datetime | None = None) -> str:
     """The report as HTML text; `made_at` is the time it names, now by default."""
     results = data.results
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             data=data,
@@ -47,14 +47,15 @@ def render_report(data: ReportData, made_at: datetime | None = None) -> str:
             provenance=view.provenance(results),
             players=[player(clip) for clip in data.clips],
             made_at=(made_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
-            style=_asset("report.css"),
-            script=_asset("player.js"),
+            style=asset("report.css"),
+            script=asset("player.js"),
         )
     )
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of this package, with its filters."""
     environment = Environment(
         loader=PackageLoader("pipeline.report", "."),
         autoescape=True,
@@ -68,6 +69,6 @@ def _environment() -> Environment:
     return environment
 
 
-def _asset(name: str) -> Markup:
+def asset(name: str) -> Markup:
     """A file of this package that goes into the page as it is."""
     return Markup(files("pipeline.report").joinpath(name).read_text("utf-8"))  # noqa: S704 (our own file)

@@ -10,7 +10,7 @@ import numpy as np
 from model.onsets import sync_score
 from pipeline.report.charts import Axis, Tick, label, nice_ticks
 from pipeline.report.data import ReportClip, ReportSound
-from pipeline.report.sounds import data_uri, peak_of, seconds_of, to_flac, waveform_path
+from pipeline.report.sounds import data_uri, peak_of, seconds_of, spectrogram_uri, to_flac, waveform_path
 
 HIT_SECONDS = 0.06  # the tolerance of the F1 shown in each lane
 
@@ -45,6 +45,7 @@ class Lane:
     path: str
     onsets: tuple[Onset, ...]
     f1: float | None
+    spectrogram: str = ""  # address of its picture, where there is one
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Player:
     start: str
 
 
-def player(clip: ReportClip) -> Player:
+def player(clip: ReportClip, spectrograms: bool = False) -> Player:
     """The player of a clip. Lanes come in the order original, true, swap, other, none, then any other condition."""
     sounds = {ALIASES.get(name, name): ReportSound(*sound) for name, sound in clip.sounds.items()}
     order = [*(c for c in CONDITIONS if c in sounds), *(c for c in sounds if c not in CONDITIONS)]
@@ -78,12 +79,12 @@ def player(clip: ReportClip) -> Player:
         seconds=seconds,
         impacts=tuple(Tick(round(100 * axis.share(t), 3), f"impact at {t:.2f} s") for t in clip.impacts),
         ticks=tuple(Tick(round(100 * axis.share(t), 2), f"{label(t)} s") for t in nice_ticks(axis, 4)),
-        lanes=tuple(_lane(clip, name, sounds[name], axis, peak) for name in order),
+        lanes=tuple(_lane(clip, name, sounds[name], axis, peak, spectrograms) for name in order),
         start="true" if "true" in sounds else next(iter(order), ""),
     )
 
 
-def _lane(clip: ReportClip, name: str, sound: ReportSound, axis: Axis, peak: float) -> Lane:
+def _lane(clip: ReportClip, name: str, sound: ReportSound, axis: Axis, peak: float, spectrograms: bool) -> Lane:
     title, about = CONDITIONS.get(name, (name, ""))
     if name == "swap" and clip.swapped_prompt:
         about = f"“{clip.swapped_prompt}”"
@@ -96,6 +97,7 @@ def _lane(clip: ReportClip, name: str, sound: ReportSound, axis: Axis, peak: flo
         path=waveform_path(sound.audio, peak, length / axis.high),
         onsets=tuple(_onset(float(t), clip, axis) for t in sound.onsets),
         f1=_f1(clip.impacts, sound.onsets),
+        spectrogram=spectrogram_uri(sound.audio, sound.sample_rate, axis.high) if spectrograms else "",
     )
 
 

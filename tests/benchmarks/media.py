@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -15,7 +16,7 @@ import numpy as np
 
 from pipeline.media import Framing, decode_audio, probe, read_frames
 from pipeline.procedural import SAMPLE_RATE, material_of, render_audio, render_frames, sample_clip, write_clip
-from pipeline.silence import measure
+from pipeline.silence import SilenceSettings, measure, measure_file
 
 Figure = dict[str, Any]
 _SIZES = {"340p": "340x256", "720p": "1280x720"}
@@ -32,6 +33,40 @@ def media() -> Iterator[Figure]:
             yield from _against(f"probe {size}", clips, probe, _header, "an ffmpeg process that reads the header")
             yield from _against(f"silence {size}", clips, _silence, _silencedetect, "ffmpeg -af silencedetect")
             yield from _against(f"frames {size}", clips, _frames, _decode, "ffmpeg -f null - (decodes, scales nothing)")
+
+
+def media_system() -> Iterator[Figure]:
+    """The same beside the system's own ffmpeg and ffprobe, a process a clip; nothing where they are not installed."""
+    if not (shutil.which("ffmpeg") and shutil.which("ffprobe")):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for size, pixels in _SIZES.items():
+            clips = [_clip(Path(folder) / f"{size}-{fps}.mp4", pixels, fps) for fps in (25, 30)]
+            yield from _against(f"probe {size}", clips, probe, _ffprobe, "system ffprobe")
+            yield from _against(
+                f"silence {size}", clips, _silence, _system("-af", "silencedetect"), "system silencedetect"
+            )
+            yield from _against(
+                f"sound facts {size}", clips, _facts, _system("-af", "silencedetect"), "system silencedetect"
+            )
+            yield from _against(f"frames {size}", clips, _frames, _system("-an"), "system ffmpeg -f null -")
+
+
+def _facts(path: Path) -> object:
+    return measure_file(path, SilenceSettings())
+
+
+def _ffprobe(path: Path) -> object:
+    return subprocess.run(
+        ["ffprobe", "-v", "error", "-show_streams", "-of", "json", path], check=True, capture_output=True
+    )
+
+
+def _system(*arguments: str) -> Callable[[Path], object]:
+    """The system's ffmpeg on one thread; without the picture where a sound filter is asked for."""
+    chosen = ["-vn", *arguments] if "-af" in arguments else list(arguments)
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-threads", "1"]
+    return lambda path: subprocess.run([*command, "-i", str(path), *chosen, "-f", "null", "-"], check=True)
 
 
 def procedural() -> Iterator[Figure]:

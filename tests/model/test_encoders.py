@@ -106,16 +106,18 @@ def test_audiobox_scores_are_upstreams(preset: Preset) -> None:
 
 
 def test_imagebind_tells_clips_apart_and_not_batches(preset: Preset) -> None:
-    scorer = ImageBindScorer.from_pretrained(preset, ImageBindViews(video_clips=2))
-    frames = [RNG.integers(0, 256, (4, 224, 300, 3), np.uint8), RNG.integers(0, 256, (4, 398, 224, 3), np.uint8)]
+    scorer = ImageBindScorer.from_pretrained(preset, ImageBindViews(**preset.imagebind_views))
+    count = len(scorer.views.frame_times(4.0))
+    shapes = ((count, 224, 300, 3), (count, 398, 224, 3))
+    frames = [RNG.integers(0, 256, shape, np.uint8) for shape in shapes]
     audio = [RNG.standard_normal(n).astype(np.float32) for n in (64000, 20000)]
     both = scorer.score(frames, audio)
     assert all(-1 <= score <= 1 for score in both)
     assert both == pytest.approx([scorer.score([f], [a])[0] for f, a in zip(frames, audio, strict=True)], abs=1e-4)
 
 
-def test_imagebind_crops_are_start_centre_and_end(preset: Preset) -> None:
-    scorer = ImageBindScorer.from_pretrained(preset)
+def test_imagebind_crops_are_start_centre_and_end() -> None:
+    scorer = ImageBindScorer(None)
     frames = np.zeros((2, 224, 300, 3), np.uint8)
     frames[:, :, :224] = 100
     left, centre, right = scorer.prepare_frames(frames)  # each [3, 2, 224, 224]

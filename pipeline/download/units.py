@@ -1,0 +1,193 @@
+"""Units of a download: an archive, or a file by its own address. A unit is there whole, or it is still to do.
+
+An archive's clips are extracted aside, checked, and appear in one step as a folder that holds its own manifest
+(address, version, length, SHA-256, members with their sizes and hashes). So nothing that is whole is fetched twice, and
+what was killed half-way leaves nothing behind that could be taken for more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.download.archive import ArchiveError, ArchiveLimits, Contents, extract
+from pipeline.download.transfer import Fetcher, Remote, ReplacedError, TransferError
+from warehouse.errors import FoleyError
+from warehouse.files import is_abandoned, make_folder, new_folder, read_json, write_file, write_json
+
+MANIFEST = "manifest.json"
+Progress = Callable[[int], object]  # bytes that arrived since it was called last
+RESERVE = 1 << 30  # bytes of disk that a download leaves free
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """What came of one unit: its manifest, or why there is none."""
+
+    url: str
+    manifest: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    error: str | None = None
+    fetched: bool = False  # in this run, rather than before
+
+    @property
+    def clips(self) -> int:
+        """Clips that are there."""
+        return len(self.manifest.get("clips", ()))
+
+
+def archive_folder(root: Path, url: str) -> Path:
+    """Where an archive's clips go: the split's folder, then one of the archive's name."""
+    path = PurePosixPath(urlsplit(url).path)
+    name = path.name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
+    return root / path.parent.name / name
+
+
+def manifest_of(folder: Path) -> dict[str, Any] | None:
+    """The manifest of an archive's folder, if all that it speaks of is there with the right size."""
+    try:
+        found = read_json(folder / MANIFEST)
+        whole = all((folder / clip["file"]).stat().st_size == clip["bytes"] for clip in found["clips"])
+    except (FoleyError, OSError, KeyError, TypeError):
+        return None
+    return found if whole else None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which clips of an archive are wanted, by file name; None is all. `name` tells one choice from another."""
+
+    name: str = ""
+    files: frozenset[str] | None = None
+
+
+def fetch_archive(
+    fetcher: Fetcher,
+    url: str,
+    root: Path,
+    choice: Choice = Choice(),
+    progress: Progress | None = None,
+    limits: ArchiveLimits | None = None,
+) -> UnitResult:
+    """Fetch and extract an archive below `root`, unless it is there whole; what is wrong with it is in the result.
+
+    Raises FoleyError only for what another archive would meet as well: a full or read-only disk.
+    """
+    target = archive_folder(root, url)
+    known = manifest_of(target)
+    if known is not None and known.get("choice") in ("", choice.name):
+        return UnitResult(url, known)
+    make_folder(target.parent)
+    if target.exists():
+        shutil.rmtree(target)  # files of it are gone, or others were chosen: all of it comes again
+    failure = target.with_name(f".{target.name}.failed.json")
+    reason = ""
+    for _ in range(fetcher.settings.retries + 1):
+        try:
+            manifest = _fetch_once(fetcher, url, root, target, choice, progress, limits)
+        except (ReplacedError, ArchiveError) as error:  # damage may be the transfer's own: once more from the start
+            if isinstance(error, ArchiveError) and reason == str(error):
+                break  # the same damage twice is the archive's
+            reason = str(error)
+            continue
+        except TransferError as error:
+            reason = str(error)
+            break
+        failure.unlink(missing_ok=True)
+        return UnitResult(url, manifest, fetched=True)
+    write_json(scratch(root), failure, {"url": url, "error": reason})
+    return UnitResult(url, error=reason)
+
+
+def _fetch_once(
+    fetcher: Fetcher,
+    url: str,
+    root: Path,
+    target: Path,
+    choice: Choice,
+    progress: Progress | None,
+    limits: ArchiveLimits | None,
+) -> dict[str, Any]:
+    remotes: list[Remote] = []
+
+    def opened(remote: Remote) -> None:
+        check_space(root, remote.length or 0 if choice.files is None else 0)
+        remotes.append(remote)
+
+    with contextlib.closing(fetcher.stream(url, opened)) as stream, new_folder(scratch(root), target) as aside:
+        contents: Contents = extract(_counted(stream, progress), aside, limits, choice.files)
+        manifest = {"url": url, "length": remotes[-1].length, "version": remotes[-1].version, "choice": choice.name}
+        manifest |= contents.as_dict()
+        (aside / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=1), encoding="utf-8")
+    return manifest
+
+
+def _counted(stream: Iterator[bytes], progress: Progress | None) -> Iterator[bytes]:
+    for piece in stream:
+        if progress is not None:
+            progress(len(piece))
+        yield piece
+
+
+def fetch_file(fetcher: Fetcher, url: str, root: Path, progress: Progress | None = None) -> UnitResult:
+    """Fetch one media file below `root`, unless it is there whole; its name is a hash of the address."""
+    name = hashlib.sha256(url.encode()).hexdigest()[:24]
+    suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+    target = make_folder(root / "files" / name[:2]) / (name + (suffix if suffix[1:].isalnum() else ".bin"))
+    manifest = target.with_name(f".{name}.json")
+    with contextlib.suppress(FoleyError, OSError, KeyError):
+        known = read_json(manifest)
+        if target.stat().st_size == known["bytes"]:
+            return UnitResult(url, known)
+    reason = ""
+    for _ in range(fetcher.settings.retries + 1):
+        digest, remotes = hashlib.sha256(), list[Remote]()
+
+        def write(file: Any, digest: Any = digest, remotes: list[Remote] = remotes) -> None:
+            with contextlib.closing(fetcher.stream(url, remotes.append)) as stream:
+                for piece in _counted(stream, progress):
+                    digest.update(piece)
+                    file.write(piece)
+
+        try:
+            write_file(scratch(root), write, target)
+        except ReplacedError as error:
+            reason = str(error)
+            continue
+        except TransferError as error:
+            return UnitResult(url, error=str(error))
+        facts: dict[str, Any] = {"url": url, "file": str(target.relative_to(root)), "bytes": target.stat().st_size}
+        facts |= {"sha256": digest.hexdigest(), "version": remotes[-1].version}
+        facts["clips"] = [{"file": facts["file"], "bytes": facts["bytes"], "sha256": facts["sha256"], "label": None}]
+        write_json(scratch(root), manifest, facts)
+        return UnitResult(url, facts, fetched=True)
+    return UnitResult(url, error=reason)
+
+
+def scratch(root: Path) -> Path:
+    """The folder for what is not whole yet, on the same file system."""
+    return make_folder(root / ".partial")
+
+
+def sweep(root: Path) -> None:
+    """Remove what downloads that were killed left behind; what living ones write is locked."""
+    for path in scratch(root).iterdir():
+        if is_abandoned(path):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def check_space(root: Path, needed: int) -> None:
+    """Raise FoleyError when the disk has not `needed` bytes and a reserve free."""
+    free = shutil.disk_usage(root).free
+    if free < needed + RESERVE:
+        gib = 1 << 30
+        raise FoleyError(
+            f"{root}: {needed / gib:.1f} GiB are to come and 1 GiB is to stay free, but only {free / gib:.1f} GiB are "
+            "free: make room, or choose fewer splits or classes"
+        )

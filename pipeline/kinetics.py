@@ -1,0 +1,141 @@
+"""Kinetics-700-2020 as its public mirror lays it out: lists of archives, annotations, and what is published of both.
+
+Layout and counts were read from the mirror and its users' reports (`https://s3.amazonaws.com/kinetics/700_2020/`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote, urljoin, urlsplit
+
+from pipeline.download.transfer import Fetcher
+from pipeline.download.units import Choice, UnitResult, archive_folder
+from warehouse.errors import FoleyError
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+#: Clips that two published counts give; the paper says about 700,000 in all.
+PUBLISHED: Mapping[str, tuple[int, int]] = {
+    "train": (534_000, 536_000),
+    "val": (34_000, 34_000),
+    "test": (64_000, 64_000),
+}
+
+
+@dataclass(frozen=True)
+class Kinetics:
+    """What is taken of the corpus. `classes` are labels, all when empty; `template` makes a label into a prompt."""
+
+    base_url: str
+    splits: tuple[Split, ...] = SPLITS
+    classes: tuple[str, ...] = ()
+    template: str = "{label}"
+    archives: int | None = None  # at most so many of each split
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One row of the annotations; `label` is None where the split has none."""
+
+    file: str
+    label: str | None
+    youtube_id: str
+    split: str
+
+
+def annotated_clips(fetcher: Fetcher, chosen: Kinetics, split: Split) -> list[Annotation]:
+    """The rows of a split's CSV, by its header. Raises FoleyError if it lacks a column or a row makes no sense."""
+    url = urljoin(chosen.base_url, f"annotations/{split}.csv")
+    rows: list[Annotation] = []
+    try:
+        for row in csv.DictReader(io.StringIO(fetcher.text(url))):
+            file = f"{row['youtube_id']}_{int(float(row['time_start'])):06d}_{int(float(row['time_end'])):06d}.mp4"
+            rows.append(Annotation(file, (row.get("label") or "").strip() or None, row["youtube_id"], split))
+    except (KeyError, ValueError, TypeError) as error:
+        raise FoleyError(f"{url}: not Kinetics annotations, {type(error).__name__} {error}") from error
+    known = {row.label for row in rows}
+    unknown = [label for label in chosen.classes if label not in known]
+    if unknown and known != {None}:
+        raise FoleyError(f"{url}: no class is called {unknown[0]!r}")
+    return rows
+
+
+def archives(fetcher: Fetcher, chosen: Kinetics, split: Split) -> list[str]:
+    """Addresses of a split's archives. Which classes lie in which is not published, so classes choose none of them."""
+    listing = urljoin(chosen.base_url, f"{split}/k700_2020_{split}_path.txt")
+    found = [_safe(listing, line.strip()) for line in fetcher.text(listing).splitlines() if line.strip()]
+    if not found:
+        raise FoleyError(f"{listing}: lists no archive")
+    return found[: chosen.archives]
+
+
+def choice(chosen: Kinetics, annotated: Iterable[Annotation]) -> Choice:
+    """The clips of the chosen classes."""
+    if not chosen.classes:
+        return Choice()
+    return Choice("|".join(sorted(chosen.classes)), frozenset(r.file for r in annotated if r.label in chosen.classes))
+
+
+def _safe(listing: str, url: str) -> str:
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise FoleyError(f"{listing}: {url[:100]!r} is no address of an archive")
+    return quote(url, safe=":/%?&=")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Clips of a download as rows of a sidecar, and how they compare with the annotations and the published counts."""
+
+    rows: list[dict[str, Any]]
+    without_video: list[str]
+    without_row: list[str]
+    counts: dict[str, dict[str, int]]
+
+
+def compare(chosen: Kinetics, annotated: Sequence[Annotation], done: Collection[UnitResult], root: Path) -> Found:
+    """Join what was extracted with the annotations. A clip without a row keeps the label of its folder."""
+    by_file = {(row.split, row.file): row for row in annotated}
+    rows: list[dict[str, Any]] = []
+    without_row: list[str] = []
+    seen: set[tuple[str, str]] = set()
+    for unit in done:
+        folder = archive_folder(root, unit.url)
+        split = folder.parent.name
+        for clip in unit.manifest.get("clips", ()):
+            row = by_file.get((split, clip["file"]))
+            label = row.label if row is not None and row.label else _class_of(clip["label"], split)
+            if chosen.classes and label not in chosen.classes:
+                continue
+            if (split, clip["file"]) in seen:
+                continue
+            seen.add((split, clip["file"]))
+            path = (folder / clip["file"]).relative_to(root)
+            if row is None:
+                without_row.append(str(path))
+            facts = {"file": str(path), "label": label, "split": split, "url": unit.url}
+            prompt = chosen.template.format(label=label) if label else ""
+            rows.append(facts | {"youtube_id": clip["file"][:11], "prompt": prompt})
+    wanted = [row for row in annotated if not chosen.classes or row.label in chosen.classes]
+    without_video = [f"{row.split}/{row.file}" for row in wanted if (row.split, row.file) not in seen]
+    here, told = Counter(row["split"] for row in rows), Counter(row.split for row in wanted)
+    counts = {
+        split: {
+            "clips": here[split],
+            "annotated": told[split],
+            "published_least": PUBLISHED[split][0],
+            "published_most": PUBLISHED[split][1],
+            "short_of_published": max(0, PUBLISHED[split][0] - here[split]),
+        }
+        for split in chosen.splits
+    }
+    return Found(rows, without_video, without_row, counts)
+
+
+def _class_of(folder: str | None, split: str) -> str | None:
+    return folder if folder and folder not in (split, ".", "replacement") and split != "test" else None

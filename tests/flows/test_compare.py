@@ -1,0 +1,61 @@
+"""The compare flow against a real API: files, records, an artifact, and nothing computed twice."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from flows.compare import compare
+from flows.launch import named_folders
+from flows.parameters import CompareParameters
+from pipeline.media import write_wav
+from pipeline.procedural import SAMPLE_RATE, render_audio, sample_clip, write_corpus
+from warehouse import FoleyError, Warehouse
+
+
+@pytest.mark.slow
+def test_a_system_on_a_set_becomes_tables_records_and_an_artifact(api: str, tmp_path: Path) -> None:
+    rows = write_corpus(tmp_path / "videos", 3, seed=79, seconds=4.0, bad=())
+    (tmp_path / "sounds").mkdir()
+    for row in rows:
+        audio = render_audio(sample_clip(row["truth"]["seed"]))
+        write_wav(tmp_path / "sounds" / f"{Path(row['file']).stem}.wav", audio, SAMPLE_RATE)
+    parameters = CompareParameters(
+        home=tmp_path / "home", on=tmp_path / "videos", systems={"same": tmp_path / "sounds"}, out=tmp_path / "out",
+        resamples=5, workers=1,
+    )  # fmt: skip
+    first = compare(parameters)
+    assert {path.name for path in first.files.values()} == {
+        "table2.md", "table2.csv", "table2.tex", "table2.html", "evaluation.json",
+    }  # fmt: skip
+    assert all(path.stat().st_size for path in first.files.values())
+    assert first.found.provenance["weights (content hash)"].keys() == {
+        "panns", "passt", "vggish", "synchformer", "imagebind",
+    }  # fmt: skip
+    wh = Warehouse(tmp_path / "home")
+    assert [record["system"] for record in wh.records("evaluations")] == ["same"]
+    again = compare(parameters)
+    assert sum(count.batches for count in first.stages) > 0
+    assert not any(count.batches for count in again.stages)
+    assert again.found.systems == first.found.systems
+
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    async def tables() -> list[str]:
+        async with get_client() as client:
+            found = await client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["table-2"])))
+            return [str(artifact.data) for artifact in found]
+
+    assert any("| same | 3 of 3 |" in text for text in asyncio.run(tables()))
+
+
+def test_systems_are_given_as_name_and_folder() -> None:
+    assert named_folders(["a=b/c", "d=e=f"]) == {"a": "b/c", "d": "e=f"}
+    for wrong, said in ((["plain"], "NAME=FOLDER"), (["=x"], "NAME=FOLDER"), (["a=b", "a=c"], "given twice")):
+        with pytest.raises(FoleyError, match=said):
+            named_folders(wrong)
+    with pytest.raises(ValueError, match="cannot name a system"):
+        CompareParameters(home=Path("/nowhere"), systems={"a/b": Path("c")})

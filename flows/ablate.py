@@ -12,7 +12,7 @@ from flows.bars import bar
 from flows.cores import all_cores
 from flows.curate import all_stages, feature_fingerprints
 from flows.parameters import AblateParameters
-from flows.results import code_revision, machine, versions
+from flows.results import machine, versions
 from flows.runs import recorded
 from flows.stages import run_stages
 from flows.train import newest_dataset, train_on
@@ -20,6 +20,7 @@ from model.presets import Preset, load_preset
 from pipeline.ablate import Mark, score_mark, table, variant, write_results
 from pipeline.curation import feature_stages
 from pipeline.engine import fingerprints
+from pipeline.provenance import code_revision
 from pipeline.train import Checkpoint
 from warehouse import Dataset, FoleyError, Warehouse
 

@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.bars import bar
 from flows.evaluate import evaluate
 from flows.parameters import CompareParameters, EvaluateParameters
-from flows.results import code_revision, machine, versions
+from flows.results import machine, versions
 from flows.runs import recorded
 from flows.stages import StageCounts, run_stages
 from model.presets import Preset, load_preset
@@ -24,6 +24,7 @@ from pipeline.evaluation.page import write_page
 from pipeline.evaluation.run import Evaluation, bring_in, record, score, workshop, write_tables
 from pipeline.evaluation.sets import EvaluationSet, System, evaluation_set, system
 from pipeline.evaluation.stages import evaluation_stages
+from pipeline.provenance import code_revision
 from pipeline.train import find_checkpoint
 from warehouse import FoleyError, Warehouse
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ def _pieces(samples: Samples, length: int) -> Iterator[Samples]:
         yield samples[:, start * length : end * length].reshape(len(samples), end - start, length)
 
 
-def _k_weighting(frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
+def _k_weighting(frequencies: NDArray[Any]) -> NDArray[np.float64]:
     """Power gain of BS.1770's two filters at these frequencies, from their analogue prototypes."""
     s = 1j * frequencies
     shelf_hz, shelf_q, high = 1681.974450955533, 0.7071752369554196, 10 ** (3.999843853973347 / 20)

@@ -113,7 +113,7 @@ def mean_correlation(found: Evaluation) -> float:
     names = {abs(s): [] for s in SHIFTS}
     for s in SHIFTS:
         names[abs(s)].append(found.systems[f"shift{s:+.1f}" if s else "true"]["desync"]["value"])
-    return rank_correlation(list(names), [np.mean(v) for v in names.values()])
+    return rank_correlation(list(names), [float(np.mean(v)) for v in names.values()])
 
 
 def perturbed() -> Iterator[dict[str, Any]]:

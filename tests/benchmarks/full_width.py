@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
@@ -161,7 +161,7 @@ def _flops(run: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def _seconds(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
+def _seconds(runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
     """Median processor seconds of each, in alternating rounds after one that does not count."""
     found: dict[str, list[float]] = {name: [] for name in runs}
     for round_ in range(ROUNDS + 1):

@@ -132,7 +132,7 @@ def test_sql_writes_files_that_hold_the_rows(home: Path, tmp_path: Path) -> None
         assert foley("sql", query, "--home", home, "--output", tmp_path / name).returncode == 0
     want = [("a", "passed"), ("gone", "failed")]
     for name in ("rows.csv", "rows.parquet", "rows.json"):
-        assert duckdb.sql(f"from '{tmp_path / name}'").fetchall() == want
+        assert duckdb.execute(f"from '{tmp_path / name}'").fetchall() == want
     assert "rows.txt" in one_line_error(foley("sql", query, "--home", home, "--output", tmp_path / "rows.txt"))
     assert "gone" in one_line_error(foley("sql", query, "--home", home, "--output", tmp_path / "gone" / "rows.csv"))
 

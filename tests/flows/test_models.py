@@ -247,7 +247,7 @@ Change = Callable[[dict[str, Tensor], str], str]
 def spoil(path: Path, change: Change) -> str:
     """Change one key of a weights file; returns what is to be said of it."""
     weights = torch.load(path) if path.suffix == ".pth" else load_file(path)
-    key = next(key for key, value in weights.items() if "block" in key or "layer" in key)
+    key = next(key for key in weights if "block" in key or "layer" in key)
     words = change(weights, key)
     if path.suffix == ".pth":
         torch.save(weights, path)

@@ -106,7 +106,11 @@ def test_a_bad_file_costs_itself(
     good = tmp_path / "good"
     good.write_bytes(b"1234")
     os.mkfifo(tmp_path / "bad")
-    jobs: list[partial[object]] = [partial(size, good), partial(read, tmp_path / "bad"), *[partial(size, good)] * 20]
+    jobs: list[partial[object]] = [
+        partial(size, good),
+        partial(read, tmp_path / "bad"),
+        *[partial[object](size, good)] * 20,
+    ]
     first, bad, *rest = workers.map(jobs, ahead=4)
     assert isinstance(bad, MediaError)
     assert bad.path == tmp_path / "bad"

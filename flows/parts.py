@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,25 +57,23 @@ def features(parameters: FeaturesParameters) -> list[StageCounts]:
 @clear_errors
 def generate(parameters: GenerateParameters) -> Path:
     """Make sound for one video, and write the video with it."""
-    from pipeline.dub import Dubbing, dub
-    from pipeline.media import MediaError
+    from pipeline.dub import dub
+    from pipeline.dubber import Dubber, Options
+    from pipeline.requests import Ask, requests_for
 
     preset = load_preset(parameters.preset, parameters.weights)
-    if not parameters.out.absolute().parent.is_dir():
-        raise FoleyError(f"no such folder: {parameters.out.absolute().parent}; make it first")
+    ask = Ask(parameters.prompt, parameters.seed, negative_prompt=parameters.negative_prompt)
+    requests = requests_for(parameters.video, parameters.out, ask)
+    options = Options(parameters.cfg, steps=parameters.steps)
     wh = Warehouse(parameters.home)
     with recorded(wh, "generate", parameters), all_cores():
-        fields = ("prompt", "negative_prompt", "cfg", "steps", "seed")
-        asked = Dubbing(**{name: getattr(parameters, name) for name in fields})
-        moving = Moving("generate", parameters.steps or preset.sample.steps, "steps")
-        try:
-            made = dub(
-                parameters.video, parameters.out, asked, preset, parameters.bridge, on_step=lambda n, _: moving.show(n)
-            )
-        except MediaError as error:
-            raise FoleyError(str(error)) from error
-        get_run_logger().info("%s: %.2f s of sound at %d Hz", made.out, made.seconds, made.sample_rate)
-    return made.out
+        moving = Moving("generate", options.steps or preset.sample.steps, "steps")
+        load = partial(Dubber, preset, parameters.bridge, options)
+        for made in dub(requests, load, wh, on_step=lambda done, _: moving.show(done)):
+            if made.error:
+                raise FoleyError(made.error)
+            get_run_logger().info("%s: %.2f s of sound", made.request.out, made.seconds)
+    return parameters.out
 
 
 @flow(name="maintenance", flow_run_name="maintenance")

@@ -1,0 +1,126 @@
+"""Prefect's UI as a person uses it: a real browser starts, watches, looks and cancels.
+
+The pictures in docs/pictures are from here: FOLEY_PICTURES=docs/pictures pytest tests/operations/test_browser.py
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Error, Locator, Page, expect, sync_playwright
+
+from tests.operations.factory import Factory, until
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
+]
+PATIENCE = 120_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def page(factory: Factory) -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = browser.new_page(viewport={"width": 1280, "height": 860})
+        opened.set_default_timeout(PATIENCE)
+        yield opened
+        browser.close()
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep a screenshot where somebody asked for one."""
+    if folder := os.environ.get("FOLEY_PICTURES"):
+        Path(folder).mkdir(exist_ok=True, parents=True)
+        page.wait_for_timeout(1500)  # for the eye: the page fades in
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def open_form(page: Page, factory: Factory, deployment: str) -> None:
+    """From the list of deployments to the form of one."""
+    page.goto(f"{factory.address}/v2/deployments")
+    page.get_by_role("link", name=deployment, exact=True).first.click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Custom run").click()
+    expect(page.get_by_role("heading", name="Parameters")).to_be_visible(timeout=PATIENCE)
+
+
+def field(page: Page, title: str, kind: str) -> Locator:
+    """The input of an optional parameter, once its kind is chosen in place of None."""
+    label = f'//label[normalize-space()="{title} (Optional)"]'
+    box = page.locator(f"{label}/ancestor::div[following-sibling::fieldset][1]/following-sibling::fieldset")
+    box.get_by_role("tab", name=kind, exact=True).click()
+    return box.locator("textarea, input").first
+
+
+def submit(page: Page, factory: Factory, deployment: str) -> str:
+    """Send the form; the id of the run that it started."""
+    before = {run["id"] for run in runs(factory, deployment)}
+    for _ in range(3):  # a form that is still drawing itself loses a click, and a person clicks again
+        page.get_by_role("button", name="Submit").click()
+        try:
+            page.wait_for_url(lambda url: not url.partition("?")[0].endswith("/run"), timeout=20_000)
+            break
+        except Error:
+            assert {run["id"] for run in runs(factory, deployment)} == before
+    return until(lambda: {run["id"] for run in runs(factory, deployment)} - before, 60, "a run").pop()
+
+
+def runs(factory: Factory, name: str) -> list[dict[str, str]]:
+    chosen = {"flow_runs": {"deployment_id": {"any_": [factory.deployment(name)["id"]]}}}
+    return [run for run in factory.ask("/flow_runs/filter", "POST", chosen) if not run["auto_scheduled"]]
+
+
+def test_curate_is_started_in_the_form_watched_and_looked_at(page: Page, factory: Factory, clips: Path) -> None:
+    open_form(page, factory, "curate")
+    size = field(page, "Batch Size", "int")
+    size.fill("0")
+    page.get_by_role("button", name="Submit").click()
+    assert "greater than or equal to 1" in size.evaluate("input => input.validationMessage")  # refused in the form
+    assert page.url.endswith("/run") or "/run?" in page.url
+    size.fill("6")
+    field(page, "Folder", "path").fill(str(clips))
+    picture(page, "form")
+    id = submit(page, factory, "curate")
+    page.goto(f"{factory.address}/v2/runs/flow-run/{id}")
+    expect(page.get_by_text("Running", exact=True).first).to_be_visible(timeout=PATIENCE)
+    picture(page, "run")
+    expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=PATIENCE)
+    page.reload()
+    page.get_by_role("tab", name="Artifacts").click()
+    expect(page.get_by_text("funnel").first).to_be_visible(timeout=PATIENCE)
+    shown = factory.artifacts(id)
+    page.goto(f"{factory.address}/v2/artifacts/artifact/{shown['funnel']['id']}")
+    image = page.locator("img[src^='data:image/svg']").first
+    expect(image).to_be_visible(timeout=PATIENCE)
+    assert image.evaluate("image => image.naturalWidth") > 0  # the browser could draw it
+    picture(page, "funnel")
+    page.goto(f"{factory.address}/v2/artifacts/artifact/{shown['failures']['id']}")
+    expect(page.get_by_text("truncated").first).to_be_visible(timeout=PATIENCE)
+    picture(page, "failures")
+
+
+def test_a_long_training_is_started_and_cancelled_and_a_short_one_ends(
+    page: Page, factory: Factory, curated: str
+) -> None:
+    open_form(page, factory, "train")
+    field(page, "Steps", "int").fill("1000000")
+    id = submit(page, factory, "train")
+    factory.reaches(id, "RUNNING")
+    until(lambda: (factory.artifacts(id).get("progress-train") or {}).get("data"), 120, "training moves")
+    page.goto(f"{factory.address}/v2/runs/flow-run/{id}")
+    page.get_by_role("button", name="Open menu").last.click()
+    page.get_by_role("menuitem", name="Cancel").click()
+    sure = page.get_by_role("alertdialog").or_(page.get_by_role("dialog"))
+    sure.get_by_role("button", name=re.compile("cancel.*run|confirm|yes", re.IGNORECASE)).click()
+    until(lambda: not factory.processes(of_run=id), 60, "the process is gone")
+    factory.reaches(id, "CANCELLED")
+    open_form(page, factory, "train")
+    field(page, "Steps", "int").fill("3")
+    factory.reaches(submit(page, factory, "train"), "COMPLETED")

@@ -29,19 +29,20 @@ class VideoCondition:
 
     tokens: Tensor  # [B, K, V], standardised
     times: Tensor  # [B, K] seconds, or positions
-    mask: Tensor  # [B, K] True where there is a token
+    mask: Tensor | None  # [B, K] True where there is a token; None: everywhere
     null: Tensor  # [B, K, V], for the second half of a batch doubled by classifier-free guidance
     n_latents: int
     latent_times: Tensor  # [L]
     cache: dict[tuple[int, bool], tuple[Tensor, Tensor]] | None = field(default=None)  # keys and values, in sampling
 
-    def for_batch(self, size: int) -> tuple[Tensor, Tensor, Tensor, bool]:
+    def for_batch(self, size: int) -> tuple[Tensor, Tensor, Tensor | None, bool]:
         """Tokens, times and mask for a batch of `size`: B, or 2 B where guidance appends the unconditional half."""
         if size == len(self.tokens):
             return self.tokens, self.times, self.mask, False
         if size == 2 * len(self.tokens):
             both = torch.cat([self.tokens, self.null])
-            return both, self.times.repeat(2, 1), self.mask.repeat(2, 1), True
+            mask = None if self.mask is None else self.mask.repeat(2, 1)
+            return both, self.times.repeat(2, 1), mask, True
         raise ModelError(f"the bridge holds video of {len(self.tokens)} clips, the DiT runs {size}")
 
 
@@ -134,7 +135,7 @@ class BridgeLayer(nn.Module):
                 condition.cache[key] = (k, v)
         prefix = x.shape[1] - condition.n_latents
         q = rotate(self._heads(self.to_q(self.norm(x[:, prefix:]))), condition.latent_times[None])
-        seen = None if bool(mask.all()) else mask[:, None, None, :]
+        seen = None if mask is None else mask[:, None, None, :]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)  # [B, H, L, E]
         return F.pad(self.to_out(out.transpose(1, 2).flatten(2)), (0, 0, prefix, 0))
 
@@ -224,14 +225,14 @@ class Bridge(nn.Module):
         null = self.null.expand_as(scaled)
         if seen is not None:
             scaled = torch.where(seen[:, None, None, None], scaled, null)
-        present = torch.ones(batch, count, dtype=torch.bool, device=tokens.device)
-        if frames is not None:
-            present = torch.arange(count, device=tokens.device) < frames[:, None]
+        mask = None
+        if frames is not None and bool((frames < count).any()):  # asked here once, because it waits for the device
+            mask = (torch.arange(count, device=tokens.device) < frames[:, None]).repeat_interleave(cells, dim=1)
         video_times, latent_times = self._positions(scaled, n_latents, offset)
         condition = VideoCondition(
             tokens=scaled.reshape(batch, count * cells, width),
             times=video_times.expand(batch, -1),
-            mask=present.repeat_interleave(cells, dim=1),
+            mask=mask,
             null=null.reshape(batch, count * cells, width),
             n_latents=n_latents,
             latent_times=latent_times,

@@ -30,20 +30,16 @@ class VideoCondition:
     tokens: Tensor  # [B, K, V], standardised
     times: Tensor  # [B, K] seconds, or positions
     mask: Tensor | None  # [B, K] True where there is a token; None: everywhere
-    null: Tensor  # [B, K, V], for the second half of a batch doubled by classifier-free guidance
+    null: Tensor  # [V], the token of the second half of a batch doubled by classifier-free guidance
     n_latents: int
     latent_times: Tensor  # [L]
-    cache: dict[tuple[int, bool], tuple[Tensor, Tensor]] | None = field(default=None)  # keys and values, in sampling
+    cache: dict[int, tuple[Tensor, Tensor]] | None = field(default=None)  # keys and values by layer, in sampling
 
-    def for_batch(self, size: int) -> tuple[Tensor, Tensor, Tensor | None, bool]:
-        """Tokens, times and mask for a batch of `size`: B, or 2 B where guidance appends the unconditional half."""
-        if size == len(self.tokens):
-            return self.tokens, self.times, self.mask, False
-        if size == 2 * len(self.tokens):
-            both = torch.cat([self.tokens, self.null])
-            mask = None if self.mask is None else self.mask.repeat(2, 1)
-            return both, self.times.repeat(2, 1), mask, True
-        raise ModelError(f"the bridge holds video of {len(self.tokens)} clips, the DiT runs {size}")
+    def clips(self, size: int) -> int:
+        """B, for a batch of B, or of 2 B where guidance appends the unconditional half."""
+        if size not in (len(self.tokens), 2 * len(self.tokens)):
+            raise ModelError(f"the bridge holds video of {len(self.tokens)} clips, the DiT runs {size}")
+        return len(self.tokens)
 
 
 def rotate(x: Tensor, positions: Tensor, base: float = 10000.0) -> Tensor:
@@ -125,19 +121,22 @@ class BridgeLayer(nn.Module):
         condition = self.condition
         if condition is None:
             return torch.zeros_like(x)
-        tokens, times, mask, doubled = condition.for_batch(len(x))
-        key = (id(self), doubled)
-        if condition.cache is not None and key in condition.cache:
-            k, v = condition.cache[key]
+        clips = condition.clips(len(x))
+        if condition.cache is not None and id(self) in condition.cache:
+            k, v = condition.cache[id(self)]
         else:
-            k, v = self._keys_values(tokens.to(x.dtype), times)
+            k, v = self._keys_values(condition.tokens.to(x.dtype), condition.times)
             if condition.cache is not None:
-                condition.cache[key] = (k, v)
+                condition.cache[id(self)] = (k, v)
         prefix = x.shape[1] - condition.n_latents
-        q = rotate(self._heads(self.to_q(self.norm(x[:, prefix:]))), condition.latent_times[None])
-        seen = None if mask is None else mask[:, None, None, :]
+        q = rotate(self._heads(self.to_q(self.norm(x[:clips, prefix:]))), condition.latent_times[None])
+        seen = None if condition.mask is None else condition.mask[:, None, None, :]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)  # [B, H, L, E]
-        return F.pad(self.to_out(out.transpose(1, 2).flatten(2)), (0, 0, prefix, 0))
+        added = self.to_out(out.transpose(1, 2).flatten(2))
+        if clips < len(x):  # without video all values are that of the null token, whatever attention makes of them
+            v = self.to_kv(self.video_norm(self.adapter(condition.null.to(x.dtype)))).chunk(2, dim=-1)[1]
+            added = torch.cat([added, self.to_out(v).expand_as(added)])
+        return F.pad(added, (0, 0, prefix, 0))
 
 
 class Bridge(nn.Module):
@@ -233,7 +232,7 @@ class Bridge(nn.Module):
             tokens=scaled.reshape(batch, count * cells, width),
             times=video_times.expand(batch, -1),
             mask=mask,
-            null=null.reshape(batch, count * cells, width),
+            null=self.null,
             n_latents=n_latents,
             latent_times=latent_times,
             cache={} if sampling else None,

@@ -79,7 +79,12 @@ def test_larger_vjepa2(words: str, changes: dict[str, Any], millions: float, tmp
 
 def test_dinov3_large(tmp_path: Path) -> None:
     preset = preset_of("dinov3-vitl16", tmp_path)
-    size = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    size: dict[str, Any] = {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+    }
     model = on_meta(lambda: DINOv3ViTModel(DINOv3ViTConfig(**size, num_register_tokens=4)))
     assert count(model) / 1e6 == pytest.approx(303.1, abs=0.5)
     assert DinoV3Encoder(preset.video, model).encode(np.zeros((20, 256, 256, 3), np.uint8)).shape == (20, 1, 1024)
@@ -88,7 +93,7 @@ def test_dinov3_large(tmp_path: Path) -> None:
 
 def test_stable_audio_open_small(tmp_path: Path) -> None:
     preset = preset_of("stable-audio-open-small", tmp_path)
-    config = load_preset("paper").backbone_config | {"sample_size": 524288}
+    config: dict[str, Any] = load_preset("paper").backbone_config | {"sample_size": 524288}
     config["model"]["diffusion"] = {"type": "dit"} | SMALL
     config["model"]["conditioning"]["configs"] = [
         {"id": "prompt", "type": "t5", "config": {"t5_model_name": "t5-base", "max_length": 64}},

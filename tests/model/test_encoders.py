@@ -36,7 +36,12 @@ def test_video_tokens_are_the_mean_of_transformers_own_features(preset: Preset) 
 
 
 def test_an_image_encoder_sees_each_frame_alone(preset: Preset, tmp_path: Path) -> None:
-    size = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 3}
+    size: dict[str, Any] = {
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+    }
     torch.manual_seed(0)
     model = DINOv3ViTModel(DINOv3ViTConfig(**size, num_register_tokens=4)).eval()
     model.save_pretrained(tmp_path)

@@ -26,7 +26,14 @@ from model.video import VideoEncoder, VJepa2Encoder
 from model.weights import WeightsError
 
 pytestmark = pytest.mark.slow
-T5_BASE = {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12, "vocab_size": 32128}
+T5_BASE: dict[str, Any] = {
+    "d_model": 768,
+    "d_kv": 64,
+    "d_ff": 3072,
+    "num_layers": 12,
+    "num_heads": 12,
+    "vocab_size": 32128,
+}
 NOISE = torch.randn(2**20, generator=torch.Generator().manual_seed(0)).mul_(0.02).half()
 
 

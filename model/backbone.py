@@ -67,6 +67,9 @@ class Backbone(nn.Module):
         self.preset = preset
         self.model = model
         self.requires_grad_(False).eval()
+        if (self.objective == "v") != (preset.sample.sampler in ("v-ddim", "dpmpp-3m-sde")):
+            choice = "v-ddim or dpmpp-3m-sde" if self.objective == "v" else "euler or pingpong"
+            raise ModelError(f"the backbone predicts {self.objective}: sample.sampler must be {choice}")
         for conditioner in model.conditioner.conditioners.values():
             if hasattr(conditioner, "tokenizer"):
                 conditioner.model.float()  # the library loads T5 in half precision, which few CPUs compute well
@@ -96,8 +99,8 @@ class Backbone(nn.Module):
 
     @property
     def objective(self) -> str:
-        """What the DiT predicts: "v" or "rectified_flow"."""
-        return str(self.model.diffusion_objective)
+        """What the DiT predicts: "v", or "rectified_flow" (which a distilled backbone, "rf_denoiser", predicts too)."""
+        return "v" if self.model.diffusion_objective == "v" else "rectified_flow"
 
     @property
     def device(self) -> torch.device:

@@ -29,20 +29,17 @@ class VideoCondition:
 
     tokens: Tensor  # [B, K, V], standardised
     times: Tensor  # [B, K] seconds, or positions
-    mask: Tensor  # [B, K] True where there is a token
-    null: Tensor  # [B, K, V], for the second half of a batch doubled by classifier-free guidance
+    mask: Tensor | None  # [B, K] True where there is a token; None: everywhere
+    null: Tensor  # [V], the token of the second half of a batch doubled by classifier-free guidance
     n_latents: int
     latent_times: Tensor  # [L]
-    cache: dict[tuple[int, bool], tuple[Tensor, Tensor]] | None = field(default=None)  # keys and values, in sampling
+    cache: dict[int, tuple[Tensor, Tensor]] | None = field(default=None)  # keys and values by layer, in sampling
 
-    def for_batch(self, size: int) -> tuple[Tensor, Tensor, Tensor, bool]:
-        """Tokens, times and mask for a batch of `size`: B, or 2 B where guidance appends the unconditional half."""
-        if size == len(self.tokens):
-            return self.tokens, self.times, self.mask, False
-        if size == 2 * len(self.tokens):
-            both = torch.cat([self.tokens, self.null])
-            return both, self.times.repeat(2, 1), self.mask.repeat(2, 1), True
-        raise ModelError(f"the bridge holds video of {len(self.tokens)} clips, the DiT runs {size}")
+    def clips(self, size: int) -> int:
+        """B, for a batch of B, or of 2 B where guidance appends the unconditional half."""
+        if size not in (len(self.tokens), 2 * len(self.tokens)):
+            raise ModelError(f"the bridge holds video of {len(self.tokens)} clips, the DiT runs {size}")
+        return len(self.tokens)
 
 
 def rotate(x: Tensor, positions: Tensor, base: float = 10000.0) -> Tensor:
@@ -124,19 +121,22 @@ class BridgeLayer(nn.Module):
         condition = self.condition
         if condition is None:
             return torch.zeros_like(x)
-        tokens, times, mask, doubled = condition.for_batch(len(x))
-        key = (id(self), doubled)
-        if condition.cache is not None and key in condition.cache:
-            k, v = condition.cache[key]
+        clips = condition.clips(len(x))
+        if condition.cache is not None and id(self) in condition.cache:
+            k, v = condition.cache[id(self)]
         else:
-            k, v = self._keys_values(tokens.to(x.dtype), times)
+            k, v = self._keys_values(condition.tokens.to(x.dtype), condition.times)
             if condition.cache is not None:
-                condition.cache[key] = (k, v)
+                condition.cache[id(self)] = (k, v)
         prefix = x.shape[1] - condition.n_latents
-        q = rotate(self._heads(self.to_q(self.norm(x[:, prefix:]))), condition.latent_times[None])
-        seen = None if bool(mask.all()) else mask[:, None, None, :]
+        q = rotate(self._heads(self.to_q(self.norm(x[:clips, prefix:]))), condition.latent_times[None])
+        seen = None if condition.mask is None else condition.mask[:, None, None, :]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)  # [B, H, L, E]
-        return F.pad(self.to_out(out.transpose(1, 2).flatten(2)), (0, 0, prefix, 0))
+        added = self.to_out(out.transpose(1, 2).flatten(2))
+        if clips < len(x):  # without video all values are that of the null token, whatever attention makes of them
+            v = self.to_kv(self.video_norm(self.adapter(condition.null.to(x.dtype)))).chunk(2, dim=-1)[1]
+            added = torch.cat([added, self.to_out(v).expand_as(added)])
+        return F.pad(added, (0, 0, prefix, 0))
 
 
 class Bridge(nn.Module):
@@ -224,15 +224,15 @@ class Bridge(nn.Module):
         null = self.null.expand_as(scaled)
         if seen is not None:
             scaled = torch.where(seen[:, None, None, None], scaled, null)
-        present = torch.ones(batch, count, dtype=torch.bool, device=tokens.device)
-        if frames is not None:
-            present = torch.arange(count, device=tokens.device) < frames[:, None]
+        mask = None
+        if frames is not None and bool((frames < count).any()):  # asked here once, because it waits for the device
+            mask = (torch.arange(count, device=tokens.device) < frames[:, None]).repeat_interleave(cells, dim=1)
         video_times, latent_times = self._positions(scaled, n_latents, offset)
         condition = VideoCondition(
             tokens=scaled.reshape(batch, count * cells, width),
             times=video_times.expand(batch, -1),
-            mask=present.repeat_interleave(cells, dim=1),
-            null=null.reshape(batch, count * cells, width),
+            mask=mask,
+            null=self.null,
             n_latents=n_latents,
             latent_times=latent_times,
             cache={} if sampling else None,

@@ -30,7 +30,9 @@ class Settings(BaseModel):
 class ModelFiles(Settings):
     """Where a model lies in the folder of weights, and where it is published."""
 
-    path: str = Field(description="its weights file, or its transformers folder, in the folder of weights")
+    path: str = Field(
+        description="its weights file or transformers folder: beside the preset.toml, else in the folder of weights"
+    )
     repo: str | None = Field(default=None, description="its repository on the Hugging Face hub")
     revision: str | None = Field(
         default=None, description="commit, tag or branch; none: what the first fetch found on main"
@@ -144,7 +146,9 @@ class TrainSettings(Settings):
 class SampleSettings(Settings):
     """How sound is sampled."""
 
-    sampler: Literal["v-ddim", "dpmpp-3m-sde"]
+    sampler: Literal["v-ddim", "dpmpp-3m-sde", "euler", "pingpong"] = Field(
+        description="the first two for backbones that predict v, the others for rectified flow"
+    )
     steps: int
     fast_steps: int = Field(description="steps of `foley generate --fast`")
     cfg: float = Field(description="guidance by text and video together (model/guidance.py)")
@@ -250,14 +254,15 @@ def load_preset(name: str, weights: Path | None = None) -> Preset:
         values = tomllib.loads(file.read_text())
     except tomllib.TOMLDecodeError as error:
         raise ModelError(f"{file} is not TOML: {error}") from None
+    _find_beside(values, folder)
+    own, store = folder / "weights", model_store()
     if base := values.pop("base", None):
-        values = _merged(
-            load_preset(base).model_dump(exclude={"weights"}, exclude_unset=True), {"name": folder.name} | values
-        )
+        found = load_preset(base)
+        values = _merged(found.model_dump(exclude={"weights"}, exclude_unset=True), {"name": folder.name} | values)
+        store = found.weights
     if (folder / "backbone.json").is_file() or not base:
         values["folder"] = folder
-    own = folder / "weights"
-    values["weights"] = weights or (own if own.is_dir() else model_store())
+    values["weights"] = weights or (own if own.is_dir() else store)
     try:
         return Preset.model_validate(values)
     except ValidationError as error:
@@ -269,6 +274,15 @@ def load_preset(name: str, weights: Path | None = None) -> Preset:
 def model_store() -> Path:
     """Where fetched models lie if no folder is named: `models` in FOLEY_HOME, or in ~/.foley."""
     return Path(os.environ.get("FOLEY_HOME") or "~/.foley").expanduser().absolute() / "models"
+
+
+def _find_beside(values: dict[str, Any], folder: Path) -> None:
+    """Make paths of models absolute where they lie beside the preset.toml, not in the folder of weights."""
+    models: Any = values.get("models")
+    for files in models.values() if isinstance(models, dict) else []:
+        path = files.get("path") if isinstance(files, dict) else None
+        if isinstance(path, str) and (folder / path).exists():
+            files["path"] = str((folder / path).absolute())
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,8 @@ def sample_velocity_model(
         if on_step:
             on_step(int(info["i"]) + 1, settings.steps)
 
+    if settings.sampler in ("euler", "pingpong"):
+        return _sample_flow(model, noise, seeds, settings, callback, extra)
     if settings.sampler == "v-ddim":
         with patch.object(sampling, "trange", range):  # its own progress bar would break ours
             return cast("Tensor", sampling.sample(model, noise, settings.steps, 0.0, callback, **extra))
@@ -58,3 +60,32 @@ def sample_velocity_model(
         denoiser, start, sigmas, extra_args=extra, noise_sampler=tree, callback=callback, disable=True
     )
     return cast("Tensor", found)
+
+
+def _sample_flow(
+    model: Any,
+    noise: Tensor,
+    seeds: Sequence[int],
+    settings: SampleSettings,
+    callback: Callable[[dict[str, Any]], None],
+    extra: dict[str, Any],
+) -> Tensor:
+    """Rectified flow, t from 1 to 0 at even steps of the log signal-to-noise ratio, as stable-audio-tools' sample_rf.
+
+    "euler" follows the flow; "pingpong" (for distilled backbones) goes to the clean latents each step and back by
+    fresh noise, which is each clip's own here, as its first is.
+    """
+    times = torch.linspace(-6.0, 2.0, settings.steps + 1).neg().sigmoid()
+    times[0], times[-1] = 1.0, 0.0
+    generators = [torch.Generator().manual_seed(seed + 2**32) for seed in seeds]
+    x = noise
+    with torch.no_grad():
+        for i, (t, after) in enumerate(zip(times.tolist(), times.tolist()[1:], strict=False)):
+            velocity = model(x, torch.full((len(x),), t, dtype=x.dtype, device=x.device), **extra)
+            if settings.sampler == "euler":
+                x = x + (after - t) * velocity
+            else:
+                fresh = torch.stack([torch.randn(x.shape[1:], generator=g) for g in generators]).to(x)
+                x = (1 - after) * (x - t * velocity) + after * fresh
+            callback({"i": i})
+    return x

@@ -97,7 +97,10 @@ class VideoTokens(Stage):
             rows: list[Passed] = []
             for clip, frames in ready:
                 tokens = self._encoder.encode(frames)
-                columns = {"video_tokens": _half(tokens), "video_times": _times(len(tokens), self.settings.fps / 2)}
+                columns = {
+                    "video_tokens": _half(tokens),
+                    "video_times": _times(len(tokens), self.preset.video.token_rate),
+                }
                 columns |= {"n_video_tokens": len(tokens), "video_seconds": clip_seconds(self.preset, clip)}
                 rows.append(Passed(columns))
             return rows

@@ -57,14 +57,14 @@ def _bridge(dit: Any) -> Bridge:
     return found
 
 
-def _call(dit: Any, checkpointing: bool = False) -> Callable[[], Tensor]:
-    """A forward of the DiT on inputs of the paper's shapes."""
+def _call(dit: Any, checkpointing: bool = False, cfg: float = 1.0) -> Callable[[], Tensor]:
+    """A forward of the DiT on inputs of the paper's shapes; with guidance it doubles the batch."""
     generator = torch.Generator().manual_seed(0)
     x, text, seconds = (
         torch.randn(shape, generator=generator) for shape in ((BATCH, 64, LATENTS), (BATCH, 130, 768), (BATCH, 1536))
     )
     t = torch.full((BATCH,), 0.5)
-    return lambda: dit(x, t, cross_attn_cond=text, global_embed=seconds, use_checkpointing=checkpointing)
+    return lambda: dit(x, t, cross_attn_cond=text, global_embed=seconds, cfg_scale=cfg, use_checkpointing=checkpointing)
 
 
 def _tokens() -> Tensor:
@@ -74,15 +74,20 @@ def _tokens() -> Tensor:
 def _forwards() -> Iterator[Figure]:
     bare, dit = _dit().requires_grad_(False), _dit()
     bridge, tokens = _bridge(dit), _tokens()
-    runs = {"bare": torch.no_grad()(_call(bare)), "bridge": torch.no_grad()(_call(dit))}
-    for name, sampling in (("DiT forward with the bridge", False), ("DiT forward with the bridge, sampling", True)):
+    kinds = (("", False, 1.0), (", sampling without guidance", True, 1.0), (", sampling", True, 7.0))
+    for kind, sampling, cfg in kinds:
+        runs: dict[str, Callable[[], object]] = {
+            name: torch.no_grad()(_call(model, cfg=cfg)) for name, model in (("bare", bare), ("bridge", dit))
+        }
         with bridge.watching(tokens, LATENTS, sampling=sampling):
             seconds = _seconds(runs)
+        name = f"DiT forward with the bridge{kind}"
         yield _figure(name, seconds["bridge"] * 1e3, "ms", "the bare forward", seconds["bare"] * 1e3)
-    flops = _flops(runs["bare"])
+    forwards = {"bare": torch.no_grad()(_call(bare)), "bridge": torch.no_grad()(_call(dit))}
+    flops = _flops(forwards["bare"])
     with bridge.watching(tokens, LATENTS):
         yield _figure(
-            "FLOPs of a DiT forward with the bridge", _flops(runs["bridge"]), "FLOP", "the bare forward", flops
+            "FLOPs of a DiT forward with the bridge", _flops(forwards["bridge"]), "FLOP", "the bare forward", flops
         )
 
 

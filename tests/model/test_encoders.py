@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from audiobox_aesthetics.infer import AesPredictor
-from transformers import AutoTokenizer, T5EncoderModel, VJEPA2Model
+from transformers import AutoTokenizer, DINOv3ViTConfig, DINOv3ViTModel, T5EncoderModel, VJEPA2Model
 
 from model.backbone import Backbone
-from model.presets import ModelError, Preset
+from model.presets import ModelError, ModelFiles, Preset
 from model.scorers import AudioboxScorer, ImageBindScorer, ImageBindViews
 from model.video import VideoEncoder, frame_times, pool
 
@@ -32,6 +33,33 @@ def test_video_tokens_are_the_mean_of_transformers_own_features(preset: Preset) 
     ours = VideoEncoder.from_pretrained(preset).encode(frames)
     assert ours.shape == (32, 1, preset.video.width)
     torch.testing.assert_close(ours[:, 0], features[0].view(32, 16, -1).mean(1), atol=1e-5, rtol=1e-4)
+
+
+def test_an_image_encoder_sees_each_frame_alone(preset: Preset, tmp_path: Path) -> None:
+    size: dict[str, Any] = {
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+    }
+    torch.manual_seed(0)
+    model = DINOv3ViTModel(DINOv3ViTConfig(**size, num_register_tokens=4)).eval()
+    model.save_pretrained(tmp_path)
+    video = preset.video.model_copy(update={"encoder": "dinov3", "width": 48, "pooling": "grid2"})
+    models = preset.models.model_copy(update={"video": ModelFiles(path=str(tmp_path))})
+    encoder = VideoEncoder.from_pretrained(preset.model_copy(update={"video": video, "models": models}))
+    frames = random_frames(17)
+    found = encoder.encode(frames)
+    assert found.shape == (17, 4, 48)
+    torch.testing.assert_close(found[5:6], encoder.encode(frames[5:6]), atol=1e-5, rtol=1e-4)
+    pixels = (torch.from_numpy(frames[:1]).float() / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    )
+    with torch.no_grad():
+        patches = model(pixels.permute(0, 3, 1, 2)).last_hidden_state[:, 5:]  # after class and 4 registers: [1, 16, 48]
+    torch.testing.assert_close(found[0, 1], patches[0].view(4, 4, 48)[:2, 2:].mean((0, 1)), atol=1e-5, rtol=1e-4)
+    with pytest.raises(ModelError, match="width 48"):
+        type(encoder)(preset.video, encoder.model)
 
 
 def test_segments_are_encoded_apart_and_the_last_may_be_shorter(preset: Preset) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from model.onsets import detect_onsets
 from model.presets import Preset
 from pipeline.evaluation import tables
 from pipeline.evaluation.run import Evaluation
@@ -70,14 +71,15 @@ def _clip(item: Item, systems: Sequence[System], preset: Preset) -> ReportClip |
     if item.video.suffix.lower() not in PLAYABLE:
         return None
     files = {"original": item.reference} | {slug(s.name): s.sounds[item.name] for s in systems if item.name in s.sounds}
+    truth = item.truth or {}
     sounds: dict[str, ReportSound] = {}
     for name, path in files.items():
         try:
             audio = read_audio(path, preset.sample_rate, max_seconds=preset.evaluation_seconds)
         except MediaError:
             continue  # counted among the broken ones
-        sounds[name] = ReportSound(audio, preset.sample_rate)
-    truth = item.truth or {}
+        onsets = detect_onsets(audio, preset.sample_rate).tolist() if truth.get("impacts") else ()
+        sounds[name] = ReportSound(audio, preset.sample_rate, onsets)
     return ReportClip(item.name, item.prompt or item.name, item.video.read_bytes(), sounds, truth.get("impacts", ()))
 
 

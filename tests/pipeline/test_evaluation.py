@@ -182,6 +182,7 @@ def test_the_page_plays_every_system_under_every_chosen_clip(
     assert page.count("<audio ") == 3 * COUNT + 3
     assert page.count('class="spectrogram"') == page.count("<audio ")
     assert "published, not measured here" in page
+    assert page.count('<circle class="hit"') > 3 * COUNT  # onsets of the sounds that keep time
     for name in ("clip-00001", "missing: there is no file of this name"):
         assert name in page
 

@@ -23,7 +23,7 @@ def flow_to(target: Tensor) -> Callable[..., Tensor]:
 
 
 def settings(sampler: str, steps: int = 8) -> SampleSettings:
-    return SampleSettings.model_validate({"sampler": sampler, "steps": steps, "cfg": 1.0})
+    return SampleSettings.model_validate({"sampler": sampler, "steps": steps, "fast_steps": steps, "cfg": 1.0})
 
 
 @pytest.mark.parametrize("sampler", ["euler", "pingpong"])

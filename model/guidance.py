@@ -59,8 +59,9 @@ class Guidance:
 
 def _rows(inputs: dict[str, Any], texts: Sequence[bool]) -> dict[str, Any]:
     """The DiT's arguments for one copy of the batch a term, with the prompt or against it."""
-    given = {k: v for k, v in inputs.items() if v is not None and not k.startswith("negative_")}
+    given: dict[str, Tensor] = {k: v for k, v in inputs.items() if v is not None and not k.startswith("negative_")}
     against = {k: torch.zeros_like(v) for k, v in given.items() if k in ("cross_attn_cond", "prepend_cond")}
-    if (negative := inputs.get("negative_cross_attn_cond")) is not None:
+    negative: Tensor | None = inputs.get("negative_cross_attn_cond")
+    if negative is not None:
         against["cross_attn_cond"] = negative * inputs["negative_cross_attn_mask"][..., None]
     return {k: torch.cat([v if text else against.get(k, v) for text in texts]) for k, v in given.items()}

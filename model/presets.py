@@ -160,8 +160,12 @@ class SampleSettings(Settings):
 class WindowSettings(Settings):
     """How sound longer than the bridge was trained for is made (model/windows.py)."""
 
-    seconds: float = Field(12.0, gt=0, description="longest stretch made at once: the length of the training clips")
-    overlap: float = Field(4.0, gt=0, description="seconds that neighbouring windows share; less than `seconds`")
+    seconds: float = Field(
+        default=12.0, gt=0, description="longest stretch made at once: the length of the training clips"
+    )
+    overlap: float = Field(
+        default=4.0, gt=0, description="seconds that neighbouring windows share; less than `seconds`"
+    )
 
     @model_validator(mode="after")
     def _overlap_is_less(self) -> WindowSettings:

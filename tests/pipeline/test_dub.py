@@ -100,8 +100,8 @@ def test_a_batch_gives_what_each_gives_alone_and_bad_files_cost_their_own(dubber
         assert found.error is None
         alone = tmp_path / f"alone.{request.seed}.wav"
         made(dubber, Request(request.video, alone, PROMPT, request.seed))
-        pair = [read_audio(path, PRESET.sample_rate) for path in (request.out, alone)]
-        np.testing.assert_allclose(*pair, atol=2e-3)
+        batched, single = (read_audio(path, PRESET.sample_rate) for path in (request.out, alone))
+        np.testing.assert_allclose(batched, single, atol=2e-3)
     assert steps[-1][0] == steps[-1][1] == 7 * 2
     assert steps == sorted(steps, key=lambda step: step[0])
 

@@ -20,7 +20,7 @@ from pipeline.procedural.frames import render_frames
 from pipeline.procedural.writing import write_clip, write_media
 
 LEDGER = "clips.jsonl"
-_RECIPE = 1  # raise when the same seed renders to other files
+_RECIPE = 2  # raise when the same seed renders to other files
 _SAVE_EVERY = 64  # clips between two savings of the ledger
 
 Row = dict[str, Any]  # one line of the ledger

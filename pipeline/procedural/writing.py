@@ -51,7 +51,9 @@ def _video_stream(out: OutputContainer, frames: NDArray[np.uint8], fps: float) -
     stream = out.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
     stream.height, stream.width = frames.shape[1:3]
     stream.pix_fmt = "yuv420p"
-    stream.options = {"preset": "veryfast", "crf": "20", "threads": "1"}
+    # Else x264 picks code for the processor at hand, and its AVX-512 code does not give the same bytes twice.
+    same = {"x264-params": "cpu-independent=1"}
+    stream.options = {"preset": "veryfast", "crf": "20", "threads": "1", **same}
     return stream
 
 

@@ -59,6 +59,11 @@ def create_backbone(config: dict[str, Any]) -> Any:
         return create_model_from_config(config)
 
 
+def default_device() -> str:
+    """Where models run unless told otherwise: "cuda" where there is one, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Backbone(nn.Module):
     """The frozen backbone of a preset, with the few operations that this project needs of it."""
 

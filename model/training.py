@@ -245,8 +245,8 @@ class Trainer:
             yield
             return
         trained = [p.detach().clone() for p in self.parameters]
-        self._set(self.average)
         try:
+            self._set(self.average)
             yield
         finally:
             self._set(trained)

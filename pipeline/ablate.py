@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from model.backbone import default_device
 from model.foley import FoleyControl
 from model.onsets import detect_onsets, sync_score
 from model.presets import ModelError, Preset
@@ -23,8 +24,8 @@ from model.training import validate
 from pipeline.evaluate import truths_of
 from pipeline.generate import clip_seed
 from pipeline.report.charts import CURVE_WIDTH, lines
-from pipeline.train import feature_set, split_batches
-from warehouse import Dataset, Warehouse
+from pipeline.train import feature_set, find_checkpoint, split_batches
+from warehouse import Dataset, FoleyError, Warehouse
 
 ABLATION_VERSION = 1
 CHUNK = 32  # clips sampled at once
@@ -51,7 +52,7 @@ def variant(preset: Preset, pooling: str, marks: Sequence[int]) -> Preset:
         video = type(preset.video).model_validate(preset.video.model_dump() | {"pooling": pooling})
     except ValueError:
         raise ModelError(f"no pooling {pooling!r}: use frame, grid2, grid4, grid8 or grid16") from None
-    keep = {"steps": max(marks), "keep_steps": tuple(marks[:-1]), "checkpoint_every": max(marks)}
+    keep = {"steps": max(marks), "keep_steps": tuple(marks[:-1])}
     return preset.model_copy(update={"video": video, "train": preset.train.model_copy(update=keep)})
 
 
@@ -63,7 +64,12 @@ def score_mark(
     id = "ablation-" + hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     if known := [record for record in wh.records("evaluations") if record["id"] == id]:
         return Mark(**known[0]["figures"])
-    foley = FoleyControl.from_pretrained(preset, wh.folder("checkpoints") / checkpoint / "bridge.safetensors")
+    found_checkpoint = find_checkpoint(wh, checkpoint)
+    if found_checkpoint is None:
+        raise FoleyError(
+            f"no checkpoint {checkpoint}: it was trained before without that mark; use its marks or a --seed"
+        )
+    foley = FoleyControl.from_pretrained(preset, found_checkpoint.path, default_device())
     features = feature_set(wh, dataset, fps, "test")
     losses = validate(foley.backbone, foley.bridge, split_batches(features, preset.train.batch_size), seed=0)
     found: dict[str, np.ndarray] = {}

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from model.backbone import default_device
 from model.foley import FoleyControl
 from model.onsets import sync_score
 from model.presets import Preset
@@ -50,7 +51,7 @@ def held_out_v_loss(
     wh: Warehouse, dataset: Dataset, fps: Mapping[str, str], preset: Preset, checkpoint: Checkpoint
 ) -> dict[str, float]:
     """v-loss on the test split with true, null and another clip's video, same times and noise."""
-    foley = FoleyControl.from_pretrained(preset, checkpoint.path)
+    foley = FoleyControl.from_pretrained(preset, checkpoint.path, default_device())
     batches = split_batches(feature_set(wh, dataset, fps, "test"), preset.train.batch_size)
     losses = validate(foley.backbone, foley.bridge, batches, seed=0)
     return {name: round(value, 5) for name, value in asdict(losses).items()}

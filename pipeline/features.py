@@ -86,9 +86,10 @@ class VideoTokens(Stage):
 
     def setup(self) -> None:
         """Load V-JEPA2."""
+        from model.backbone import default_device
         from model.video import VideoEncoder
 
-        self._encoder: Any = VideoEncoder.from_pretrained(self.preset)
+        self._encoder: Any = VideoEncoder.from_pretrained(self.preset, default_device())
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Tokens of each clip."""
@@ -146,9 +147,9 @@ class _BackboneStage(Stage):
 
     def setup(self) -> None:
         """Load the backbone."""
-        from model.backbone import Backbone
+        from model.backbone import Backbone, default_device
 
-        self._backbone: Any = Backbone.from_pretrained(self.preset)
+        self._backbone: Any = Backbone.from_pretrained(self.preset).to(default_device())
 
 
 class AudioLatents(_BackboneStage):

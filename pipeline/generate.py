@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from model.backbone import default_device
 from model.foley import FoleyControl
 from model.onsets import detect_onsets
 from model.presets import Preset
@@ -106,7 +107,7 @@ class Generate(Stage):
 
     def setup(self) -> None:
         """Load backbone and bridge."""
-        self._foley = FoleyControl.from_pretrained(self.preset, self.bridge)
+        self._foley = FoleyControl.from_pretrained(self.preset, self.bridge, default_device())
 
     def _video(self, clip: Clip) -> Any:
         import torch

@@ -51,9 +51,12 @@ def requests_for(source: Path, out: Path, ask: Ask) -> list[Request]:
     else:
         found = list(_of_file(source, out, ask))
     seen: dict[Path, Request] = {}
+    videos = {request.video.resolve() for request in found}
     for request in found:
         if request.out.exists() and request.video.exists() and request.out.samefile(request.video):
             raise FoleyError(f"{printable(request.out)} is the video itself: choose another --out")
+        if request.out.resolve() in videos:
+            raise FoleyError(f"{printable(request.out)} is one of the videos: choose another --out")
         if request.out.suffix.lower() not in (*MUXED, *SOUND_ALONE):
             known = ", ".join((*MUXED, *SOUND_ALONE))
             raise FoleyError(f"{printable(request.out)} cannot be written: the name must end in one of {known}")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from model.backbone import Backbone
+from model.backbone import Backbone, default_device
 from model.bridge import Bridge
 from model.foley import build_bridge
 from model.presets import Preset
@@ -150,8 +150,7 @@ def train(
         if found := find_checkpoint(wh, id):
             return found
         backbone = Backbone.from_pretrained(preset)
-        if processes is not None:
-            backbone.to(processes.device)
+        backbone.to(processes.device if processes is not None else default_device())
         bridge = _fresh_bridge(backbone, features, seed)
         trainer = Trainer(backbone, bridge, settings, processes)
         held_out = dataset.clip_ids(split="val")
@@ -180,6 +179,7 @@ def _run(
 ) -> None:
     """Take the steps that are left; `log` is None in all processes but the main one."""
     settings = trainer.settings
+    noted = trainer.step  # last step whose checkpoint and figures are kept, where they were due
     try:
         while trainer.step < settings.steps:
             progress = trainer.train_step(next(stream))
@@ -188,13 +188,14 @@ def _run(
                 if due and validation:
                     progress = progress.with_validation(trainer.validate(validation))
                 log.step(trainer, progress)
+                noted = trainer.step
                 on_progress(progress)
     except DivergedError as error:
         last = log.last_good() if log else None
         kept = f"the last good checkpoint is {last}" if last else "no checkpoint was kept before"
         raise FoleyError(f"training diverged at {error}; {kept}. Try a lower learning rate") from None
     except BaseException:
-        if log is not None and trainer.whole:
+        if log is not None and trainer.whole and noted == trainer.step:
             log.keep_state(trainer)  # stopped by a person or a signal: go on from here
         raise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ import torch
 from model.foley import FoleyControl, save_bridge
 from model.training import Progress, Trainer
 from pipeline.media import write_flac
-from warehouse import Warehouse
+from warehouse import FoleyError, Warehouse
 from warehouse.files import make_folder, write_file
 
 _POINTS = 1000  # about so many points of the loss curve are kept in a record
@@ -33,6 +34,7 @@ class TrainingLog:
         self.losses: list[list[float]] = []
         self.validation: list[list[float]] = []
         self._since: list[float] = []
+        self._first = 1  # step that this run begins with
 
     @property
     def _state(self) -> Path:
@@ -42,18 +44,19 @@ class TrainingLog:
     def _board(self) -> Any:
         from torch.utils.tensorboard import SummaryWriter
 
-        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=len(self._since))
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._first)
 
     def resume(self, trainer: Trainer) -> None:
-        """Go on from the state that was kept, if there is one. A state that cannot be read is as none."""
+        """Go on from the state that was kept, if there is one. Raises FoleyError for one that cannot be read."""
         if not self._state.is_file():
             return
         try:
             state = torch.load(self._state, map_location="cpu", weights_only=True)
-            trainer.load_state_dict(state["trainer"])
-        except (OSError, RuntimeError, KeyError, EOFError, ValueError):
-            self._state.unlink(missing_ok=True)
-            raise
+        except (pickle.UnpicklingError, RuntimeError, EOFError, IndexError, KeyError) as error:
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise FoleyError(f"{self._state} is damaged ({what}): delete it, and training begins anew") from None
+        trainer.load_state_dict(state["trainer"])
+        self._first = trainer.step + 1
         self.losses, self.validation, self._since = state["losses"], state["validation"], state["since"]
 
     def keep_state(self, trainer: Trainer) -> None:

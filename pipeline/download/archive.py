@@ -119,6 +119,8 @@ def _take(
 def _refusal(member: tarfile.TarInfo, path: Path, limits: ArchiveLimits) -> str | None:
     if not member.isreg():
         return "a link" if member.islnk() or member.issym() else "not a regular file"
+    if member.issparse():
+        return "a sparse file"  # a few bytes that would fill the disk
     if ".." in path.parts:
         return "a path with `..`"
     if path.name.startswith("._"):

@@ -43,9 +43,14 @@ class UnitResult:
 
 
 def archive_folder(root: Path, url: str) -> Path:
-    """Where an archive's clips go: the split's folder, then one of the archive's name."""
+    """Where an archive's clips go: the split's folder, then one of the archive's name.
+
+    Raises FoleyError for an address that would lead anywhere else.
+    """
     path = PurePosixPath(urlsplit(url).path)
     name = path.name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
+    if any(not part or part.startswith(".") for part in (path.parent.name, name)):
+        raise FoleyError(f"{url} names no archive in a split's folder: mend the list of archives")
     return root / path.parent.name / name
 
 
@@ -85,6 +90,8 @@ def fetch_archive(
         return UnitResult(url, known)
     make_folder(target.parent)
     if target.exists():
+        if not (target / MANIFEST).is_file():
+            return UnitResult(url, error=f"{target} is there already and holds no archive: move it away")
         shutil.rmtree(target)  # files of it are gone, or others were chosen: all of it comes again
     failure = target.with_name(f".{target.name}.failed.json")
     reason = ""

@@ -82,9 +82,10 @@ def score(
     hearing = {n: f for n, f in fps.items() if n == "sound" or n.startswith("hear_")}
     watching = {n: f for n, f in fps.items() if n.startswith("watch_")}
     name = evaluated.name
-    reference = load(wh, hearing, f"reference/{name}/")
-    video = load(wh, watching, f"video/{name}/")
-    kept = {s.name: _own(load(wh, hearing, f"system/{s.name}/{name}/"), s) for s in systems}
+    names = {item.name for item in evaluated.items}
+    reference = _only(load(wh, hearing, f"reference/{name}/"), names)
+    video = _only(load(wh, watching, f"video/{name}/"), names)
+    kept = {s.name: _only(load(wh, hearing, f"system/{s.name}/{name}/"), set(s.sounds)) for s in systems}
     compare = Synchformer.from_pretrained(preset).offset_logits
     clips = {n: clip_scores(evaluated.items, reference, video, party, compare) for n, party in kept.items()}
     found = {n: summarise(clips[n], reference, party, resamples) for n, party in kept.items()}
@@ -103,18 +104,20 @@ def score(
         },
     }
     files = wh.clips(["clip_id", "sha256"], status=None).to_pylist()
-    hashes = sorted((row["clip_id"], row["sha256"]) for row in files if f"/{name}/" in row["clip_id"])
+    used = names.union(*(s.sounds for s in systems))
+    hashes = sorted(
+        (row["clip_id"], row["sha256"]) for row in files if row["clip_id"].partition(f"/{name}/")[2] in used
+    )
     identity = [VERSION, name, dict(fps), resamples, [(s.name, sorted(s.sounds), s.missing) for s in systems], hashes]
     id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     tests = comparisons(clips, reference, kept, resamples)
     return Evaluation(id, name, found, said, clips, tests, about)
 
 
-def _own(kept: Any, system: System) -> Any:
-    """What is kept of the files that the system has now: one that it had earlier no longer counts."""
+def _only(kept: Any, names: set[str]) -> Any:
+    """What is kept of the files that are there now: one that was there in an earlier evaluation no longer counts."""
     from dataclasses import replace
 
-    names = set(system.sounds)
     return replace(
         kept,
         stages={stage: {n: h for n, h in rows.items() if n in names} for stage, rows in kept.stages.items()},

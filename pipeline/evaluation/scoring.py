@@ -86,6 +86,11 @@ def _heard(stage: str, row: Mapping[str, Any]) -> Heard:
     return Heard(features, np.frombuffer(row[f"{stage}_logits"], "<f4"))
 
 
+def _feature(side: Any, stage: str, name: str) -> Any:
+    """What a stage made of a clip, or None."""
+    return side.stages.get(stage, {}).get(name)
+
+
 def clip_scores(
     items: Sequence[Item],
     reference: Kept,
@@ -108,10 +113,10 @@ def clip_scores(
             a, b = reference.stages.get(stage, {}).get(name), system.stages.get(stage, {}).get(name)
             if a and b:
                 row[metric] = float(kl_divergence(a.logits[None], b.logits[None])[0])
-        seen, heard = video.stages["watch_imagebind"].get(name), system.stages["hear_imagebind"].get(name)
+        seen, heard = _feature(video, "watch_imagebind", name), _feature(system, "hear_imagebind", name)
         if seen and heard:
             row["ib"] = float(cosine(seen.features, heard.features)[0])
-        seen, heard = video.stages["watch_synchformer"].get(name), system.stages["hear_synchformer"].get(name)
+        seen, heard = _feature(video, "watch_synchformer", name), _feature(system, "hear_synchformer", name)
         if seen and heard:
             row["desync"] = float(desync(compare(seen.features[None], heard.features[None]))[0])
         row |= _known(item, system.checks[name])

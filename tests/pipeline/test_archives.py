@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import pytest
 from pipeline.download import (
     ArchiveError,
     ArchiveLimits,
+    archive_folder,
     extract,
 )
 from tests.pipeline.mirror import tar_of
+from warehouse import FoleyError
 
 
 def _clip(number: int) -> str:
@@ -96,3 +99,23 @@ def test_bombs(tmp_path: Path, members: dict[str, bytes], limits: ArchiveLimits,
     with pytest.raises(ArchiveError, match=what):
         extract(iter([tar_of(members)]), tmp_path, limits)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 26 << 20
+
+
+@pytest.mark.parametrize("address", ["https://h/x/../photos.tar.gz", "https://h/train/...tar.gz", "https://h/a.tar"])
+def test_an_address_cannot_lead_elsewhere(tmp_path: Path, address: str) -> None:
+    with pytest.raises(FoleyError, match="names no archive"):
+        archive_folder(tmp_path, address)
+
+
+def test_a_sparse_member_is_not_written(tmp_path: Path) -> None:
+    sparse, packed = tmp_path / "sparse.mp4", tmp_path / "sparse.tar"
+    with sparse.open("wb") as file:
+        file.truncate(50 << 20)
+    subprocess.run(
+        ["tar", "-S", "-cf", packed, "-C", tmp_path, "--transform", f"s/.*/{_clip(1)}/", sparse.name], check=True
+    )
+    assert packed.stat().st_size < 1 << 20
+    (tmp_path / "out").mkdir()
+    found = extract(iter([packed.read_bytes()]), tmp_path / "out")
+    assert found.clips == []
+    assert [why for _, why in found.left_out] == ["a sparse file"]

@@ -108,6 +108,20 @@ def test_a_stop_by_a_person_loses_no_step(curated: Curated, preset: Preset) -> N
     assert steps == [4, 5]
 
 
+def test_a_damaged_state_is_said_and_not_removed(curated: Curated, preset: Preset) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.step == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(curated.wh, curated.dataset, curated.fps, preset, stop)
+    [state] = curated.wh.home.glob("checkpoints/*/state.pt")
+    state.write_bytes(b"nonsense")
+    with pytest.raises(FoleyError, match=r"state\.pt is damaged"):
+        train(curated.wh, curated.dataset, curated.fps, preset, lambda _: None)
+    assert state.read_bytes() == b"nonsense"
+
+
 def test_checkpoints_on_the_way_are_rotated_and_can_be_used(curated: Curated, preset: Preset) -> None:
     long = with_training(preset, steps=9, checkpoint_every=1, keep_last=2, keep_steps=(3,), validate_every=1)
     done = train(curated.wh, curated.dataset, curated.fps, long, lambda _: None)

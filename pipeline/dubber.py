@@ -42,9 +42,9 @@ class Dubber:
         self.options = options or Options()
         self.device = choose_device(self.options.device)
         half = torch.bfloat16 if self.device.startswith("cuda") else torch.float32
-        self.foley = FoleyControl.from_pretrained(preset, bridge).to(self.device, half)
         self.encoder = VideoEncoder.from_pretrained(preset, self.device)
         self.encoder.model.to(half)
+        self.foley = FoleyControl.from_pretrained(preset, bridge).to(self.device, half)
         path = bridge or preset.weights / "bridge.safetensors"
         trained = read_bridge_facts(path)  # on these models: else it would not have loaded
         self.made_by = {

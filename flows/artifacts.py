@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -27,10 +30,30 @@ artifacts: Any = prefect.artifacts  # sync or async by its caller, which type ch
 def _shown(what: Callable[..., R], **values: Any) -> R | None:
     """Make an artifact; a server that does not take it costs a line in the log, never the run."""
     try:
-        return what(**values)
+        with _signals_wait():
+            return what(**values)
     except Exception as error:  # noqa: BLE001 (whatever the server or the network has)
         get_run_logger().warning("not shown in the UI: %s: %s", values.get("key", what.__name__), error)
         return None
+
+
+@contextmanager
+def _signals_wait() -> Generator[None]:
+    """Let Ctrl-C and a cancellation wait for the end of a request: inside one, Prefect makes another error of them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, Any]] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: came.append((number, frame)))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, _ in came:
+            signal.raise_signal(number)
 
 
 def _key(*parts: str) -> str:

@@ -64,11 +64,16 @@ class Factory:
         return self.ask(f"/deployments/name/{name}/{name}")
 
     def submit(self, name: str, **parameters: Any) -> httpx.Response:
-        """What a click on Run sends."""
+        """What a click on Run sends; again where the server says that its database is busy."""
         id = self.deployment(name)["id"]
         url = f"{self.address}/api/deployments/{id}/create_flow_run"
         body = {"parameters": {"parameters": parameters}, "state": {"type": "SCHEDULED"}}
-        return httpx.post(url, json=body, timeout=60)
+        answer = httpx.post(url, json=body, timeout=60)
+        for _ in range(10):
+            if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                time.sleep(float(answer.headers.get("Retry-After", 1)))  # as it asks
+                answer = httpx.post(url, json=body, timeout=60)
+        return answer
 
     def start(self, name: str, **parameters: Any) -> str:
         """Id of a run that was accepted."""

@@ -13,7 +13,7 @@ from flows.cores import all_cores
 from flows.curate import all_stages, feature_fingerprints
 from flows.parameters import AblateParameters
 from flows.results import machine, versions
-from flows.runs import recorded
+from flows.runs import clear_errors, recorded
 from flows.stages import run_stages
 from flows.train import newest_dataset, train_on
 from model.presets import Preset, load_preset
@@ -26,6 +26,7 @@ from warehouse import Dataset, FoleyError, Warehouse
 
 
 @flow(name="ablate", flow_run_name="ablate pooling")
+@clear_errors
 def ablate(parameters: AblateParameters) -> Path:
     """Train each pooling on the dataset's ablation subset and score it at every mark; returns the page with the table.
 

@@ -15,7 +15,7 @@ from flows.bars import bar
 from flows.evaluate import evaluate
 from flows.parameters import CompareParameters, EvaluateParameters
 from flows.results import machine, versions
-from flows.runs import recorded
+from flows.runs import clear_errors, recorded
 from flows.stages import StageCounts, run_stages
 from model.presets import Preset, load_preset
 from pipeline.engine import fingerprints
@@ -39,6 +39,7 @@ class Compared:
 
 
 @flow(name="compare", flow_run_name="compare {parameters.out}")
+@clear_errors
 def compare(parameters: CompareParameters) -> Compared:
     """Score systems on an evaluation set; without one, the newest checkpoint's sounds on its held-out clips.
 

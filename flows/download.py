@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from flows.bars import bar
 from flows.parameters import DownloadParameters
-from flows.runs import recorded
+from flows.runs import clear_errors, recorded
 from pipeline.download import (
     Choice,
     Fetcher,
@@ -74,6 +74,7 @@ def fetch(
 
 
 @flow(name="download", flow_run_name="download {parameters.source}", validate_parameters=True)
+@clear_errors
 def download(parameters: DownloadParameters) -> Downloaded:
     """Fetch what is not there yet, then list the clips in `clips.jsonl`, which `curate` reads.
 

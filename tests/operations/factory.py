@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,7 +71,7 @@ class Factory:
         body = {"parameters": {"parameters": parameters}, "state": {"type": "SCHEDULED"}}
         answer = httpx.post(url, json=body, timeout=60)
         for _ in range(10):
-            if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
                 time.sleep(float(answer.headers.get("Retry-After", 1)))  # as it asks
                 answer = httpx.post(url, json=body, timeout=60)
         return answer

@@ -162,7 +162,7 @@ def test_a_batch_that_is_not_the_videos_is_refused(
 
 
 @given(offset=st.floats(-50, 50), a=st.floats(0, 300), b=st.floats(0, 300))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_rotation_keeps_length_and_depends_on_the_difference_of_positions(offset: float, a: float, b: float) -> None:
     generator = torch.Generator().manual_seed(0)
     q, k = torch.randn(2, 1, 1, 1, 32, generator=generator, dtype=torch.float64).unbind(0)

@@ -71,7 +71,7 @@ def test_fd_of_the_papers_size_needs_no_matrix_square_root() -> None:
     assert found == pytest.approx(apart + (xc**2).sum() + (yc**2).sum() - 2 * shared, rel=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=SEEDS, n=st.integers(2, 30), m=st.integers(2, 30), dims=st.integers(1, 12))
 def test_fd_is_symmetric_blind_to_order_and_zero_for_itself(seed: int, n: int, m: int, dims: int) -> None:
     rng = np.random.default_rng(seed)
@@ -107,7 +107,7 @@ def test_kl_of_known_distributions() -> None:
     assert kl_divergence(np.array([[0.0, 0.0]]), np.array([[0.0, -2000.0]]))[0] == pytest.approx(1000 - np.log(2))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=SEEDS, clips=st.integers(1, 8), classes=st.integers(2, 20))
 def test_kl_equals_the_benchmarks_and_is_a_divergence(seed: int, clips: int, classes: int) -> None:
     import torch
@@ -134,7 +134,7 @@ def test_is_of_known_sets() -> None:
     assert inception_score(np.zeros((3, 5)), splits=10) == pytest.approx(1)  # fewer clips than splits
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=SEEDS, clips=st.integers(10, 60))
 def test_is_equals_the_benchmarks_and_is_bounded(seed: int, clips: int) -> None:
     logits = np.random.default_rng(seed).standard_normal((clips, 7)) * 2
@@ -150,7 +150,7 @@ def test_is_equals_the_benchmarks_and_is_bounded(seed: int, clips: int) -> None:
     assert inception_score(logits[order], splits=1) == pytest.approx(inception_score(logits, splits=1))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=SEEDS, dims=st.integers(2, 64))
 def test_cosine_is_symmetric_and_blind_to_length(seed: int, dims: int) -> None:
     a, b = np.random.default_rng(seed).standard_normal((2, 5, dims))

@@ -15,7 +15,7 @@ times = st.lists(st.floats(0, 12), max_size=12, unique=True).map(lambda t: np.ar
 
 
 @given(seed=st.integers(0, 10**6), gain=st.floats(0.02, 1.0))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_impacts_of_a_procedural_clip_are_found_at_any_level(seed: int, gain: float) -> None:
     clip = sample_clip(seed)
     impacts = np.array(clip.impacts)

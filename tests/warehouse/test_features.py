@@ -89,7 +89,7 @@ def test_the_order_follows_from_seed_and_epoch(made: tuple[Warehouse, FeatureSet
     assert np.median(neighbours) > 20, "neighbours in a batch should come from all over the set"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     batch_size=st.integers(1, 40),
     world=st.integers(1, 5),

@@ -6,20 +6,25 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; two pools of threads would fight over cores
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 # How long an example takes says nothing of the code here: the machine is shared.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class RoomsAndFiles(LoadScopeScheduling):
     """A file stays in one process, for its fixtures; so does the room of operations, for its running factory."""
-    for item in items:
-        room = item.path.parent
-        group = room if room.name == "operations" else item.path
-        item.add_marker(pytest.mark.xdist_group(str(group.relative_to(Path(__file__).parent))))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "operations" if "/operations/" in file else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RoomsAndFiles:
+    """Called by pytest-xdist, which would divide by file alone."""
+    return RoomsAndFiles(config, log)

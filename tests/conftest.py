@@ -21,7 +21,7 @@ class RoomsAndFiles(LoadScopeScheduling):
     """A file stays in one process, for its fixtures; so does the room of operations, for its running factory."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.split("::")[0]
+        file = nodeid.split("::", maxsplit=1)[0]
         return "operations" if "/operations/" in file else file
 
 

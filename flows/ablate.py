@@ -1,7 +1,8 @@
-"""The ablate flow: the same training on differently pooled video tokens, scored at the same steps."""
+"""The ablate flow: the same training with one thing changed, scored at the same steps on the same clips."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -17,7 +18,7 @@ from flows.runs import clear_errors, recorded
 from flows.stages import run_stages
 from flows.train import newest_dataset, train_on
 from model.presets import Preset, load_preset
-from pipeline.ablate import Mark, score_mark, table, variant, write_results
+from pipeline.ablate import Mark, pooled, score_mark, table, trained_to, uncurated, write_results
 from pipeline.curation import feature_stages
 from pipeline.engine import fingerprints
 from pipeline.provenance import code_revision
@@ -25,10 +26,24 @@ from pipeline.train import Checkpoint
 from warehouse import Dataset, FoleyError, Warehouse
 
 
-@flow(name="ablate", flow_run_name="ablate pooling")
+@dataclass(frozen=True)
+class Variant:
+    """What is trained: by which preset, on which dataset and subset of it."""
+
+    name: str
+    preset: Preset
+    dataset: Dataset
+    subset: str | None
+
+    def clip_ids(self) -> list[str]:
+        """Clips that training reads."""
+        return self.dataset.clip_ids("train", self.subset) + self.dataset.clip_ids("val")
+
+
+@flow(name="ablate", flow_run_name="ablate {parameters.what}")
 @clear_errors
 def ablate(parameters: AblateParameters) -> Path:
-    """Train each pooling on the dataset's ablation subset and score it at every mark; returns the page with the table.
+    """Train every variant and score it at every mark on the dataset's test split; returns the page with the table.
 
     What was cached, trained or scored before is found again. Raises FoleyError for a pooling that the encoder cannot
     give, and when a split of the dataset is empty.
@@ -39,34 +54,45 @@ def ablate(parameters: AblateParameters) -> Path:
     with recorded(wh, "ablate", parameters) as record:
         dataset = newest_dataset(wh) if parameters.dataset is None else wh.dataset(parameters.dataset)
         record["dataset"] = dataset.version
-        wanted = dataset.clip_ids("train", "ablation") + dataset.clip_ids("val") + dataset.clip_ids("test")
-        if not dataset.clip_ids("train", "ablation") or not dataset.clip_ids("test"):
-            raise FoleyError(f"{dataset.version} has no ablation subset or no test split: select more clips")
-        marks: list[Mark] = []
-        for pooling in parameters.poolings:
-            changed = variant(preset, pooling, sorted(parameters.marks))
-            fps = fingerprints(all_stages(changed))
-            run_stages(wh, feature_stages(changed), fps, parameters, wanted)
-            fps = feature_fingerprints(changed)
-            checkpoint = train_on(wh, dataset, changed, parameters.seed, "ablation", parameters.processes)
-            marks += score_variant(wh, dataset, changed, fps, checkpoint, sorted(parameters.marks))
-        facts = {"dataset": dataset.version, "clips": len(dataset.clip_ids("train", "ablation")), "preset": preset.name}
-        facts |= {"held_out_clips": len(dataset.clip_ids("test")), "seconds": round(perf_counter() - started)}
+        marks = sorted(parameters.marks or parameters.usual_marks(preset.train.steps))
+        variants = _variants(wh, trained_to(preset, marks), dataset, parameters)
+        held_out = dataset.clip_ids("test")
+        if not held_out or not all(v.dataset.clip_ids("train", v.subset) for v in variants):
+            raise FoleyError(f"{dataset.version} has nothing to train on, or no test split: select more clips")
+        found: list[Mark] = []
+        for variant in variants:
+            fps = fingerprints(all_stages(variant.preset))
+            wanted = sorted({*variant.clip_ids(), *held_out})
+            run_stages(wh, feature_stages(variant.preset), fps, parameters, wanted)
+            checkpoint = train_on(
+                wh, variant.dataset, variant.preset, parameters.seed, variant.subset, parameters.processes
+            )
+            found += score_variant(wh, dataset, variant, checkpoint, marks)
+        facts = {"dataset": dataset.version, "preset": preset.name, "seed": parameters.seed}
+        facts |= {"clips": {v.name: len(v.dataset.clip_ids("train", v.subset)) for v in variants}}
+        facts |= {"held_out_clips": len(held_out), "seconds": round(perf_counter() - started)}
         facts |= {"machine": machine(), "versions": versions(), "commit": code_revision()}
-        page = write_results(wh.folder("reports") / "ablation", marks, facts)
-        get_run_logger().info("%s\n%s", page, table(marks))
+        page = write_results(wh.folder("reports") / f"ablation-{parameters.what}", found, facts)
+        get_run_logger().info("%s\n%s", page, table(found))
     return page
 
 
-@task(name="score", task_run_name="score {changed.video.pooling}", cache_policy=NO_CACHE, persist_result=False)
+def _variants(wh: Warehouse, preset: Preset, dataset: Dataset, parameters: AblateParameters) -> list[Variant]:
+    if parameters.what == "pooling":
+        return [Variant(name, pooled(preset, name), dataset, "ablation") for name in parameters.poolings]
+    return [Variant("curated", preset, dataset, None), Variant("uncurated", preset, uncurated(wh, dataset), None)]
+
+
+@task(name="score", task_run_name="score {variant.name}", cache_policy=NO_CACHE, persist_result=False)
 def score_variant(
-    wh: Warehouse, dataset: Dataset, changed: Preset, fps: dict[str, str], checkpoint: Checkpoint, marks: list[int]
+    wh: Warehouse, dataset: Dataset, variant: Variant, checkpoint: Checkpoint, marks: list[int]
 ) -> list[Mark]:
-    """Figures of one variant at every mark."""
+    """Figures of one variant at every mark, on the test split of `dataset`."""
     ids = {step: f"{checkpoint.id}-step{step:06d}" for step in marks[:-1]} | {marks[-1]: checkpoint.id}
+    fps = feature_fingerprints(variant.preset)
     found: list[Mark] = []
-    with all_cores(), bar(f"score {changed.video.pooling}", len(marks)) as progress:
+    with all_cores(), bar(f"score {variant.name}", len(marks)) as progress:
         for step, id in ids.items():
-            found.append(score_mark(wh, dataset, fps, changed, id, step))
+            found.append(score_mark(wh, dataset, fps, variant.preset, id, variant.name, step))
             progress.update()
     return found

@@ -154,10 +154,10 @@ def show_figures(name: str, figures: Mapping[str, Any], report: str | None = Non
         show_report(report)
 
 
-def show_report(name: str) -> None:
+def show_report(name: str, key: str = "report") -> None:
     """A link to HOME/reports/NAME, which the server of `foley up` has beside its pages."""
     base = (get_current_settings().api.url or "").removesuffix("/api")
-    _shown(artifacts.create_link_artifact, link=f"{base}/reports/{name}", link_text=name, key="report")
+    _shown(artifacts.create_link_artifact, link=f"{base}/reports/{name}", link_text=name, key=key)
 
 
 def show_rows(key: str, rows: Sequence[Mapping[str, Any]], text: str) -> None:

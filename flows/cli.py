@@ -68,7 +68,7 @@ def download(home: Path | None, **options: Any) -> None:
 @HOME
 @PRESET
 @WEIGHTS
-@click.option("--policy", default="toy", show_default=True, help="hunyuan, mova, strict, toy, or a .toml file.")
+@click.option("--policy", default="all", show_default=True, help="all, hunyuan, mova, strict, toy, or a .toml file.")
 @click.option("--dataset", help="Name of the dataset.  [default: the policy's]")
 @WORKERS
 def curate(home: Path | None, **options: Any) -> None:
@@ -101,17 +101,21 @@ def train(home: Path | None, **options: Any) -> None:
 
 
 @cli.command()
-@click.argument("what", type=click.Choice(["pooling"]), expose_value=False)
+@click.argument("what", type=click.Choice(["pooling", "curation"]))
 @HOME
 @PRESET
 @WEIGHTS
 @click.option("--dataset", help="Dataset name or version.  [default: the newest]")
-@click.option("--poolings", help="Variants, such as frame,grid4.  [default: frame,grid8]")
-@click.option("--marks", help="Steps to score at, such as 100,200.  [default: those of the paper's Table 1]")
+@click.option("--poolings", help="Variants of pooling, such as frame,grid4.  [default: frame,grid8]")
+@click.option("--marks", help="Steps to score at, such as 100,200.  [default: the paper's for pooling, else the last]")
 @SEED
 @WORKERS
 def ablate(home: Path | None, poolings: str | None, marks: str | None, **options: Any) -> None:
-    """Train the same on differently pooled video tokens, and score each at the same steps (the paper's Table 1)."""
+    """Train the same with one thing changed, and score each at the same steps, on the same held-out clips.
+
+    pooling: on differently pooled video tokens (the paper's Table 1). curation: on what the dataset's policy kept, and
+    on all that it judged and that decodes.
+    """
     from flows.launch import run_flow
 
     lists = {"poolings": poolings, "marks": marks}

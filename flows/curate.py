@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prefect import flow, get_run_logger
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
 
-from flows.artifacts import note_asset, show_curation
+from flows.artifacts import note_asset, show_curation, show_report
 from flows.bars import bar, follow
 from flows.parameters import CurateParameters
 from flows.runs import alone, clear_errors, recorded
@@ -16,6 +17,8 @@ from flows.stages import StageCounts, run_stages
 from model.presets import Preset, load_preset
 from pipeline.curation import feature_stages, scoring_stages
 from pipeline.engine import fingerprints
+from pipeline.look import look
+from pipeline.report.curation import write_curation_page
 from pipeline.select import load_policy, select
 from pipeline.sources import folder_source
 from pipeline.stage import Stage
@@ -68,7 +71,20 @@ def curate(parameters: CurateParameters) -> Curated:
         if parameters.features and (kept := dataset.clip_ids()):
             features = run_stages(wh, feature_stages(preset), fps, parameters, kept)
         record["stages"] = [asdict(c) for c in counts + features]
+    show_page(wh, dataset)
     return Curated(dataset, ingested, counts, features)
+
+
+@task(name="report", task_run_name="report {dataset.version}", cache_policy=NO_CACHE, persist_result=False)
+def show_page(wh: Warehouse, dataset: Dataset) -> Path:
+    """The page of a dataset version under HOME/reports, from the published catalog; made once, and linked to."""
+    page = wh.folder("reports") / f"curation-{dataset.version}.html"
+    if not page.is_file():
+        with bar("report", 1) as progress:
+            write_curation_page(page, look(wh.home, dataset.version))
+            progress.update()
+    show_report(page.name, "curation-report")
+    return page
 
 
 def select_dataset(

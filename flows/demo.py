@@ -23,13 +23,15 @@ from flows.report import report_data
 from flows.results import funnel, machine, versions
 from flows.train import train
 from model.presets import load_preset
+from pipeline.flaws import flaw_figures
+from pipeline.judged import judged
 from pipeline.provenance import code_revision
 from pipeline.report import write_report
 from pipeline.train import Checkpoint
 from warehouse import Warehouse
 from warehouse.files import read_json, write_json
 
-REPORT_VERSION = 1  # raised when the report or results.json says the same results differently
+REPORT_VERSION = 2  # raised when the report or results.json says the same results differently
 
 
 class Clock:
@@ -119,10 +121,13 @@ def _results(
 ) -> dict[str, Any]:
     """The figures, and under what they came about."""
     everyone = curated.dataset.members(kept=None)["clip_id"].to_pylist()
+    with judged(wh.home, curated.dataset.version) as found:
+        flaws = flaw_figures(found)
     return {
         **{name: evaluated.figures[name] for name in ("sync", "v_loss", "prompt_swap", "material_accuracy")},
         "held_out_clips": evaluated.figures["clips"],
         "funnel": funnel(wh, curated.dataset.fingerprints, everyone),
+        "curation": flaws,
         "dataset": curated.dataset.version,
         "checkpoint": checkpoint.id,
         "preset": parameters.preset,

@@ -1,4 +1,4 @@
-"""Commands that look at the warehouse and keep it in order. None of them needs Prefect or torch."""
+"""Commands that look at the warehouse and keep it in order. None of them needs Prefect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.options import HOME, home_folder
+from flows.options import HOME, SEED, home_folder
 from warehouse.errors import FoleyError
 
 if TYPE_CHECKING:
@@ -143,4 +143,24 @@ def plan(home: Path | None, **options: Any) -> None:
     click.echo(summary(capacity(home_folder(home), **options)))
 
 
-KEEPING: tuple[click.Command, ...] = (sql, status, verify, retry, compact, gc, lineage, plan)
+@click.command()
+@click.argument("what", type=click.Choice(["curation"]), expose_value=False)
+@HOME
+@click.option("--dataset", help="Dataset name or version.  [default: the newest]")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: in HOME/reports]"
+)
+@SEED
+def report(home: Path | None, dataset: str | None, out: Path | None, seed: int) -> None:
+    """Write a page of what a curation kept and dropped, by which facts, with clips of every kind to watch and hear."""
+    from pipeline.look import look
+    from pipeline.report.curation import write_curation_page
+
+    folder = home_folder(home)
+    page = look(folder, dataset, seed)
+    path = out or folder / "reports" / f"curation-{page.dataset['version']}.html"
+    write_curation_page(path, page)
+    click.echo(str(path))
+
+
+KEEPING: tuple[click.Command, ...] = (sql, status, report, verify, retry, compact, gc, lineage, plan)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.dub import Dubbed
     from pipeline.dubber import Dubber
 
+FLAWED_SHARE = 0.5  # mis-dubbed and degraded clips in the demo, to each good one
 _FLOWS = {
     "download": DownloadParameters,
     "curate": CurateParameters,
@@ -93,7 +94,10 @@ def _render(parameters: DemoParameters) -> tuple[Path, float]:
     corpus = parameters.home / "clips" / f"procedural.{parameters.seed}"
     workers = parameters.batches_at_once
     with bar("render", unit="clip") as progress:
-        write_corpus(corpus, parameters.clips, parameters.seed, workers=workers, progress=follow(progress))
+        flawed = int(parameters.clips * FLAWED_SHARE)
+        write_corpus(
+            corpus, parameters.clips, parameters.seed, flawed=flawed, workers=workers, progress=follow(progress)
+        )
     return corpus, perf_counter() - started
 
 

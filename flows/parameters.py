@@ -26,7 +26,7 @@ def _choice(names: tuple[str, ...], other: str) -> WithJsonSchema:
 
 
 PresetName = Annotated[str, _choice(("toy", "paper"), "a folder with a preset.toml")]
-PolicyName = Annotated[str, _choice(("hunyuan", "mova", "strict", "toy"), "path of a .toml file")]
+PolicyName = Annotated[str, _choice(("all", "hunyuan", "mova", "strict", "toy"), "path of a .toml file")]
 
 
 class Parameters(BaseModel):
@@ -91,7 +91,9 @@ class BatchParameters(ModelParameters):
 class SelectParameters(ModelParameters):
     """From scores to a dataset version."""
 
-    policy: PolicyName = Field(default="toy", description="what is kept: hunyuan, mova, strict, toy, or a .toml file")
+    policy: PolicyName = Field(
+        default="all", description="what is kept: all that decodes, hunyuan, mova, strict, toy, or a .toml file"
+    )
     dataset: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$",
@@ -154,17 +156,22 @@ class TrainParameters(ModelParameters):
 
 
 class AblateParameters(BatchParameters):
-    """The pooling ablation: the same training on differently pooled video tokens."""
+    """The same training with one thing changed: how video tokens are pooled, or whether the clips are curated."""
 
+    what: Literal["pooling", "curation"] = Field(description="what is changed")
     dataset: str | None = Field(default=None, description="dataset name or version; empty means the newest")
     poolings: tuple[Literal["frame", "grid2", "grid4", "grid8", "grid16"], ...] = Field(
         default=("frame", "grid8"), min_length=1, description="variants; the encoder's grid must be as fine"
     )
-    marks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        default=(50_000, 100_000, 200_000, 300_000, 400_000), min_length=1, description="steps to score at"
+    marks: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        default=None, min_length=1, description="steps to score at; empty means the paper's (pooling), or the last"
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of initialisation, order of clips and noise")
     processes: int = Field(default=1, ge=1, le=64, description="processes that train together on this machine")
+
+    def usual_marks(self, steps: int) -> tuple[int, ...]:
+        """Marks where none are given: those of the paper's Table 1, or the end of a training of so many steps."""
+        return (50_000, 100_000, 200_000, 300_000, 400_000) if self.what == "pooling" else (steps,)
 
 
 class EvaluateParameters(BatchParameters):

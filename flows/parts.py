@@ -11,7 +11,7 @@ from prefect import flow, get_run_logger
 
 from flows.artifacts import Moving, show_rows
 from flows.cores import all_cores
-from flows.curate import all_stages, select_dataset
+from flows.curate import all_stages, select_dataset, show_page
 from flows.parameters import FeaturesParameters, GenerateParameters, MaintainParameters, SelectParameters
 from flows.runs import alone, clear_errors, recorded
 from flows.stages import StageCounts, run_stages
@@ -35,6 +35,7 @@ def reselect(parameters: SelectParameters) -> Dataset:
         fps = fingerprints(all_stages(preset))
         dataset = select_dataset(wh, preset, fps, parameters.policy, parameters.dataset, None)
         record["dataset"] = dataset.version
+    show_page(wh, dataset)
     return dataset
 
 

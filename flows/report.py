@@ -19,10 +19,7 @@ from warehouse import Dataset, Warehouse
 PLAYERS = 6
 _SCORES = {"silence": ("silent_share",), "imagebind": ("imagebind",), "audiobox": ("ce", "cu", "pc", "pq")}
 _BOUND = re.compile(r"(\w+)\s*(<=?|>=?)\s*(-?[\d.]+)")
-_TOY = (
-    "From a tiny model that this project trained on procedural clips: it knows those and nothing else. "
-    "No gate of this policy looks at these numbers."
-)
+_TOY = "From a tiny model that this project trained on procedural clips: it knows those and nothing else."
 
 
 def report_data(

@@ -86,10 +86,20 @@ def demo(result: Demo) -> str:
     lines += [render(["stage", "passed", "rejected", "failed"], results["funnel"], "table"), ""]
     reasons: list[tuple[str, Any]] = [item for step in results["funnel"] for item in step["reasons"].items()]
     lines += [f"  {number} clip{'s' if number > 1 else ''}: {reason}" for reason, number in reasons]
+    lines += ["", flaw_table(results["curation"])]
     lines += ["", f"Synchronisation on {results['held_out_clips']} held-out clips", figures(results), ""]
     seconds = ", ".join(f"{name} {value:.0f}" for name, value in results["seconds"].items())
     lines += [f"seconds: {seconds}", f"report:  {result.report}"]
     return "\n".join(lines)
+
+
+def flaw_table(flaws: Mapping[str, Mapping[str, Any]]) -> str:
+    """What a curation made of clips of which it is known what is wrong with them."""
+    names = {"known to be": "kind", "kept": "kept", "dropped": "dropped", "by score": "score", "area under ROC": "auc"}
+    rows = [
+        {title: ({"kind": kind} | dict(row)).get(key) for title, key in names.items()} for kind, row in flaws.items()
+    ]
+    return render(list(names), rows, "table")
 
 
 def status(found: Status) -> str:

@@ -13,6 +13,7 @@ from flows.parameters import TrainParameters
 from flows.runs import clear_errors, recorded
 from model.presets import Preset, load_preset
 from model.training import Progress
+from pipeline.select import UNCURATED
 from pipeline.train import Checkpoint
 from pipeline.train import train as train_bridge
 from pipeline.train_together import train_in_processes
@@ -50,8 +51,8 @@ def with_steps(preset: Preset, steps: int | None) -> Preset:
 
 
 def newest_dataset(wh: Warehouse) -> Dataset:
-    """The dataset version that was written last. Raises FoleyError when there is none."""
-    known = wh.datasets()
+    """The dataset version that was written last, for training; those of an ablation are not. FoleyError for none."""
+    known = [dataset for dataset in wh.datasets() if not dataset.name.endswith(UNCURATED)]
     if not known:
         raise FoleyError(f"there is no dataset in {wh.home} yet: run foley curate FOLDER first")
     return max(known, key=lambda dataset: dataset.created_at)

@@ -1,7 +1,8 @@
-"""The pooling ablation (paper section 4.2, Table 1 and Figure 2): the same training on frame and on grid tokens.
+"""Ablations: the same training with one thing changed, scored at the same step marks on the same clips.
 
-Variants train on the fixed-seed 30% subset of the training split with the same recipe and seed, and are scored at the
-same step marks, without text, so that video alone guides the sound.
+Pooling (paper section 4.2, Table 1 and Figure 2): variants train on frame and on grid tokens of the fixed-seed 30%
+subset of the training split. Curation: on the training split that a policy chose, and on all that decodes. Recipe and
+seed are the same; sounds are made without text, so that video alone guides them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ from model.training import validate
 from pipeline.evaluate import truths_of
 from pipeline.generate import clip_seed
 from pipeline.report.charts import CURVE_WIDTH, lines
+from pipeline.select import UNCURATED, load_policy, select
 from pipeline.train import feature_set, find_checkpoint, split_batches
 from warehouse import Dataset, FoleyError, Warehouse
 
-ABLATION_VERSION = 1
+ABLATION_VERSION = 2
 CHUNK = 32  # clips sampled at once
 
 
@@ -35,7 +37,7 @@ CHUNK = 32  # clips sampled at once
 class Mark:
     """Figures of one variant after some steps, on the held-out clips, without text."""
 
-    pooling: str
+    variant: str
     steps: int
     f1_60ms: float | None
     mae_ms: float | None
@@ -43,24 +45,34 @@ class Mark:
     checkpoint: str
 
 
-def variant(preset: Preset, pooling: str, marks: Sequence[int]) -> Preset:
-    """The preset with another pooling, that trains to the last mark and keeps a checkpoint at each.
-
-    Raises ModelError for a pooling that there is not.
-    """
+def pooled(preset: Preset, pooling: str) -> Preset:
+    """The preset with another pooling. Raises ModelError for a pooling that there is not."""
     try:
         video = type(preset.video).model_validate(preset.video.model_dump() | {"pooling": pooling})
     except ValueError:
         raise ModelError(f"no pooling {pooling!r}: use frame, grid2, grid4, grid8 or grid16") from None
+    return preset.model_copy(update={"video": video})
+
+
+def trained_to(preset: Preset, marks: Sequence[int]) -> Preset:
+    """The preset that trains to the last mark and keeps a checkpoint at each."""
     keep = {"steps": max(marks), "keep_steps": tuple(marks[:-1])}
-    return preset.model_copy(update={"video": video, "train": preset.train.model_copy(update=keep)})
+    return preset.model_copy(update={"train": preset.train.model_copy(update=keep)})
+
+
+def uncurated(wh: Warehouse, dataset: Dataset) -> Dataset:
+    """A version with all clips that the dataset judged and that decode, divided as the dataset's policy does."""
+    splits = {name: dataset.policy[name] for name in ("val", "test", "seed", "ablation_share")}
+    everyone = dataset.members(kept=None)["clip_id"].to_pylist()
+    policy = replace(load_policy("all"), **splits)
+    return select(wh, dataset.fingerprints, policy, dataset.name + UNCURATED, everyone)
 
 
 def score_mark(
-    wh: Warehouse, dataset: Dataset, fps: Mapping[str, str], preset: Preset, checkpoint: str, steps: int
+    wh: Warehouse, dataset: Dataset, fps: Mapping[str, str], preset: Preset, checkpoint: str, variant: str, steps: int
 ) -> Mark:
-    """Generate sound for the `test` split without text, and score it; found again when it was done before."""
-    identity = [ABLATION_VERSION, checkpoint, dataset.version, preset.sample.model_dump(), dict(fps)]
+    """Generate sound for the dataset's `test` split without text, and score it; found again when it was done before."""
+    identity = [ABLATION_VERSION, checkpoint, dataset.version, preset.sample.model_dump(), dict(fps), variant]
     id = "ablation-" + hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     if known := [record for record in wh.records("evaluations") if record["id"] == id]:
         return Mark(**known[0]["figures"])
@@ -89,7 +101,7 @@ def score_mark(
         }
     truths = truths_of(wh, list(found))
     sync = sync_score([np.array(truths[c]["impacts"], float) for c in truths], [found[c] for c in truths])
-    mark = Mark(preset.video.pooling, steps, sync.f1_60ms, sync.mae_ms, losses.true, checkpoint)
+    mark = Mark(variant, steps, sync.f1_60ms, sync.mae_ms, losses.true, checkpoint)
     wh.write_record(
         "evaluations",
         id,
@@ -99,13 +111,13 @@ def score_mark(
 
 
 def table(marks: Sequence[Mark]) -> str:
-    """Table 1 as Markdown: a row a step mark, the figures of each variant side by side."""
-    poolings = list(dict.fromkeys(mark.pooling for mark in marks))
-    by = {(mark.pooling, mark.steps): mark for mark in marks}
-    head = " | ".join(f"{pooling}: F1 at 60 ms | v-loss" for pooling in poolings)
-    lines = [f"| steps | {head} |", "| --- |" + " --- | --- |" * len(poolings)]
+    """The figures as Markdown (Table 1): a row a step mark, the figures of each variant side by side."""
+    names = list(dict.fromkeys(mark.variant for mark in marks))
+    by = {(mark.variant, mark.steps): mark for mark in marks}
+    head = " | ".join(f"{name}: F1 at 60 ms | v-loss" for name in names)
+    lines = [f"| steps | {head} |", "| --- |" + " --- | --- |" * len(names)]
     for steps in sorted({mark.steps for mark in marks}):
-        cells = [by[pooling, steps] for pooling in poolings]
+        cells = [by[name, steps] for name in names]
         text = " | ".join(f"{_figure(m.f1_60ms)} | {m.v_loss:.4f}" for m in cells)
         lines.append(f"| {steps} | {text} |")
     return "\n".join(lines)
@@ -117,10 +129,10 @@ def _figure(value: float | None) -> str:
 
 def figure(marks: Sequence[Mark]) -> str:
     """Figure 2 as SVG: F1 at 60 ms over steps, a line a variant."""
-    poolings = list(dict.fromkeys(mark.pooling for mark in marks))
+    names = list(dict.fromkeys(mark.variant for mark in marks))
     colours = ("#2563eb", "#d97706", "#059669", "#7c3aed")
-    points = [[(m.steps, m.f1_60ms or 0.0) for m in marks if m.pooling == pooling] for pooling in poolings]
-    chart = lines("", [(p, c, xy) for p, c, xy in zip(poolings, colours, points, strict=False)], height=240)
+    points = [[(m.steps, m.f1_60ms or 0.0) for m in marks if m.variant == name] for name in names]
+    chart = lines("", [(n, c, xy) for n, c, xy in zip(names, colours, points, strict=False)], height=240)
     parts = [
         f'<line x1="60" x2="660" y1="{20 + t.at}" y2="{20 + t.at}" stroke="#e2e8f0"/>'
         f'<text x="52" y="{24 + t.at}" text-anchor="end">{t.label}</text>'

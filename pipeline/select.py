@@ -34,6 +34,9 @@ from warehouse.store import Warehouse
 if TYPE_CHECKING:
     import duckdb
 
+POLICIES = files("pipeline") / "policies"
+UNCURATED = ".uncurated"  # ends the names of datasets that an ablation compares with
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -62,8 +65,7 @@ class Policy:
 
 def policies() -> list[str]:
     """Names of the policies that come with the house."""
-    folder = files("pipeline") / "policies"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return sorted(entry.name.removesuffix(".toml") for entry in POLICIES.iterdir() if entry.name.endswith(".toml"))
 
 
 def load_policy(name_or_path: str) -> Policy:
@@ -71,7 +73,7 @@ def load_policy(name_or_path: str) -> Policy:
     if name_or_path.endswith(".toml"):
         path, text = name_or_path, _read(Path(name_or_path))
     elif name_or_path in policies():
-        path, text = name_or_path, (files("pipeline") / "policies" / f"{name_or_path}.toml").read_text()
+        path, text = name_or_path, (POLICIES / f"{name_or_path}.toml").read_text()
     else:
         raise FoleyError(f"no policy {name_or_path!r}: use {', '.join(policies())} or the path of a .toml file")
     try:

@@ -90,11 +90,12 @@ def procedural_source(
     *,
     seconds: float = 4.0,
     bad: Sequence[str] = BAD_KINDS,
+    flawed: int = 0,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Listing:
     """Write (or find already written) a procedural corpus and list it; the arguments are those of `write_corpus`."""
-    rows = write_corpus(folder, n, seed, seconds=seconds, bad=bad, workers=workers, progress=progress)
+    rows = write_corpus(folder, n, seed, seconds=seconds, bad=bad, flawed=flawed, workers=workers, progress=progress)
     root = folder.absolute()
     clips = [
         _row(root / row["file"], f"procedural/{seed}/{Path(row['file']).stem}", "procedural", _facts(row))

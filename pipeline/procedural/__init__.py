@@ -17,7 +17,9 @@ from pipeline.procedural.clip import (
 )
 from pipeline.procedural.corpus import (
     BAD_KINDS,
+    FLAWS,
     LEDGER,
+    MISDUBBED,
     CorpusClip,
     plan_corpus,
     read_ledger,
@@ -30,9 +32,11 @@ from pipeline.procedural.writing import write_clip, write_media
 
 __all__ = [
     "BAD_KINDS",
+    "FLAWS",
     "FPS",
     "LEDGER",
     "MATERIALS",
+    "MISDUBBED",
     "RING_SECONDS",
     "SAMPLE_RATE",
     "SCENES",

@@ -1,4 +1,8 @@
-"""A folder of procedural clips, and of a few bad ones, with their truth in `clips.jsonl`."""
+"""A folder of procedural clips, of flawed ones, and of a few broken ones, with their truth in `clips.jsonl`.
+
+A broken file shows itself when it is opened. A flawed one is a good file: either another clip's sound lies under its
+picture (mis-dubbed), or its own sound is degraded. Only scores can find it.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,26 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from pipeline.procedural.audio import SAMPLE_RATE, render_audio
-from pipeline.procedural.clip import ProceduralClip, sample_clip
+from pipeline.procedural.clip import ProceduralClip, rng_of, sample_clip
+from pipeline.procedural.degrading import KINDS, Audio, degrade
 from pipeline.procedural.frames import render_frames
 from pipeline.procedural.writing import write_clip, write_media
 
 LEDGER = "clips.jsonl"
-_RECIPE = 2  # raise when the same seed renders to other files
+_RECIPE = 3  # raise when the same seed renders to other files
 _SAVE_EVERY = 64  # clips between two savings of the ledger
+MISDUBBED = "misdubbed"
+FLAWS: tuple[str, ...] = (MISDUBBED, *KINDS)
+_FLAWS_IN_TURN = (*KINDS, *[MISDUBBED] * 6)  # three mis-dubbed clips for two degraded ones
+_MILDEST = 0.4  # severity, see `degrade`: what is milder is hard to tell from clean by ear
 
 Row = dict[str, Any]  # one line of the ledger
 Progress = Callable[[int, int], None]  # (clips done, clips in all)
@@ -29,24 +39,60 @@ Progress = Callable[[int, int], None]  # (clips done, clips in all)
 
 @dataclass(frozen=True)
 class CorpusClip:
-    """One file to be written: its name, the clip it shows, and how it is spoiled ("" for a good one)."""
+    """One file to be written: its name, the clip it shows, how it is broken, and how it is flawed ("" for not)."""
 
     name: str
     clip: ProceduralClip
     bad: str = ""
+    flaw: str = ""
 
     def row(self, sha256: str, size: int) -> Row:
-        """The ledger line of the written file."""
-        truth = self.clip.truth() | {"bad": self.bad or None}
+        """The ledger line of the written file.
+
+        Flawed clips are given to the training split: what is held out then holds true clips alone, so that figures on
+        it tell how good a model is, and not how much a policy let through.
+        """
+        truth = self.clip.truth() | {"bad": self.bad or None, "flaw": self.flaw or None}
         return {
             "file": self.name,
             "prompt": self.clip.prompt,
             "label": self.clip.material,
-            "truth": truth,
+            **({"split": "train"} if self.flaw else {}),
+            "truth": truth | _details(self),
             "recipe": _RECIPE,
             "sha256": sha256,
             "bytes": size,
         }
+
+    def write(self, path: Path) -> None:
+        """Render the file."""
+        if self.flaw:
+            write_media(path, render_frames(self.clip), _flawed_sound(self))
+        else:
+            _SPOIL.get(self.bad, write_clip)(self.clip, path)
+
+
+def _details(item: CorpusClip) -> dict[str, object]:
+    """What is known about a flaw."""
+    if item.flaw == MISDUBBED:
+        return {"sound_seed": _dubbed_by(item.clip).seed}
+    return {"severity": _severity(item.clip)} if item.flaw else {}
+
+
+def _flawed_sound(item: CorpusClip) -> Audio:
+    if item.flaw == MISDUBBED:
+        return render_audio(_dubbed_by(item.clip))
+    return degrade(render_audio(item.clip), cast("Any", item.flaw), _severity(item.clip), item.clip.seed)
+
+
+def _dubbed_by(clip: ProceduralClip) -> ProceduralClip:
+    """The next clip of the same material and scene: its sound is what the prompt says, at the wrong times."""
+    others = (sample_clip(seed, clip.seconds) for seed in count(clip.seed + 1))
+    return next(other for other in others if (other.material, other.scene) == (clip.material, clip.scene))
+
+
+def _severity(clip: ProceduralClip) -> float:
+    return round(float(rng_of(clip.seed, 3).uniform(_MILDEST, 1)), 3)
 
 
 def _silent(clip: ProceduralClip, path: Path) -> None:
@@ -86,8 +132,12 @@ _SPOIL: dict[str, Callable[[ProceduralClip, Path], None]] = {
 BAD_KINDS: tuple[str, ...] = tuple(_SPOIL)
 
 
-def plan_corpus(n: int, seed: int = 0, seconds: float = 4.0, bad: Sequence[str] = BAD_KINDS) -> list[CorpusClip]:
-    """N good clips and one for every entry of `bad` (a kind may come more than once); names are stable and unique.
+def plan_corpus(
+    n: int, seed: int = 0, seconds: float = 4.0, bad: Sequence[str] = BAD_KINDS, flawed: int = 0
+) -> list[CorpusClip]:
+    """N good clips, `flawed` ones, and a broken one for every entry of `bad` (a kind may come more than once).
+
+    Names are stable and unique, and do not tell a flawed clip from a good one.
 
     Raises ValueError for an unknown kind.
     """
@@ -100,7 +150,12 @@ def plan_corpus(n: int, seed: int = 0, seconds: float = 4.0, bad: Sequence[str] 
         CorpusClip(f"bad-{i:02d}-{kind.replace('_', '-')}.mp4", sample_clip(first + 900_000 + i, seconds), kind)
         for i, kind in enumerate(bad)
     ]
-    return good + spoiled
+    names = (f"clip-{n + i:05d}.mp4" for i in range(flawed))
+    wrong = [
+        CorpusClip(name, sample_clip(first + 800_000 + i, seconds), flaw=_FLAWS_IN_TURN[i % len(_FLAWS_IN_TURN)])
+        for i, name in enumerate(names)
+    ]
+    return good + wrong + spoiled
 
 
 def write_corpus_clip(folder: Path, item: CorpusClip, known: Mapping[str, Any] | None = None) -> Row:
@@ -113,7 +168,7 @@ def write_corpus_clip(folder: Path, item: CorpusClip, known: Mapping[str, Any] |
         return dict(known)
     partial = folder / f".{item.name}.{os.getpid()}.new"
     try:
-        _SPOIL.get(item.bad, write_clip)(item.clip, partial)
+        item.write(partial)
         digest, size = _digest(partial), partial.stat().st_size
         if not (path.is_file() and path.stat().st_size == size and _digest(path) == digest):
             partial.replace(path)
@@ -159,16 +214,17 @@ def write_corpus(
     *,
     seconds: float = 4.0,
     bad: Sequence[str] = BAD_KINDS,
+    flawed: int = 0,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """Write n good clips and the `bad` ones into `folder`, with `clips.jsonl` (prompt, label, truth, sha256 by file).
+    """Write the clips of `plan_corpus` into `folder`, with `clips.jsonl` (prompt, label, truth, sha256 by file).
 
     Files that are already right are not touched, so a second run writes nothing and an interrupted one goes on. Gives
     the ledger's lines in the order of the plan.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    items, known = plan_corpus(n, seed, seconds, bad), read_ledger(folder)
+    items, known = plan_corpus(n, seed, seconds, bad, flawed), read_ledger(folder)
     ledger = dict(known)
     rows: list[Row] = []
     for row in _written(folder, items, known, workers):

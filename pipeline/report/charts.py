@@ -121,11 +121,18 @@ def _curve_points(points: Sequence[tuple[float, float]], x: Axis, y: Axis, heigh
     return " ".join(f"{x.share(a) * CURVE_WIDTH:.1f},{(1 - y.share(b)) * height:.1f}" for a, b in points)
 
 
-def lines(title: str, series: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], height: int = 200) -> Lines:
-    """A line chart of (name, style, points); values that are not finite are left out."""
+def lines(
+    title: str,
+    series: Sequence[tuple[str, str, Sequence[tuple[float, float]]]],
+    height: int = 200,
+    floor: float | None = None,
+) -> Lines:
+    """A line chart of (name, style, points); values that are not finite are left out. `floor` is where y begins."""
     kept = [(n, s, [p for p in points if all(map(math.isfinite, p))]) for n, s, points in series]
     x = Axis.around([a for _, _, points in kept for a, _ in points])
     y = Axis.around([b for _, _, points in kept for _, b in points], pad=0.08)
+    if floor is not None:
+        y = Axis(floor, max(y.high, floor + 1e-9))
     return Lines(
         title=title,
         height=height,
@@ -149,24 +156,40 @@ def histogram(
     The axis covers the values, or at least `span` where several histograms share one.
     """
     finite = np.asarray([v for v in values if math.isfinite(v)], float)
-    bounds = [b for b in (minimum, maximum) if b is not None]
-    x = Axis.around([*finite, *bounds, *(span or ())])
-    counts, edges = np.histogram(finite, bins=bins, range=(x.low, x.high))
-    most = max(1, int(counts.max(initial=0)))
+    marks = [(word, bound) for word, bound in (("keep ≥ ", minimum), ("keep ≤ ", maximum)) if bound is not None]
+    x = Axis.around([*finite, *(bound for _, bound in marks), *(span or ())])
+    counts, _ = np.histogram(finite, bins=bins, range=(x.low, x.high))
     low, high = (-math.inf if minimum is None else minimum), (math.inf if maximum is None else maximum)
+    return counted(title, counts.tolist(), (x.low, x.high), int(counts.max(initial=0)), marks, (low, high), height)
+
+
+def counted(
+    title: str,
+    counts: Sequence[int],
+    span: tuple[float, float],
+    most: int,
+    marks: Sequence[tuple[str, float]] = (),
+    kept: tuple[float, float] = (-math.inf, math.inf),
+    height: int = 110,
+) -> Histogram:
+    """A histogram of numbers of clips in equal bins of `span`; `most` clips fill the height.
+
+    `marks` are thresholds with the word before them; bars wholly outside `kept` are marked as dropped.
+    """
+    x, most = Axis.around(span), max(1, most)
+    edges = np.linspace(x.low, x.high, len(counts) + 1).tolist()
     bars = [
         Bar(
             x=round(100 * x.share(a), 3),
-            width=round(100 / bins, 3),
+            width=round(100 / len(counts), 3),
             y=round(height * (1 - n / most), 2),
             height=round(height * n / most, 2),
             text=f"{n} clips from {label(a)} to {label(b)}",
-            dropped=bool(b <= low or a >= high),
+            dropped=bool(b <= kept[0] or a >= kept[1]),
         )
-        for n, a, b in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+        for n, a, b in zip(counts, edges[:-1], edges[1:], strict=True)
         if n
     ]
     ticks = tuple(Tick(round(100 * x.share(v), 2), label(v)) for v in nice_ticks(x, 6))
-    marks = [("keep ≥ ", minimum), ("keep ≤ ", maximum)]
-    kept = tuple(Tick(round(100 * x.share(b), 2), word + label(b)) for word, b in marks if b is not None)
-    return Histogram(title, height, tuple(bars), ticks, kept, int(finite.size))
+    bounds = tuple(Tick(round(100 * x.share(bound), 2), word + label(bound)) for word, bound in marks)
+    return Histogram(title, height, tuple(bars), ticks, bounds, sum(counts))

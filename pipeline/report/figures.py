@@ -11,11 +11,13 @@ from markupsafe import Markup
 ABSENT = Markup('<span class="absent" title="not measured">&ndash;</span>')
 
 _STYLES = {
+    "auc": ("{:.3f}", 1, ""),
     "count": ("{:,.0f}", 1, ""),
     "f1": ("{:.2f}", 1, ""),
     "loss": ("{:.4f}", 1, ""),
     "ms": ("{:.0f}", 1, " ms"),
     "percent": ("{:.0f}", 100, "%"),
+    "share": ("{:.1f}", 100, "%"),
     "seconds": ("{:,.1f}", 1, " s"),
     "metric": ("{:.4g}", 1, ""),
     "p": ("{:.4f}", 1, ""),

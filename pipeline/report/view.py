@@ -14,7 +14,18 @@ Verdict = Literal["proved", "leaning", "unproved", "unmeasured"]
 TRUE_AT_LEAST, CONTROL_AT_MOST = 0.8, 0.25  # onset F1 at 60 ms that the demo sets out to reach
 THINNEST = 0.6  # percent of a bar: a single dropped clip among thousands is still seen
 
-SHOWN_APART = {"sync", "v_loss", "prompt_swap", "funnel", "seconds", "seed", "versions", "machine", "commit"}
+SHOWN_APART = {
+    "sync",
+    "v_loss",
+    "prompt_swap",
+    "funnel",
+    "curation",
+    "seconds",
+    "seed",
+    "versions",
+    "machine",
+    "commit",
+}
 SCORE_GROUPS = (
     ("silence", "Silence", ("silent_share",)),
     ("imagebind", "ImageBind", ("imagebind",)),

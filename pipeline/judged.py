@@ -59,7 +59,7 @@ def judged(home: Path, version: str | None = None) -> Iterator[Judged]:
             facts = _fill(con, dataset)
             yield Judged(con, dataset, facts)
     except duckdb.Error as error:
-        raise FoleyError(f"cannot read {catalog}: {error}") from None
+        raise FoleyError(f"cannot query {catalog}: {error}") from None
 
 
 def _dataset(con: duckdb.DuckDBPyConnection, home: Path, version: str | None) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _dataset(con: duckdb.DuckDBPyConnection, home: Path, version: str | None) ->
 
 
 def _fill(con: duckdb.DuckDBPyConnection, dataset: dict[str, Any]) -> dict[str, str]:
-    """Make the table; returns the facts with their comments. A fact of two stages is that of the later one."""
+    """Make the table; returns the facts with their comments."""
     facts: dict[str, str] = {}
     columns: dict[str, str] = {}
     joins: list[str] = []

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.flaws import flaw_figures
 from pipeline.judged import Judged, judged
-from pipeline.media import Framing, MediaError, media_workers, read_audio, read_frames
+from pipeline.media import Framing, MediaError, media_workers, probe, read_audio, read_frames
 from pipeline.procedural import write_media
 from pipeline.report.charts import label
 from pipeline.report.curation import Bin, CurationPage, Fact, Label, Sample, Step, Sweep
@@ -30,6 +30,7 @@ LABELS = 12  # shown at each end, by kept share
 BINS, SAMPLES = 9, 20  # so the page holds at most so many clips, each of at most so many bytes:
 PREVIEW_BYTES = 160_000
 PREVIEW_SECONDS, PREVIEW_FPS, PREVIEW_SIDE, PREVIEW_RATE = 4.0, 12, 128, 32_000
+_SIGNS = {">": ">", ">=": "≥", "<": "<", "<=": "≤"}
 _COMPARISON = re.compile(r"\b(?P<fact>[A-Za-z_]\w*)\s*(?P<sign><=?|>=?)\s*(?P<bound>-?\d+(?:\.\d+)?)")
 
 
@@ -55,7 +56,7 @@ def look(home: Path, version: str | None = None, seed: int = 0) -> CurationPage:
         spans = _spans(found, thresholds)
         labels = found.rows(
             "select label, count(*) as clips, count(*) filter (kept) as kept from judged where label is not null "
-            "group by label order by kept / count(*), label"
+            "group by label order by avg(kept::int), label"
         )
         return CurationPage(
             dataset=found.dataset,
@@ -91,14 +92,13 @@ def _steps(found: Judged) -> list[Step]:
         params=[REASONS],
     ).fetchall()
     why = {step: ([(str(text), int(n)) for text, n in reasons], kinds) for step, reasons, kinds in rows}
-    gates = {gate["name"] for gate in found.dataset["policy"]["gates"]}
-    steps: list[Step] = []
     funnel: list[dict[str, Any]] = found.dataset["funnel"]
-    for i, row in enumerate(funnel):
-        is_stage = i < len(funnel) - len(gates)
-        reasons, kinds = why.get(row["step"] + (": " if is_stage else ""), ([], 0))
-        named = [(text, n) for text, n in reasons if text]
-        steps.append(Step(row["step"], row["dropped"], row["left"], tuple(named), kinds - len(reasons)))
+    gates = found.dataset["policy"]["gates"]
+    conditions = [""] * (len(funnel) - len(gates)) + [gate["keep"] for gate in gates]  # stages come first
+    steps: list[Step] = []
+    for row, keep in zip(funnel, conditions, strict=True):
+        reasons, kinds = ([], 0) if keep else why.get(f"{row['step']}: ", ([], 0))
+        steps.append(Step(row["step"], row["dropped"], row["left"], keep, tuple(reasons), kinds - len(reasons)))
     return steps
 
 
@@ -108,10 +108,11 @@ def _spans(found: Judged, thresholds: Sequence[Threshold]) -> dict[str, tuple[fl
     if not names:
         return {}
     columns = ", ".join(f"quantile_cont({quote(name)}, [0.001, 0.999])" for name in names)
-    row: Any = found.con.sql(f"select {columns} from judged").fetchone()
+    row: Any = found.con.execute(f"select {columns} from judged").fetchall()[0]
     asked = {name: [t.bound for t in thresholds if t.fact == name] for name in names}
     spans: dict[str, tuple[float, float]] = {}
-    for name, ends in sorted(zip(names, row, strict=True), key=lambda item: not asked[item[0]]):
+    order = [t.fact for t in thresholds] + names
+    for name, ends in sorted(zip(names, row, strict=True), key=lambda item: order.index(item[0])):
         if ends is not None and all(map(math.isfinite, ends)) and (asked[name] or ends[0] < ends[1]):
             low, high = min([ends[0], *asked[name]]), max([ends[1], *asked[name]])
             spans[name] = (float(low), float(high) if high > low else low + 1.0)
@@ -128,8 +129,7 @@ def _fact(found: Judged, name: str, span: tuple[float, float], thresholds: Seque
     ).fetchall()
     by = {place: (clips, kept) for place, clips, kept in rows}
     clips, kept = zip(*(by.get(i, (0, 0)) for i in range(COLUMNS)), strict=True)
-    words = {">": ">", ">=": "≥", "<": "<", "<=": "≤"}
-    bounds = tuple((words[t.sign], t.bound) for t in thresholds if t.fact == name)
+    bounds = tuple((_SIGNS[t.sign], t.bound) for t in thresholds if t.fact == name)
     return Fact(name, found.facts[name], low, high, clips, kept, bounds)
 
 
@@ -145,12 +145,12 @@ def _sweep(found: Judged, gates: Sequence[Mapping[str, str]], threshold: Thresho
         return f"avg(({' and '.join(f'coalesce(({text}), false)' for text in texts)})::int)"
 
     places = [*np.linspace(*span, SWEEP_STEPS + 1).tolist(), threshold.bound]
-    row: Any = found.con.sql(
+    row: Any = found.con.execute(
         f"select {', '.join(map(share, places))} from judged where reason is null or reason in ({names})"
-    ).fetchone()
+    ).fetchall()[0]
     *shares, now = [float(value or 0.0) for value in row]
     gate = gates[threshold.gate]
-    condition = f"{threshold.fact} {threshold.sign} {label(threshold.bound)}"
+    condition = f"{threshold.fact} {_SIGNS[threshold.sign]} {label(threshold.bound)}"
     return Sweep(gate["name"], condition, threshold.bound, now, list(zip(places, shares, strict=False)))
 
 
@@ -174,7 +174,7 @@ def _bins(found: Judged, shown: Sequence[str], seed: int) -> list[Bin]:
     videos: Iterator[bytes | MediaError | None] = workers.map(jobs, ahead=4 * workers.count)
     bins: dict[str, Bin] = {}
     for row, video in zip(rows, videos, strict=True):
-        said = [f"{name} {label(row[name])}" for name in dict.fromkeys(shown) if row[name] is not None]
+        said = [f"{name} {row[name]:.3g}" for name in dict.fromkeys(shown) if row[name] is not None]
         lines = [", ".join(said)] + ([str(row["message"])] if row["message"] else [])
         seen = None if isinstance(video, MediaError) else video
         sample = Sample(row["clip_id"], row["prompt"] or "", row["path"] or "", "; ".join(filter(None, lines)), seen)
@@ -189,8 +189,9 @@ def preview(path: Path) -> bytes | None:
     Made anew, and never the file itself: that may be large, of a kind that no browser plays, or made to harm one.
     """
     frames = audio = None
-    times = np.arange(int(PREVIEW_SECONDS * PREVIEW_FPS)) / PREVIEW_FPS
     with contextlib.suppress(MediaError):
+        seconds = min(PREVIEW_SECONDS, probe(path).duration or PREVIEW_SECONDS)
+        times = np.arange(max(1, round(seconds * PREVIEW_FPS))) / PREVIEW_FPS
         frames = read_frames(path, times, Framing(PREVIEW_SIDE, PREVIEW_SIDE))
     with contextlib.suppress(MediaError):
         audio = read_audio(path, PREVIEW_RATE, max_seconds=PREVIEW_SECONDS)

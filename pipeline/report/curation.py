@@ -17,11 +17,15 @@ from warehouse.files import make_folder, write_file
 
 @dataclass(frozen=True)
 class Step:
-    """A stage or gate: clips that it dropped and that were left, why (the most frequent first), and other reasons."""
+    """A stage or gate: clips that it dropped and that were left, why (the most frequent first), and other reasons.
+
+    `keep` is the condition of a gate, and empty for a stage.
+    """
 
     name: str
     dropped: int
     left: int
+    keep: str = ""
     reasons: tuple[tuple[str, int], ...] = ()
     more: int = 0
 
@@ -129,7 +133,7 @@ def _stacked(fact: Fact) -> tuple[Fact, Histogram, Histogram]:
     """All clips of a fact, and the kept ones to be drawn over them, on the same axes."""
     most = max(fact.clips, default=1)
     span = (fact.low, fact.high)
-    everything = counted(fact.name, fact.clips, span, most, [(f"{sign} ", bound) for sign, bound in fact.bounds])
+    everything = counted(fact.name, fact.clips, span, most, [(f"keep {sign} ", bound) for sign, bound in fact.bounds])
     return fact, everything, counted(fact.name, fact.kept, span, most)
 
 

@@ -27,7 +27,7 @@ def cli() -> None:
 
 @cli.command()
 @HOME
-@click.option("--clips", type=click.IntRange(64, 100_000), default=320, show_default=True, help="Clips to render.")
+@click.option("--clips", type=click.IntRange(64, 100_000), default=320, show_default=True, help="Good clips to render.")
 @click.option("--steps", type=click.IntRange(1), help="Training steps.  [default: the preset's]")
 @click.option("--from-scratch", is_flag=True, help="Train all toy weights first, not only the bridge.")
 @SEED

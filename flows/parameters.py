@@ -266,7 +266,12 @@ class DemoParameters(BatchParameters):
     max_attempts: int = Field(
         default=1, ge=1, le=100, description="rendered clips that are broken stay so: once will do"
     )
-    clips: int = Field(default=320, ge=64, le=100_000, description="good clips to render; a few bad ones come on top")
+    clips: int = Field(
+        default=320,
+        ge=64,
+        le=100_000,
+        description="good clips to render; half as many flawed and a few broken ones on top",
+    )
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of clips, training and generated sounds")
     steps: int | None = Field(
         default=None, ge=1, le=10_000_000, description="optimiser steps; empty means the preset's"

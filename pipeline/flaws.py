@@ -16,10 +16,12 @@ SCORE_OF = {flaw: "imagebind" if flaw == MISDUBBED else "pq" for flaw in FLAWS}
 #: Kinds of clips: (name, flaws that it takes together).
 GROUPS = {MISDUBBED: (MISDUBBED,), "degraded": FLAWS[1:], **{flaw: (flaw,) for flaw in FLAWS[1:]}}
 
+# A truth that is no JSON, as a sidecar may give it, is none.
 _ROWS = """
-select case when truth->>'$.bad' is not null then 'broken' else coalesce(truth->>'$.flaw', 'true') end as kind,
+with known as (select *, if(json_valid(truth), truth, null) as told from judged)
+select case when told->>'$.bad' is not null then 'broken' else coalesce(told->>'$.flaw', 'true') end as kind,
        kept, imagebind, pq
-from judged where json_exists(truth, '$.flaw')"""
+from known where json_exists(told, '$.flaw')"""
 
 
 def flaw_figures(found: Judged) -> dict[str, dict[str, Any]]:

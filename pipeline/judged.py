@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ class Judged:
 
 
 @contextmanager
-def judged(home: Path, version: str | None = None) -> Iterator[Judged]:
+def judged(home: Path, version: str | None = None) -> Generator[Judged]:
     """Open the published catalog read-only for a dataset name or version; None is the newest.
 
     Raises FoleyError when there is no such dataset.
@@ -67,7 +67,9 @@ def _dataset(con: duckdb.DuckDBPyConnection, home: Path, version: str | None) ->
     found = con.sql(f"from datasets where {chosen} order by created_at desc limit 1").to_arrow_table().to_pylist()
     if not found:
         known = [row[0] for row in con.sql("select version from datasets order by created_at desc limit 5").fetchall()]
-        raise FoleyError(f"no dataset {version or ''!r} in {home}; there are: {', '.join(known) or 'none yet'}")
+        if not known:
+            raise FoleyError(f"there is no dataset in {home} yet: run foley curate FOLDER first")
+        raise FoleyError(f"no dataset {version!r} in {home}; the latest are: {', '.join(known)}")
     return found[0] | {name: json.loads(found[0][name]) for name in ("policy", "fingerprints", "funnel")}
 
 

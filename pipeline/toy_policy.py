@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 import textwrap
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def measured(folder: Path, policy: Policy) -> tuple[Policy, dict[str, float]]:
     return chosen, shares | {figures[kind]["score"]: figures[kind]["auc"] for kind in ("misdubbed", "degraded")}
 
 
-def rewritten(text: str, before: Policy, after: Policy, figures: dict[str, float]) -> str:
+def rewritten(text: str, before: Policy, after: Policy, figures: Mapping[str, float]) -> str:
     """The policy's file with other thresholds and header, and a higher version where a gate changed."""
     body = text[text.index("name = ") :]
     for old, new in zip(before.gates, after.gates, strict=True):

@@ -13,7 +13,7 @@ import pytest
 from flows.curate import curate
 from flows.parameters import CurateParameters
 from flows.results import funnel
-from pipeline.procedural import read_ledger
+from pipeline.procedural import read_ledger, write_corpus
 from tests.flows.commands import foley
 from warehouse import FoleyError, Warehouse, query
 
@@ -93,6 +93,28 @@ def test_a_second_run_does_no_work_again(curated: Any, corpus: Path, home: Path)
     assert files(home) == before
 
 
+@pytest.mark.slow
+def test_a_second_corpus_with_the_same_settings_touches_only_what_is_new(
+    curated: Any, home: Path, tmp_path: Path
+) -> None:
+    before = files(home)
+    new = tmp_path / "more"
+    write_corpus(new, 3, seed=8, seconds=2.0, bad=("silent", "truncated"))
+    added = curate(CurateParameters(home=home, folder=new, source="more", batch_size=6, max_attempts=1))
+    assert {path: stamp for path, stamp in files(home).items() if path in before} == before
+    assert [count.processed for count in added.stages] == [5, 4, *[3] * (len(curated.stages) - 2)]
+    everything = curate(CurateParameters(home=home, dataset="both", max_attempts=1))
+    assert [count.batches for count in everything.stages] == [0] * len(curated.stages)
+    both = sorted(curated.dataset.clip_ids() + added.dataset.clip_ids())
+    assert everything.dataset.clip_ids() == both
+    assert len(both) == len(curated.dataset.clip_ids()) + 3
+
+
+def test_a_curation_leaves_its_page(curated: Any, home: Path) -> None:
+    page = home / "reports" / f"curation-{curated.dataset.version}.html"
+    assert "<video" in page.read_text()
+
+
 def test_runs_are_kept_with_their_parameters_and_end(curated: Any, home: Path) -> None:
     rows = query(home, "select flow, state, dataset from runs").to_pylist()
     assert {"flow": "curate", "state": "completed", "dataset": curated.dataset.version} in rows
@@ -111,7 +133,7 @@ def test_a_folder_without_clips_fails_with_its_reason(tmp_path: Path) -> None:
 def test_the_command_reports_to_the_server_at_prefect_api_url(api: str, corpus: Path, home: Path, curated: Any) -> None:
     done = foley("curate", corpus, "--home", home, PREFECT_API_URL=api, PREFECT_HOME=None)
     assert done.returncode == 0, done.stderr
-    assert "Dataset toy-" in done.stdout
+    assert "Dataset all-" in done.stdout
     assert not (home / "prefect").exists()  # no server of its own
     record = max(Warehouse(home).records("runs"), key=lambda run: run["started_at"])
     found = httpx.get(f"{api}/flow_runs/{record['flow_run_id']}").raise_for_status().json()

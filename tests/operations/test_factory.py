@@ -57,8 +57,9 @@ def test_a_run_shows_what_it_found(factory: Factory, curated: str) -> None:
     assert shown["scores"]["data"].startswith("data:image/svg+xml;base64,")
     assert "truncated" in shown["failures"]["data"]
     assert "foley sql" in shown["look-further"]["data"]
+    assert "/reports/curation-all-0001-" in shown["curation-report"]["data"]
     run = factory.run(curated)
-    assert run["name"] == "curate toy"
+    assert run["name"] == "curate all"
     assert {"foley", "curation"} <= set(run["tags"])
 
 
@@ -159,7 +160,7 @@ def test_a_cancelled_curation_leaves_a_warehouse_that_continues(factory: Factory
     until(lambda: not factory.processes(of_run=id), 20, "the process is gone")
     factory.reaches(id, "CANCELLED")
     factory.reaches(factory.start("curate", **parameters), "COMPLETED")
-    assert len(Warehouse(home).dataset("toy").clip_ids()) == 10
+    assert len(Warehouse(home).dataset("all").clip_ids()) == 10
     assert [state for state, _ in records(home, "curate")] == ["cancelled", "completed"]
 
 

@@ -1,4 +1,4 @@
-"""The pooling ablation: variants differ in their tokens alone, and what it writes can be read."""
+"""Ablations: variants differ in one thing alone, and what they write can be read."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from pathlib import Path
 import pytest
 
 from model.presets import ModelError, load_preset
-from pipeline.ablate import Mark, figure, score_mark, table, variant, write_results
+from pipeline.ablate import Mark, figure, pooled, score_mark, table, trained_to, uncurated, write_results
 from pipeline.curation import feature_stages
 from pipeline.engine import fingerprints
+from pipeline.judged import judged
+from pipeline.probe import Probe
+from pipeline.select import Gate, Policy, select
+from pipeline.silence import Silence
+from pipeline.sources import procedural_source
+from pipeline.stage import Stage
 from pipeline.train import train
 from tests.pipeline.small import curate, short_preset, work
+from warehouse import Warehouse
 
 MARKS = [
     Mark("frame", 10, 0.25, 20.0, 0.5, "a"),
@@ -25,13 +32,13 @@ MARKS = [
 
 def test_variants_differ_in_pooling_alone_and_keep_a_checkpoint_at_each_mark() -> None:
     preset = load_preset("toy")
-    frame, grid = (variant(preset, pooling, [10, 20]) for pooling in ("frame", "grid4"))
+    frame, grid = (pooled(trained_to(preset, [10, 20]), pooling) for pooling in ("frame", "grid4"))
     assert (frame.video.tokens_per_frame, grid.video.tokens_per_frame) == (1, 16)
     assert frame.train == grid.train
     assert (frame.train.steps, frame.train.keep_steps) == (20, (10,))
     assert frame.model_copy(update={"video": grid.video}) == grid
     with pytest.raises(ModelError, match="no pooling 'grid3x': use frame"):
-        variant(preset, "grid3x", [1])
+        pooled(preset, "grid3x")
 
 
 def test_the_table_has_a_row_a_mark_and_the_figure_a_line_a_variant(tmp_path: Path) -> None:
@@ -52,18 +59,36 @@ def test_variants_are_trained_on_the_ablation_subset_and_scored_once(tmp_path: P
     base = short_preset()
     small = curate(tmp_path, base)
     for pooling in ("frame", "grid2"):
-        changed = variant(base, pooling, [1, 2])
+        changed = pooled(trained_to(base, [1, 2]), pooling)
         stages = [*small.stages[:2], *feature_stages(changed)]
         fps = fingerprints(stages)
         work(small.wh, stages, fps)
         done = train(small.wh, small.dataset, fps, changed, lambda _: None, subset="ablation")
         assert len(small.wh.features(done.record["features"])) == len(small.dataset.clip_ids("train", "ablation"))
         marks = [
-            score_mark(small.wh, small.dataset, fps, changed, id, step)
+            score_mark(small.wh, small.dataset, fps, changed, id, pooling, step)
             for step, id in ((1, f"{done.id}-step000001"), (2, done.id))
         ]
-        assert [(mark.pooling, mark.steps) for mark in marks] == [(pooling, 1), (pooling, 2)]
+        assert [(mark.variant, mark.steps) for mark in marks] == [(pooling, 1), (pooling, 2)]
         assert marks[0].v_loss != marks[1].v_loss
-        again = score_mark(small.wh, small.dataset, fps, changed, done.id, 2)
+        again = score_mark(small.wh, small.dataset, fps, changed, done.id, pooling, 2)
         assert again == marks[1]
     assert len(small.wh.records("evaluations")) == 4
+
+
+def test_the_uncurated_set_has_what_the_policy_dropped_in_the_same_splits(tmp_path: Path) -> None:
+    wh = Warehouse(tmp_path / "home")
+    wh.ingest(procedural_source(tmp_path / "clips", 12, seconds=1.0, bad=("empty",), flawed=4).clips)
+    stages: list[Stage] = [Probe(), Silence()]
+    fps = fingerprints(stages)
+    work(wh, stages, fps)
+    policy = Policy("loud", 1, (Gate("loud", "silent_share < 0.5"),), val=0.2, test=0.3, seed=4)
+    dataset = select(wh, fps, policy, "clips")
+    found = uncurated(wh, dataset)
+    decoded = {row["clip_id"]: row for row in found.members().to_pylist()}
+    kept = {row["clip_id"]: row for row in dataset.members().to_pylist()}
+    assert len(kept) < len(decoded) == 16
+    assert {clip: decoded[clip]["split"] for clip in kept} == {clip: row["split"] for clip, row in kept.items()}
+    wh.publish()
+    with judged(wh.home) as newest:
+        assert newest.dataset["version"] == dataset.version  # one made for a comparison is not what comes next

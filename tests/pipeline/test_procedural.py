@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipeline.procedural import (
     FPS,
     LEDGER,
     MATERIALS,
+    MISDUBBED,
     RING_SECONDS,
     SAMPLE_RATE,
     SCENES,
@@ -34,6 +36,7 @@ from pipeline.procedural import (
     write_clip,
     write_corpus,
 )
+from pipeline.procedural.degrading import KINDS
 
 clips = st.builds(sample_clip, st.integers(0, 2**40), st.floats(1, 12).map(lambda s: round(s, 2)))
 
@@ -148,6 +151,26 @@ def test_a_corpus_is_written_once(tmp_path: Path) -> None:
     assert {path.name for path in before} == {row["file"] for row in rows} | {LEDGER}
     assert write_corpus(tmp_path, 3) == rows
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()} == before
+
+
+def test_flawed_clips_are_good_files_whose_truth_tells_what_is_wrong(tmp_path: Path) -> None:
+    rows = write_corpus(tmp_path, 1, seed=4, bad=(), flawed=10)
+    assert [row["file"] for row in rows] == [f"clip-{i:05d}.mp4" for i in range(11)]
+    assert Counter(row["truth"]["flaw"] for row in rows) == {None: 1, MISDUBBED: 6} | dict.fromkeys(KINDS, 1)
+    assert [row.get("split") for row in rows] == [None] + ["train"] * 10  # what is held out is known to be true
+    for row in rows:
+        truth = row["truth"]
+        own, heard = sample_clip(truth["seed"]), read_audio(tmp_path / row["file"], SAMPLE_RATE)
+        frames = read_frames(tmp_path / row["file"], np.arange(64) / FPS, Framing(64, 64)).astype(np.int16)
+        assert np.abs(frames - render_frames(own)).mean() < 5  # the picture is as it was
+        clean = render_audio(own)
+        if truth["flaw"] == MISDUBBED:
+            other = sample_clip(truth["sound_seed"])
+            assert (other.material, other.scene) == (own.material, own.scene)
+            assert other.impacts != own.impacts
+            clean = render_audio(other)
+        apart = np.square(heard - clean).sum() / np.square(clean).sum()
+        assert (apart > 2e-3) == (truth["flaw"] in KINDS), (truth, apart)
 
 
 @pytest.mark.parametrize("keep_ledger", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.engine import fingerprints, plan
+from pipeline.look import thresholds_of
 from pipeline.select import Gate, Policy, load_policy, policies, select
 from pipeline.stage import Clip, Outcome, Passed, Stage
 from tests.warehouse.toys import Facts, Text, make_files, run_all, run_once
@@ -138,12 +140,14 @@ class Scores(Stage):
         return (drawn**0.5 * [10, 0.9, 0.6, 8, 8, 8, 10]).tolist()
 
 
-@pytest.mark.parametrize("name", ["hunyuan", "mova", "strict", "toy"])
+@pytest.mark.parametrize("name", ["all", "hunyuan", "mova", "strict", "toy"])
 def test_the_policies_of_the_house_do_what_they_publish(wh: Warehouse, name: str) -> None:
     run_once(wh, [Scores()])
     fps = fingerprints([Scores()])
     facts = wh.rows("scores", fps["scores"]).to_pylist()
+    bound = {t.fact: t.bound for t in thresholds_of([asdict(gate) for gate in load_policy("toy").gates])}
     keep = {
+        "all": lambda _: True,
         "hunyuan": lambda f: f["silent_share"] <= 0.8,
         "mova": lambda f: (
             f["silent_share"] < 0.8 and f["pq"] > 5.0 and f["cu"] > 4.5 and f["ce"] > 2.5 and f["imagebind"] >= 0.2
@@ -151,7 +155,12 @@ def test_the_policies_of_the_house_do_what_they_publish(wh: Warehouse, name: str
         "strict": lambda f: (
             f["silent_share"] < 0.5 and f["pq"] > 5.0 and f["cu"] > 4.5 and f["ce"] > 2.5 and f["imagebind"] >= 0.3
         ),
-        "toy": lambda f: f["duration"] >= 1.0 and f["silent_share"] < 0.95,
+        "toy": lambda f: (
+            f["duration"] >= 1.0
+            and f["silent_share"] < 0.95
+            and f["imagebind"] >= bound["imagebind"]
+            and f["pq"] >= bound["pq"]
+        ),
     }[name]
     expected = {f["clip_id"] for f in facts if keep(f)}
     assert name in policies()

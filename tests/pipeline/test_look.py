@@ -227,7 +227,7 @@ def test_thresholds_are_written_into_the_policys_file_with_a_higher_version(tmp_
     from pipeline.select import POLICIES
 
     text, before = (POLICIES / "toy.toml").read_text(), load_policy("toy")
-    figures = {name: 0.5 for name in ("true", "misdubbed", "degraded", "imagebind", "pq")}
+    figures: dict[str, float] = dict.fromkeys(("true", "misdubbed", "degraded", "imagebind", "pq"), 0.5)
     gates = tuple(
         replace(gate, keep=re.sub(r"(imagebind|pq) >= \S+", r"\1 >= 0.125", gate.keep)) for gate in before.gates
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -55,8 +56,11 @@ def pooled(preset: Preset, pooling: str) -> Preset:
 
 
 def trained_to(preset: Preset, marks: Sequence[int]) -> Preset:
-    """The preset that trains to the last mark and keeps a checkpoint at each."""
-    keep = {"steps": max(marks), "keep_steps": tuple(marks[:-1])}
+    """The preset that trains to the last mark, keeps a checkpoint at each, and is stopped by no loss that is a number.
+
+    One noisy clip of an uncurated set can cost a step a hundred times the usual loss: that is what is to be shown.
+    """
+    keep = {"steps": max(marks), "keep_steps": tuple(marks[:-1]), "diverged_at": math.inf}
     return preset.model_copy(update={"train": preset.train.model_copy(update=keep)})
 
 

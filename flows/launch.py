@@ -93,11 +93,9 @@ def _render(parameters: DemoParameters) -> tuple[Path, float]:
     started = perf_counter()
     corpus = parameters.home / "clips" / f"procedural.{parameters.seed}"
     workers = parameters.batches_at_once
+    count, flawed = parameters.clips, int(parameters.clips * FLAWED_SHARE)
     with bar("render", unit="clip") as progress:
-        flawed = int(parameters.clips * FLAWED_SHARE)
-        write_corpus(
-            corpus, parameters.clips, parameters.seed, flawed=flawed, workers=workers, progress=follow(progress)
-        )
+        write_corpus(corpus, count, parameters.seed, flawed=flawed, workers=workers, progress=follow(progress))
     return corpus, perf_counter() - started
 
 

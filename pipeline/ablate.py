@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -60,7 +59,7 @@ def trained_to(preset: Preset, marks: Sequence[int]) -> Preset:
 
     One noisy clip of an uncurated set can cost a step a hundred times the usual loss: that is what is to be shown.
     """
-    keep = {"steps": max(marks), "keep_steps": tuple(marks[:-1]), "diverged_at": math.inf}
+    keep = {"steps": max(marks), "keep_steps": tuple(marks[:-1]), "diverged_at": 1e9}
     return preset.model_copy(update={"train": preset.train.model_copy(update=keep)})
 
 

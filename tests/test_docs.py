@@ -15,6 +15,7 @@ from model.presets import load_preset
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 RESULTS: dict[str, Any] = json.loads((ROOT / "docs" / "demo-results.json").read_text())
+CURATION: dict[str, Any] = json.loads((ROOT / "docs" / "curation-results.json").read_text())
 TITLES = {"true": "its own video", "other": "another clip's video", "none": "no video, text only"}
 
 
@@ -40,6 +41,13 @@ def test_the_other_figures_in_the_readme_are_those_of_the_committed_results() ->
 def test_the_committed_results_say_where_they_come_from() -> None:
     assert re.fullmatch(r"[0-9a-f]{40}", RESULTS["commit"])
     assert RESULTS["preset"] == "toy"
+
+
+def test_the_curations_table_is_that_of_the_committed_results() -> None:
+    page = (ROOT / "docs" / "curation.md").read_text()
+    for kind, row in CURATION["flaws"].items():
+        told = f"{row['score']} | {row['auc']:.3f} |" if "auc" in row else "| |"
+        assert f"| {kind} | {row['kept'] + row['dropped']} | {row['kept']} | {told}" in page
 
 
 def test_every_local_link_leads_somewhere() -> None:

@@ -31,7 +31,7 @@ _SAVE_EVERY = 64  # clips between two savings of the ledger
 MISDUBBED = "misdubbed"
 FLAWS: tuple[str, ...] = (MISDUBBED, *KINDS)
 _FLAWS_IN_TURN = (*KINDS, *[MISDUBBED] * 6)  # three mis-dubbed clips for two degraded ones
-_MILDEST = 0.4  # severity, see `degrade`: what is milder is hard to tell from clean by ear
+_MILDEST = 0.4  # severity, see `degrade`: our choice
 
 Row = dict[str, Any]  # one line of the ledger
 Progress = Callable[[int, int], None]  # (clips done, clips in all)

@@ -89,7 +89,8 @@ def demo(result: Demo) -> str:
     lines += ["", flaw_table(results["curation"])]
     lines += ["", f"Synchronisation on {results['held_out_clips']} held-out clips", figures(results), ""]
     seconds = ", ".join(f"{name} {value:.0f}" for name, value in results["seconds"].items())
-    lines += [f"seconds: {seconds}", f"report:  {result.report}"]
+    clips = result.report.with_name(f"curation-{results['dataset']}.html")
+    lines += [f"seconds: {seconds}", f"report:  {result.report}", f"clips:   {clips}"]
     return "\n".join(lines)
 
 

@@ -31,6 +31,10 @@ RESULTS: dict[str, Any] = {
         {"stage": "probe", "passed": 318, "rejected": 4, "failed": 6, "reasons": {"truncated": 6, "no sound track": 4}},
         {"stage": "silence", "passed": 311, "rejected": 7, "failed": 0, "reasons": {"silent all through": 7}},
     ],
+    "curation": {
+        "true": {"kept": 309, "dropped": 11},
+        "noise": {"kept": 3, "dropped": 13, "score": "pq", "auc": 0.98765},
+    },
     "seconds": {"render": 14.26, "curate": 52.77, "train": 128.4, "evaluate": 41.0, "report": 2.3, "total": 238.73},
     "seed": 1234,
     "versions": {"python": "3.11.9", "torch": "2.11.0"},

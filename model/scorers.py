@@ -105,7 +105,7 @@ class ImageBindViews:
     size: int = 224
 
     def starts(self, duration: float, clips: int) -> list[Fraction]:
-        """Start times (s) of `clips` windows spread evenly over the clip; exact, since they are cut to whole samples."""
+        """Start times (s) of `clips` windows spread evenly over the clip; exact, as they are cut to whole samples."""
         last = max(Fraction(duration) - Fraction(self.clip_seconds), Fraction(0))
         return [last * i / max(clips - 1, 1) for i in range(clips)]
 
@@ -149,7 +149,7 @@ class ImageBindScorer:
         return files_revision([preset.model("imagebind")])
 
     def prepare_frames(self, frames: Frames) -> Tensor:
-        """RGB frames [clips * frames, H, W, 3] of 0..255 and short side `size` -> [clips * crops, 3, frames, size, size]."""
+        """RGB frames [clips * frames, H, W, 3], 0..255, short side `size` -> [clips * crops, 3, frames, size, size]."""
         mean = torch.tensor((0.48145466, 0.4578275, 0.40821073))
         std = torch.tensor((0.26862954, 0.26130258, 0.27577711))
         pixels = ((torch.from_numpy(frames).float() / 255 - mean) / std).permute(0, 3, 1, 2)  # [N, 3, H, W]

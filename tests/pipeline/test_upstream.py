@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soxr
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -43,6 +44,11 @@ def chirp(seconds: float, rate: int = RATE) -> np.ndarray:
     return (0.3 * np.sin(2 * np.pi * (200 + 300 * t) * t) + noise).astype(np.float32)
 
 
+def two_chirps(seconds: float, rate: int) -> np.ndarray:
+    """Two channels that differ, float32 [2, n]."""
+    return np.stack([chirp(seconds, rate), chirp(seconds, rate)[::-1] * np.float32(0.5)]).astype(np.float32)
+
+
 def clip_of(path: Path, **more: Any) -> Clip:
     """A clip as the stages get it: with the columns of the probe."""
     return {"clip_id": path.stem, "path": str(path), **vars(probe(path)), **more}
@@ -57,7 +63,7 @@ def columns(stage: Stage, clip: Clip) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def small_imagebind(tmp_path_factory: pytest.TempPathFactory) -> Preset:
-    """A small ImageBind with random weights that looks and hears as the published one: upstream's windows and patches."""
+    """A small ImageBind with random weights, and with the published one's windows and patches."""
     shapes = {"video_frames": 2, "kernel_size": [2, 14, 14], "audio_kernel_size": 16, "audio_stride": 10}
     published = {"imagebind": TOY.imagebind | shapes | {"audio_target_len": 204}, "imagebind_views": {}}
     preset = TOY.model_copy(update=published | {"weights": tmp_path_factory.mktemp("imagebind")})
@@ -94,7 +100,7 @@ def test_imagebind_scores_a_file_as_upstream(
 @pytest.mark.parametrize("rate", [RATE, 44100])
 def test_audiobox_scores_a_file_as_upstream(tmp_path: Path, rate: int) -> None:
     path = tmp_path / "a.wav"
-    write_wav(path, np.stack([chirp(12.5, rate), 0.5 * chirp(12.5, rate)[::-1]]), rate)  # two windows, two channels
+    write_wav(path, two_chirps(12.5, rate), rate)  # two windows, two channels
     model = AudioboxScorer.from_pretrained(TOY).model
     theirs = aesthetics(model, *read_samples(path))
     ours = columns(AudioboxScore(TOY), {"clip_id": "a", "path": str(path)})
@@ -116,11 +122,12 @@ def test_video_tokens_of_a_file_are_those_of_transformers_own_processor_and_mode
     pixels = processor(list(frames_of(str(path))), return_tensors="pt")["pixel_values_videos"]
     model = VJEPA2Model.from_pretrained(VideoEncoder.folder(TOY), dtype=torch.float32).eval()
     with torch.inference_mode():
-        grid = model.get_vision_features(pixels)[0].unflatten(0, (32, 4, 4))  # [32, 4, 4, 96]
+        grid = model.get_vision_features(pixels)[0].unflatten(0, (32, 4, 4))  # [32, 4, 4, 96]: kept if asked for
     for pooling, expected in (("frame", grid.mean((1, 2))[:, None]), ("grid4", grid.flatten(1, 2))):
         preset = TOY.model_copy(update={"video": TOY.video.model_copy(update={"pooling": pooling})})
         found = columns(VideoTokens(preset), clip_of(path))
         close_as_halves(found["video_tokens"], expected, tuple(expected.shape))
+        np.testing.assert_allclose(np.frombuffer(found["video_times"], np.float32), (np.arange(32) + 0.5) / 8)
 
 
 @pytest.mark.parametrize(("width", "height"), [(340, 256), (240, 320)])
@@ -159,15 +166,15 @@ def stereo(tmp_path_factory: pytest.TempPathFactory) -> Preset:
     return preset
 
 
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(("channels", "rate"), [(1, 16000), (2, 44100)])
 def test_latents_of_a_file_are_those_of_stable_audio_tools_own_encoder(
-    stereo: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int
+    stereo: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, rate: int
 ) -> None:
     path = tmp_path / "a.wav"
-    sides = [chirp(13.0, 44100), 0.5 * chirp(13.0, 44100)[::-1]]
-    write_wav(path, np.stack(sides[:channels]), 44100)
+    write_wav(path, two_chirps(13.0, rate)[:channels], rate)
     found = columns(AudioLatents(stereo), {"clip_id": "a", "path": str(path), "duration": 13.0})
-    sound = torch.from_numpy(decode_audio(path).samples)[:, : 12 * 44100].expand(2, -1)  # 12 s of two channels
+    samples = soxr.resample(decode_audio(path, max_seconds=12.0).samples.T, rate, 44100).T
+    sound = torch.from_numpy(samples.copy()).expand(2, -1)  # 12 s of two channels
     sound = F.pad(sound, (0, -sound.shape[-1] % 640))
     pretransform = Backbone.from_pretrained(stereo).model.pretransform
     with torch.inference_mode():  # its bottleneck gives mean + deviation x noise
@@ -190,7 +197,8 @@ def test_text_tokens_are_those_of_stable_audio_tools_own_conditioner() -> None:
     clips = [{"clip_id": str(i), "prompt": prompt} for i, prompt in enumerate(prompts)]
     stage = TextEmbeddings(TOY)
     stage.setup()  # lets the conditioner take a local folder
-    theirs: Any = T5Conditioner(TOY.text_width, str(TOY.model("text")), max_length=64)
+    conditioner: Any = T5Conditioner
+    theirs = conditioner(TOY.text_width, str(TOY.model("text")), max_length=64)
     theirs.model.float()  # it loads half precision
     tokens, mask = theirs(prompts, "cpu")
     for outcome, row, kept in zip(stage.process(clips), tokens, mask, strict=True):

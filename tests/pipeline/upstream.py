@@ -31,7 +31,7 @@ from model.scorers import import_imagebind
 
 def frames_of(path: Any) -> np.ndarray:
     """Every frame of a video, as stored -> uint8 [T, H, W, 3]."""
-    with av.open(path) as container:
+    with av.open(path, "r") as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
@@ -39,7 +39,7 @@ class VideoReader:
     """What PyTorchVideo asks of decord."""
 
     def __init__(self, uri: Any, **_: Any) -> None:
-        with av.open(uri) as container:
+        with av.open(uri, "r") as container:
             self.fps = float(container.streams.video[0].average_rate or 0)
         uri.seek(0)
         self.frames = torch.from_numpy(frames_of(uri))
@@ -60,7 +60,7 @@ def read_samples(path: Path) -> tuple[Tensor, int]:
 
 
 def imagebind_inputs(video: Path, sound: Path) -> dict[str, Tensor]:
-    """What ImageBind's own data.py makes of two files: {"vision": [1, 15, 3, 2, 224, 224], "audio": [1, 3, 1, 128, 204]}."""
+    """What ImageBind's own data.py makes of two files: vision [1, 15, 3, 2, 224, 224], audio [1, 3, 1, 128, 204]."""
     decord: Any = ModuleType("decord")
     decord.bridge = SimpleNamespace(set_bridge=lambda _: None)
     decord.VideoReader, decord.cpu = VideoReader, lambda _: None

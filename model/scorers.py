@@ -148,11 +148,17 @@ class ImageBindScorer:
         """Content hash of the weights."""
         return files_revision([preset.model("imagebind")])
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is: its inputs are prepared there too, so that an accelerator does not wait for it."""
+        return torch.device("cpu") if self.model is None else next(self.model.parameters()).device
+
     def prepare_frames(self, frames: Frames) -> Tensor:
         """RGB frames [clips * frames, H, W, 3], 0..255, short side `size` -> [clips * crops, 3, frames, size, size]."""
-        mean = torch.tensor((0.48145466, 0.4578275, 0.40821073))
-        std = torch.tensor((0.26862954, 0.26130258, 0.27577711))
-        pixels = ((torch.from_numpy(frames).float() / 255 - mean) / std).permute(0, 3, 1, 2)  # [N, 3, H, W]
+        mean = torch.tensor((0.48145466, 0.4578275, 0.40821073), device=self.device)
+        std = torch.tensor((0.26862954, 0.26130258, 0.27577711), device=self.device)
+        values = torch.from_numpy(frames).to(self.device).float()
+        pixels = ((values / 255 - mean) / std).permute(0, 3, 1, 2)  # [N, 3, H, W]
         height, width = pixels.shape[-2:]
         size, slack = self.views.size, max(height, width) - self.views.size
         crops: list[Tensor] = []
@@ -166,7 +172,8 @@ class ImageBindScorer:
         """Mono audio [S] at 16 kHz -> [audio_clips, 1, 128 mels, mel_frames], normalised as upstream does."""
         windows: list[Tensor] = []
         length, frames = int(self.views.clip_seconds * SCORER_RATE), self.views.mel_frames
-        sound = torch.from_numpy(audio[None].copy())  # upstream hears the left of two channels, here comes their mean
+        # upstream hears the left of two channels; here comes their mean
+        sound = torch.from_numpy(audio[None].copy()).to(self.device)
         for start in self.views.starts(len(audio) / SCORER_RATE, self.views.audio_clips):
             first = int(start * SCORER_RATE)
             wave = sound[:, first : first + length]
@@ -181,16 +188,12 @@ class ImageBindScorer:
     @torch.inference_mode()
     def watch(self, clips: Sequence[Frames]) -> Tensor:
         """Frames of B clips at `views.frame_times` -> embeddings [B, D], mean of the normalised ones of all views."""
-        return self._embed("vision", [self.prepare_frames(f) for f in clips])
+        return self.model({"vision": torch.stack([self.prepare_frames(f) for f in clips])})["vision"].cpu()
 
     @torch.inference_mode()
     def hear(self, sounds: Sequence[npt.NDArray[np.float32]]) -> Tensor:
         """Mono audio of B clips at 16 kHz -> embeddings [B, D], mean of the normalised ones of all views."""
-        return self._embed("audio", [self.prepare_audio(a) for a in sounds])
-
-    def _embed(self, modality: str, prepared: Sequence[Tensor]) -> Tensor:
-        device = next(self.model.parameters()).device
-        return self.model({modality: torch.stack(list(prepared)).to(device)})[modality].cpu()
+        return self.model({"audio": torch.stack([self.prepare_audio(a) for a in sounds])})["audio"].cpu()
 
     def score(self, frames: Sequence[Frames], audio: Sequence[npt.NDArray[np.float32]]) -> list[float]:
         """Frames (at `views.frame_times`) and audio of B clips -> B cosines in -1..1."""

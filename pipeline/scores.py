@@ -148,7 +148,10 @@ class AudioboxScore(Stage):
         """Four scores a clip."""
         return read_then_run(
             clips,
-            lambda clip: partial(read_audio, Path(clip["path"]), SCORER_RATE),
+            self._reading,
             lambda ready: [Passed(row) for row in self._scorer.score([audio for _, audio in ready])],
             CHUNK,
         )
+
+    def _reading(self, clip: Clip) -> partial[Audio]:
+        return partial(read_audio, Path(clip["path"]), SCORER_RATE)

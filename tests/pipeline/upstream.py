@@ -31,7 +31,8 @@ from model.scorers import import_imagebind
 
 def frames_of(path: Any) -> np.ndarray:
     """Every frame of a video, as stored -> uint8 [T, H, W, 3]."""
-    with av.open(path, "r") as container:
+    container: Any = av.open(path)
+    with container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 

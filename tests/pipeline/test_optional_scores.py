@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from pipeline.stage import Clip, Failed, Outcome, Passed, Stage
 from pipeline.sync import Sync
 from pipeline.tags import Tags
 from pipeline.toy_evaluation import late, window
+from tests.flows.commands import ROOT
 from tests.pipeline.test_select import Scores
 from tests.warehouse.toys import Facts, make_files, run_once
 from warehouse import FoleyError, Warehouse, field
@@ -48,11 +50,14 @@ def columns(stage: Stage, clips: list[Clip]) -> list[dict[str, float]]:
     return [dict(outcome.columns) for outcome in outcomes if isinstance(outcome, Passed)]
 
 
-def test_a_preset_configures_them() -> None:
+def test_a_preset_configures_them(tmp_path: Path) -> None:
     known = ["probe", "silence", "picture", "imagebind", "audiobox"]
     assert names(load_preset("paper")) == known
     assert names(TOY) == [*known, "sync"]
     assert names(with_tagger(TOY, TaggerSettings())) == [*known, "sync", "tags"]
+    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/scores.md").read_text(), re.DOTALL)
+    (tmp_path / "preset.toml").write_text(block)
+    assert names(load_preset(str(tmp_path))) == [*known, "sync", "tags"]
 
 
 def test_offsets_are_those_that_evaluation_would_find(tmp_path: Path) -> None:

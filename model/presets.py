@@ -14,6 +14,8 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from model.evaluation.audioset import MUSIC, SPEECH
+
 CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -174,6 +176,22 @@ class WindowSettings(Settings):
         return self
 
 
+class TaggerSettings(Settings):
+    """What an audio tagger (PANNs) says of speech and music: which of its classes count, by name and place."""
+
+    speech: dict[str, int] = Field(default=SPEECH, description="classes that are speech; by default AudioSet's")
+    music: dict[str, int] = Field(default=MUSIC, description="classes that are music; by default AudioSet's")
+    window: float = Field(default=2.0, ge=0.32, description="seconds that are tagged at a time")
+    threshold: float = Field(default=0.5, gt=0, lt=1, description="probability from which a class is heard")
+
+
+class ScoreSettings(Settings):
+    """Optional scoring stages, whose weights lie with those of evaluation (docs/scores.md)."""
+
+    sync: bool = Field(default=False, description="offset between sound and picture, by Synchformer")
+    tagger: TaggerSettings | None = Field(default=None, description="shares of speech and music, by PANNs")
+
+
 class Preset(Settings):
     """One size of the whole system. `folder` holds its configuration, `weights` its weights."""
 
@@ -189,6 +207,7 @@ class Preset(Settings):
     window: WindowSettings = WindowSettings()
     imagebind: dict[str, Any] = Field(description="arguments of ImageBindModel")
     imagebind_views: dict[str, Any] = Field(description="windows that ImageBind looks at in a clip")
+    scores: ScoreSettings = ScoreSettings()
     audiobox: dict[str, Any] = Field(default_factory=dict, description="what differs from WavLM base in Audiobox")
     evaluation_seconds: float = Field(8.0, gt=0, description="what evaluation hears and sees of a clip, s")
     evaluation: dict[str, dict[str, Any]] = Field(

@@ -11,6 +11,7 @@ import sys
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -23,11 +24,13 @@ import torch.nn.functional as F
 import torchaudio
 from torch import Tensor
 
+from model.backbone import default_device
 from model.presets import Preset
 from model.weights import WeightsError, files_revision, load_strict, read_weights
 
 AXES = ("CE", "CU", "PC", "PQ")
 SCORER_RATE = 16000  # Hz, of both models' audio
+Frames = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
 def import_imagebind() -> Any:
@@ -101,19 +104,26 @@ class ImageBindViews:
     pair_fps: float = 0.0
     size: int = 224
 
-    def starts(self, duration: float, clips: int) -> npt.NDArray[np.float64]:
-        """Start times (s) of `clips` windows spread evenly over the clip."""
-        last = max(duration - self.clip_seconds, 0.0)
-        return np.linspace(0, last, clips)
+    def starts(self, duration: float, clips: int) -> list[Fraction]:
+        """Start times (s) of `clips` windows spread evenly over the clip; exact, as they are cut to whole samples."""
+        last = max(Fraction(duration) - Fraction(self.clip_seconds), Fraction(0))
+        return [last * i / max(clips - 1, 1) for i in range(clips)]
 
-    def frame_times(self, duration: float) -> npt.NDArray[np.float64]:
-        """Times (s) of the frames to decode: `frames` of every window, from its first to its last, [clips * frames]."""
+    def frame_times(self, duration: float, fps: float = 0.0) -> npt.NDArray[np.float64]:
+        """Times (s) of the frames to decode: `frames` of every window, from its first to its last, [clips * frames].
+
+        With `fps`, that of the picture, a window holds the frames that begin in it, as upstream's does; without, the
+        one that is on screen when it begins comes first.
+        """
         if self.pair_fps:
             times = (np.arange(max(2, int(duration * self.pair_fps)), dtype=np.float64) + 0.5) / self.pair_fps
             return np.stack([times[:-1], times[1:]], axis=1).reshape(-1)
-        starts = self.starts(duration, self.video_clips)
-        ends = np.minimum(starts + self.clip_seconds, duration) - 1e-3
-        return np.asarray(np.linspace(starts, np.maximum(ends, starts), self.frames, axis=1), np.float64).reshape(-1)
+        starts = np.array(self.starts(duration, self.video_clips), np.float64)
+        ends = np.minimum(starts + self.clip_seconds, duration)
+        if fps:
+            starts, ends = (np.ceil(times * fps - 1e-6) / fps for times in (starts, ends))
+        last = np.maximum(ends - 1e-3, starts)
+        return np.asarray(np.linspace(starts, last, self.frames, axis=1), np.float64).reshape(-1)
 
 
 class ImageBindScorer:
@@ -131,18 +141,24 @@ class ImageBindScorer:
         path = preset.model("imagebind")
         model = build_imagebind(preset)
         load_strict(model, read_weights(path), path)
-        return cls(model, views)
+        return cls(model.to(default_device()), views)
 
     @staticmethod
     def revision(preset: Preset) -> str:
         """Content hash of the weights."""
         return files_revision([preset.model("imagebind")])
 
-    def prepare_frames(self, frames: npt.NDArray[np.uint8]) -> Tensor:
-        """RGB frames [clips * frames, H, W, 3] with short side `size` -> [clips * crops, 3, frames, size, size]."""
-        mean = torch.tensor((0.48145466, 0.4578275, 0.40821073))
-        std = torch.tensor((0.26862954, 0.26130258, 0.27577711))
-        pixels = ((torch.from_numpy(frames).float() / 255 - mean) / std).permute(0, 3, 1, 2)  # [N, 3, H, W]
+    @property
+    def device(self) -> torch.device:
+        """Where the model is: its inputs are prepared there too, so that an accelerator does not wait for it."""
+        return torch.device("cpu") if self.model is None else next(self.model.parameters()).device
+
+    def prepare_frames(self, frames: Frames) -> Tensor:
+        """RGB frames [clips * frames, H, W, 3], 0..255, short side `size` -> [clips * crops, 3, frames, size, size]."""
+        mean = torch.tensor((0.48145466, 0.4578275, 0.40821073), device=self.device)
+        std = torch.tensor((0.26862954, 0.26130258, 0.27577711), device=self.device)
+        values = torch.from_numpy(frames).to(self.device).float()
+        pixels = ((values / 255 - mean) / std).permute(0, 3, 1, 2)  # [N, 3, H, W]
         height, width = pixels.shape[-2:]
         size, slack = self.views.size, max(height, width) - self.views.size
         crops: list[Tensor] = []
@@ -156,27 +172,30 @@ class ImageBindScorer:
         """Mono audio [S] at 16 kHz -> [audio_clips, 1, 128 mels, mel_frames], normalised as upstream does."""
         windows: list[Tensor] = []
         length, frames = int(self.views.clip_seconds * SCORER_RATE), self.views.mel_frames
+        # upstream hears the left of two channels; here comes their mean
+        sound = torch.from_numpy(audio[None].copy()).to(self.device)
         for start in self.views.starts(len(audio) / SCORER_RATE, self.views.audio_clips):
             first = int(start * SCORER_RATE)
-            wave = torch.from_numpy(audio[None, first : first + length].copy())
+            wave = sound[:, first : first + length]
+            wave -= wave.mean()  # in place, as upstream: what two windows share loses both means
             mel = torchaudio.compliance.kaldi.fbank(
-                wave - wave.mean(), htk_compat=True, sample_frequency=SCORER_RATE, use_energy=False,
+                wave, htk_compat=True, sample_frequency=SCORER_RATE, use_energy=False,
                 window_type="hanning", num_mel_bins=128, dither=0.0, frame_length=25, frame_shift=10,
             ).T  # fmt: skip  # [128, frames]
             windows.append(F.pad(mel, (0, max(0, frames - mel.shape[1])))[None, :, :frames])
         return (torch.stack(windows) + 4.268) / 9.138
 
     @torch.inference_mode()
-    def watch(self, clips: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+    def watch(self, clips: Sequence[Frames]) -> Tensor:
         """Frames of B clips at `views.frame_times` -> embeddings [B, D], mean of the normalised ones of all views."""
-        return self.model({"vision": torch.stack([self.prepare_frames(f) for f in clips])})["vision"]
+        return self.model({"vision": torch.stack([self.prepare_frames(f) for f in clips])})["vision"].cpu()
 
     @torch.inference_mode()
     def hear(self, sounds: Sequence[npt.NDArray[np.float32]]) -> Tensor:
         """Mono audio of B clips at 16 kHz -> embeddings [B, D], mean of the normalised ones of all views."""
-        return self.model({"audio": torch.stack([self.prepare_audio(a) for a in sounds])})["audio"]
+        return self.model({"audio": torch.stack([self.prepare_audio(a) for a in sounds])})["audio"].cpu()
 
-    def score(self, frames: Sequence[npt.NDArray[np.uint8]], audio: Sequence[npt.NDArray[np.float32]]) -> list[float]:
+    def score(self, frames: Sequence[Frames], audio: Sequence[npt.NDArray[np.float32]]) -> list[float]:
         """Frames (at `views.frame_times`) and audio of B clips -> B cosines in -1..1."""
         return [float(v) for v in F.cosine_similarity(self.watch(frames), self.hear(audio), dim=-1)]
 
@@ -194,7 +213,7 @@ class AudioboxScorer:
         model = build_audiobox(preset)
         load_strict(model, read_audiobox(path), path)
         model.target_transform = read_target_transform(path)
-        return cls(model)
+        return cls(model.to(default_device()))
 
     @staticmethod
     def revision(preset: Preset) -> str:
@@ -207,7 +226,9 @@ class AudioboxScorer:
         from audiobox_aesthetics.infer import make_inference_batch
 
         waves, masks, weights, owners = make_inference_batch([torch.from_numpy(a)[None] for a in audio])
-        predicted = cast("dict[str, Tensor]", self.model({"wav": torch.stack(waves), "mask": torch.stack(masks)}))
+        device = next(self.model.parameters()).device
+        batch = {"wav": torch.stack(waves).to(device), "mask": torch.stack(masks).to(device)}
+        predicted = cast("dict[str, Tensor]", {axis: found.cpu() for axis, found in self.model(batch).items()})
         share, owner = torch.tensor(weights), torch.tensor(owners)
         scores: list[dict[str, float]] = []
         for clip in range(len(audio)):

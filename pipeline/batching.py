@@ -30,14 +30,17 @@ def read_then_run(
 
     `job(clip)` is run by media workers while `run` works on the clips before. `run` gets at most `chunk` clips with
     their media at a time, and little more than that wait decoded: the media of a whole batch is never held at once.
+    The first parts are smaller, 1, 2, 4 and so on, so that the model need not wait for a whole chunk to begin.
     """
     workers = media_workers()
     found = workers.map((job(clip) for clip in clips), ahead=chunk + workers.count)
     outcomes: list[Outcome] = []
-    for start in range(0, len(clips), chunk):
-        part = list(islice(found, chunk))
-        pairs = zip(clips[start : start + chunk], part, strict=True)
+    size = 1
+    while len(outcomes) < len(clips):
+        part = list(islice(found, size))
+        pairs = zip(clips[len(outcomes) : len(outcomes) + len(part)], part, strict=True)
         ready = [(clip, media) for clip, media in pairs if not isinstance(media, MediaError)]
         passed = iter(run(ready) if ready else [])
         outcomes += [Failed.from_exception(v) if isinstance(v, MediaError) else next(passed) for v in part]
+        size = min(2 * size, chunk)
     return outcomes

@@ -9,6 +9,8 @@ from pipeline.probe import Probe
 from pipeline.scores import AudioboxScore, ImageBindScore
 from pipeline.silence import Silence
 from pipeline.stage import Stage
+from pipeline.sync import Sync
+from pipeline.tags import Tags
 
 FEATURE_COLUMNS = (
     "video_tokens",
@@ -23,8 +25,16 @@ FEATURE_COLUMNS = (
 
 
 def scoring_stages(preset: Preset) -> list[Stage]:
-    """Facts that policies select by; cheap stages first, so that costly ones see only what may be kept."""
-    return [Probe(), Silence(), Picture(), ImageBindScore(preset), AudioboxScore(preset)]
+    """Facts that policies select by; cheap stages first, so that costly ones see only what may be kept.
+
+    The last two are there where the preset configures them: `scores.sync`, `scores.tagger`.
+    """
+    stages: list[Stage] = [Probe(), Silence(), Picture(), ImageBindScore(preset), AudioboxScore(preset)]
+    if preset.scores.sync:
+        stages.append(Sync(preset))
+    if preset.scores.tagger is not None:
+        stages.append(Tags(preset, preset.scores.tagger))
+    return stages
 
 
 def feature_stages(preset: Preset) -> list[Stage]:

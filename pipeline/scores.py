@@ -14,13 +14,13 @@ import pyarrow as pa
 
 from model.presets import Preset
 from pipeline.batching import read_then_run
-from pipeline.media import Framing, read_audio, read_frames
+from pipeline.media import Framing, read_audio, read_segments
 from pipeline.stage import Clip, Outcome, Passed, Stage
 from warehouse import field
 
 SCORER_RATE = 16000  # Hz, of both models' audio
 CHUNK = 8  # clips whose decoded frames are held at once
-Frames = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.float32]
 Audio = npt.NDArray[np.float32]
 
 
@@ -36,16 +36,44 @@ class ImageBindSettings:
     mel_frames: int = 204
 
 
-def watch_and_hear(path: Path, times: npt.NDArray[np.float64], framing: Framing) -> tuple[Frames, Audio]:
-    """The frames on screen at these times (s), and the whole sound at the scorers' rate."""
-    return read_frames(path, times, framing), read_audio(path, SCORER_RATE)
+def watch_and_hear(path: Path, times: npt.NDArray[np.float64], own_side: int, side: int) -> tuple[Pixels, Audio]:
+    """The frames on screen at these times (s) as ImageBind's own preparation scales them, and the whole sound.
+
+    Frames float32 [T, H, W, 3] of 0..255, scaled from `own_side`, the picture's short side, to `side`; one at a time,
+    so that a large picture is not held `T` times. Sound mono at the scorers' rate.
+    """
+    order = np.argsort(times, kind="stable")
+    frames: list[Pixels] = [np.empty(0, np.float32)] * len(times)
+    for i, picture in zip(order, read_segments(path, times[order], Framing(own_side), 1), strict=True):
+        frames[i] = scaled(picture[0], side)
+    return np.stack(frames), read_audio(path, SCORER_RATE)
+
+
+def scaled(picture: npt.NDArray[np.uint8], side: int) -> Pixels:
+    """A picture [H, W, 3] with `side` as its short side, the long one rounded down -> float32 [h, w, 3].
+
+    Between the two nearest pixels each way, and with no mean over what falls together in a smaller picture: so does
+    torch's `interpolate`, which upstream prepares with. A sharper scaler would give other scores than published ones.
+    """
+    height, width = picture.shape[:2]
+    sizes = (int(height / width * side), side) if width < height else (side, int(width / height * side))
+    found = picture.astype(np.float32)
+    for axis, (old, new) in enumerate(zip((height, width), sizes, strict=True)):
+        if old == new:
+            continue
+        at = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0.0)
+        low = at.astype(np.intp)
+        weight = (at - low).astype(np.float32).reshape((-1, 1, 1) if axis == 0 else (-1, 1))
+        first = found.take(low, axis)
+        found = first + (found.take(np.minimum(low + 1, old - 1), axis) - first) * weight
+    return found
 
 
 class ImageBindScore(Stage):
     """Cosine of ImageBind's audio and video embeddings: do sound and picture belong together?"""
 
     name = "imagebind"
-    version = 1
+    version = 2
     upstream = ("probe", "silence")
     schema = pa.schema([field("imagebind", pa.float32(), "cosine of ImageBind's audio and video embeddings, -1..1")])
     batch_size = 128
@@ -68,15 +96,15 @@ class ImageBindScore(Stage):
         views = ImageBindViews(**asdict(self.settings))
         self._scorer = ImageBindScorer.from_pretrained(self.preset, views)
 
-    def _reading(self, clip: Clip) -> partial[tuple[Frames, Audio]]:
+    def _reading(self, clip: Clip) -> partial[tuple[Pixels, Audio]]:
         views = self._scorer.views
-        times = views.frame_times(clip["duration"])
-        return partial(watch_and_hear, Path(clip["path"]), times, Framing(views.size))
+        times = views.frame_times(clip["duration"], clip["fps"] or 0.0)
+        return partial(watch_and_hear, Path(clip["path"]), times, min(clip["width"], clip["height"]), views.size)
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """One cosine a clip."""
 
-        def run(ready: Sequence[tuple[Clip, tuple[Frames, Audio]]]) -> list[Passed]:
+        def run(ready: Sequence[tuple[Clip, tuple[Pixels, Audio]]]) -> list[Passed]:
             media = [found for _, found in ready]
             scores = self._scorer.score([frames for frames, _ in media], [audio for _, audio in media])
             return [Passed({"imagebind": score}) for score in scores]
@@ -120,7 +148,10 @@ class AudioboxScore(Stage):
         """Four scores a clip."""
         return read_then_run(
             clips,
-            lambda clip: partial(read_audio, Path(clip["path"]), SCORER_RATE),
+            self._reading,
             lambda ready: [Passed(row) for row in self._scorer.score([audio for _, audio in ready])],
             CHUNK,
         )
+
+    def _reading(self, clip: Clip) -> partial[Audio]:
+        return partial(read_audio, Path(clip["path"]), SCORER_RATE)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -140,10 +141,21 @@ def select(
     try:
         members = run_checked(wh, {"clips": ("clips", "source"), **{s: (s, fp) for s, fp in fps.items()}}, work)
     except FoleyError as exc:
-        raise FoleyError(f"policy {chosen.name}: {exc}") from exc
+        raise FoleyError(f"policy {chosen.name}: {_without_column(exc) or exc}") from exc
     gates = [gate.name for gate in chosen.gates]
     funnel = _funnel(members, ["clips", *fps], gates)
     return write_dataset(wh, name or chosen.name, members, asdict(chosen), fps, funnel)
+
+
+def _without_column(error: FoleyError) -> str | None:
+    """One line if a gate asks for a column that no stage of this preset gives."""
+    found = re.search(r'Referenced column "(\w+)" not found', str(error.__cause__))
+    if found is None:
+        return None
+    return (
+        f"no stage gives the column {found[1]}: configure the stage that does (docs/scores.md), or name the column "
+        "under `optional`, which makes it unknown"
+    )
 
 
 def _fill_facts(

@@ -17,6 +17,7 @@ from model.presets import Preset, load_preset
 from model.video import VideoEncoder
 from pipeline.curation import feature_stages, scoring_stages
 from pipeline.generate import Generate, GenerateSettings, clip_seed, wav_audio, wav_bytes
+from pipeline.media import probe
 from pipeline.procedural import render_audio, render_frames, sample_clip, write_clip
 from pipeline.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
 
@@ -34,7 +35,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
         clip = sample_clip(seed, seconds)
         path = folder / f"{seed}.mp4"
         write_clip(clip, path)
-        facts = {"clip_id": str(seed), "path": str(path), "duration": seconds, "prompt": clip.prompt}
+        facts = {**vars(probe(path)), "clip_id": str(seed), "path": str(path), "prompt": clip.prompt}
         rows.append({**facts, "truth": json.dumps(clip.truth())})
     broken = Path(rows[1]["path"])
     broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import re
-import signal
-import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -15,6 +14,7 @@ import prefect.artifacts
 from prefect import get_run_logger
 from prefect.assets import Asset, AssetProperties, materialize
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
 from prefect.settings import get_current_settings
 
 from flows.pictures import funnel_svg, histograms_svg
@@ -24,36 +24,19 @@ from warehouse import Dataset, Warehouse
 _EVERY = 2.0  # seconds between two updates of a progress bar
 _MOST_ROWS = 200
 R = TypeVar("R")
+#: Requests are made beside the main thread, where Ctrl-C or a cancellation may come in the middle of one: Prefect then
+#: makes another error of it.
+_requests = ThreadPoolExecutor(4, thread_name_prefix="artifacts")
 artifacts: Any = prefect.artifacts  # sync or async by its caller, which type checkers do not see
 
 
 def _shown(what: Callable[..., R], **values: Any) -> R | None:
     """Make an artifact; a server that does not take it costs a line in the log, never the run."""
     try:
-        with _signals_wait():
-            return what(**values)
+        return _requests.submit(copy_context().run, what, **values).result()
     except Exception as error:  # noqa: BLE001 (whatever the server or the network has)
         get_run_logger().warning("not shown in the UI: %s: %s", values.get("key", what.__name__), error)
         return None
-
-
-@contextmanager
-def _signals_wait() -> Generator[None]:
-    """Let Ctrl-C and a cancellation wait for the end of a request: inside one, Prefect makes another error of them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[tuple[int, Any]] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in handlers:
-        signal.signal(number, lambda number, frame: came.append((number, frame)))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number, _ in came:
-            signal.raise_signal(number)
 
 
 def _key(*parts: str) -> str:
@@ -71,7 +54,9 @@ class Moving:
         self.id = _shown(artifacts.create_progress_artifact, progress=0.0, key=_key("progress", name), description=text)
 
     def show(self, done: int) -> None:
-        """Move the bar there; seldom, and always to its end."""
+        """Move the bar there; seldom, and always to its end. Ends the run here where a person paused it."""
+        if run := FlowRunContext.get():
+            run.flow_run_suspension_request.raise_if_requested()
         now = monotonic()
         if self.id is None or (done < self.total and now - self.updated < _EVERY):
             return

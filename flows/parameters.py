@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
@@ -38,6 +38,16 @@ class Parameters(BaseModel):
         default_factory=home_folder, description="folder with all state of this factory; empty means the worker's own"
     )
 
+    #: Whether runs of the flow use a device where there are any.
+    on_device: ClassVar[bool] = False
+
+    @property
+    def devices(self) -> int:
+        """Devices of this machine that a run has to itself: one, or one a process; a cluster has its own."""
+        if not self.on_device or getattr(self, "cluster", None):
+            return 0
+        return int(getattr(self, "processes", 1))
+
 
 class ModelParameters(Parameters):
     """Parameters of a flow that uses models."""
@@ -63,6 +73,8 @@ class ModelParameters(Parameters):
 
 class BatchParameters(ModelParameters):
     """How a flow that runs stages splits its work, and what runs the parts."""
+
+    on_device = True
 
     workers: int = Field(default=0, ge=0, le=1024, description="batches at the same time; 0 means one a processor core")
     batch_size: int | None = Field(
@@ -139,6 +151,8 @@ class FeaturesParameters(BatchParameters):
 class TrainParameters(ModelParameters):
     """From a dataset version to a checkpoint."""
 
+    on_device = True
+
     dataset: str | None = Field(default=None, description="dataset name or version; empty means the newest")
     steps: int | None = Field(
         default=None, ge=1, le=10_000_000, description="optimiser steps; empty means the preset's"
@@ -183,6 +197,8 @@ class EvaluateParameters(BatchParameters):
 
 class GenerateParameters(ModelParameters):
     """From a video to the same video with new sound."""
+
+    on_device = True
 
     video: Path = Field(description="video file, on the machine of the worker")
     out: Path = Field(description="video to write; .wav or .flac: the sound alone")

@@ -12,6 +12,7 @@ from typing import Any, Self
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
+from flows.ending import handler_kept
 from flows.parameters import BatchParameters
 from warehouse import FoleyError
 
@@ -49,15 +50,21 @@ class Runners:
         self._runner: TaskRunner[Any] | None = None
 
     @property
+    def here(self) -> bool:
+        """Whether batches run in this process."""
+        return self.parameters.runner == "thread"
+
+    @property
     def at_once(self) -> int:
         """Batches to have submitted: one more than run, on a cluster, so that no worker waits for us."""
-        here = self.parameters.runner in ("thread", "process")
-        return self.parameters.batches_at_once + (0 if here else 1)
+        local = self.parameters.runner in ("thread", "process")
+        return self.parameters.batches_at_once + (0 if local else 1)
 
     def submit(self, task: Any, parameters: dict[str, Any]) -> PrefectFuture[Any]:
         """Submit a task with its arguments by name."""
         if self._runner is None:
-            self._runner = task_runner(self.parameters).__enter__()
+            with handler_kept():
+                self._runner = task_runner(self.parameters).__enter__()
         return self._runner.submit(task, parameters)
 
     def renew(self) -> None:

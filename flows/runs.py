@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
+import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import wraps
+from itertools import pairwise
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import get_run_logger
-from prefect.exceptions import TerminationSignal
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import Pause, TerminationSignal
 from prefect.runtime import flow_run
-from prefect.states import Failed
+from prefect.states import Cancelled, Failed
 
+from flows.devices import taken
+from flows.ending import ends_in_time
 from flows.errors import is_user_error
 from flows.parameters import Parameters
 from flows.records import mend, run_lock
@@ -25,14 +30,19 @@ from warehouse.files import file_lock
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_LEAVE_AFTER = 4.0  # seconds; a person who cancels waits 10 at most, and Prefect's worker takes up to 5 to hear of it
+_LAST_WORD = 1.5  # seconds that a run that is told to end may take to publish the catalog
 
 
 def clear_errors(function: Callable[P, R]) -> Callable[P, R]:
-    """Have a person's mistake end the run with one line as its state's message, in place of a stack trace."""
+    """Have a person's mistake end the run with one line as its state's message, in place of a stack trace.
+
+    A run that was cancelled, and that crashed on its way out, is not done again.
+    """
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        if _was_cancelled():
+            return cast("R", Cancelled(message="cancelled before; it crashed on its way out"))
         try:
             return function(*args, **kwargs)
         except Exception as error:
@@ -49,6 +59,21 @@ def clear_errors(function: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+def _was_cancelled() -> bool:
+    """Whether this run is here because it crashed (was killed, say) while it was being cancelled.
+
+    Prefect takes such a run for crashed, and the automation of flows/automations.py starts it again.
+    """
+    if (flow_run.run_count or 0) < 2:
+        return False
+    with get_client(sync_client=True) as client:
+        states = client.read_flow_run_states(flow_run.id)  # type: ignore[arg-type]
+    kinds = [state.type for state in sorted(states, key=lambda state: state.timestamp)]
+    if StateType.CANCELLED in kinds:  # a person may have started it again since
+        kinds = kinds[len(kinds) - kinds[::-1].index(StateType.CANCELLED) :]
+    return (StateType.CANCELLING, StateType.CRASHED) in pairwise(kinds)
+
+
 def _no_trace(line: logging.LogRecord) -> bool:
     """Leave out Prefect's stack trace of the failure that was just explained in one line."""
     return not line.getMessage().startswith("Engine execution exited with unexpected exception")
@@ -58,8 +83,10 @@ def _no_trace(line: logging.LogRecord) -> bool:
 def recorded(wh: Warehouse, flow: str, parameters: Parameters) -> Generator[dict[str, Any]]:
     """Keep a `runs` record of the enclosed work, from its beginning to its end, and publish the catalog.
 
-    Yields the record, for the work to add to. The state is running, then completed, failed or cancelled; that of a run
-    that was killed becomes `killed` when anybody looks next.
+    The work has the devices that its parameters ask for to itself.
+
+    Yields the record, for the work to add to. The state is running, then completed, failed, paused or cancelled; that
+    of a run that was killed becomes `killed` when anybody looks next.
     """
     mend(wh)
     started = datetime.now(UTC)
@@ -73,30 +100,41 @@ def recorded(wh: Warehouse, flow: str, parameters: Parameters) -> Generator[dict
         "started_at": started.isoformat(),
     }
     lock = wh.lock_path(run_lock(id))
-    with file_lock(lock):
+    with ends_in_time(), taken(parameters.devices, _say), file_lock(lock):
         wh.write_record("runs", id, record)
         try:
             yield record
             record["state"] = "completed"
         except BaseException as error:
-            record["state"] = "failed" if isinstance(error, Exception) else "cancelled"
+            record["state"] = _end(error)
             record["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
-            if isinstance(error, TerminationSignal):
-                _leave_soon()
             raise
         finally:
             finished = datetime.now(UTC)
             record |= {"finished_at": finished.isoformat(), "seconds": round((finished - started).total_seconds(), 3)}
             wh.write_record("runs", id, record)
             lock.unlink(missing_ok=True)
-            wh.publish()
+            _publish(wh, _LAST_WORD if isinstance(sys.exception(), TerminationSignal) else None)
 
 
-def _leave_soon() -> None:
-    """End this process even where a batch or a model is in the middle of something: its commit is not written then."""
-    timer = threading.Timer(_LEAVE_AFTER, os._exit, [143])
-    timer.daemon = True
-    timer.start()
+def _end(error: BaseException) -> str:
+    if isinstance(error, Exception):
+        return "failed"
+    return "paused" if isinstance(error, Pause) else "cancelled"
+
+
+def _say(text: str) -> None:
+    get_run_logger().info("%s", text)
+
+
+def _publish(wh: Warehouse, seconds: float | None) -> None:
+    """Publish the catalog; a run that is told to end waits for it only so long, and the next run publishes."""
+    if seconds is None:
+        wh.publish()
+        return
+    publisher = threading.Thread(target=wh.publish, daemon=True)
+    publisher.start()
+    publisher.join(seconds)
 
 
 @contextmanager

@@ -12,16 +12,18 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 
 from warehouse.errors import FoleyError, clear_os_errors
-from warehouse.files import file_lock, make_folder, read_json, write_json
+from warehouse.files import is_locked, make_folder, read_json, write_json
 
 #: user:password of the API; Prefect's own name, so that its clients and workers need no other setting.
 AUTH = "PREFECT_SERVER_API_AUTH_STRING"
-_START_SECONDS = 300.0
+_START_SECONDS = 600.0
 _STOP_SECONDS = 60.0
 
 SETTINGS = {
@@ -83,14 +85,20 @@ def is_loopback(host: str) -> bool:
 
 def found(home: Path) -> Serving | None:
     """The server that is up for a home folder, None when there is none."""
-    state, lock = home / "prefect" / "up.json", home / "locks" / "up.lock"
-    if not state.is_file() or not lock.is_file():
+    known = _note(home)
+    return Serving(home, known["host"], known["port"], known["gpus"]) if known else None
+
+
+def _note(home: Path) -> dict[str, Any] | None:
+    """What the supervisor that is up wrote down of itself; that of an earlier one, which was killed say, is none."""
+    if not is_locked(home / "locks" / "up.lock"):
         return None
-    with file_lock(lock, wait=False) as free:
-        if free:
-            return None
-    known = read_json(state)
-    return Serving(home, known["host"], known["port"], known["gpus"])
+    try:
+        known = read_json(home / "prefect" / "up.json")
+        os.kill(known["pid"], 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return known
 
 
 def start(serving: Serving) -> None:
@@ -99,7 +107,7 @@ def start(serving: Serving) -> None:
     Raises FoleyError where one is up already, the port is taken, or it would be open to others without a password.
     """
     if found(serving.home):
-        raise FoleyError(f"it is up already: foley down --home {serving.home} stops it")
+        raise _up_already(serving)
     if not is_loopback(serving.host) and ":" not in os.environ.get(AUTH, ""):
         raise FoleyError(f"--host {serving.host} is open to other machines: set {AUTH}=user:password first")
     _check_port(serving)
@@ -118,6 +126,10 @@ def start(serving: Serving) -> None:
     _wait(serving, process)
 
 
+def _up_already(serving: Serving) -> FoleyError:
+    return FoleyError(f"it is up already: foley down --home {serving.home} stops it")
+
+
 def _numbers(serving: Serving) -> tuple[int, int]:
     return serving.port, serving.gpus
 
@@ -133,13 +145,17 @@ def _check_port(serving: Serving) -> None:
 
 def _wait(serving: Serving, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + _START_SECONDS
-    while not answers(serving):
+    while not ((known := _note(serving.home)) and known["pid"] == process.pid and answers(serving)):
         if process.poll() is not None:
-            raise FoleyError(f"the server did not start: see the logs in {serving.folder}")
+            raise _up_already(serving) if known else _not_started(serving, "did not start")
         if time.monotonic() > end:
             process.send_signal(signal.SIGTERM)
-            raise FoleyError(f"the server did not answer for {_START_SECONDS:.0f} s: see the logs in {serving.folder}")
+            raise _not_started(serving, f"did not answer for {_START_SECONDS:.0f} s")
         time.sleep(0.2)
+
+
+def _not_started(serving: Serving, what: str) -> FoleyError:
+    return FoleyError(f"the server {what}: see the logs in {serving.folder}")
 
 
 def answers(serving: Serving) -> bool:
@@ -157,10 +173,12 @@ def answers(serving: Serving) -> bool:
 
 def stop(home: Path) -> bool:
     """Stop what `start` started; False when nothing was up. Runs under way are told to end, and go on another time."""
-    if found(home) is None:
+    known = _note(home)
+    if known is None:
         return False
-    pid = int(read_json(home / "prefect" / "up.json")["pid"])
-    os.kill(pid, signal.SIGTERM)
+    pid = int(known["pid"])
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
     end = time.monotonic() + _STOP_SECONDS
     while found(home):
         if time.monotonic() > end:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
@@ -19,11 +20,13 @@ from flows.errors import is_user_error
 from flows.parameters import BatchParameters
 from flows.runners import Runners, is_transient
 from pipeline.engine import Batch, BatchResult, Plan, plan, run_batch
+from pipeline.progress import heard
 from pipeline.stage import Stage
 from warehouse import FoleyError, Warehouse
 
 #: How often a batch whose worker died is run.
 TRIES = 3
+_LOOK_EVERY = 1.0  # seconds between two looks at how far the batches are
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,12 @@ class StageCounts:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def process_batch(wh: Warehouse, stage: Stage, header: Plan, batch: Batch) -> BatchResult:
-    """One batch of clips through one stage, committed to the warehouse."""
-    result = run_batch(wh, stage, header, batch)
+def process_batch(
+    wh: Warehouse, stage: Stage, header: Plan, batch: Batch, moved: Callable[[int], None] | None = None
+) -> BatchResult:
+    """One batch of clips through one stage, committed to the warehouse; `moved` hears of clips on the way."""
+    with heard(moved):
+        result = run_batch(wh, stage, header, batch)
     get_run_logger().info(
         "%s: %d passed, %d rejected, %d failed in %.1f s",
         stage.name,
@@ -97,7 +103,8 @@ def run_stage(
 ) -> StageCounts:
     """Do what is left of a stage, a task a batch; with nothing left, start no task and say so."""
     logger = get_run_logger()
-    work = plan(wh, stage, fps, clip_ids, parameters.max_attempts, parameters.batch_size)
+    lanes = parameters.batches_at_once
+    work = plan(wh, stage, fps, clip_ids, parameters.max_attempts, parameters.batch_size, lanes)
     counts = StageCounts(stage.name, work.fingerprint, work.done, work.waiting, work.quarantined, len(work.batches))
     if not work.batches:
         logger.info("%s: nothing to do, %d clips done before", stage.name, work.done)
@@ -106,12 +113,15 @@ def run_stage(
     started = perf_counter()
     results: list[BatchResult] = []
     lost: list[str] = []
-    moving, done = Moving(stage.name, work.todo), 0
+    moving, inside, done = Moving(stage.name, work.todo), _Inside(), 0
     with bar(stage.name, work.todo, "clip") as progress:
-        for batch, outcome in _run_batches(wh, stage, work, runners):
-            progress.update(len(batch))
+        for batch, outcome in _run_batches(wh, stage, work, runners, inside):
             done += len(batch)
-            moving.show(done)
+            now = min(work.todo, done + inside.clips)
+            progress.update(now - progress.n)
+            moving.show(now)
+            if outcome is None:
+                continue
             if isinstance(outcome, BatchResult):
                 results.append(outcome)
             elif is_user_error(outcome):
@@ -128,9 +138,36 @@ def run_stage(
     )
 
 
-def _run_batches(
-    wh: Warehouse, stage: Stage, work: Plan, runners: Runners
-) -> Iterator[tuple[Batch, BatchResult | BaseException]]:
+class _Inside:
+    """Clips that are through in batches that are not: stages say so where they run on threads of this process."""
+
+    def __init__(self) -> None:
+        self._clips: Counter[int] = Counter()
+
+    def listener(self, batch: int) -> Callable[[int], None]:
+        """What a batch, by its number, is to call; each is in one thread."""
+
+        def moved(clips: int) -> None:
+            self._clips[batch] += clips
+
+        return moved
+
+    def end(self, batch: int) -> None:
+        """The batch is through, or lost."""
+        self._clips.pop(batch, None)
+
+    @property
+    def clips(self) -> int:
+        """Clips in all of them."""
+        return sum(list(self._clips.values()))
+
+
+#: A batch, and its result or error; no clips and None where time passed, for progress to be shown.
+_Finished = tuple[Batch, BatchResult | BaseException | None]
+_NOTHING = Batch((), (), (), ())
+
+
+def _run_batches(wh: Warehouse, stage: Stage, work: Plan, runners: Runners, inside: _Inside) -> Iterator[_Finished]:
     """Run batches and yield each with its result or error as it finishes.
 
     Those that a dead worker took with it are tried again on new workers, after a pause that doubles.
@@ -138,7 +175,7 @@ def _run_batches(
     waiting = list(enumerate(work.batches, 1))
     for attempt in range(TRIES):
         again: list[tuple[int, Batch]] = []
-        for number, batch, outcome in _run_once(wh, stage, work, waiting, runners):
+        for number, batch, outcome in _run_once(wh, stage, work, waiting, runners, inside):
             if isinstance(outcome, BaseException) and is_transient(outcome) and attempt < TRIES - 1:
                 again.append((number, batch))
             else:
@@ -153,32 +190,44 @@ def _run_batches(
 
 
 def _run_once(
-    wh: Warehouse, stage: Stage, work: Plan, waiting: Sequence[tuple[int, Batch]], runners: Runners
-) -> Iterator[tuple[int, Batch, BatchResult | BaseException]]:
+    wh: Warehouse,
+    stage: Stage,
+    work: Plan,
+    waiting: Sequence[tuple[int, Batch]],
+    runners: Runners,
+    inside: _Inside,
+) -> Iterator[tuple[int, Batch, BatchResult | BaseException | None]]:
     """Submit numbered batches, never more unfinished than can run at once, and yield each as it finishes."""
     named: Any = process_batch.with_options(name=stage.name, tags=[stage.name])
     header, total = work.header(), len(work.batches)
     finished: queue.SimpleQueue[PrefectFuture[BatchResult]] = queue.SimpleQueue()
     running: dict[PrefectFuture[BatchResult], tuple[int, Batch]] = {}
 
-    def next_finished() -> tuple[int, Batch, BatchResult | BaseException]:
-        future = finished.get()
-        number, batch = running.pop(future)
-        try:
-            return number, batch, future.result(raise_on_failure=False)
-        except Exception as error:  # noqa: BLE001 (a crashed task has no result to give, but a reason)
-            return number, batch, error
+    def until_fewer_than(most: int) -> Iterator[tuple[int, Batch, BatchResult | BaseException | None]]:
+        while len(running) >= most:
+            try:
+                future = finished.get(timeout=_LOOK_EVERY)
+            except queue.Empty:
+                yield 0, _NOTHING, None
+                continue
+            number, batch = running.pop(future)
+            inside.end(number)
+            try:
+                yield number, batch, future.result(raise_on_failure=False)
+            except Exception as error:  # noqa: BLE001 (a crashed task has no result to give, but a reason)
+                yield number, batch, error
 
     for number, batch in waiting:
-        if len(running) >= runners.at_once:
-            yield next_finished()
+        yield from until_fewer_than(runners.at_once)
         task = named.with_options(task_run_name=f"{stage.name} {number}/{total}")
+        given: dict[str, Any] = {"wh": wh, "stage": stage, "header": header, "batch": batch}
+        if runners.here:
+            given["moved"] = inside.listener(number)
         try:
-            future = runners.submit(task, {"wh": wh, "stage": stage, "header": header, "batch": batch})
+            future = runners.submit(task, given)
         except Exception as error:  # noqa: BLE001 (a broken pool refuses what comes after)
             yield number, batch, error
             continue
         running[future] = (number, batch)
         future.add_done_callback(finished.put)
-    while running:
-        yield next_finished()
+    yield from until_fewer_than(1)

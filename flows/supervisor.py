@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from flows.server import Serving, answers, note
+from flows.server import Serving, answers, found, note
 from warehouse.files import file_lock
 
 #: Work pools: what needs no device, and what does. deployments/prefect.yaml names them.
@@ -108,10 +108,13 @@ def main() -> None:
     home, host, port, gpus = sys.argv[1:]
     serving = Serving(Path(home), host, int(port), int(gpus))
     os.chdir(serving.folder)
-    with file_lock(serving.home / "locks" / "up.lock", wait=False) as mine:
-        if mine:
-            note(serving)
-            supervise(serving)
+    while found(serving.home) is None:
+        with file_lock(serving.home / "locks" / "up.lock", wait=False) as mine:
+            if mine:
+                note(serving)
+                supervise(serving)
+                return
+        time.sleep(0.1)  # somebody looks whether it is locked, or was first and has yet to say so
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TypeVar
 
 from pipeline.media import MediaError, media_workers
+from pipeline.progress import tick
 from pipeline.stage import Clip, Failed, Outcome, Passed
 
 T = TypeVar("T")
@@ -17,7 +18,11 @@ def read_each(clips: Sequence[Clip], job: Callable[[Clip], partial[T]], judge: C
     """One outcome a clip: `failed` where `job(clip)`, run in a worker, raises MediaError, else what `judge` says."""
     workers = media_workers()
     found = workers.map((job(clip) for clip in clips), ahead=4 * workers.count)
-    return [Failed.from_exception(value) if isinstance(value, MediaError) else judge(value) for value in found]
+    outcomes: list[Outcome] = []
+    for value in found:
+        outcomes.append(Failed.from_exception(value) if isinstance(value, MediaError) else judge(value))
+        tick(1)
+    return outcomes
 
 
 def read_then_run(
@@ -43,4 +48,5 @@ def read_then_run(
         passed = iter(run(ready) if ready else [])
         outcomes += [Failed.from_exception(v) if isinstance(v, MediaError) else next(passed) for v in part]
         size = min(2 * size, chunk)
+        tick(len(part))
     return outcomes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import threading
 import time
@@ -124,17 +125,19 @@ def plan(
     clip_ids: Sequence[str] | None = None,
     max_attempts: int = MAX_ATTEMPTS,
     batch_size: int | None = None,
+    lanes: int = 1,
 ) -> Plan:
     """Work to do: clips that passed upstream, minus those with a verified row under this fingerprint.
 
     Verified: the commit file exists with the size and rows that its name promises. Failed clips come again until they
-    have failed `max_attempts` times. Batches are in order of clip_id; the same state gives the same batches.
+    have failed `max_attempts` times. Batches are in order of clip_id; the same state gives the same batches. Without a
+    `batch_size` they have the stage's own, or less where that would leave one of the `lanes` without any.
     """
     descriptor = describe(wh, stage, fps)
     work = work_list(wh, descriptor, clip_ids, max_attempts)
     ids, inputs = work.todo["clip_id"].to_pylist(), work.todo["input"].to_pylist()
     generations, attempts = work.todo["generation"].to_pylist(), work.todo["attempt"].to_pylist()
-    size = batch_size or stage.batch_size
+    size = batch_size or max(1, min(stage.batch_size, math.ceil(len(ids) / lanes)))
     batches = tuple(
         Batch(*(tuple(column[i : i + size]) for column in (ids, inputs, generations, attempts)))
         for i in range(0, len(ids), size)

@@ -16,6 +16,7 @@ from torch import Tensor
 from model.presets import Preset
 from pipeline.batching import read_then_run
 from pipeline.media import Framing, read_audio, read_frames
+from pipeline.progress import tick
 from pipeline.stage import Clip, Outcome, Passed, Stage
 from warehouse import array_field, field, to_bytes
 
@@ -55,7 +56,7 @@ class VideoTokens(Stage):
     name = "video_tokens"
     version = 1
     upstream = ("probe",)
-    batch_size = 128
+    batch_size = 512
 
     def __init__(self, preset: Preset) -> None:
         self.preset = preset
@@ -158,7 +159,7 @@ class AudioLatents(_BackboneStage):
     name = "audio_latents"
     version = 1
     upstream = ("probe", "silence")
-    batch_size = 128
+    batch_size = 512
 
     def __init__(self, preset: Preset) -> None:
         self.preset = preset
@@ -206,7 +207,7 @@ class TextEmbeddings(_BackboneStage):
     version = 1
     upstream = ()
     reads = ("prompt",)
-    batch_size = 512
+    batch_size = 4096
 
     def __init__(self, preset: Preset) -> None:
         self.preset = preset
@@ -224,4 +225,5 @@ class TextEmbeddings(_BackboneStage):
         for start in range(0, len(clips), CHUNK):
             tokens = self._backbone.encode_text([clip["prompt"] or "" for clip in clips[start : start + CHUNK]])
             outcomes += [Passed({"text_tokens": _half(row), "n_text_tokens": len(row)}) for row in tokens]
+            tick(len(tokens))
         return outcomes

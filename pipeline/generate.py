@@ -20,6 +20,7 @@ from model.foley import FoleyControl
 from model.onsets import detect_onsets
 from model.presets import Preset
 from pipeline.procedural import MATERIALS, material_of, swap_material
+from pipeline.progress import tick
 from pipeline.stage import Clip, Outcome, Passed, Rejected, Stage
 from warehouse import Dataset, Warehouse, field
 
@@ -135,6 +136,7 @@ class Generate(Stage):
         rows: list[Passed] = []
         for start in range(0, len(ready), CHUNK):
             rows += self._chunk(*zip(*ready[start : start + CHUNK], strict=True))
+            tick(CHUNK)
         made = iter(rows)
         return [Rejected("no material to swap") if prompt is None else next(made) for prompt in prompts]
 

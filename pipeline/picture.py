@@ -29,7 +29,7 @@ class Picture(Stage):
     name = "picture"
     version = 1
     upstream = ("probe", "silence")
-    batch_size = 128
+    batch_size = 512
     schema = pa.schema(
         [
             field("static_share", pa.float64(), "share of time in which the picture stands still, 0..1"),

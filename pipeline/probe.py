@@ -29,7 +29,7 @@ class Probe(Stage):
     name = "probe"
     version = 1
     upstream = ()
-    batch_size = 256
+    batch_size = 16384
     schema = pa.schema(
         [
             field("container", pa.string(), "media format, by content"),

@@ -76,7 +76,7 @@ class ImageBindScore(Stage):
     version = 2
     upstream = ("probe", "silence")
     schema = pa.schema([field("imagebind", pa.float32(), "cosine of ImageBind's audio and video embeddings, -1..1")])
-    batch_size = 128
+    batch_size = 512
 
     def __init__(self, preset: Preset) -> None:
         self.preset = preset
@@ -126,7 +126,7 @@ class AudioboxScore(Stage):
             field("pq", pa.float32(), "Audiobox production quality, about 1..10"),
         ]
     )
-    batch_size = 128
+    batch_size = 512
 
     def __init__(self, preset: Preset) -> None:
         self.preset = preset

@@ -96,7 +96,7 @@ class Silence(Stage):
     name = "silence"
     version = 2
     upstream = ("probe",)
-    batch_size = 64
+    batch_size = 4096
     schema = pa.schema(
         [
             field("silent_share", pa.float64(), "share of 10 ms windows below the threshold, 0..1"),

@@ -62,7 +62,7 @@ class Stage(ABC):
     reads: ClassVar[tuple[str, ...]] = ("sha256",)
     #: The stage's own columns (see warehouse.field and warehouse.array_field); names are unique across stages.
     schema: pa.Schema
-    #: Clips a task.
+    #: Clips a task at most: 1 to 5 minutes of work on one core, or on one device, so that starting it costs nothing.
     batch_size: int = 256
     #: A frozen dataclass; every field goes into the fingerprint.
     settings: Any = NoSettings()

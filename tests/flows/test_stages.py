@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import TaskRun
 
+from flows import stages
 from flows.parameters import BatchParameters
 from flows.stages import StageCounts, run_stages
 from model.presets import ModelError
 from pipeline.engine import fingerprints
+from pipeline.progress import tick
 from pipeline.stage import Clip, Outcome, Passed, Rejected, Stage
 from warehouse import FoleyError, Warehouse, field
 
@@ -88,7 +91,7 @@ def run(wh: Warehouse, stage: Stage, **options: Any) -> tuple[StageCounts, str]:
 
     @flow(name="stage-test")
     def once() -> tuple[StageCounts, str]:
-        parameters = BatchParameters(home=wh.home, **options)
+        parameters = BatchParameters(home=wh.home, **({"workers": 2} | options))
         return run_stages(wh, [stage], fingerprints([stage]), parameters)[0], str(flow_run.id)
 
     return once()
@@ -145,7 +148,6 @@ def test_a_lost_batch_costs_no_other_and_is_done_by_the_next_run(wh: Warehouse, 
     kept = commits(wh)
     assert len([path for path in kept if "/length/" in path]) == 2
     counts, _ = run(wh, stage, workers=workers, max_attempts=1)
-    assert counts.batches == 1
     assert counts.processed + counts.done_before + counts.quarantined == 10
     assert kept.items() <= commits(wh).items()
 
@@ -156,6 +158,29 @@ def test_what_every_batch_would_meet_stops_the_stage_at_once(wh: Warehouse) -> N
         run(wh, Length(LengthSettings(), at_setup), workers=1)
     assert at_setup.calls == 1
     assert not [path for path in commits(wh) if "/length/" in path]
+
+
+def test_little_work_is_shared_by_all_workers(wh: Warehouse) -> None:
+    counts, _ = run(wh, Length(LengthSettings()), workers=5)
+    assert counts.batches == 5  # two clips each, and not three batches of the stage's own size
+
+
+def test_a_batch_says_how_far_it_is(wh: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage waits after each clip until the bar was moved there: with no progress in a batch it would hang."""
+    shown: queue.SimpleQueue[int] = queue.SimpleQueue()
+    monkeypatch.setattr(stages, "_LOOK_EVERY", 0.01)
+    monkeypatch.setattr(stages.Moving, "show", lambda self, done: shown.put(done))
+
+    class Slow(Length):
+        def process(self, clips: Sequence[Clip]) -> list[Outcome]:
+            for done in range(1, len(clips) + 1):
+                tick(1)
+                while shown.get(timeout=60) < done:
+                    pass
+            return super().process(clips)
+
+    counts, _ = run(wh, Slow(LengthSettings()), workers=1, batch_size=10)
+    assert counts.batches == 1
 
 
 def test_batches_are_named_and_tagged_in_the_api(wh: Warehouse) -> None:

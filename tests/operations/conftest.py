@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.flows.commands import one_line_error
 from tests.operations.factory import Factory, foley, free_port, until
 
 
 class Told:
-    """A web server on the loopback address that keeps what is posted to it."""
+    """A web server on the loopback address that keeps what is posted to it, and never answers who wants a file."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
+        self.closing = threading.Event()
         told = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -28,31 +31,43 @@ class Told:
                 self.send_response(200)
                 self.end_headers()
 
+            def do_GET(self) -> None:
+                told.closing.wait()
+
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}/hook?token=s3cret"
+        return f"{self.address}/hook?token=s3cret"
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
 
 
 @pytest.fixture(scope="session")
 def told() -> Iterator[Told]:
     listener = Told()
     yield listener
+    listener.closing.set()
     listener.server.shutdown()
 
 
 @pytest.fixture(scope="session")
 def factory(tmp_path_factory: pytest.TempPathFactory, told: Told) -> Iterator[Factory]:
-    """`foley up`, and at the end `foley down`, which leaves no process behind."""
-    found = Factory(tmp_path_factory.mktemp("factory") / "home", free_port())
-    done = foley("up", "--home", found.home, "--port", str(found.port), "--webhook", told.url)
+    """`foley up`, twice at once, of which one is; and at the end `foley down`, which leaves no process behind."""
+    home = tmp_path_factory.mktemp("factory") / "home"
+    ports = [free_port(), free_port()]
+    with ThreadPoolExecutor() as pool:
+        both = [pool.submit(foley, "up", "--home", home, "--port", str(p), "--webhook", told.url) for p in ports]
+    done, other = sorted((future.result() for future in both), key=lambda done: done.returncode)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"UI: {found.address}\n")
+    assert "up already" in one_line_error(other)
+    found = next(f for f in (Factory(home, port) for port in ports) if done.stdout.startswith(f"UI: {f.address}\n"))
     yield found
     done = foley("down", "--home", found.home)
     assert done.stdout == "stopped\n", done

@@ -95,6 +95,23 @@ class Factory:
 
         return until(there, seconds, f"{self.run(id)['name']} {' or '.join(states)}: {self.run(id)['state']}")
 
+    def told(self, id: str, **state: Any) -> None:
+        """What a click on Cancel or Pause sends."""
+        self.ask(f"/flow_runs/{id}/set_state", "POST", {"state": state, "force": True})
+
+    def cancels(self, id: str) -> None:
+        """Cancel a run: its processes, of which there are some, end, and it is not started again."""
+        assert self.processes(of_run=id)
+        began = time.monotonic()
+        self.told(id, type="CANCELLING")
+        until(lambda: not self.processes(of_run=id), 60, "every process of the run is gone")
+        print(f"cancelled: processes gone after {time.monotonic() - began:.1f} s")
+        self.reaches(id, "CANCELLED")
+        assert [state for state in self.states(id) if state["type"] == "CRASHED"] == []
+
+    def states(self, id: str) -> list[dict[str, Any]]:
+        return self.ask(f"/flow_run_states/?flow_run_id={id}")
+
     def logs(self, id: str) -> list[str]:
         chosen = {"logs": {"flow_run_id": {"any_": [id]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
         found = self.ask("/logs/filter", "POST", chosen)
@@ -107,9 +124,13 @@ class Factory:
         return {artifact["key"]: artifact for artifact in reversed(found) if artifact["key"]}
 
     def processes(self, of_run: str | None = None) -> list[int]:
-        """Processes of this factory, or of one of its runs, by what is in their environment."""
+        """Processes of this factory, or of one of its runs, by what is in their environment.
+
+        What the worker starts after a run, to look for hooks of its flow, does not count as the run's.
+        """
         wanted = f"PREFECT__FLOW_RUN_ID={of_run}" if of_run else f"PREFECT_API_URL={self.address}/api"
-        return [pid for pid, variables in _environments() if wanted in variables]
+        found = [pid for pid, variables in _environments() if wanted in variables]
+        return [pid for pid in found if not of_run or "hook" not in _read(Path(f"/proc/{pid}/cmdline"))]
 
     def worker(self, pool: str) -> int | None:
         """Process of a pool's worker, None while there is none."""

@@ -1,0 +1,58 @@
+"""A run that is told to end does, whatever it is doing; one that was cancelled is not started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
+from prefect.states import Cancelled, Cancelling, Crashed, Pending, Running, Scheduled
+
+from flows.parameters import MaintainParameters
+from flows.parts import maintenance
+from tests.flows.commands import ROOT
+from warehouse import Warehouse
+
+DEAF = """
+import time
+from flows import ending
+ending.PATIENCE = 0.2
+with ending.ends_in_time():
+    while True:
+        try:
+            print("deaf", flush=True)
+            time.sleep(600)
+        except BaseException:
+            pass
+"""
+
+
+def test_the_kernel_ends_what_does_not_hear() -> None:
+    code = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: None)\n" + DEAF
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "deaf\n"
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(60) == -signal.SIGALRM
+
+
+@pytest.mark.usefixtures("api")
+def test_a_run_that_crashed_while_it_was_cancelled_is_not_done_again_unless_a_person_says_so(tmp_path: Path) -> None:
+    def states(*given: Any) -> Any:
+        for state in given:
+            client.set_flow_run_state(run.id, state, force=True)
+        return run_flow(maintenance, flow_run=client.read_flow_run(run.id), parameters=parameters, return_type="state")
+
+    parameters = {"parameters": MaintainParameters(home=tmp_path / "home")}
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(maintenance, parameters=parameters, state=Pending())
+        assert states(Running(), Cancelling(), Crashed(), Scheduled(), Pending()).is_cancelled()
+        assert Warehouse(tmp_path / "home").records("runs") == []
+        assert states(Cancelled(), Scheduled(), Pending()).is_completed()
+        assert [record["state"] for record in Warehouse(tmp_path / "home").records("runs")] == ["completed"]

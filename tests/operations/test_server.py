@@ -1,0 +1,97 @@
+"""The server's password, and who may start it; whether a server is up, asked by many at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from flows.server import AUTH, Serving, answers, found
+from tests.flows.commands import ROOT, environment, one_line_error
+from tests.operations.factory import foley, free_port, until
+from warehouse.files import file_lock
+
+PASSWORD = "somebody:s3cret"
+ASKER = """
+import sys
+from pathlib import Path
+from flows.server import found
+print({found(Path(sys.argv[1])) is not None for _ in range(3000)})
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A folder where a server was up, and was killed."""
+    for name in ("prefect", "locks", "reports"):
+        (tmp_path / name).mkdir()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    note = f'{{"host": "127.0.0.1", "port": 4200, "gpus": 1, "pid": {gone.pid}}}'
+    (tmp_path / "prefect" / "up.json").write_text(note)
+    (tmp_path / "locks" / "up.lock").touch()
+    return tmp_path
+
+
+def ask_together(home: Path) -> set[str]:
+    """What two processes find that ask at the same time, again and again."""
+    command = [sys.executable, "-c", ASKER, str(home)]
+    with ThreadPoolExecutor() as pool:
+        asked = [pool.submit(subprocess.run, command, cwd=ROOT, capture_output=True, text=True) for _ in range(2)]
+    return {future.result().stdout.strip() for future in asked}
+
+
+def test_a_stopped_server_is_never_taken_for_one_that_is_up(home: Path) -> None:
+    assert ask_together(home) == {"{False}"}
+    with file_lock(home / "locks" / "up.lock"):  # the next one, before it wrote down where it is
+        assert found(home) is None
+
+
+def test_a_server_that_is_up_is_always_found(home: Path) -> None:
+    note = home / "prefect" / "up.json"
+    note.write_text(f'{{"host": "127.0.0.1", "port": 4200, "gpus": 1, "pid": {os.getpid()}}}')
+    with file_lock(home / "locks" / "up.lock"):
+        assert ask_together(home) == {"{True}"}
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "example.org"])
+def test_no_server_is_open_to_others_without_a_password(host: str, tmp_path: Path) -> None:
+    done = foley("up", "--home", tmp_path, "--host", host, "--port", str(free_port()), **{AUTH: None})
+    assert AUTH in one_line_error(done)
+    assert not (tmp_path / "prefect").exists()
+
+
+@pytest.fixture
+def guarded(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
+    """Our application on an address of its own, with a password; without a database, which would take its time."""
+    monkeypatch.setenv(AUTH, PASSWORD)
+    serving = Serving(home, "127.0.0.2", free_port())
+    where = ["--host", serving.host, "--port", str(serving.port), "--lifespan", "off", "--log-level", "error"]
+    prefect: dict[str, str | None] = {name: None for name in os.environ if name.startswith("PREFECT_")}
+    variables = environment(**(prefect | serving.environment()))
+    command = [sys.executable, "-m", "uvicorn", "flows.application:create", "--factory", *where]
+    process = subprocess.Popen(command, cwd=ROOT, env=variables)
+    try:
+        until(lambda: answers(serving) or process.poll() is not None, 300, "the server answers")
+        yield serving
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_the_api_wants_the_password_and_reports_are_not_served_beside_it(guarded: Serving) -> None:
+    (guarded.home / "reports" / "report.html").write_text("what was found")
+    with httpx.Client(base_url=guarded.address, timeout=120) as client:
+        assert client.get("/api/admin/version").status_code == 401
+        assert client.get("/api/admin/version", auth=("somebody", "else")).status_code == 401
+        assert client.get("/api/admin/version", auth=("somebody", "s3cret")).status_code == 200
+        assert client.get("/api/block_types/slug/secret").status_code == 401
+        assert "what was found" not in client.get("/reports/report.html").text
+    assert guarded.environment()["PREFECT_API_AUTH_STRING"] == PASSWORD  # what workers and runs send

@@ -59,7 +59,7 @@ def _blocks(samples: Samples, sample_rate: int) -> tuple[NDArray[np.float64], ND
     weighted: list[NDArray[np.float64]] = [np.zeros(0)]
     spectrum = np.zeros(length // 2 + 1)
     for piece in _pieces(samples, length):  # [channels, blocks, length]
-        transform: NDArray[np.complex64] = scipy.fft.rfft(piece)  # NumPy's takes twice the time
+        transform: Any = scipy.fft.rfft(piece)  # complex64; NumPy's takes twice the time
         powers.append(np.vecdot(piece, piece).mean(0).astype(np.float64) / length)
         weighted.append(weights @ (np.square(transform.view(np.float32)) @ gains))
         mono = transform.sum(0)

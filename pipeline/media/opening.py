@@ -93,7 +93,8 @@ def open_media(
     """Open a media file for reading; what the decoders raise inside the block becomes a MediaError too.
 
     With no `picture`, an mp4 is opened without decoding one, which is most of what opening costs: its pixel format is
-    then unknown. Raises MediaError (one line, naming the file) for anything that is not a whole media file within the limits.
+    then unknown. Raises MediaError (one line, naming the file) for anything that is not a whole media file within the
+    limits.
     """
     format_name = sniff(path)
     if format_name is None:

@@ -109,16 +109,23 @@ def _kinetics(parameters: DownloadParameters, fetcher: Fetcher, root: Path) -> t
     annotated = [row for split in chosen.splits for row in annotated_clips(fetcher, chosen, split)]
     urls = [url for split in chosen.splits for url in archives(fetcher, chosen, split)]
     wanted = choice(chosen, annotated)
-    left = [
-        url for url in urls if (manifest_of(archive_folder(root, url)) or {}).get("choice") not in ("", wanted.name)
-    ]
+    left = [url for url in urls if not wanted.is_in(manifest_of(archive_folder(root, url)))]
     total = _announced(fetcher, left, parameters.workers)
-    check_space(root, total if wanted.files is None else 0)
+    check_space(root, round(total * wanted.share))
     units = _fetch_all(parameters.workers, fetcher, [[url] for url in urls], root, wanted, total)
     found = compare(chosen, annotated, [unit for unit in units if not unit.error], root)
     report = {"without_video": found.without_video, "without_row": found.without_row, "counts": found.counts}
     result = _summed(root, units, len(found.rows), report)
-    return result, found.rows
+    return result, [*_listed_before(root, {row["file"] for row in found.rows}), *found.rows]
+
+
+def _listed_before(root: Path, now: set[str]) -> list[dict[str, Any]]:
+    """What earlier downloads of other classes or splits listed, and is still there."""
+    try:
+        rows = [json.loads(line) for line in (root / "clips.jsonl").read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        return []
+    return [row for row in rows if row["file"] not in now and (root / row["file"]).is_file()]
 
 
 def _list(parameters: DownloadParameters, fetcher: Fetcher, root: Path) -> tuple[Downloaded, list[dict[str, Any]]]:

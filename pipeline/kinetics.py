@@ -8,13 +8,13 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin
 
-from pipeline.download.transfer import Fetcher
+from pipeline.download.transfer import Fetcher, TransferError, address
 from pipeline.download.units import Choice, UnitResult, archive_folder
 from warehouse.errors import FoleyError
 
@@ -75,16 +75,19 @@ def archives(fetcher: Fetcher, chosen: Kinetics, split: Split) -> list[str]:
     return found[: chosen.archives]
 
 
-def choice(chosen: Kinetics, annotated: Iterable[Annotation]) -> Choice:
+def choice(chosen: Kinetics, annotated: Sequence[Annotation]) -> Choice:
     """The clips of the chosen classes."""
     if not chosen.classes:
         return Choice()
-    return Choice("|".join(sorted(chosen.classes)), frozenset(r.file for r in annotated if r.label in chosen.classes))
+    files = frozenset(row.file for row in annotated if row.label in chosen.classes)
+    return Choice(files, len(files) / max(1, len(annotated)))
 
 
 def _safe(listing: str, url: str) -> str:
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise FoleyError(f"{listing}: {url[:100]!r} is no address of an archive")
+    try:
+        address(url)
+    except TransferError:
+        raise FoleyError(f"{listing}: {url[:100]!r} is no address of an archive") from None
     return quote(url, safe=":/%?&=")
 
 

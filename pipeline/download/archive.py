@@ -47,7 +47,7 @@ class Contents:
     clips: list[Member] = field(default_factory=list[Member])
     left_out: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     members: int = 0
-    others: int = 0  # clips that were not wanted
+    others: list[str] = field(default_factory=list[str])  # clips that were not wanted, by file name
     bytes: int = 0
     sha256: str = ""
 
@@ -100,7 +100,7 @@ def _take(
     path = Path(member.name)
     why = _refusal(member, path, limits)
     if why is None and wanted is not None and path.name not in wanted:
-        contents.others += 1
+        contents.others.append(path.name)
         return
     if why is None:
         source = archive.extractfile(member)

@@ -6,6 +6,7 @@ never mixed; what the libraries do instead was measured in the project's notes: 
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import requests
 import urllib3
@@ -167,7 +168,7 @@ class Fetcher:
     @contextmanager
     def _turn(self, url: str) -> Generator[None]:
         with self._lock:
-            host = urlsplit(url).netloc
+            host = address(url).netloc
             turn = self._hosts.setdefault(host, threading.BoundedSemaphore(self.settings.per_host))
         with turn:
             yield
@@ -213,6 +214,15 @@ def _retry_after(response: requests.Response | None) -> float:
         return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
     except (ValueError, TypeError):
         return 0.0
+
+
+def address(url: str) -> SplitResult:
+    """The parts of an address that can be fetched. Raises TransferError for any other."""
+    with contextlib.suppress(ValueError):
+        found = urlsplit(url)
+        if found.scheme in ("http", "https") and found.hostname:
+            return found
+    raise TransferError(f"{url}: no address that can be fetched, give one with http:// or https://")
 
 
 def _why(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.download.archive import ArchiveError, ArchiveLimits, Contents, extract
-from pipeline.download.transfer import Fetcher, Remote, ReplacedError, TransferError
+from pipeline.download.transfer import Fetcher, Remote, ReplacedError, TransferError, address
 from warehouse.errors import FoleyError
 from warehouse.files import is_abandoned, make_folder, new_folder, read_json, write_file, write_json
 
@@ -66,10 +66,21 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which clips of an archive are wanted, by file name; None is all. `name` tells one choice from another."""
+    """Which clips of an archive are wanted, by file name; None is all. `share` is what they are of all, about."""
 
-    name: str = ""
     files: frozenset[str] | None = None
+    share: float = 1.0
+
+    def is_in(self, manifest: Mapping[str, Any] | None) -> bool:
+        """Whether an archive's folder has all wanted clips that the archive held."""
+        others = None if manifest is None else manifest.get("others")
+        return isinstance(others, list) and (not others if self.files is None else self.files.isdisjoint(others))
+
+    def with_those_of(self, manifest: Mapping[str, Any] | None) -> Choice:
+        """The same and the clips that are there: they stay."""
+        if self.files is None or manifest is None:
+            return self
+        return Choice(self.files.union(clip["file"] for clip in manifest["clips"]), self.share)
 
 
 def fetch_archive(
@@ -86,13 +97,12 @@ def fetch_archive(
     """
     target = archive_folder(root, url)
     known = manifest_of(target)
-    if known is not None and known.get("choice") in ("", choice.name):
+    if known is not None and choice.is_in(known):
         return UnitResult(url, known)
+    choice = choice.with_those_of(known)
     make_folder(target.parent)
-    if target.exists():
-        if not (target / MANIFEST).is_file():
-            return UnitResult(url, error=f"{target} is there already and holds no archive: move it away")
-        shutil.rmtree(target)  # files of it are gone, or others were chosen: all of it comes again
+    if target.exists() and not (target / MANIFEST).is_file():
+        return UnitResult(url, error=f"{target} is there already and holds no archive: move it away")
     failure = target.with_name(f".{target.name}.failed.json")
     reason = ""
     for _ in range(fetcher.settings.retries + 1):
@@ -124,14 +134,16 @@ def _fetch_once(
     remotes: list[Remote] = []
 
     def opened(remote: Remote) -> None:
-        check_space(root, remote.length or 0 if choice.files is None else 0)
+        check_space(root, round((remote.length or 0) * choice.share))
         remotes.append(remote)
 
     with contextlib.closing(fetcher.stream(url, opened)) as stream, new_folder(scratch(root), target) as aside:
         contents: Contents = extract(_counted(stream, progress), aside, limits, choice.files)
-        manifest = {"url": url, "length": remotes[-1].length, "version": remotes[-1].version, "choice": choice.name}
+        manifest = {"url": url, "length": remotes[-1].length, "version": remotes[-1].version}
         manifest |= contents.as_dict()
         (aside / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=1), encoding="utf-8")
+        if target.exists():  # files of it are gone, or fewer were chosen
+            target.rename(aside.with_name("before"))
     return manifest
 
 
@@ -145,7 +157,10 @@ def _counted(stream: Iterator[bytes], progress: Progress | None) -> Iterator[byt
 def fetch_file(fetcher: Fetcher, url: str, root: Path, progress: Progress | None = None) -> UnitResult:
     """Fetch one media file below `root`, unless it is there whole; its name is a hash of the address."""
     name = hashlib.sha256(url.encode()).hexdigest()[:24]
-    suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+    try:
+        suffix = PurePosixPath(address(url).path).suffix.lower()
+    except TransferError as error:
+        return UnitResult(url, error=str(error))
     target = make_folder(root / "files" / name[:2]) / (name + (suffix if suffix[1:].isalnum() else ".bin"))
     manifest = target.with_name(f".{name}.json")
     with contextlib.suppress(FoleyError, OSError, KeyError):

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 
 Samples = NDArray[np.float32]
 
 FLOOR = -120.0  # dB, what digital silence is given as
 _BLOCK = 0.1  # seconds: a quarter of BS.1770's window, which moves by that much
-_PIECE = 100  # blocks transformed at once, so that memory does not grow with the sound
+_PIECE = 16  # blocks transformed at once: few enough to stay in the cache
 _CLIPPED = 0.985  # of full scale: a codec's ripple stays above it where the original was cut off
 _BAND = -65.0  # dB below the strongest band, under which a band is taken to be empty
 _BAND_HZ = 100.0
@@ -40,29 +41,30 @@ def hear(samples: Samples, sample_rate: int) -> Hearing:
     The noise of `snr` is the tenth percentile of the blocks' power: right for sounds that pause now and then, and an
     underestimate of the ratio for those that never do.
     """
+    if not samples.any():
+        return Hearing(loudness=FLOOR, clipped=0.0, dc=0.0, bandwidth=0.0, snr=0.0)
     powers, weighted, spectrum = _blocks(samples, sample_rate)
-    clipped = float((np.abs(samples) >= _CLIPPED).mean()) if samples.size else 0.0
-    dc = float(samples.mean(dtype=np.float64)) if samples.size else 0.0
+    clipped = np.count_nonzero(np.abs(samples) >= _CLIPPED) / samples.size
+    dc = float(samples.mean(dtype=np.float64))
     return Hearing(_loudness(weighted), clipped, dc, _bandwidth(spectrum, sample_rate), _snr(powers))
 
 
 def _blocks(samples: Samples, sample_rate: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """(mean power of every block, the same K-weighted and summed over channels, mean power spectrum by bin)."""
     length = round(_BLOCK * sample_rate)
-    gain = _k_weighting(np.fft.rfftfreq(length, 1 / sample_rate)).astype(np.float32)
+    gain = _k_weighting(np.fft.rfftfreq(length, 1 / sample_rate)) * (2 / length**2)  # to the block's mean square
+    gains = np.repeat(gain.astype(np.float32), 2)  # for real and imaginary parts, which lie side by side
     weights = _channel_weights(len(samples))
     powers: list[NDArray[np.float64]] = [np.zeros(0)]
     weighted: list[NDArray[np.float64]] = [np.zeros(0)]
     spectrum = np.zeros(length // 2 + 1)
     for piece in _pieces(samples, length):  # [channels, blocks, length]
-        transform = np.fft.rfft(piece)
-        energy = transform.real**2 + transform.imag**2  # [channels, blocks, bins]
-        loud = energy @ (gain * np.float32(2 / length**2))  # mean square of the filtered block
-        weighted.append(weights @ loud)
+        transform: Any = scipy.fft.rfft(piece)  # complex64; NumPy's takes twice the time
         powers.append(np.vecdot(piece, piece).mean(0).astype(np.float64) / length)
-        mono = transform.mean(0)
+        weighted.append(weights @ (np.square(transform.view(np.float32)) @ gains))
+        mono = transform.sum(0)
         smooth = 0.5 * mono[:, 1:-1] - 0.25 * (mono[:, :-2] + mono[:, 2:])  # Hann's window, as it looks from here
-        spectrum[1:-1] += (smooth.real**2 + smooth.imag**2).sum(0)
+        spectrum[1:-1] += np.square(smooth.view(np.float32)).sum(0).reshape(-1, 2).sum(1)
     return np.concatenate(powers), np.concatenate(weighted), spectrum
 
 

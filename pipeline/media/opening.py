@@ -87,10 +87,14 @@ def _head(path: Path) -> bytes:
 
 
 @contextmanager
-def open_media(path: Path, doing: str = "cannot be read", limits: Limits = LIMITS) -> Generator[InputContainer]:
+def open_media(
+    path: Path, doing: str = "cannot be read", limits: Limits = LIMITS, *, picture: bool = True
+) -> Generator[InputContainer]:
     """Open a media file for reading; what the decoders raise inside the block becomes a MediaError too.
 
-    Raises MediaError (one line, naming the file) for anything that is not a whole media file within the limits.
+    With no `picture`, an mp4 is opened without decoding one, which is most of what opening costs: its pixel format is
+    then unknown. Raises MediaError (one line, naming the file) for anything that is not a whole media file within the
+    limits.
     """
     format_name = sniff(path)
     if format_name is None:
@@ -100,6 +104,8 @@ def open_media(path: Path, doing: str = "cannot be read", limits: Limits = LIMIT
         # An absolute path is never taken for a URL or a protocol such as `concat:` or `subfile,`.
         name = str(path.absolute())
         options = {"max_pixels": str(limits.max_pixels)}  # holds while the header is examined too
+        if not picture and format_name == "mov":  # whose header says all that is needed
+            options["skip_frame"] = "all"
         guards = {"protocol_whitelist": "file"}
         with av.open(
             name, "r", format_name, options=options, container_options=guards, metadata_errors="replace"

@@ -9,14 +9,13 @@ from typing import cast
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.filter import Graph
 from numpy.typing import NDArray
 
-from pipeline.media.clock import check_whole, start_of
-from pipeline.media.errors import MediaError
+from pipeline.media.errors import MediaError, media_errors
 from pipeline.media.info import quarter_turns
-from pipeline.media.opening import LIMITS, forbid_large_pictures, has_decoder, open_media, video_stream
+from pipeline.media.opening import LIMITS
+from pipeline.media.screen import on_screen
 
 Pictures = NDArray[np.uint8]
 
@@ -36,9 +35,7 @@ class Framing:
             raise ValueError(f"a crop of {self.crop} needs a short side of at least that, not {self.short_side}")
 
 
-def read_frames(
-    path: Path, times: Sequence[float] | NDArray[np.float64], framing: Framing, threads: int = 1
-) -> Pictures:
+def read_frames(path: Path, times: Sequence[float] | NDArray[np.float64], framing: Framing) -> Pictures:
     """The picture on screen at each time -> uint8 [len(times), H, W, 3], upright RGB.
 
     Times are seconds after the first picture, in any order; before it the first is shown, after the last the last.
@@ -50,7 +47,7 @@ def read_frames(
     order = np.argsort(np.asarray(times, np.float64), kind="stable")
     wanted = np.asarray(times, np.float64)[order]
     out: Pictures | None = None
-    for first, last, picture in _pictures(path, wanted, framing, threads):
+    for first, last, picture in _pictures(path, wanted, framing):
         if out is None:
             out = np.empty((len(wanted), *picture.shape), np.uint8)
         out[order[first:last]] = picture
@@ -58,12 +55,10 @@ def read_frames(
     return out
 
 
-def read_segments(
-    path: Path, times: NDArray[np.float64], framing: Framing, size: int, threads: int = 1
-) -> Iterator[Pictures]:
+def read_segments(path: Path, times: NDArray[np.float64], framing: Framing, size: int) -> Iterator[Pictures]:
     """As `read_frames`, for ascending times and in pieces of at most `size` frames, so that a long video fits."""
     segment: list[Pictures] = []
-    for first, last, picture in _pictures(path, times, framing, threads):
+    for first, last, picture in _pictures(path, times, framing):
         for _ in range(first, last):
             segment.append(picture)
             if len(segment) == size:
@@ -73,75 +68,17 @@ def read_segments(
         yield np.stack(segment)
 
 
-def _pictures(
-    path: Path, times: NDArray[np.float64], framing: Framing, threads: int
-) -> Iterator[tuple[int, int, Pictures]]:
+def _pictures(path: Path, times: NDArray[np.float64], framing: Framing) -> Iterator[tuple[int, int, Pictures]]:
     """For ascending times, (first, last, picture): the picture is on screen at times[first:last]. All of one shape."""
-    with open_media(path, "its picture cannot be decoded") as container:
-        stream = video_stream(container)
-        if stream is None:
-            raise MediaError(path, "no video stream")
-        if not has_decoder(stream):
-            raise MediaError(path, "its video is in a codec that cannot be decoded")
-        forbid_large_pictures(stream)
-        stream.thread_count = threads
-        stream.thread_type = "AUTO"
-        scaler = _Scaler(path, framing)
-        shape: tuple[int, ...] | None = None
-        for first, last, frame in _on_screen(path, container, stream, times):
+    scaler = _Scaler(path, framing)
+    shape: tuple[int, ...] | None = None
+    for first, last, frame in on_screen(path, times):
+        with media_errors(path, "its picture cannot be scaled"):
             picture = scaler(frame)
-            if picture.shape != (shape or picture.shape):
-                raise MediaError(path, "its picture changes shape in the middle")
-            shape = picture.shape
-            yield first, last, picture
-
-
-def _on_screen(
-    path: Path, container: InputContainer, stream: av.VideoStream, times: NDArray[np.float64]
-) -> Iterator[tuple[int, int, av.VideoFrame]]:
-    """For ascending times, (first, last, frame): the frame is on screen at times[first:last]."""
-    done = 0
-    start: float | None = None
-    at, previous = 0.0, None
-    tick = float(stream.time_base) if stream.time_base else 0.0
-    slack = min(0.5 * tick, 0.001) + 1e-9  # a timestamp is rounded to a tick (1 ms in some formats)
-    for at, frame in _timed(path, container, stream):
-        start = at if start is None else start
-        until = int(np.searchsorted(times, at - start - slack, side="left"))
-        if previous is not None and until > done:
-            yield done, until, previous
-            done = until
-        if done == len(times):
-            return
-        previous = frame
-    if previous is None:
-        raise MediaError(path, "its video holds no picture")
-    step = _frame_seconds(stream)
-    if times[-1] > at - (start or 0) + step:  # what is asked for lies behind the last picture
-        check_whole(path, container, stream, at + step)
-    yield done, len(times), previous
-
-
-def _timed(path: Path, container: InputContainer, stream: av.VideoStream) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Decoded frames with their time on the file's clock, in seconds."""
-    at, step = start_of(stream), _frame_seconds(stream)
-    in_avi, shift = container.format.name == "avi", 0
-    for number, frame in enumerate(container.decode(stream)):
-        stamp = frame.pts
-        if in_avi:  # it keeps decoding times only: those go up with every picture
-            shift = (frame.pts or 0) - (frame.dts or 0) if number == 0 else shift
-            stamp = None if frame.dts is None else frame.dts + shift
-        if stamp is not None and frame.time_base is not None:
-            at = float(stamp * frame.time_base)
-        elif number > 0:
-            at += step
-        if frame.is_corrupt:
-            raise MediaError(path, f"its picture is damaged at {at:.2f} s")
-        yield at, frame
-
-
-def _frame_seconds(stream: av.VideoStream) -> float:
-    return 1 / float(stream.average_rate) if stream.average_rate else 0.04
+        if picture.shape != (shape or picture.shape):
+            raise MediaError(path, "its picture changes shape in the middle")
+        shape = picture.shape
+        yield first, last, picture
 
 
 class _Scaler:

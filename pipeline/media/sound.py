@@ -59,7 +59,7 @@ def decode_audio(path: Path, layout: Layout | None = None, max_seconds: float = 
 
     With no `layout`, its own channels. Raises MediaError as `read_audio` does.
     """
-    with open_media(path, "its sound cannot be decoded") as container:
+    with open_media(path, "its sound cannot be decoded", picture=False) as container:
         stream = audio_stream(container)
         if stream is None:
             raise MediaError(path, "no audio stream")
@@ -180,4 +180,4 @@ def _to_float(run: av.AudioFifo) -> Samples:
 def _fit(samples: Samples, n: int) -> Samples:
     """Crop or pad with zeros -> [channels, n]."""
     samples = samples[:, :n]
-    return np.pad(samples, ((0, 0), (0, n - samples.shape[1])))
+    return np.pad(samples, ((0, 0), (0, n - samples.shape[1]))) if samples.shape[1] < n else samples

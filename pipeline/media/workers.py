@@ -33,6 +33,12 @@ from warehouse.errors import FoleyError
 T = TypeVar("T")
 
 _LARGE = 1 << 18  # bytes from which arrays go through shared memory and not through the pipe
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    # glibc is to keep what a file needed for the next one: new pages from the kernel are half of what a sound costs
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
+}
 _GRACE = 2.0  # seconds after its time limit when a worker that the kernel did not end is killed
 
 
@@ -126,7 +132,7 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": folders, "OMP_NUM_THREADS": "1"},
+                env=os.environ | _ENVIRONMENT | {"PYTHONPATH": folders},
             )
         try:
             self._pipe.recv()

@@ -12,6 +12,7 @@ from flows.parameters import DownloadParameters
 from pipeline.sources import folder_source
 from tests.flows.commands import foley, one_line_error
 from tests.pipeline.mirror import Faults, Mirror, layout
+from warehouse import FoleyError
 
 pytestmark = pytest.mark.usefixtures("api")
 
@@ -53,17 +54,40 @@ def test_download_then_curate(tmp_path: Path, mirror: tuple[Mirror, str]) -> Non
     assert not [path for path, _, _ in server.log[sent:] if ".tar" in path]
 
 
+def test_one_class_after_the_other(tmp_path: Path, mirror: tuple[Mirror, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.download import download
+
+    server, base = mirror
+    folder = tmp_path / "k700"
+
+    def of(label: str) -> DownloadParameters:
+        chosen = DownloadParameters(home=tmp_path / "home", source="kinetics700", folder=folder, base_url=base)
+        return chosen.model_copy(update={"classes": (label,), "splits": ("train",)})
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.download.units.RESERVE", 1 << 60)
+        with pytest.raises(FoleyError, match="make room"):
+            download(of("clapping"))
+    assert not [path for path, _, size in server.log if ".tar" in path and size]
+    assert (download(of("clapping")).fetched, download(of("clapping")).fetched) == (3, 0)
+    assert download(of("playing drums")).fetched == 1
+    listed = [row["label"] for row in folder_source(folder).clips.to_pylist()]
+    assert sorted(listed) == ["clapping"] * 3 + ["playing drums"] * 3
+
+
 def test_a_list_of_addresses(tmp_path: Path, mirror: tuple[Mirror, str]) -> None:
     server, base = mirror
     (tmp_path / "mine").mkdir()
     clip = next((tmp_path / "made").glob("*.mp4"))
     server.files["a clip.mp4"] = clip.read_bytes()
     rows = [f"{base}a%20clip.mp4,,a dog,val", f"{base}gone.mp4,,nothing,train", f",{clip},a cat,train"]
+    rows.append("s3://bucket/a.mp4,,a bear,train")
     (tmp_path / "mine" / "list.csv").write_text("url,path,caption,split\n" + "\n".join(rows) + "\n")
     done = foley("download", tmp_path / "mine" / "list.csv", tmp_path / "out", "--home", tmp_path / "home")
     assert done.returncode == 0, done.stderr
     assert "2 clips; 1 fetched" in done.stdout
     assert "gone.mp4: HTTP 404" in done.stdout
+    assert "s3://bucket/a.mp4: no address that can be fetched" in done.stdout
     found = {row["prompt"]: row for row in folder_source(tmp_path / "out").clips.to_pylist()}
     assert set(found) == {"a dog", "a cat"}
     assert Path(found["a dog"]["path"]).read_bytes() == clip.read_bytes()

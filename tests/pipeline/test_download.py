@@ -185,7 +185,7 @@ def test_nothing_whole_is_fetched_twice(tmp_path: Path, mirror: tuple[Mirror, st
     victim = next(archive_folder(tmp_path, url).glob("*.mp4"))
     victim.write_bytes(victim.read_bytes()[:-1])  # damaged since: all of it comes again
     assert fetch_archive(fetcher, url, tmp_path).fetched
-    some = fetch_archive(fetcher, url, tmp_path, Choice("one", frozenset([victim.name])))
+    some = fetch_archive(fetcher, url, tmp_path, Choice(frozenset([victim.name])))
     assert some.clips == 3  # all are there, so the chosen one is
 
 
@@ -211,6 +211,37 @@ def test_killed_in_the_middle_and_run_again(
     assert not list((tmp_path / ".partial").iterdir())
     assert fetch_archive(Fetcher(QUICK), base + ARCHIVE, tmp_path).error is None
     assert tree(archive_folder(tmp_path, ARCHIVE)) == undisturbed(files, ARCHIVE)
+
+
+def test_more_classes_are_added_to_what_is_there(
+    tmp_path: Path, mirror: tuple[Mirror, str], files: dict[str, bytes]
+) -> None:
+    server, base = mirror
+    path = "train/k700_train_001.tar.gz"
+    url, fetcher = base + path, Fetcher(QUICK)
+    first, second, *_ = sorted(name for name in undisturbed(files, path) if "no_row" not in name)
+    folder = archive_folder(tmp_path, url)
+    assert fetch_archive(fetcher, url, tmp_path, Choice(frozenset([first]))).clips == 1
+    sent = len(server.log)
+    for there in ([first], [], ["of_another__000001_000011.mp4"]):  # the manifest knows what the archive holds
+        again = fetch_archive(fetcher, url, tmp_path, Choice(frozenset(there)))
+        assert (again.error, again.fetched) == (None, False)
+    assert len(server.log) == sent
+    server.faults = Faults(left=99, status=503)  # and what is there stays, whatever happens
+    assert fetch_archive(fetcher, url, tmp_path, Choice(frozenset([second]))).error
+    assert list(tree(folder)) == [first]
+    server.faults = Faults()
+    assert fetch_archive(fetcher, url, tmp_path, Choice(frozenset([second]))).fetched
+    assert list(tree(folder)) == [first, second]
+    assert fetch_archive(fetcher, url, tmp_path).fetched
+    assert tree(folder) == undisturbed(files, path)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/a.mp4", "ftp://host/a.mp4", "a.mp4", "http://", "http://[/a.mp4"])
+def test_what_is_no_address_is_not_tried_again(tmp_path: Path, url: str) -> None:
+    patient = Fetcher(TransferSettings(backoff_seconds=3600, longest_wait_seconds=3600))
+    error = fetch_file(patient, url, tmp_path).error
+    assert error == f"{url}: no address that can be fetched, give one with http:// or https://"
 
 
 def test_a_full_disk_is_said_before(

@@ -250,7 +250,7 @@ ZOO = (
     Kind("ts-with-rubbish-before", _prefixed, "not a media file"),
     Kind("16k-by-16k", _huge(16_000, 16_000), "over the limit"),
     Kind("thin", _huge(8_256, 64), "over the limit"),
-    Kind("1-by-1", _by_ffmpeg("-i", "SOURCE", "-vf", "scale=1:1", "-c:v", "ffv1", suffix="mkv"), "cannot be decoded"),
+    Kind("1-by-1", _by_ffmpeg("-i", "SOURCE", "-vf", "scale=1:1", "-c:v", "ffv1", suffix="mkv"), "cannot be scaled"),
     Kind("0-fps", _edited(_first(_header(b"stts", 16, ">I", 0))), "truncated"),
     Kind("240-fps", _times([i / 240 for i in range(480)], _sound()), GOOD),
     Kind("one-frame", _times([0.0], _sound()), GOOD),

@@ -43,13 +43,14 @@ def ablate(parameters: AblateParameters) -> Path:
         if not dataset.clip_ids("train", "ablation") or not dataset.clip_ids("test"):
             raise FoleyError(f"{dataset.version} has no ablation subset or no test split: select more clips")
         marks: list[Mark] = []
-        for pooling in parameters.poolings:
-            changed = variant(preset, pooling, sorted(parameters.marks))
+        steps = sorted(parameters.marks or preset.ablation.marks)
+        for pooling in parameters.poolings or preset.ablation.poolings:
+            changed = variant(preset, pooling, steps)
             fps = fingerprints(all_stages(changed))
             run_stages(wh, feature_stages(changed), fps, parameters, wanted)
             fps = feature_fingerprints(changed)
             checkpoint = train_on(wh, dataset, changed, parameters.seed, "ablation", parameters.processes)
-            marks += score_variant(wh, dataset, changed, fps, checkpoint, sorted(parameters.marks))
+            marks += score_variant(wh, dataset, changed, fps, checkpoint, steps)
         facts = {"dataset": dataset.version, "clips": len(dataset.clip_ids("train", "ablation")), "preset": preset.name}
         facts |= {"held_out_clips": len(dataset.clip_ids("test")), "seconds": round(perf_counter() - started)}
         facts |= {"machine": machine(), "versions": versions(), "commit": code_revision()}

@@ -174,6 +174,15 @@ class WindowSettings(Settings):
         return self
 
 
+class AblationSettings(Settings):
+    """What `foley ablate pooling` compares (paper section 4.2, Table 1)."""
+
+    poolings: tuple[str, ...] = Field(default=("frame", "grid8"), description="variants of `video.pooling`")
+    marks: tuple[int, ...] = Field(
+        default=(50_000, 100_000, 200_000, 300_000, 400_000), description="steps after which each is scored"
+    )
+
+
 class Preset(Settings):
     """One size of the whole system. `folder` holds its configuration, `weights` its weights."""
 
@@ -187,6 +196,7 @@ class Preset(Settings):
     train: TrainSettings
     sample: SampleSettings
     window: WindowSettings = WindowSettings()
+    ablation: AblationSettings = AblationSettings()
     imagebind: dict[str, Any] = Field(description="arguments of ImageBindModel")
     imagebind_views: dict[str, Any] = Field(description="windows that ImageBind looks at in a clip")
     audiobox: dict[str, Any] = Field(default_factory=dict, description="what differs from WavLM base in Audiobox")

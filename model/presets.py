@@ -123,12 +123,16 @@ class TrainSettings(Settings):
     checkpointing: bool = Field(
         default=False, description="recompute activations: less memory, about a third more time"
     )
+    compile: bool = Field(
+        default=False, description="run the blocks through torch.compile; weights are the same up to rounding"
+    )
     diverged_at: float = Field(
         default=4.0, gt=1, description="stop when the smoothed loss is so many times its lowest value"
     )
     seed: int = 0
     # what follows changes when things are looked at and kept, and no weight
     validate_every: int = Field(default=100, ge=1, description="steps between validations")
+    validation_clips: int = Field(default=512, ge=1, description="held-out clips, the first so many, for validation")
     checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
     keep_last: int = Field(
         default=2, ge=1, description="checkpoints before the final one that are kept, besides the best"
@@ -138,9 +142,8 @@ class TrainSettings(Settings):
 
     def recipe(self) -> dict[str, Any]:
         """What the weights depend on."""
-        return self.model_dump(
-            exclude={"validate_every", "checkpoint_every", "keep_last", "keep_steps", "sample_every", "diverged_at"}
-        )
+        looks = {"validate_every", "validation_clips", "checkpoint_every", "keep_last", "keep_steps", "sample_every"}
+        return self.model_dump(exclude=looks | {"diverged_at", "compile"})
 
 
 class SampleSettings(Settings):
@@ -153,6 +156,7 @@ class SampleSettings(Settings):
     fast_steps: int = Field(description="steps of `foley generate --fast`")
     cfg: float = Field(description="guidance by text and video together (model/guidance.py)")
     video_cfg: float | None = Field(None, description="guidance by video; none: that of the text, as one")
+    compile: bool = Field(default=False, description="run the DiT's blocks through torch.compile")
     sigma_min: float = 0.3
     sigma_max: float = 500.0
 

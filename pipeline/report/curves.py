@@ -1,4 +1,4 @@
-"""A line chart as one SVG file, for pages that are not the report: the ablation's figure, and curves in Prefect's UI."""
+"""A line chart as one SVG file, for pages beside the report: the ablation's figure, and curves in Prefect's UI."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from model.backbone import Backbone
-from model.bridge import Bridge, rotate
+from model.bridge import Bridge, rotate, rotation
 from model.foley import build_bridge
 from model.presets import ModelError, Preset
 from model.training import FeatureBatch
@@ -168,7 +168,7 @@ def test_rotation_keeps_length_and_depends_on_the_difference_of_positions(offset
     q, k = torch.randn(2, 1, 1, 1, 32, generator=generator, dtype=torch.float64).unbind(0)
 
     def at(x: Tensor, position: float) -> Tensor:
-        return rotate(x, torch.tensor([[position]], dtype=torch.float64))
+        return rotate(x, rotation(torch.tensor([[position]], dtype=torch.float64), x.shape[-1]))
 
     torch.testing.assert_close(at(q, a).norm(), q.norm(), rtol=1e-5, atol=1e-6)
     here, shifted = (at(q, a) * at(k, b)).sum(), (at(q, a + offset) * at(k, b + offset)).sum()

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from model.backbone import Backbone
 from model.bridge import Bridge, rotate, rotation
@@ -140,6 +141,37 @@ def test_sampling_cache_changes_nothing(
     with bridge.watching(tokens, LATENTS, sampling=True):
         cached = [velocity(backbone, noisy, cfg_scale=cfg) for cfg in (1.0, 3.0, 1.0, 3.0)]
     assert all(torch.equal(a, b) for a, b in zip(plain + plain, cached, strict=True))
+
+
+def test_compiled_blocks_are_one_graph_that_gives_the_same(
+    backbone: Backbone, bridge: Bridge, noisy: tuple[Tensor, Tensor], tokens: Tensor
+) -> None:
+    """Captured and differentiated as torch.compile does it; kernels are made on GPUs, where they may pay."""
+    bridge.requires_grad_(True)
+    inputs = conditioning(backbone)
+
+    def gradients(checkpointing: bool) -> list[Tensor]:
+        with bridge.watching(tokens, LATENTS, frames=torch.tensor([FRAMES, 10])):
+            backbone(*noisy, use_checkpointing=checkpointing, **inputs).square().mean().backward()
+        found = [p.grad.clone() for p in bridge.parameters() if p.grad is not None]
+        bridge.zero_grad()
+        return found
+
+    def sampled() -> Tensor:
+        with bridge.watching(tokens, LATENTS, sampling=True):
+            return velocity(backbone, noisy, cfg_scale=3.0)
+
+    plain, plain_gradients = sampled(), gradients(checkpointing=False)
+    keys = set(backbone.state_dict())
+    torch.compiler.reset()
+    counters.clear()
+    backbone.compile_blocks("aot_eager")
+    assert torch.equal(sampled(), plain)
+    assert (counters["stats"]["unique_graphs"], dict(counters["graph_break"])) == (1, {})
+    for checkpointing in (False, True):
+        torch.testing.assert_close(gradients(checkpointing), plain_gradients)
+    assert not counters["graph_break"]
+    assert set(backbone.state_dict()) == keys
 
 
 def test_a_taken_slot_and_a_wrong_depth_are_refused(backbone: Backbone, bridge: Bridge, preset: Preset) -> None:

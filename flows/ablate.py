@@ -54,7 +54,7 @@ def ablate(parameters: AblateParameters) -> Path:
     with recorded(wh, "ablate", parameters) as record:
         dataset = newest_dataset(wh) if parameters.dataset is None else wh.dataset(parameters.dataset)
         record["dataset"] = dataset.version
-        marks = sorted(parameters.marks or parameters.usual_marks(preset.train.steps))
+        marks = sorted(parameters.marks or _usual_marks(preset, parameters))
         variants = _variants(wh, trained_to(preset, marks), dataset, parameters)
         held_out = dataset.clip_ids("test")
         if not held_out or not all(v.dataset.clip_ids("train", v.subset) for v in variants):
@@ -77,9 +77,16 @@ def ablate(parameters: AblateParameters) -> Path:
     return page
 
 
+def _usual_marks(preset: Preset, parameters: AblateParameters) -> tuple[int, ...]:
+    return preset.ablation.marks if parameters.what == "pooling" else (preset.train.steps,)
+
+
 def _variants(wh: Warehouse, preset: Preset, dataset: Dataset, parameters: AblateParameters) -> list[Variant]:
     if parameters.what == "pooling":
-        return [Variant(name, pooled(preset, name), dataset, "ablation") for name in parameters.poolings]
+        return [
+            Variant(name, pooled(preset, name), dataset, "ablation")
+            for name in parameters.poolings or preset.ablation.poolings
+        ]
     return [Variant("curated", preset, dataset, None), Variant("uncurated", preset, uncurated(wh, dataset), None)]
 
 

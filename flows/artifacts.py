@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import prefect.artifacts
 from prefect import get_run_logger
@@ -17,11 +18,15 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.settings import get_current_settings
 
-from flows.pictures import funnel_svg, histograms_svg
+from flows.pictures import funnel_svg, histograms_svg, training_svg
 from flows.results import funnel
 from warehouse import Dataset, Warehouse
 
+if TYPE_CHECKING:
+    from model.training import Progress
+
 _EVERY = 2.0  # seconds between two updates of a progress bar
+CURVES_EVERY = 60.0  # seconds between two pictures of a training that runs
 _MOST_ROWS = 200
 R = TypeVar("R")
 #: Requests are made beside the main thread, where Ctrl-C or a cancellation may come in the middle of one: Prefect then
@@ -62,6 +67,30 @@ class Moving:
             return
         self.updated = now
         _shown(artifacts.update_progress_artifact, artifact_id=self.id, progress=min(100.0, 100 * done / self.total))
+
+
+class Curves:
+    """The curves of a training in the UI: what TensorBoard has, as one picture that grows while it runs."""
+
+    def __init__(self) -> None:
+        self.losses: list[tuple[int, float]] = []
+        self.validation: list[tuple[int, float, float, float]] = []
+        self.shown = -math.inf
+
+    def add(self, state: Progress) -> None:
+        """Note a step; a new picture where something was validated, at most one every CURVES_EVERY seconds."""
+        self.losses.append((state.step, state.loss))
+        if (v := state.validation) is None:
+            return
+        self.validation.append((state.step, v.true, v.null, v.other))
+        if monotonic() - self.shown >= CURVES_EVERY:
+            self.shown = monotonic()
+            show_training(self.losses, self.validation)
+
+
+def show_training(losses: Sequence[Sequence[float]], validation: Sequence[Sequence[float]]) -> None:
+    """Loss [step, loss] and validation [step, true, null, another's video] of a training, as a picture."""
+    _picture("training", training_svg(losses, validation), f"after {losses[-1][0]:.0f} steps" if losses else "no step")
 
 
 def show_curation(wh: Warehouse, dataset: Dataset) -> None:

@@ -106,8 +106,8 @@ def train(home: Path | None, **options: Any) -> None:
 @PRESET
 @WEIGHTS
 @click.option("--dataset", help="Dataset name or version.  [default: the newest]")
-@click.option("--poolings", help="Variants of pooling, such as frame,grid4.  [default: frame,grid8]")
-@click.option("--marks", help="Steps to score at, such as 100,200.  [default: the paper's for pooling, else the last]")
+@click.option("--poolings", help="Variants of pooling, such as frame,grid4.  [default: the preset's]")
+@click.option("--marks", help="Steps to score at, such as 100,200.  [default: the preset's; curation: the last]")
 @SEED
 @WORKERS
 def ablate(home: Path | None, poolings: str | None, marks: str | None, **options: Any) -> None:

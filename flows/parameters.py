@@ -175,17 +175,13 @@ class AblateParameters(BatchParameters):
     what: Literal["pooling", "curation"] = Field(description="what is changed")
     dataset: str | None = Field(default=None, description="dataset name or version; empty means the newest")
     poolings: tuple[Literal["frame", "grid2", "grid4", "grid8", "grid16"], ...] = Field(
-        default=("frame", "grid8"), min_length=1, description="variants; the encoder's grid must be as fine"
+        default=(), description="variants, no finer than the encoder's grid; empty means the preset's"
     )
-    marks: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
-        default=None, min_length=1, description="steps to score at; empty means the paper's (pooling), or the last"
+    marks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(), description="steps to score at; empty means the preset's, or for curation the last"
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of initialisation, order of clips and noise")
     processes: int = Field(default=1, ge=1, le=64, description="processes that train together on this machine")
-
-    def usual_marks(self, steps: int) -> tuple[int, ...]:
-        """Marks where none are given: those of the paper's Table 1, or the end of a training of so many steps."""
-        return (50_000, 100_000, 200_000, 300_000, 400_000) if self.what == "pooling" else (steps,)
 
 
 class EvaluateParameters(BatchParameters):

@@ -1,4 +1,4 @@
-"""Small pictures for Prefect's UI, as SVG: a funnel and histograms."""
+"""Small pictures for Prefect's UI, as SVG: a funnel, histograms, and the curves of a training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from pipeline.report.charts import histogram
+from pipeline.report.charts import histogram, thinned
+from pipeline.report.curves import curves_svg
 
 _STYLE = (
     "<style>text{font:13px system-ui,sans-serif;fill:#334155}.t{font-weight:600;font-size:15px}"
@@ -56,3 +57,11 @@ def histograms_svg(scores: Mapping[str, Sequence[float]]) -> str:
             for tick in chart.x_ticks
         ]
     return _svg(30 + 160 * ((len(scores) + 1) // 2), parts)
+
+
+def training_svg(losses: Sequence[Sequence[float]], validation: Sequence[Sequence[float]]) -> str:
+    """Loss [step, loss] and validation [step, true, null, another's video] over the steps of a training."""
+    series = [("training", thinned([(step, loss) for step, loss in losses]))]
+    for column, name in enumerate(("own video", "no video", "another's video"), start=1):
+        series.append((name, thinned([(row[0], row[column]) for row in validation])))
+    return curves_svg("training steps; v-loss of training, and of held-out clips by what they see", series)

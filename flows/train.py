@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artifacts import Moving, note_asset
+from flows.artifacts import Curves, Moving, note_asset, show_training
 from flows.bars import bar
 from flows.cores import all_cores
 from flows.curate import feature_fingerprints
@@ -62,14 +62,15 @@ def newest_dataset(wh: Warehouse) -> Dataset:
 def train_on(
     wh: Warehouse, dataset: Dataset, preset: Preset, seed: int, subset: str | None = None, processes: int = 1
 ) -> Checkpoint:
-    """Training itself, with a bar and a log line every few steps."""
+    """Training itself, with a bar, curves, and a log line every few steps."""
     logger = get_run_logger()
-    moving = Moving("train", preset.train.steps, "steps")
+    moving, curves = Moving("train", preset.train.steps, "steps"), Curves()
     with all_cores(), bar("train", preset.train.steps) as progress:
 
         def report(state: Progress) -> None:
             progress.update(state.step - progress.n)
             moving.show(state.step)
+            curves.add(state)
             if state.validation is not None:
                 v = state.validation
                 logger.info("step %d: validation true %.4f null %.4f other %.4f", state.step, v.true, v.null, v.other)
@@ -79,5 +80,8 @@ def train_on(
 
         fps = feature_fingerprints(preset)
         if processes > 1:
-            return train_in_processes(processes, wh, dataset, fps, preset, report, seed, subset)
-        return train_bridge(wh, dataset, fps, preset, report, seed, subset)
+            done = train_in_processes(processes, wh, dataset, fps, preset, report, seed, subset)
+        else:
+            done = train_bridge(wh, dataset, fps, preset, report, seed, subset)
+    show_training(done.record["losses"], done.record["validation"])  # all of them, those before a stop too
+    return done

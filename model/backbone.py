@@ -112,6 +112,14 @@ class Backbone(nn.Module):
         """Where the weights are."""
         return next(self.dit.parameters()).device
 
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Run the DiT's blocks, with their layers of a bridge, through torch.compile: one graph for all of them.
+
+        Done in place, so keys of weights stay as they are. The first forward of a shape compiles.
+        """
+        for block in self.dit.transformer.layers:
+            block.compile(backend=backend)
+
     @torch.no_grad()
     def encode_audio(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Audio [B, channels, S] -> mean and standard deviation of the latents, each [B, C, ceil(S / ratio)]."""
@@ -124,8 +132,9 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def decode_audio(self, latents: Tensor) -> Tensor:
-        """Latents [B, C, L] -> audio [B, channels, L * ratio]."""
-        return cast("Tensor", self.model.pretransform.decode(latents.to(self.device)))
+        """Latents [B, C, L] -> audio [B, channels, L * ratio], in the VAE's own precision."""
+        with torch.autocast(self.device.type, enabled=False):
+            return cast("Tensor", self.model.pretransform.decode(latents.to(self.device)))
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> list[Tensor]:

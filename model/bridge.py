@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -22,18 +22,19 @@ from torch import Tensor, nn
 
 from model.presets import BridgeSettings, ModelError
 
+Rotation = tuple[Tensor, Tensor]  # cosines and sines [B or 1, 1, N, E / 2]: what turns queries or keys
+
 
 @dataclass
 class VideoCondition:
     """What the layers attend to during one forward (and its backward). The slot passes them nothing but x."""
 
     tokens: Tensor  # [B, K, V], standardised
-    times: Tensor  # [B, K] seconds, or positions
+    token_rotation: Rotation  # of keys
     mask: Tensor | None  # [B, K] True where there is a token; None: everywhere
     null: Tensor  # [V], the token of the second half of a batch doubled by classifier-free guidance
     n_latents: int
-    latent_times: Tensor  # [L]
-    cache: dict[int, tuple[Tensor, Tensor]] | None = field(default=None)  # keys and values by layer, in sampling
+    latent_rotation: Rotation  # of queries
 
     def clips(self, size: int) -> int:
         """B, for a batch of B, or of 2 B where guidance appends the unconditional half."""
@@ -42,12 +43,17 @@ class VideoCondition:
         return len(self.tokens)
 
 
-def rotate(x: Tensor, positions: Tensor, base: float = 10000.0) -> Tensor:
-    """Rotary position embedding of x [B, H, N, E] at positions [B or 1, N]; halves are rotated together."""
-    half = x.shape[-1] // 2
-    frequencies = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)  # [E / 2]
+def rotation(positions: Tensor, width: int, base: float = 10000.0) -> Rotation:
+    """What rotary position embedding turns heads of a width E by, at positions [B or 1, N]."""
+    half = width // 2
+    frequencies = base ** (-torch.arange(half, device=positions.device, dtype=torch.float32) / half)  # [E / 2]
     angles = positions.float()[:, None, :, None] * frequencies  # [B, 1, N, E / 2]
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, by: Rotation) -> Tensor:
+    """Rotary position embedding of x [B, H, N, E]; halves of a head are rotated together."""
+    cos, sin = (part.to(x.dtype) for part in by)
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
@@ -99,6 +105,7 @@ class BridgeLayer(nn.Module):
         if settings.rope_init == "peaked":
             self._peak()
         self.condition: VideoCondition | None = None
+        self.kept: tuple[Tensor, Tensor, Tensor] | None = None  # keys, values and the null token's output, in sampling
 
     @torch.no_grad()
     def _peak(self) -> None:
@@ -112,31 +119,38 @@ class BridgeLayer(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.settings.heads, self.settings.head_dim)).transpose(1, 2)  # [B, H, N, E]
 
-    def _keys_values(self, tokens: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-        k, v = self.to_kv(self.video_norm(self.adapter(tokens))).chunk(2, dim=-1)
-        return rotate(self._heads(k), times), self._heads(v)
+    def _keys_values(self, condition: VideoCondition, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        k, v = self.to_kv(self.video_norm(self.adapter(condition.tokens.to(dtype)))).chunk(2, dim=-1)
+        return rotate(self._heads(k), condition.token_rotation), self._heads(v)
+
+    def _without_video(self, condition: VideoCondition, dtype: torch.dtype) -> Tensor:
+        """Output [D] where there is no video: all values are the null token's, whatever attention makes of them."""
+        v = self.to_kv(self.video_norm(self.adapter(condition.null.to(dtype)))).chunk(2, dim=-1)[1]
+        return self.to_out(v)
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Compute once what does not change from step to step of sampling; dropped by whoever sets `condition`."""
+        assert self.condition is not None
+        dtype = self.to_kv.weight.dtype
+        self.kept = *self._keys_values(self.condition, dtype), self._without_video(self.condition, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """DiT sequence [B or 2 B, Q, D] -> what video adds to it; zero on prepended positions."""
-        condition = self.condition
+        condition, kept = self.condition, self.kept
         if condition is None:
             return torch.zeros_like(x)
-        clips = condition.clips(len(x))
-        if condition.cache is not None and id(self) in condition.cache:
-            k, v = condition.cache[id(self)]
-        else:
-            k, v = self._keys_values(condition.tokens.to(x.dtype), condition.times)
-            if condition.cache is not None:
-                condition.cache[id(self)] = (k, v)
-        prefix = x.shape[1] - condition.n_latents
-        q = rotate(self._heads(self.to_q(self.norm(x[:clips, prefix:]))), condition.latent_times[None])
+        clips, prefix = condition.clips(len(x)), x.shape[1] - condition.n_latents
+        k, v = self._keys_values(condition, x.dtype) if kept is None else kept[:2]
+        q = rotate(self._heads(self.to_q(self.norm(x[:clips, prefix:]))), condition.latent_rotation)
         seen = None if condition.mask is None else condition.mask[:, None, None, :]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)  # [B, H, L, E]
-        added = self.to_out(out.transpose(1, 2).flatten(2))
-        if clips < len(x):  # without video all values are that of the null token, whatever attention makes of them
-            v = self.to_kv(self.video_norm(self.adapter(condition.null.to(x.dtype)))).chunk(2, dim=-1)[1]
-            added = torch.cat([added, self.to_out(v).expand_as(added)])
-        return F.pad(added, (0, 0, prefix, 0))
+        added = F.pad(self.to_out(out.transpose(1, 2).flatten(2)), (0, 0, prefix, 0))
+        if clips == len(x):
+            return added
+        without = self._without_video(condition, x.dtype) if kept is None else kept[2]
+        rest = F.pad(without.expand(1, condition.n_latents, -1), (0, 0, prefix, 0))  # [1, Q, D]
+        return torch.cat([added, rest.expand_as(added)])
 
 
 class Bridge(nn.Module):
@@ -220,28 +234,30 @@ class Bridge(nn.Module):
         scaled = (tokens.float() - self.mean) / self.std
         if self.pool is not None:
             scaled = self.pool(scaled)
-        batch, count, cells, width = scaled.shape
+        batch, count, cells, _ = scaled.shape
         null = self.null.expand_as(scaled)
         if seen is not None:
             scaled = torch.where(seen[:, None, None, None], scaled, null)
         mask = None
         if frames is not None and bool((frames < count).any()):  # asked here once, because it waits for the device
             mask = (torch.arange(count, device=tokens.device) < frames[:, None]).repeat_interleave(cells, dim=1)
-        video_times, latent_times = self._positions(scaled, n_latents, offset)
+        token_positions, latent_positions = self._positions(scaled, n_latents, offset)
+        by_token, by_latent = (rotation(at[None], self.settings.head_dim) for at in (token_positions, latent_positions))
         condition = VideoCondition(
-            tokens=scaled.reshape(batch, count * cells, width),
-            times=video_times.expand(batch, -1),
+            tokens=scaled.reshape(batch, count * cells, -1),
+            token_rotation=by_token,
             mask=mask,
             null=self.null,
             n_latents=n_latents,
-            latent_times=latent_times,
-            cache={} if sampling else None,
+            latent_rotation=by_latent,
         )
         with self._lock:
             try:
                 for layer in self.blocks:
                     layer.condition = condition
+                    if sampling:
+                        layer.keep()
                 yield
             finally:
                 for layer in self.blocks:
-                    layer.condition = None
+                    layer.condition = layer.kept = None

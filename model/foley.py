@@ -84,6 +84,8 @@ class FoleyControl:
         found = build_bridge(backbone, facts["video_dim"])
         load_strict(found, {key: value.float() for key, value in weights.items()}, path)
         found.insert(backbone.dit)
+        if preset.sample.compile:
+            backbone.compile_blocks()
         return cls(backbone.to(device), found.to(device))
 
     def to(self, device: str, dtype: torch.dtype | None = None) -> FoleyControl:

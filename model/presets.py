@@ -125,12 +125,16 @@ class TrainSettings(Settings):
     checkpointing: bool = Field(
         default=False, description="recompute activations: less memory, about a third more time"
     )
+    compile: bool = Field(
+        default=False, description="run the blocks through torch.compile; weights are the same up to rounding"
+    )
     diverged_at: float = Field(
         default=4.0, gt=1, description="stop when the smoothed loss is so many times its lowest value"
     )
     seed: int = 0
     # what follows changes when things are looked at and kept, and no weight
     validate_every: int = Field(default=100, ge=1, description="steps between validations")
+    validation_clips: int = Field(default=512, ge=1, description="held-out clips, the first so many, for validation")
     checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
     keep_last: int = Field(
         default=2, ge=1, description="checkpoints before the final one that are kept, besides the best"
@@ -140,9 +144,8 @@ class TrainSettings(Settings):
 
     def recipe(self) -> dict[str, Any]:
         """What the weights depend on."""
-        return self.model_dump(
-            exclude={"validate_every", "checkpoint_every", "keep_last", "keep_steps", "sample_every", "diverged_at"}
-        )
+        looks = {"validate_every", "validation_clips", "checkpoint_every", "keep_last", "keep_steps", "sample_every"}
+        return self.model_dump(exclude=looks | {"diverged_at", "compile"})
 
 
 class SampleSettings(Settings):
@@ -155,6 +158,7 @@ class SampleSettings(Settings):
     fast_steps: int = Field(description="steps of `foley generate --fast`")
     cfg: float = Field(description="guidance by text and video together (model/guidance.py)")
     video_cfg: float | None = Field(None, description="guidance by video; none: that of the text, as one")
+    compile: bool = Field(default=False, description="run the DiT's blocks through torch.compile")
     sigma_min: float = 0.3
     sigma_max: float = 500.0
 
@@ -192,6 +196,15 @@ class ScoreSettings(Settings):
     tagger: TaggerSettings | None = Field(default=None, description="shares of speech and music, by PANNs")
 
 
+class AblationSettings(Settings):
+    """What `foley ablate pooling` compares (paper section 4.2, Table 1)."""
+
+    poolings: tuple[str, ...] = Field(default=("frame", "grid8"), description="variants of `video.pooling`")
+    marks: tuple[int, ...] = Field(
+        default=(50_000, 100_000, 200_000, 300_000, 400_000), description="steps after which each is scored"
+    )
+
+
 class Preset(Settings):
     """One size of the whole system. `folder` holds its configuration, `weights` its weights."""
 
@@ -205,6 +218,7 @@ class Preset(Settings):
     train: TrainSettings
     sample: SampleSettings
     window: WindowSettings = WindowSettings()
+    ablation: AblationSettings = AblationSettings()
     imagebind: dict[str, Any] = Field(description="arguments of ImageBindModel")
     imagebind_views: dict[str, Any] = Field(description="windows that ImageBind looks at in a clip")
     scores: ScoreSettings = ScoreSettings()

@@ -1,12 +1,15 @@
 """The store of weights: brings a preset's published models into its folder of weights, and says what is there.
 
 The first fetch of a model notes the commit that it came from and the sha256 of every file in `models.lock.json` beside
-them; later fetches bring just that, and `check` compares with it. Files that a person put there need no lock.
+them; later fetches bring just that, and `check` compares with it. Where the preset asks for another revision than was
+fetched, the files of that one take their place. Files that a person put there need no lock, and are never replaced.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -118,13 +121,21 @@ def _check_one(preset: Preset, name: str, lock: Lock) -> Found:
     pin = lock.sources.get(source(files) or "", Pin())
     digest = file_sha256(weights)
     facts: dict[str, Any] = {"bytes": size, "sha256": digest, "revision": pin.revision}
-    if problem := _differs(preset.weights, pin, {weights: digest}):
+    if problem := _other_revision(files, pin) or _differs(preset.weights, pin, {weights: digest}):
         return Found(name, files, "changed", problem=problem, **facts)
     try:
         count = parameters(preset, name)
     except (WeightsError, ModelError) as error:
         return Found(name, files, "does not fit", problem=str(error), **facts)
     return Found(name, files, "as fetched" if pin.files else "local", parameters=count, **facts)
+
+
+def _other_revision(files: ModelFiles, pin: Pin) -> str | None:
+    """In words, that the preset names another commit than was fetched; of a tag or branch only the hub knows."""
+    asked = files.revision or ""
+    if not pin.revision or not re.fullmatch("[0-9a-f]{40}", asked) or asked == pin.revision:
+        return None
+    return f"{files.repo} was fetched at {pin.revision[:12]}, the preset asks for {asked[:12]}: fetch it again"
 
 
 def _differs(store: Path, pin: Pin, known: dict[Path, str] | None = None) -> str | None:
@@ -166,9 +177,11 @@ def _from_hub(preset: Preset, files: ModelFiles, pin: Pin) -> Pin:
         names = list(filter_repo_objects(list(published), allow_patterns=patterns))
         for name in names:
             file, path = published[name], folder / name
-            expected = file.lfs.sha256 if file.lfs else pin.files.get(path.relative_to(preset.weights).as_posix())
+            before = pin.files.get(path.relative_to(preset.weights).as_posix())
+            known = before if revision == pin.revision else None
             url = hf_hub_url(files.repo, name, revision=revision)
-            _download(url, path, expected, build_hf_headers(), file.size)
+            stale = before if revision != pin.revision else None
+            _download(url, path, file.lfs.sha256 if file.lfs else known, build_hf_headers(), file.size, stale)
     found = {(folder / name).relative_to(preset.weights).as_posix(): file_sha256(folder / name) for name in names}
     return Pin(revision=revision, files=found)
 
@@ -176,35 +189,48 @@ def _from_hub(preset: Preset, files: ModelFiles, pin: Pin) -> Pin:
 def _from_address(preset: Preset, files: ModelFiles, pin: Pin) -> Pin:
     """Fetch one file from its address."""
     assert files.url is not None
-    path = preset.weights / files.path
-    _download(files.url, path, files.sha256 or pin.files.get(files.path), {})
+    path, before = preset.weights / files.path, pin.files.get(files.path)
+    _download(files.url, path, files.sha256 or before, {}, stale=before)
     return Pin(files={files.path: file_sha256(path)})
 
 
-def _download(url: str, path: Path, sha256: str | None, headers: dict[str, str], size: int | None = None) -> None:
+def _download(
+    url: str,
+    path: Path,
+    sha256: str | None,
+    headers: dict[str, str],
+    size: int | None = None,
+    stale: str | None = None,
+) -> None:
     """Bring one file, unless it is there, going on where an earlier attempt stopped; ModelError for another hash.
 
-    huggingface_hub's own downloads go on within a process only: they drop what they have when it ends.
+    A file of the hash `stale` is of an earlier revision, and is replaced if it is not what is wanted. huggingface_hub's
+    own downloads go on within a process only: they drop what they have when it ends.
     """
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.file_download import http_get
 
-    if not path.is_file():
-        part = path.with_name(f".{path.name}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("ab") as stream:
-                http_get(url, stream, resume_size=stream.tell(), headers=headers, expected_size=size)
-        except HfHubHTTPError as error:
-            if error.response.status_code == 416:  # more bytes than the file has now: another file
-                part.unlink()
-            raise
-        if sha256 and (found := file_sha256(part)) != sha256:
+    if path.is_file():
+        found = file_sha256(path)
+        if found == sha256 or (sha256 is None and found != stale):
+            return
+        if found != stale:
+            raise ModelError(
+                f"{path} has sha256 {found[:16]}, expected is {str(sha256)[:16]}: move it away and fetch again"
+            )
+    part = path.with_name(f".{path.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")  # of this revision
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with part.open("ab") as stream:
+            http_get(url, stream, resume_size=stream.tell(), headers=headers, expected_size=size)
+    except HfHubHTTPError as error:
+        if error.response.status_code == 416:  # more bytes than the file has now: another file
             part.unlink()
-            raise ModelError(f"{url} gave a file of sha256 {found[:16]}, expected was {sha256[:16]}: fetch it again")
-        part.replace(path)
-    elif sha256 and (found := file_sha256(path)) != sha256:
-        raise ModelError(f"{path} has sha256 {found[:16]}, expected is {sha256[:16]}: move it away and fetch again")
+        raise
+    if sha256 and (found := file_sha256(part)) != sha256:
+        part.unlink()
+        raise ModelError(f"{url} gave a file of sha256 {found[:16]}, expected was {sha256[:16]}: fetch it again")
+    part.replace(path)
 
 
 def _explain(files: ModelFiles, error: Exception) -> str:

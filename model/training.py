@@ -8,7 +8,7 @@ stop after any step and go on to the same weights, and several processes train w
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -111,24 +111,40 @@ def v_loss(
 
 
 @torch.no_grad()
-def validate(backbone: Backbone, bridge: Bridge, batches: Sequence[FeatureBatch], seed: int) -> Losses:
-    """v-loss with true, null and another clip's video, on the same times and noise for the three."""
-    totals = [0.0, 0.0, 0.0]
-    clips = 0
-    for index, held in enumerate(batches):
-        batch = held.to(backbone.device)
-        generator = torch.Generator().manual_seed(seed + index)
-        size = len(batch.video)
-        t = stratified_times(size, generator).to(backbone.device)
-        noise = torch.randn(batch.latent_mean.shape, generator=generator).to(backbone.device)
-        everyone = torch.ones(size, dtype=torch.bool, device=backbone.device)
-        true, other = (batch.video, batch.frames), (batch.video.roll(1, 0), batch.frames.roll(1, 0))
-        for i, ((video, frames), seen) in enumerate(((true, everyone), (true, ~everyone), (other, everyone))):
-            with bridge.watching(video, noise.shape[-1], frames=frames, seen=seen):
-                totals[i] += float(v_loss(backbone, batch, batch.latent_mean, t, noise)) * size
-        clips += size
-    true, null, other = (total / clips for total in totals)
+def validate(
+    backbone: Backbone,
+    bridge: Bridge,
+    batches: Sequence[FeatureBatch],
+    seed: int,
+    mine: range | None = None,
+    together: Callable[[Tensor], Tensor] = lambda totals: totals,
+) -> Losses:
+    """v-loss with true, null and another clip's video, on the same times and noise for the three.
+
+    Where several processes validate, `mine` are the numbers of this one's batches and `together` sums a tensor over
+    all: each batch's losses are then those of one process, and so is their sum, to the bit.
+    """
+    totals = torch.zeros(len(batches), 3, dtype=torch.float64)
+    for index in range(len(batches)) if mine is None else mine:
+        totals[index] = _batch_losses(backbone, bridge, batches[index].to(backbone.device), seed + index)
+    clips = sum(len(batch.video) for batch in batches)
+    true, null, other = (together(totals.to(backbone.device)).cpu().sum(0) / clips).tolist()
     return Losses(true, null, other)
+
+
+def _batch_losses(backbone: Backbone, bridge: Bridge, batch: FeatureBatch, seed: int) -> Tensor:
+    """v-losses [3] of a batch (true, null, another clip's video), times its clips."""
+    generator = torch.Generator().manual_seed(seed)
+    size = len(batch.video)
+    t = stratified_times(size, generator).to(backbone.device)
+    noise = torch.randn(batch.latent_mean.shape, generator=generator).to(backbone.device)
+    everyone = torch.ones(size, dtype=torch.bool, device=backbone.device)
+    true, other = (batch.video, batch.frames), (batch.video.roll(1, 0), batch.frames.roll(1, 0))
+    found: list[float] = []
+    for (video, frames), seen in ((true, everyone), (true, ~everyone), (other, everyone)):
+        with bridge.watching(video, noise.shape[-1], frames=frames, seen=seen):
+            found.append(float(v_loss(backbone, batch, batch.latent_mean, t, noise)) * size)
+    return torch.tensor(found, dtype=torch.float64)
 
 
 class Trainer:
@@ -157,6 +173,8 @@ class Trainer:
             for frozen in set(backbone.dit.parameters()) - set(self.parameters):
                 if frozen.ndim > 1:  # norms and biases are small, and CPUs want them whole; so does training its own
                     frozen.data = frozen.data.bfloat16()
+        if settings.compile:
+            backbone.compile_blocks()
 
     @property
     def mine(self) -> range:
@@ -175,6 +193,9 @@ class Trainer:
         for number, batch in zip(self.mine, batches, strict=True):
             loss += self._backward(batch.to(self.backbone.device), number)
         loss = self._sum_over_processes(loss)
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                parameter.grad = self._sum_over_processes(parameter.grad)
         rate = learning_rate(self.settings, self.step)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm))
         self._check(float(loss), norm)
@@ -201,7 +222,7 @@ class Trainer:
         torch.manual_seed(_mix(settings.seed, self.step, number) + 1)  # the library drops text by the global generator
         device = batch.video.device
         with (
-            self._precision(),
+            self.precision(),
             self.bridge.watching(batch.video, clean.shape[-1], frames=batch.frames, seen=seen.to(device)),
         ):
             loss = v_loss(
@@ -212,18 +233,16 @@ class Trainer:
             loss.backward()  # inside: with checkpointing the layers run again here
         return loss.detach()
 
-    def _precision(self) -> torch.autocast:
+    def precision(self) -> torch.autocast:
+        """The types of numbers that forwards run in."""
         return torch.autocast(self.backbone.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
 
-    def _sum_over_processes(self, loss: Tensor) -> Tensor:
+    def _sum_over_processes(self, value: Tensor) -> Tensor:
         if self.world == 1:
-            return loss
+            return value
         from accelerate.utils import reduce
 
-        for parameter in self.parameters:
-            if parameter.grad is not None:
-                parameter.grad = reduce(parameter.grad, "sum")  # pyright: ignore[reportAttributeAccessIssue]
-        return reduce(loss, "sum")  # pyright: ignore[reportReturnType]
+        return reduce(value, "sum")  # pyright: ignore[reportReturnType]
 
     def _decay(self) -> float:
         """Decay of the moving average, which follows closely at first."""
@@ -257,9 +276,10 @@ class Trainer:
             parameter.copy_(value)
 
     def validate(self, batches: Sequence[FeatureBatch]) -> Losses:
-        """Validation losses of the weights that would be kept."""
-        with self.averaged(), self._precision():
-            return validate(self.backbone, self.bridge, batches, self.settings.seed)
+        """Validation losses of the weights that would be kept; all processes call this, and share the batches."""
+        mine = range(self.rank, len(batches), self.world)
+        with self.averaged(), self.precision():
+            return validate(self.backbone, self.bridge, batches, self.settings.seed, mine, self._sum_over_processes)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on as if nothing had happened."""

@@ -24,7 +24,7 @@ from model.presets import ModelError, Preset
 from model.training import validate
 from pipeline.evaluate import truths_of
 from pipeline.generate import clip_seed
-from pipeline.report.charts import CURVE_WIDTH, lines
+from pipeline.report.curves import curves_svg
 from pipeline.select import UNCURATED, load_policy, select
 from pipeline.train import feature_set, find_checkpoint, split_batches
 from warehouse import Dataset, FoleyError, Warehouse
@@ -133,26 +133,8 @@ def _figure(value: float | None) -> str:
 def figure(marks: Sequence[Mark]) -> str:
     """Figure 2 as SVG: F1 at 60 ms over steps, a line a variant."""
     names = list(dict.fromkeys(mark.variant for mark in marks))
-    colours = ("#2563eb", "#d97706", "#059669", "#7c3aed")
-    points = [[(m.steps, m.f1_60ms or 0.0) for m in marks if m.variant == name] for name in names]
-    chart = lines("", [(n, c, xy) for n, c, xy in zip(names, colours, points, strict=False)], height=240)
-    parts = [
-        f'<line x1="60" x2="660" y1="{20 + t.at}" y2="{20 + t.at}" stroke="#e2e8f0"/>'
-        f'<text x="52" y="{24 + t.at}" text-anchor="end">{t.label}</text>'
-        for t in chart.y_ticks
-    ]
-    parts += [f'<text x="{60 + 6 * t.at}" y="282" text-anchor="middle">{t.label}</text>' for t in chart.x_ticks]
-    for number, curve in enumerate(chart.curves):
-        parts.append(
-            f'<svg x="60" y="20" width="600" height="240" viewBox="0 0 {CURVE_WIDTH} 240" preserveAspectRatio="none">'
-            f'<polyline points="{curve.points}" fill="none" stroke="{curve.style}" stroke-width="2" '
-            f'vector-effect="non-scaling-stroke"/></svg>'
-            f'<text x="{80 + 110 * number}" y="314" fill="{curve.style}">{curve.name}</text>'
-        )
-    text = '<text x="360" y="298" text-anchor="middle">training steps; F1 at 60 ms of held-out clips, no text</text>'
-    style = "<style>text{font:13px system-ui,sans-serif}</style>"
-    head = '<svg xmlns="http://www.w3.org/2000/svg" width="680" height="324" viewBox="0 0 680 324">'
-    return f'{head}{style}<rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}{text}</svg>'
+    series = [(name, [(m.steps, m.f1_60ms or 0.0) for m in marks if m.variant == name]) for name in names]
+    return curves_svg("training steps; F1 at 60 ms of held-out clips, no text", series)
 
 
 def write_results(folder: Path, marks: Sequence[Mark], facts: Mapping[str, Any]) -> Path:

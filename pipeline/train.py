@@ -68,9 +68,9 @@ def feature_set(
     return FeatureSet.build(wh, dataset, fps, FEATURE_COLUMNS, split=split, subset=subset)
 
 
-def split_batches(features: FeatureSet, batch_size: int) -> list[FeatureBatch]:
-    """A whole split once, in a fixed order."""
-    return [feature_batch(arrays) for arrays in features.batches(batch_size, drop_last=False)]
+def split_batches(features: FeatureSet, batch_size: int, most: int | None = None) -> list[FeatureBatch]:
+    """A split once, in a fixed order: all of it, or the first batches."""
+    return [feature_batch(arrays) for arrays in islice(features.batches(batch_size, drop_last=False), most)]
 
 
 def steps_of_batches(
@@ -154,7 +154,10 @@ def train(
         bridge = _fresh_bridge(backbone, features, seed)
         trainer = Trainer(backbone, bridge, settings, processes)
         held_out = dataset.clip_ids(split="val")
-        validation = split_batches(feature_set(wh, dataset, fps, "val"), settings.batch_size) if held_out else []
+        looked_at = -(-settings.validation_clips // settings.batch_size)  # batches
+        validation = (
+            split_batches(feature_set(wh, dataset, fps, "val"), settings.batch_size, looked_at) if held_out else []
+        )
         log = TrainingLog(wh, id, identity, held_out[:2], fps)
         log.resume(trainer)
         stream = steps_of_batches(
@@ -184,9 +187,9 @@ def _run(
         while trainer.step < settings.steps:
             progress = trainer.train_step(next(stream))
             due = progress.step == settings.steps or progress.step % settings.validate_every == 0
+            if due and validation:
+                progress = progress.with_validation(trainer.validate(validation))
             if log is not None:
-                if due and validation:
-                    progress = progress.with_validation(trainer.validate(validation))
                 log.step(trainer, progress)
                 noted = trainer.step
                 on_progress(progress)

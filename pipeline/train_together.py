@@ -1,15 +1,16 @@
-"""Training in several processes at once, started by Accelerate's launcher.
+"""Training in several processes at once, started by torchrun; Accelerate tells each of them who it is.
 
-    accelerate launch --num_processes 2 -m pipeline.train_together REQUEST.json
+    torchrun --standalone --nproc_per_node 2 -m pipeline.train_together REQUEST.json
 
-The main process prints one JSON line a step. Weights are those that one process would train, to rounding.
+Accelerate's own launcher would start a single process where there is no GPU, and its port is fixed, so that two
+trainings on one machine collide. The main process prints one JSON line a step. Weights are those that one process
+would train, to rounding.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -17,9 +18,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from model.presets import Preset
 from model.training import Losses, Progress
-from pipeline.train import Checkpoint, find_checkpoint
+from pipeline.train import Checkpoint, feature_set, find_checkpoint
 from warehouse import Dataset, FoleyError, Warehouse
 from warehouse.files import scratch_folder
 
@@ -36,28 +39,24 @@ def train_in_processes(
 ) -> Checkpoint:
     """Train as :func:`pipeline.train.train` does, in `count` processes on this machine, one a GPU where there are any.
 
-    Raises FoleyError with the last thing that was said if a process fails. All of them end when this call does.
+    Raises FoleyError for a count that does not suit, and with the reason that was given if a process fails. All of them
+    end when this call does.
     """
     if preset.train.micro_batches % count:
         raise FoleyError(f"{preset.train.micro_batches} micro-batches a step cannot be shared by {count} processes")
+    if 0 < (cards := torch.cuda.device_count()) < count:
+        raise FoleyError(f"{count} processes were asked for, one a GPU, but there are {cards}")
+    feature_set(wh, dataset, fps, "train", subset)  # joined before, because processes wait for each other only so long
     request = {"home": str(wh.home), "dataset": dataset.version, "fps": dict(fps), "seed": seed, "subset": subset}
     request |= {"preset": preset.model_dump(mode="json")}
     with scratch_folder(wh.tmp) as folder:
         file = folder / "request.json"
         file.write_text(json.dumps(request))
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(count), "--num_machines"]
-        command += [
-            "1",
-            "--mixed_precision",
-            "no",
-            "--dynamo_backend",
-            "no",
-            "-m",
-            "pipeline.train_together",
-            str(file),
-        ]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+        command += ["-m", "pipeline.train_together", str(file)]
+        cores = max(1, len(os.sched_getaffinity(0)) // count)  # of each, where OMP_NUM_THREADS does not say
         with (folder / "log").open("w+") as log:
-            id = _follow(command, log, on_progress)
+            id = _follow(command, cores, log, on_progress)
             log.seek(0)
             said = log.read().strip().splitlines()
     done = find_checkpoint(wh, id) if id else None
@@ -66,10 +65,13 @@ def train_in_processes(
     return Checkpoint(done.id, done.path, done.record, trained=True)
 
 
-def _follow(command: list[str], log: Any, on_progress: Callable[[Progress], None]) -> str | None:
-    """Run the launcher in a process group of its own, passing on progress; returns the checkpoint's id."""
+def _follow(command: list[str], cores: int, log: Any, on_progress: Callable[[Progress], None]) -> str | None:
+    """Run the launcher in a session of its own, passing on progress; returns the checkpoint's id."""
     id = None
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)  # noqa: S603
+    environment = {"OMP_NUM_THREADS": str(cores)} | os.environ
+    child = subprocess.Popen(  # noqa: S603
+        command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True, env=environment
+    )
     try:
         assert child.stdout is not None
         for line in child.stdout:
@@ -84,7 +86,7 @@ def _follow(command: list[str], log: Any, on_progress: Callable[[Progress], None
         child.wait()
     finally:
         if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)  # the state on disk is whole at any moment
+            child.terminate()  # it ends its processes, which are in sessions of their own; what is on disk is whole
             child.wait()
     return id
 
@@ -101,7 +103,8 @@ def main(request: Path) -> None:
 
     from pipeline.train import train
 
-    processes = PartialState()
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    assert processes.num_processes == int(os.environ["WORLD_SIZE"])
     asked = json.loads(request.read_text())
     wh = Warehouse(asked["home"])
 

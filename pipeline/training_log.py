@@ -148,7 +148,7 @@ class TrainingLog:
             torch.frombuffer(bytearray(r["video_tokens"]), dtype=torch.float16).view(shape).float() for r in tokens
         ]
         rate = trainer.backbone.preset.sample_rate
-        with trainer.averaged():
+        with trainer.averaged(), trainer.precision():
             foley = FoleyControl(trainer.backbone, trainer.bridge)
             try:
                 seconds = [float(row["video_seconds"]) for row in tokens]

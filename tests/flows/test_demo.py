@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.pictures import training_svg
 from tests.flows.commands import foley
 from warehouse import Warehouse, query
 
@@ -68,6 +72,35 @@ def test_results_say_under_what_they_came_about(results: dict[str, Any], home: P
     assert {"python", "torch", "prefect", "duckdb"} <= results["versions"].keys()
     checkpoint = Warehouse(home).record("checkpoints", results["checkpoint"])
     assert checkpoint["dataset"] == results["dataset"]
+
+
+def test_the_curves_of_the_training_are_a_picture_in_the_ui(results: dict[str, Any], home: Path) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    async def pictures() -> list[str]:
+        async with get_client() as client:
+            found = await client.read_artifacts(
+                artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["training"]))
+            )
+            return [str(artifact.data).partition("base64,")[2] for artifact in found]
+
+    record = Warehouse(home).record("checkpoints", results["checkpoint"])
+    drawn = training_svg(record["losses"], record["validation"])
+    assert drawn.encode() in map(base64.b64decode, asyncio.run(pictures()))
+    curves = dict(zip(*_curves(drawn), strict=True))
+    assert list(curves) == ["training", "own video", "no video", "another's video"]
+    assert [len(points) for points in curves.values()] == [300, 3, 3, 3]
+    last = {name: float(points[-1].split(",")[1]) for name, points in curves.items()}
+    assert last["another's video"] < last["no video"] < last["own video"]  # a higher loss is higher up
+
+
+def _curves(svg: str) -> tuple[list[str], list[list[str]]]:
+    """Names in the legend, and points of the curves."""
+    space = "{http://www.w3.org/2000/svg}"
+    drawn = ET.fromstring(svg)
+    names = [str(text.text) for text in drawn.iter(f"{space}text") if text.get("y") == "314"]
+    return names, [line.get("points", "").split() for line in drawn.iter(f"{space}polyline")]
 
 
 def test_the_funnel_starts_with_every_file_and_ends_with_the_good_clips(results: dict[str, Any], home: Path) -> None:

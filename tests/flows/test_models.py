@@ -192,6 +192,33 @@ def test_the_first_commit_stays_the_one_that_is_fetched(hub: Hub, run: Run, stor
     assert fetched == (TOY / "t5/model.safetensors").read_bytes()
 
 
+def test_another_revision_takes_the_place_of_the_one_that_was_fetched(
+    hub: Hub, run: Run, preset: Path, store: Path, tmp_path: Path
+) -> None:
+    copy, text = tmp_path / "store", TOY / "t5"
+    shutil.copytree(store, copy)
+    changed = files_in(text) | {"config.json": (text / "config.json").read_bytes() + b"\n"}
+    commit = hub.commit("tiny/t5", changed)
+    other = tmp_path / "preset"
+    shutil.copytree(preset, other)
+    page = (preset / "preset.toml").read_text()
+    (other / "preset.toml").write_text(page.replace('repo = "tiny/t5"', f'repo = "tiny/t5"\nrevision = "{commit}"'))
+    try:
+        stale = next(one for one in check(load_preset(str(other), copy)) if one.model == "text")
+        assert stale.state == "changed"
+        assert f"the preset asks for {commit[:12]}: fetch it again" in str(stale.problem)
+        settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
+        done = foley("models", "fetch", "text", "--weights", copy, "--preset", other, **settings)
+        assert done.returncode == 0, done.stderr
+        assert (copy / "t5-base/config.json").read_bytes() == changed["config.json"]
+        assert next(one for one in check(load_preset(str(other), copy)) if one.model == "text").state == "as fetched"
+        (copy / "t5-base/config.json").write_bytes(b"{}")  # a person's own, which is never replaced
+        assert "move it away" in one_line_error(run("fetch", "text", "--weights", copy))
+        assert (copy / "t5-base/config.json").read_bytes() == b"{}"
+    finally:
+        hub.repos["tiny/t5"].pop()
+
+
 def test_check_names_what_is_missing_changed_and_misfits(store: Path, run: Run, tmp_path: Path) -> None:
     copy = tmp_path / "store"
     shutil.copytree(store, copy)

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from model.backbone import Backbone
-from model.bridge import Bridge, rotate
+from model.bridge import Bridge, rotate, rotation
 from model.foley import build_bridge
 from model.presets import ModelError, Preset
 from model.training import FeatureBatch
@@ -142,6 +143,37 @@ def test_sampling_cache_changes_nothing(
     assert all(torch.equal(a, b) for a, b in zip(plain + plain, cached, strict=True))
 
 
+def test_compiled_blocks_are_one_graph_that_gives_the_same(
+    backbone: Backbone, bridge: Bridge, noisy: tuple[Tensor, Tensor], tokens: Tensor
+) -> None:
+    """Captured and differentiated as torch.compile does it; kernels are made on GPUs, where they may pay."""
+    bridge.requires_grad_(True)
+    inputs = conditioning(backbone)
+
+    def gradients(checkpointing: bool) -> list[Tensor]:
+        with bridge.watching(tokens, LATENTS, frames=torch.tensor([FRAMES, 10])):
+            backbone(*noisy, use_checkpointing=checkpointing, **inputs).square().mean().backward()
+        found = [p.grad.clone() for p in bridge.parameters() if p.grad is not None]
+        bridge.zero_grad()
+        return found
+
+    def sampled() -> Tensor:
+        with bridge.watching(tokens, LATENTS, sampling=True):
+            return velocity(backbone, noisy, cfg_scale=3.0)
+
+    plain, plain_gradients = sampled(), gradients(checkpointing=False)
+    keys = set(backbone.state_dict())
+    torch.compiler.reset()
+    counters.clear()
+    backbone.compile_blocks("aot_eager")
+    assert torch.equal(sampled(), plain)
+    assert (counters["stats"]["unique_graphs"], dict(counters["graph_break"])) == (1, {})
+    for checkpointing in (False, True):
+        torch.testing.assert_close(gradients(checkpointing), plain_gradients)
+    assert not counters["graph_break"]
+    assert set(backbone.state_dict()) == keys
+
+
 def test_a_taken_slot_and_a_wrong_depth_are_refused(backbone: Backbone, bridge: Bridge, preset: Preset) -> None:
     with pytest.raises(ModelError, match="free slot"):
         build_bridge(backbone, preset.video.width).insert(backbone.dit)
@@ -168,7 +200,7 @@ def test_rotation_keeps_length_and_depends_on_the_difference_of_positions(offset
     q, k = torch.randn(2, 1, 1, 1, 32, generator=generator, dtype=torch.float64).unbind(0)
 
     def at(x: Tensor, position: float) -> Tensor:
-        return rotate(x, torch.tensor([[position]], dtype=torch.float64))
+        return rotate(x, rotation(torch.tensor([[position]], dtype=torch.float64), x.shape[-1]))
 
     torch.testing.assert_close(at(q, a).norm(), q.norm(), rtol=1e-5, atol=1e-6)
     here, shifted = (at(q, a) * at(k, b)).sum(), (at(q, a + offset) * at(k, b + offset)).sum()

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -137,8 +138,9 @@ def test_checkpoints_on_the_way_are_rotated_and_can_be_used(curated: Curated, pr
 
 
 def test_sound_samples_can_be_heard(curated: Curated, preset: Preset) -> None:
-    long = with_training(preset, steps=4, sample_every=2)
-    plain = train(curated.wh, curated.dataset, curated.fps, with_training(preset, steps=4), lambda _: None)
+    short = with_training(preset, steps=4, precision="bf16")  # as at full size
+    long = with_training(short, sample_every=2)
+    plain = train(curated.wh, curated.dataset, curated.fps, short, lambda _: None)
     plain_bytes = plain.path.read_bytes()
     shutil.rmtree(plain.path.parent)
     done = train(curated.wh, curated.dataset, curated.fps, long, lambda _: None)
@@ -156,21 +158,43 @@ def test_divergence_names_the_last_good_checkpoint(curated: Curated, preset: Pre
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(curated: Curated, preset: Preset) -> None:
-    both = with_training(preset, steps=3, batch_size=3, micro_batches=2, validate_every=3)
+    both = with_training(preset, steps=3, batch_size=3, micro_batches=2, validate_every=3, checkpoint_every=1)
     seen: list[Progress] = []
-    args = (curated.wh, curated.dataset, curated.fps, both, seen.append)
-    together = train_in_processes(2, *args)
+
+    def stop(progress: Progress) -> None:
+        seen.append(progress)
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    args = (curated.wh, curated.dataset, curated.fps, both)
+    with pytest.raises(KeyboardInterrupt):
+        train_in_processes(2, *args, stop)
+    assert not running("pipeline.train_together", str(curated.wh.home))
+    together = train_in_processes(2, *args, seen.append)
+    assert seen[-1].step == 3
     weights = load_file(together.path)
     shutil.rmtree(together.path.parent)
-    alone = train(*args)
+    again: list[Progress] = []
+    alone = train(*args, again.append)
     assert alone.id == together.id
-    assert [p.step for p in seen] == [1, 2, 3, 1, 2, 3]
-    for a, b in zip(seen[:3], seen[3:], strict=True):
+    for a, b in zip(again, sorted({p.step: p for p in seen}.values(), key=lambda p: p.step), strict=True):
         assert a.loss == pytest.approx(b.loss, rel=1e-5)
+    assert again[-1].validation is not None
+    assert seen[-1].validation is not None
+    assert vars(again[-1].validation) == pytest.approx(vars(seen[-1].validation), rel=1e-4)
     for name, value in load_file(alone.path).items():
         torch.testing.assert_close(value, weights[name], rtol=1e-4, atol=1e-5)
     with pytest.raises(FoleyError, match="cannot be shared by 3"):
-        train_in_processes(3, *args)
+        train_in_processes(3, *args, seen.append)
+
+
+def running(*words: str) -> list[str]:
+    """Command lines of processes that hold all of these words."""
+    lines: list[str] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended since
+            lines.append(path.read_bytes().decode(errors="replace"))
+    return [line for line in lines if all(word in line for word in words)]
 
 
 def test_an_evaluation_is_made_once_and_leads_back_to_its_dataset(curated: Curated, preset: Preset) -> None:

@@ -23,8 +23,9 @@ from pipeline.evaluation.held_out import held_out_set, held_out_systems
 from pipeline.evaluation.page import write_page
 from pipeline.evaluation.run import Evaluation, bring_in, record, score, workshop, write_tables
 from pipeline.evaluation.sets import EvaluationSet, System, evaluation_set, system
-from pipeline.evaluation.stages import evaluation_stages
+from pipeline.evaluation.stages import Hear, Watch, evaluation_stages
 from pipeline.provenance import code_revision
+from pipeline.stage import Stage
 from pipeline.train import find_checkpoint
 from warehouse import FoleyError, Warehouse
 
@@ -50,14 +51,14 @@ def compare(parameters: CompareParameters) -> Compared:
     with recorded(wh, "compare", parameters) as run:
         evaluated, systems, checkpoint = _who(wh, parameters)
         shop = workshop(wh.home)
-        hearing, watching = evaluation_stages(preset, parameters.imagebind_channel)
+        hearing, watching = evaluation_stages(preset, parameters.imagebind_channel, parameters.scaling)
         fps = fingerprints([*hearing, *watching])
         with bar("bring in", 1) as progress:
             clips = bring_in(shop, evaluated, systems)
             progress.update()
         counts = run_stages(shop, hearing, fps, parameters, clips.sounds)
         counts += run_stages(shop, watching, fps, parameters, clips.videos)
-        about = _provenance(preset, fps, hearing + watching, parameters)
+        about = _provenance(preset, hearing + watching, checkpoint)
         found = compute(shop, evaluated, systems, fps, preset, about, parameters.resamples)
         record(wh, found, preset, checkpoint)
         folder = parameters.out or wh.folder("reports") / f"evaluation-{found.id}"
@@ -70,7 +71,7 @@ def compare(parameters: CompareParameters) -> Compared:
 
 def _who(wh: Warehouse, parameters: CompareParameters) -> tuple[EvaluationSet, list[System], str | None]:
     """The set, the systems, and the checkpoint among them."""
-    given = [(name, Path(folder)) for name, folder in parameters.systems.items()]
+    given = [(system.name, system.folder) for system in parameters.systems]
     if parameters.on is not None:
         if not given:
             raise FoleyError("no system to evaluate: give at least one --system NAME=FOLDER")
@@ -97,10 +98,8 @@ def compute(
     resamples: int,
 ) -> Evaluation:
     """Metrics, intervals and tests from the kept features."""
-    with bar("score", 1) as progress:
-        found = score(wh, evaluated, systems, fps, preset, about, resamples)
-        progress.update()
-    return found
+    with bar("score", len(systems) + 1) as progress:
+        return score(wh, evaluated, systems, fps, preset, about, resamples, progress.update)
 
 
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False)
@@ -116,16 +115,13 @@ def publish(
     return files
 
 
-def _provenance(
-    preset: Preset, fps: dict[str, str], stages: list[Any], parameters: CompareParameters
-) -> dict[str, Any]:
-    weights = {stage.kind.stem: stage.model_revision for stage in stages if hasattr(stage, "kind")}
+def _provenance(preset: Preset, stages: list[Stage], checkpoint: str | None) -> dict[str, Any]:
     return {
         "preset": preset.name,
-        "weights (content hash)": weights,
-        "ImageBind hears": parameters.imagebind_channel,
+        "checkpoint": checkpoint,
+        "weights (content hash)": {s.kind.stem: s.model_revision for s in stages if isinstance(s, Hear | Watch)},
+        "stages": {s.name: {"version": s.version, **asdict(s.settings)} for s in stages},
         "commit": code_revision(),
         "machine": machine(),
         "versions": versions() | {"platform": platform.platform()},
-        "fingerprints": fps,
     }

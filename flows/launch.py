@@ -49,16 +49,14 @@ def run_flow(name: str, home: Path, options: Mapping[str, Any]) -> Any:
     return flow(parameters)
 
 
-def named_folders(given: Iterable[str]) -> dict[str, str]:
-    """Folders by name, from NAME=FOLDER. Raises FoleyError for one of another form."""
-    found: dict[str, str] = {}
+def named_folders(given: Iterable[str]) -> list[dict[str, str]]:
+    """Systems, from NAME=FOLDER. Raises FoleyError for one of another form."""
+    found: list[dict[str, str]] = []
     for text in given:
         name, sign, folder = text.partition("=")
         if not (name and sign and folder):
             raise FoleyError(f"--system {text}: give it as NAME=FOLDER, such as mmaudio=results/mmaudio")
-        if name in found:
-            raise FoleyError(f"--system {name} is given twice")
-        found[name] = folder
+        found.append({"name": name, "folder": folder})
     return found
 
 

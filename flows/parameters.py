@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validat
 
 from warehouse.errors import FoleyError
 
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 DEFAULT_HOME = Path("~/.foley")
 BASE_URL = "https://s3.amazonaws.com/kinetics/700_2020/"  # Kinetics-700-2020's public mirror
 
@@ -245,13 +247,31 @@ class DownloadParameters(Parameters):
         return template
 
 
+class SystemFolder(BaseModel):
+    """A system: what it is called, and where its sounds are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="name of the system, such as mmaudio", json_schema_extra={"pattern": _NAME})
+    folder: Path = Field(description="folder of its sounds, named as the videos are")
+
+    @field_validator("name")
+    @classmethod
+    def _is_plain(cls, name: str) -> str:
+        if not re.fullmatch(_NAME, name):
+            raise ValueError(f"{name!r} cannot name a system: use letters, digits, '-', '_' and '.'")
+        if name == "original":
+            raise ValueError("'original' is the videos' own sound: name the system otherwise")
+        return name
+
+
 class CompareParameters(EvaluateParameters):
     """From systems and an evaluation set to Table 2."""
 
     on: Path | None = Field(
         default=None, description="folder of the evaluation set; empty means the checkpoint's held-out clips"
     )
-    systems: dict[str, Path] = Field(default_factory=dict, description="folders of sounds, by name of the system")
+    systems: tuple[SystemFolder, ...] = Field(default=(), description="systems to score, beside the checkpoint's own")
     reference: Path | None = Field(default=None, description="folder of true sounds; empty means the videos' own")
     name: str | None = Field(default=None, description="name of the set; empty means the folder's own")
     limit: int | None = Field(default=None, ge=1, description="only the first so many videos of the set, by name")
@@ -260,13 +280,18 @@ class CompareParameters(EvaluateParameters):
     imagebind_channel: Literal["mean", "left"] = Field(
         default="mean", description="what ImageBind hears of a stereo sound (the benchmark: left)"
     )
+    scaling: Literal["bicubic", "bilinear"] = Field(
+        default="bicubic", description="how pictures are brought to size (the benchmark: bicubic)"
+    )
 
     @field_validator("systems")
     @classmethod
-    def _names_are_plain(cls, systems: dict[str, Path]) -> dict[str, Path]:
-        for name in systems:
-            if not name or "/" in name or name.startswith("."):
-                raise ValueError(f"{name!r} cannot name a system: use letters, digits, '-', '_' and '.'")
+    def _names_differ(cls, systems: tuple[SystemFolder, ...]) -> tuple[SystemFolder, ...]:
+        known: dict[str, str] = {}
+        for name in (system.name for system in systems):
+            alike = known.setdefault(re.sub(r"[^a-z0-9]", "-", name.lower()), name)
+            if alike is not name:
+                raise ValueError(f"systems {alike} and {name} are told apart by nothing but signs: rename one")
         return systems
 
 

@@ -12,7 +12,22 @@ from typing import Any
 
 from warehouse import Warehouse
 
-_PACKAGES = ("foley-control", "torch", "transformers", "stable-audio-tools", "prefect", "duckdb", "pyarrow", "av")
+_PACKAGES = (
+    "foley-control",
+    "torch",
+    "transformers",
+    "stable-audio-tools",
+    "prefect",
+    "duckdb",
+    "pyarrow",
+    "av",
+    "numpy",
+    "scipy",
+    "soxr",
+    "torchaudio",
+    "hear21passt",
+    "imagebind-packaged",
+)
 
 
 def funnel(wh: Warehouse, fps: Mapping[str, str], clip_ids: Sequence[str]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from model.presets import load_preset
+from tests.benchmarks import evaluation
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -50,6 +51,11 @@ def test_the_curations_table_is_that_of_the_committed_results() -> None:
         assert f"| {kind} | {row['kept'] + row['dropped']} | {row['kept']} | {told}" in page
 
 
+def test_the_table_of_the_metric_check_is_that_of_its_committed_results() -> None:
+    results = json.loads((ROOT / "docs" / "metric-check.json").read_text())
+    assert evaluation.table(results) in (ROOT / "docs" / "evaluation.md").read_text()
+
+
 def test_every_local_link_leads_somewhere() -> None:
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
     links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#]+)\)", page.read_text())]
@@ -78,7 +84,7 @@ def test_settings_page_gives_the_presets_own_values() -> None:
 
 def test_licences_of_all_models_are_in_the_readme() -> None:
     table = README[README.index("## Licences") :]
-    named = ["ImageBind", "Stable Audio Open", "Audiobox", "V-JEPA2", "T5"]
+    named = ["ImageBind", "Stable Audio Open", "Audiobox", "V-JEPA2", "T5", "PANNs", "PaSST", "VGGish", "Synchformer"]
     assert all(name in table for name in named)
 
 

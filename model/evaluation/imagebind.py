@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from dataclasses import asdict
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,11 @@ class ImageBind:
     def views(preset: Preset) -> ImageBindViews:
         """The preset's windows, with what its evaluation changes."""
         return ImageBindViews(**(preset.imagebind_views | preset.evaluation.get("imagebind", {})))
+
+    @classmethod
+    def settings(cls, preset: Preset) -> dict[str, Any]:
+        """When and how it looks and listens."""
+        return asdict(cls.views(preset))
 
     @classmethod
     def from_pretrained(cls, preset: Preset) -> ImageBind:

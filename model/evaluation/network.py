@@ -48,7 +48,7 @@ class EvaluationNetwork(nn.Module):
     def from_pretrained(cls, preset: Preset) -> Self:
         """Load the published weights strictly, on the accelerator if there is one."""
         path = weights_file(preset.weights, cls.stem)
-        network = cls(**preset.evaluation.get(cls.stem, {}))
+        network = cls(**cls.settings(preset))
         weights = cls.published(read_weights(path))
         load_strict(
             network,
@@ -61,6 +61,11 @@ class EvaluationNetwork(nn.Module):
     def revision(cls, preset: Preset) -> str:
         """Content hash of the weights."""
         return files_revision([weights_file(preset.weights, cls.stem)])
+
+    @classmethod
+    def settings(cls, preset: Preset) -> dict[str, Any]:
+        """What the preset says of the network, if it is not as published."""
+        return dict(preset.evaluation.get(cls.stem, {}))
 
     @classmethod
     def published(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,12 +44,17 @@ def write_page(
         scores=found.clips,
         comparisons=[dict(row) | {"title": tables.TITLES[row["metric"]]} for row in found.comparisons],
         published=tables.published(),
-        provenance=found.provenance,
+        provenance=dict(found.provenance) | {"stages": _lines(found.provenance.get("stages", {}))},
         prompts={item.name: item.prompt for item in evaluated.items},
         clips=[made for name in chosen if (made := _clip(items[name], systems, preset)) is not None],
         notes=[_TOY] if preset.untrained else [],
     )
     write_evaluation_page(path, page)
+
+
+def _lines(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The settings of each stage in one line."""
+    return {name: json.dumps(settings).strip("{}").replace('"', "") for name, settings in stages.items()}
 
 
 def worst_and_best(
@@ -87,7 +94,10 @@ def summary(found: Evaluation, written: Mapping[str, Path]) -> str:
     """What the command prints: the table, what was wrong with files, and where everything is."""
     lines = [tables.markdown(found.set_name, found.systems, found.counts)]
     for name, count in found.counts.items():
-        wrong = {k: count[k] for k in ("missing", "broken", "silent", "short", "unknown_files") if count[k]}
+        lines += [f"{name}: {tables.TITLES[m]} could not be measured: {why}" for m, why in count["unmeasured"].items()]
+        if len(count["formats"]) > 1:
+            lines.append(f"{name}: " + ", ".join(f"{number} of {kind}" for kind, number in count["formats"].items()))
+        wrong = {k: count[k] for k in ("missing", "broken", "silent", "short", "clipped", "unknown_files") if count[k]}
         if wrong:
             lines.append(f"{name}: " + ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in wrong.items()))
             lines += [f"  {clip}: {why}" for clip, why in list(count["problems"].items())[:10]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ import pyarrow as pa
 
 from model.presets import Preset
 from pipeline.evaluation import tables
-from pipeline.evaluation.scoring import clip_scores, comparisons, counts, load, summarise
+from pipeline.evaluation.scoring import Kept, Samples, clip_scores, comparisons, counts, load, summarise
 from pipeline.evaluation.sets import EvaluationSet, System
 from pipeline.sources import SCHEMA
 from warehouse import Warehouse
 from warehouse.files import make_folder, write_file
 
-VERSION = 1  # raised when the same features give other figures
+VERSION = 2  # raised when the same features give other figures
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,12 @@ def score(
     preset: Preset,
     provenance: Mapping[str, Any],
     resamples: int = 200,
+    advance: Callable[[], object] = lambda: None,
 ) -> Evaluation:
-    """Figures of every system from the features that the stages kept (fps: their fingerprints)."""
+    """Figures of every system from the features that the stages kept (fps: their fingerprints).
+
+    `advance` is called after each system, and at the end.
+    """
     from model.evaluation.synchformer import Synchformer
 
     hearing = {n: f for n, f in fps.items() if n == "sound" or n.startswith("hear_")}
@@ -87,10 +91,16 @@ def score(
     video = _only(load(wh, watching, f"video/{name}/"), names)
     kept = {s.name: _only(load(wh, hearing, f"system/{s.name}/{name}/"), set(s.sounds)) for s in systems}
     compare = Synchformer.from_pretrained(preset).offset_logits
-    clips = {n: clip_scores(evaluated.items, reference, video, party, compare) for n, party in kept.items()}
-    found = {n: summarise(clips[n], reference, party, resamples) for n, party in kept.items()}
-    seconds = preset.evaluation_seconds
-    said = {s.name: counts(evaluated, kept[s.name], s.missing, s.unknown, seconds) for s in systems}
+    seconds, samples = preset.evaluation_seconds, Samples(reference, kept, resamples)
+    clips: dict[str, dict[str, dict[str, float]]] = {}
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    said: dict[str, dict[str, Any]] = {}
+    for s in systems:
+        party = kept[s.name]
+        clips[s.name] = clip_scores(evaluated.items, reference, video, party, compare)
+        found[s.name], unmeasured = summarise(s.name, clips[s.name], reference, party, samples)
+        said[s.name] = counts(evaluated, party, s.missing, s.unknown, seconds) | {"unmeasured": unmeasured}
+        advance()
     about = dict(provenance) | {
         "fingerprints": dict(fps),
         "seconds": seconds,
@@ -103,21 +113,26 @@ def score(
             "unusable videos": dict(video.broken),
         },
     }
+    tests = comparisons(clips, kept, samples)
+    advance()
+    return Evaluation(_identity(wh, evaluated, systems, fps, resamples), name, found, said, clips, tests, about)
+
+
+def _identity(
+    wh: Warehouse, evaluated: EvaluationSet, systems: Sequence[System], fps: Mapping[str, str], resamples: int
+) -> str:
+    """The same files under the same settings have the same id."""
+    name, used = evaluated.name, {item.name for item in evaluated.items}.union(*(s.sounds for s in systems))
     files = wh.clips(["clip_id", "sha256"], status=None).to_pylist()
-    used = names.union(*(s.sounds for s in systems))
     hashes = sorted(
         (row["clip_id"], row["sha256"]) for row in files if row["clip_id"].partition(f"/{name}/")[2] in used
     )
     identity = [VERSION, name, dict(fps), resamples, [(s.name, sorted(s.sounds), s.missing) for s in systems], hashes]
-    id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    tests = comparisons(clips, reference, kept, resamples)
-    return Evaluation(id, name, found, said, clips, tests, about)
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _only(kept: Any, names: set[str]) -> Any:
+def _only(kept: Kept, names: set[str]) -> Kept:
     """What is kept of the files that are there now: one that was there in an earlier evaluation no longer counts."""
-    from dataclasses import replace
-
     return replace(
         kept,
         stages={stage: {n: h for n, h in rows.items() if n in names} for stage, rows in kept.stages.items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -16,12 +17,12 @@ from model.metrics import (
     cosine,
     desync,
     frechet_distance,
+    frechet_samples,
     inception_score,
     interval,
     kl_divergence,
     mean_interval,
     paired_p,
-    resampled,
 )
 from model.onsets import sync_score
 from pipeline.evaluation.reading import SILENT_DB
@@ -29,7 +30,11 @@ from pipeline.evaluation.sets import EvaluationSet, Item
 from warehouse import Warehouse
 
 Array = npt.NDArray[np.float32]
-SHORT_BY = 0.5  # a sound that ends so many seconds before its video, or before what is compared, is short
+SHORT_BY = 0.5  # a sound that ends so many seconds before what is compared is short
+SPLITS = 10  # of an inception score, as in the benchmark; parts of one sound would all score 1
+CLIPPED_SHARE = 0.01  # a sound with more of its samples at full scale is clipped
+LOWEST_RATE = 16000  # Hz, of what the networks hear; a lower one says nothing of the highest bands
+_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
 #: metric -> whether less is better; in the order of the paper's Table 2, then what it does not have
 METRICS: dict[str, bool] = {
@@ -146,67 +151,93 @@ def best_offset(impacts: npt.NDArray[np.float64], onsets: npt.NDArray[np.float64
 def counts(
     evaluated: EvaluationSet, system: Kept, missing: Sequence[str], unknown: Sequence[str], seconds: float
 ) -> dict[str, Any]:
-    """How many videos have a sound, and what is wrong with the others: numbers, and names with reasons."""
-    problems: dict[str, str] = dict.fromkeys(missing, "missing: there is no file of this name")
-    problems |= {name: f"broken: {why.split(': ', 1)[-1]}" for name, why in system.broken.items()}
-    silent = [n for n, check in system.checks.items() if check["sound_peak_db"] < SILENT_DB]
-    short = [n for n, check in system.checks.items() if check["sound_seconds"] < seconds - SHORT_BY]
-    clipped = [n for n, check in system.checks.items() if check["sound_clipped_share"] > 0.01]
-    problems |= dict.fromkeys(silent, "silent, scored as it is")
-    problems |= {n: f"short ({system.checks[n]['sound_seconds']:.2f} s), scored as it is" for n in short}
+    """How many videos have a sound, in what formats, and what is wrong with which: numbers, and names with reasons."""
+    problems: dict[str, list[str]] = {name: ["missing: there is no file of this name"] for name in missing}
+    problems |= {name: [f"broken: {why.split(': ', 1)[-1]}"] for name, why in system.broken.items()}
+    wrong = Counter[str]()
+    for name, check in system.checks.items():
+        for kind, what in _complaints(check, seconds):
+            problems.setdefault(name, []).append(f"{what}, scored as it is")
+            wrong[kind] += 1
+    formats = Counter(_format(check) for check in system.checks.values())
     return {
         "videos": len(evaluated.items),
         "scored": len(system.checks),
         "missing": len(missing),
         "broken": len(system.broken),
-        "silent": len(silent),
-        "short": len(short),
-        "clipped": len(clipped),
+        **{kind: wrong[kind] for kind in ("silent", "short", "clipped")},
         "unknown_files": len(unknown),
-        "problems": dict(sorted(problems.items())),
+        "problems": {name: "; ".join(said) for name, said in sorted(problems.items())},
         "unknown": list(unknown)[:50],
+        "formats": dict(formats.most_common()),
     }
 
 
-def set_scores(reference: Kept, system: Kept) -> dict[str, float]:
-    """Metrics of the whole set: Frechet distances to the reference's sounds, and the inception score."""
-    found: dict[str, float] = {}
-    for metric, stage in _FEATURES.items():
-        try:
-            found[metric] = frechet_distance(_pieces(system, stage), _pieces(reference, stage))
-        except MetricError:
-            continue  # fewer than two sounds: the table shows a dash
-    logits = [heard.logits for heard in system.stages.get("hear_panns", {}).values()]
-    if logits:
-        found["is"] = inception_score(np.stack(logits))
+def _complaints(check: Mapping[str, Any], seconds: float) -> list[tuple[str, str]]:
+    """(kind, sentence) of what may lower the scores of a sound."""
+    found: list[tuple[str, str]] = []
+    if check["sound_peak_db"] < SILENT_DB:
+        found.append(("silent", "silent"))
+    if check["sound_seconds"] < seconds - SHORT_BY:
+        found.append(("short", f"short ({check['sound_seconds']:.2f} s)"))
+    if check["sound_clipped_share"] > CLIPPED_SHARE:
+        found.append(("clipped", f"clipped ({check['sound_clipped_share']:.0%} of its samples at full scale)"))
+    if check["sound_rate"] < LOWEST_RATE:
+        found.append(("dull", f"sampled at {check['sound_rate'] / 1000:g} kHz (nothing above half of that is in it)"))
+    if check["sound_channels"] > 2:
+        found.append(("surround", f"{_LAYOUTS.get(check['sound_channels'], 'surround')} (heard as the mean of all)"))
     return found
 
 
-def _pieces(kept: Kept, stage: str, names: Sequence[str] | None = None) -> Array:
+def _format(check: Mapping[str, Any]) -> str:
+    channels = check["sound_channels"]
+    return f"{check['sound_rate'] / 1000:g} kHz {_LAYOUTS.get(channels, f'{channels} channels')}"
+
+
+def set_scores(reference: Kept, system: Kept) -> tuple[dict[str, float], dict[str, str]]:
+    """Metrics of the whole set (Frechet distances to the reference's sounds, inception score), and why one is not."""
+    found: dict[str, float] = {}
+    unmeasured: dict[str, str] = {}
+    for metric, stage in _FEATURES.items():
+        try:
+            found[metric] = frechet_distance(_pieces(system, stage), _pieces(reference, stage))
+        except MetricError as error:
+            unmeasured[metric] = str(error)
+    logits = [heard.logits for heard in system.stages.get("hear_panns", {}).values()]
+    if len(logits) >= 2 * SPLITS:
+        found["is"] = inception_score(np.stack(logits), SPLITS)
+    else:
+        unmeasured["is"] = f"an inception score in {SPLITS} parts needs at least {2 * SPLITS} sounds, not {len(logits)}"
+    return found, unmeasured
+
+
+def _pieces(kept: Kept, stage: str) -> Array:
     rows = kept.stages.get(stage, {})
-    return np.concatenate(
-        [rows[n].features for n in (sorted(rows) if names is None else names)] or [np.zeros((0, 1), np.float32)]
-    )
+    return np.concatenate([rows[name].features for name in sorted(rows)] or [np.zeros((0, 1), np.float32)])
 
 
-def fd_samples(
-    reference: Kept, system: Kept, metric: str, names: Sequence[str], resamples: int
-) -> npt.NDArray[np.float64]:
-    """Frechet distances of bootstrap samples of clips; the same `names` and `resamples` make systems paired."""
-    stage = _FEATURES[metric]
-    fixed = _pieces(reference, stage)
+class Samples:
+    """Frechet distances of bootstrap samples of each system's clips: drawn once, for intervals and for every pair."""
 
-    def once(rows: npt.NDArray[np.int64]) -> float:
-        drawn = [names[int(i)] for i in rows]
-        return frechet_distance(_pieces(system, stage, drawn), fixed)
+    def __init__(self, reference: Kept, kept: Mapping[str, Kept], resamples: int) -> None:
+        self._kept, self.resamples = kept, resamples
+        self._fixed = {metric: _pieces(reference, stage) for metric, stage in _FEATURES.items()}
+        self._drawn: dict[tuple[str, str, tuple[str, ...]], npt.NDArray[np.float64]] = {}
 
-    return resampled(once, len(names), resamples)
+    def __call__(self, system: str, metric: str, names: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Distances [resamples]; those of two systems on the same `names` are paired."""
+        key = (system, metric, tuple(names))
+        if key not in self._drawn:
+            rows = self._kept[system].stages[_FEATURES[metric]]
+            features = [rows[name].features for name in names]
+            self._drawn[key] = frechet_samples(features, self._fixed[metric], self.resamples)
+        return self._drawn[key]
 
 
 def summarise(
-    scores: Mapping[str, Mapping[str, float]], reference: Kept, system: Kept, resamples: int
-) -> dict[str, dict[str, float]]:
-    """Metric -> value, low, high (95% bootstrap over clips) and the number of clips behind it.
+    name: str, scores: Mapping[str, Mapping[str, float]], reference: Kept, system: Kept, samples: Samples
+) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """Metric -> value, low, high (95% bootstrap over clips) and the number of clips behind it; and why one is missing.
 
     Samples drawn with replacement lie farther from the reference than the set itself; an FD's interval is therefore
     their spread around their own mean, laid around the value.
@@ -218,22 +249,19 @@ def summarise(
         ]
         if values:
             figures[metric] = {**asdict(mean_interval(np.array(values))), "clips": len(values)}
-    whole = set_scores(reference, system)
+    whole, unmeasured = set_scores(reference, system)
     for metric, value in whole.items():
         names = sorted(system.stages[_FEATURES.get(metric, "hear_panns")])
         figures[metric] = {"value": value, "clips": len(names)}
-        if metric in _FEATURES and resamples:
-            drawn = fd_samples(reference, system, metric, names, resamples)
+        if metric in _FEATURES and samples.resamples:
+            drawn = samples(name, metric, names)
             spread = interval(value, value + drawn - drawn.mean())
             figures[metric] |= {"low": max(0.0, spread.low), "high": spread.high}
-    return figures
+    return figures, unmeasured
 
 
 def comparisons(
-    scores: Mapping[str, Mapping[str, Mapping[str, float]]],
-    reference: Kept,
-    kept: Mapping[str, Kept],
-    resamples: int,
+    scores: Mapping[str, Mapping[str, Mapping[str, float]]], kept: Mapping[str, Kept], samples: Samples
 ) -> list[dict[str, Any]]:
     """Every pair of systems on the clips that both have: difference of each metric, and the p of no difference."""
     rows: list[dict[str, Any]] = []
@@ -245,15 +273,13 @@ def comparisons(
             x, y = (np.array([scores[s][n][metric] for n in names]) for s in (a, b))
             row = {"a": a, "b": b, "metric": metric, "difference": float((x - y).mean()), "clips": len(names)}
             rows.append(row | {"p": paired_p(x, y)})
-        for metric, stage in _FEATURES.items() if resamples else ():
+        for metric, stage in _FEATURES.items() if samples.resamples else ():
             names = sorted(set(kept[a].stages.get(stage, {})) & set(kept[b].stages.get(stage, {})))
             if len(names) < 2:
                 continue
-            apart = fd_samples(reference, kept[a], metric, names, resamples) - fd_samples(
-                reference, kept[b], metric, names, resamples
-            )
+            apart = samples(a, metric, names) - samples(b, metric, names)
             below = float((apart < 0).mean() + 0.5 * (apart == 0).mean())
-            p = max(2 * min(below, 1 - below), 1 / resamples)
+            p = max(2 * min(below, 1 - below), 1 / samples.resamples)
             row = {"a": a, "b": b, "metric": metric, "difference": float(apart.mean()), "clips": len(names)}
             rows.append(row | {"p": p})
     return rows

@@ -7,7 +7,7 @@ that was heard under the same fingerprint is never heard again.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import pyarrow as pa
 from model.presets import Preset
 from pipeline.batching import read_each, read_then_run
 from pipeline.evaluation.reading import Channel, Frames, Samples, check_sound, read_pictures, read_sound
-from pipeline.media import Framing
+from pipeline.media import Framing, Scaling
 from pipeline.stage import Clip, Outcome, Passed, Stage
 from warehouse import array_field, field
 
@@ -28,17 +28,20 @@ CHUNK = 8  # clips whose media is held at once
 
 @dataclass(frozen=True)
 class SoundSettings:
-    """What of a sound is heard: its first so many seconds, and of which channel."""
+    """What of a sound is heard: its first so many seconds, and of which channel; and how the network is set."""
 
     seconds: float
     channel: Channel = "mean"
+    network: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class PictureSettings:
-    """What of a video is seen: its first so many seconds."""
+    """What of a video is seen: its first so many seconds, scaled how; and how the network is set."""
 
     seconds: float
+    scaling: Scaling = "bicubic"  # the benchmark's
+    network: Mapping[str, Any] | None = None
 
 
 class SoundCheck(Stage):
@@ -134,7 +137,7 @@ class Watch(_Embed):
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Features of each video; after the end of a shorter one its last picture stays."""
         network = self._network
-        framing = Framing(network.size, network.size if network.crop else None)
+        framing = Framing(network.size, network.size if network.crop else None, self.settings.scaling)
         times = network.times(self.settings.seconds)
 
         def run(ready: Sequence[tuple[Clip, Frames]]) -> list[Passed]:
@@ -143,8 +146,13 @@ class Watch(_Embed):
         return read_then_run(clips, lambda clip: partial(read_pictures, Path(clip["path"]), times, framing), run, CHUNK)
 
 
-def evaluation_stages(preset: Preset, channel: Channel = "mean") -> tuple[list[Stage], list[Stage]]:
-    """(stages over sounds, stages over videos) of a preset; `channel` is what ImageBind hears of a stereo sound."""
+def evaluation_stages(
+    preset: Preset, channel: Channel = "mean", scaling: Scaling = "bicubic"
+) -> tuple[list[Stage], list[Stage]]:
+    """(stages over sounds, stages over videos) of a preset.
+
+    `channel` is what ImageBind hears of a stereo sound; `scaling` is how pictures are brought to a network's size.
+    """
     from model.evaluation.cnn14 import Cnn14
     from model.evaluation.imagebind import ImageBind
     from model.evaluation.passt import Passt
@@ -152,8 +160,12 @@ def evaluation_stages(preset: Preset, channel: Channel = "mean") -> tuple[list[S
     from model.evaluation.vggish import VGGish
 
     seconds = preset.evaluation_seconds
-    plain = SoundSettings(seconds)
     sounds: list[Stage] = [SoundCheck(seconds)]
-    sounds += [Hear(kind, preset, plain) for kind in (Cnn14, Passt, VGGish, Synchformer)]
-    sounds.append(Hear(ImageBind, preset, SoundSettings(seconds, channel)))
-    return sounds, [Watch(kind, preset, PictureSettings(seconds)) for kind in (ImageBind, Synchformer)]
+    for kind in (Cnn14, Passt, VGGish, Synchformer, ImageBind):
+        heard = channel if kind is ImageBind else "mean"
+        sounds.append(Hear(kind, preset, SoundSettings(seconds, heard, kind.settings(preset))))
+    videos = [
+        Watch(kind, preset, PictureSettings(seconds, scaling, kind.settings(preset)))
+        for kind in (ImageBind, Synchformer)
+    ]
+    return sounds, list(videos)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.evaluation.scoring import METRICS
+from pipeline.report.figures import metric_text
 
 TITLES = {
     "kl_panns": "KL-PANNs",
@@ -50,9 +51,12 @@ def best(systems: Mapping[str, Figures], metric: str) -> float | None:
 
 def number(value: float | None) -> str:
     """A figure as the tables print it: three digits that matter, a dash for none."""
-    if value is None:
-        return "-"
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
+    return "-" if value is None else metric_text(value)
+
+
+def as_printed(value: float | None) -> str:
+    """A published figure, in the two decimals that the paper gives."""
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _headers(metrics: list[str], less: str, more: str) -> list[str]:
@@ -73,7 +77,7 @@ def markdown(set_name: str, systems: Mapping[str, Figures], counts: Mapping[str,
         lines.append(f"| {name} | {counts[name]['scored']} of {counts[name]['videos']} | " + " | ".join(cells) + " |")
     paper = published()
     for row in paper["row"]:
-        cells = [number(row.get(m)) + ("*" if m == NOT_COMPARABLE and m in row else "") for m in metrics]
+        cells = [as_printed(row.get(m)) + ("*" if m == NOT_COMPARABLE and m in row else "") for m in metrics]
         lines.append(f"| *{row['system']}* | *published* | " + " | ".join(cells) + " |")
     lines += ["", f"Rows in italics: {paper['source']}; {paper['note']}.", f"\\* {paper['desync_note']}."]
     return "\n".join(lines) + "\n"
@@ -131,7 +135,7 @@ def latex(set_name: str, systems: Mapping[str, Figures]) -> str:
         rf"\multicolumn{{{len(metrics) + 1}}}{{l}}{{\emph{{{paper['source']}; {paper['note']}}}}} \\",
     ]
     for row in paper["row"]:
-        cells = [number(row.get(m)) + (r"$^*$" if m == NOT_COMPARABLE and m in row else "") for m in metrics]
+        cells = [as_printed(row.get(m)) + (r"$^*$" if m == NOT_COMPARABLE and m in row else "") for m in metrics]
         lines.append(rf"\emph{{{_escaped(row['system'])}}} & " + " & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", f"% * {paper['desync_note']}", ""])
 

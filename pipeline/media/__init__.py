@@ -7,7 +7,7 @@ with limits of time and memory. Times are seconds after the first picture, for t
 from pipeline.media.errors import MediaError, printable
 from pipeline.media.info import MediaInfo, probe
 from pipeline.media.opening import LIMITS, Limits, sniff
-from pipeline.media.picture import Framing, read_frames, read_segments
+from pipeline.media.picture import Framing, Scaling, read_frames, read_segments
 from pipeline.media.sound import MAX_SECONDS, Sound, decode_audio, read_audio
 from pipeline.media.workers import MediaWorkers, WorkerLimits, media_workers
 from pipeline.media.writing import mux, write_flac, write_wav
@@ -20,6 +20,7 @@ __all__ = [
     "MediaError",
     "MediaInfo",
     "MediaWorkers",
+    "Scaling",
     "Sound",
     "WorkerLimits",
     "decode_audio",

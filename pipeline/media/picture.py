@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import av
 import numpy as np
@@ -18,6 +18,10 @@ from pipeline.media.opening import LIMITS
 from pipeline.media.screen import on_screen
 
 Pictures = NDArray[np.uint8]
+Scaling = Literal["bilinear", "bicubic"]
+
+#: What the scaler is told. Bicubic is that of torchvision and Pillow (a = -.5), which is not swscale's own (-.6).
+_FLAGS: dict[Scaling, str] = {"bilinear": "bilinear", "bicubic": "bicubic:param0=0:param1=0.5"}
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,12 @@ class Framing:
     """How a picture is brought to size: its short side scaled to `short_side`, then the centre `crop` square of that.
 
     With no `crop`, the whole picture. V-JEPA2's own processor is Framing(292, 256), and bilinear as this is.
+    Smaller pictures are means of what falls together, whichever the `scaling`.
     """
 
     short_side: int
     crop: int | None = None
+    scaling: Scaling = "bilinear"
 
     def __post_init__(self) -> None:
         if not 1 <= (self.crop or 1) <= self.short_side:
@@ -115,7 +121,7 @@ class _Scaler:
             steps.append(graph.add("crop", f"{kept}:{kept}"))
         if max(width, height) > LIMITS.max_side:
             raise MediaError(self._path, f"its picture of {frame.width} x {frame.height} pixels is too narrow to scale")
-        steps.append(graph.add("scale", f"{width}:{height}:flags=bilinear"))
+        steps.append(graph.add("scale", f"{width}:{height}:flags={_FLAGS[self._framing.scaling]}"))
         steps.append(graph.add("format", "rgb24"))
         steps.append(graph.add("buffersink"))
         graph.link_nodes(*steps).configure()

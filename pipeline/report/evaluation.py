@@ -70,6 +70,7 @@ def render_evaluation(page: EvaluationPage, made_at: datetime | None = None) -> 
     return environment().get_template("evaluation.html.j2").render(
         page=page,
         best={c.key: _best(page, c) for c in page.columns},
+        titles={c.key: c.title for c in page.columns},
         charts=_charts(page),
         players=[player(clip, spectrograms=True) for clip in page.clips],
         rows=_clip_rows(page),

@@ -19,7 +19,6 @@ _STYLES = {
     "percent": ("{:.0f}", 100, "%"),
     "share": ("{:.1f}", 100, "%"),
     "seconds": ("{:,.1f}", 1, " s"),
-    "metric": ("{:.4g}", 1, ""),
     "p": ("{:.4f}", 1, ""),
     "plain": ("{}", 1, ""),
 }
@@ -30,10 +29,18 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def metric_text(value: float) -> str:
+    """A figure of an evaluation: three decimals, fewer where it is large."""
+    digits = 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
+
+
 def figure(value: Any, style: str = "plain") -> Markup:
     """A number as `<data value="exact">rounded</data>`; a dash where there is none."""
     if not is_number(value):
         return ABSENT
+    if style == "metric":
+        return Markup('<data value="{}">{}</data>').format(repr(value), metric_text(value))
     pattern, factor, unit = _STYLES[style]
     text = pattern.format(value * factor)
     return Markup('<data value="{}">{}{}</data>').format(repr(value), text, unit)

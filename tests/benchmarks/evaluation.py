@@ -1,10 +1,16 @@
-"""Do the metrics measure what they say? Known damage to true sounds, and what each metric makes of it."""
+"""Do the metrics measure what they say? Known damage to true sounds, and what each metric makes of it.
+
+`uv run python -m tests.benchmarks evaluation` prints it; `uv run python -m tests.benchmarks.evaluation` also writes
+docs/metric-check.json and the table in docs/evaluation.md.
+"""
 
 from __future__ import annotations
 
-import sys
+import json
+import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,37 +18,51 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from model.metrics import frechet_distance, frechet_samples
 from model.presets import Preset, load_preset
 from pipeline.engine import fingerprints, plan, run_batch
 from pipeline.evaluation.run import Evaluation, bring_in, score, workshop
 from pipeline.evaluation.sets import EvaluationSet, evaluation_set, system
-from pipeline.evaluation.stages import evaluation_stages
+from pipeline.evaluation.stages import Hear, Watch, evaluation_stages
+from pipeline.evaluation.tables import LESS_IS_BETTER, TITLES, number
 from pipeline.generate import other_material
-from pipeline.media import write_wav
+from pipeline.media import Scaling, write_wav
 from pipeline.procedural import SAMPLE_RATE, ProceduralClip, render_audio, sample_clip, write_corpus
 from pipeline.procedural.degrading import degrade
+from pipeline.provenance import code_revision
 
 FIRST = 77  # seed of the corpus: no network was trained on it
+CLIPS = 32
 SHIFTS = (-2.0, -1.6, -1.2, -0.8, -0.4, 0.0, 0.4, 0.8, 1.2, 1.6, 2.0)
 SNRS = (30, 20, 10, 0)  # dB
+DOCS = Path(__file__).parents[2] / "docs"
 Make = Callable[[Sequence[ProceduralClip], int], np.ndarray]
+Results = Mapping[str, Any]
 
 
 def evaluate_folders(
-    home: Path, evaluated: EvaluationSet, folders: dict[str, Path], preset: Preset, resamples: int = 0
+    home: Path,
+    evaluated: EvaluationSet,
+    folders: Mapping[str, Path],
+    preset: Preset,
+    resamples: int = 0,
+    scaling: Scaling = "bicubic",
 ) -> Evaluation:
-    """Systems' folders on a set, without Prefect."""
+    """Systems' folders on a set, without Prefect; `provenance` holds how many clips each stage had to do."""
     wh = workshop(home)
     systems = [system(name, folder, evaluated.items) for name, folder in folders.items()]
     clips = bring_in(wh, evaluated, systems)
-    hearing, watching = evaluation_stages(preset)
+    hearing, watching = evaluation_stages(preset, scaling=scaling)
     fps = fingerprints([*hearing, *watching])
+    todo: dict[str, int] = {}
     for stages, ids in ((hearing, clips.sounds), (watching, clips.videos)):
         for stage in stages:
             work = plan(wh, stage, fps, ids)
+            todo[stage.name] = work.todo
             for batch in work.batches:
                 run_batch(wh, stage, work.header(), batch)
-    return score(wh, evaluated, systems, fps, preset, {}, resamples)
+    weights = {s.kind.stem: s.model_revision for s in (*hearing, *watching) if isinstance(s, Hear | Watch)}
+    return score(wh, evaluated, systems, fps, preset, {"todo": todo, "weights": weights}, resamples)
 
 
 def shifted(audio: np.ndarray, seconds: float) -> np.ndarray:
@@ -75,8 +95,8 @@ def perturbations() -> dict[str, Make]:
     return makers
 
 
-def measure(home: Path, count: int, preset: Preset, names: Sequence[str] | None = None) -> Evaluation:
-    """Write the perturbed sounds of `count` unseen clips under `home`, and score them."""
+def write_sounds(home: Path, count: int, names: Sequence[str] | None = None) -> tuple[EvaluationSet, dict[str, Path]]:
+    """Unseen clips under `home`, and folders of their sounds with known damage."""
     rows = write_corpus(home / "videos", count, seed=FIRST, bad=())
     clips = [sample_clip(row["truth"]["seed"], row["truth"]["seconds"]) for row in rows]
     folders: dict[str, Path] = {}
@@ -87,7 +107,7 @@ def measure(home: Path, count: int, preset: Preset, names: Sequence[str] | None 
         folders[name].mkdir(parents=True, exist_ok=True)
         for i, row in enumerate(rows):
             write_wav(folders[name] / f"{Path(row['file']).stem}.wav", make(clips, i), SAMPLE_RATE)
-    return evaluate_folders(home, evaluation_set(home / "videos"), folders, preset)
+    return evaluation_set(home / "videos"), folders
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
@@ -101,8 +121,7 @@ def shift_correlation(found: Evaluation) -> float:
     said: list[float] = []
     known: list[float] = []
     for shift in SHIFTS:
-        name = f"shift{shift:+.1f}" if shift else "true"
-        rows = found.clips.get(name, {}).values()
+        rows = found.clips[f"shift{shift:+.1f}" if shift else "true"].values()
         said += [row["desync"] for row in rows if "desync" in row]
         known += [abs(shift)] * (len(said) - len(known))
     return rank_correlation(known, said)
@@ -110,32 +129,100 @@ def shift_correlation(found: Evaluation) -> float:
 
 def mean_correlation(found: Evaluation) -> float:
     """The same of a system's mean DeSync, which is what the table shows."""
-    names = {abs(s): [] for s in SHIFTS}
+    names: dict[float, list[float]] = {abs(s): [] for s in SHIFTS}
     for s in SHIFTS:
         names[abs(s)].append(found.systems[f"shift{s:+.1f}" if s else "true"]["desync"]["value"])
     return rank_correlation(list(names), [float(np.mean(v)) for v in names.values()])
 
 
-def perturbed() -> Iterator[dict[str, Any]]:
-    """DeSync against known shifts; the whole table goes to standard error."""
+def metric_check(count: int = CLIPS) -> dict[str, Any]:
+    """Every metric of every damage, in the toy; how DeSync follows the shift; and what the scaling of pictures does."""
+    preset, started = load_preset("toy"), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), 48, load_preset("toy"))
-    metrics = (
-        "kl_panns",
-        "kl_passt",
-        "ib",
-        "fd_vgg",
-        "fd_panns",
-        "fd_passt",
-        "desync",
-        "is",
-        "onset_f1",
-        "true_offset",
-    )
-    print("| sound | " + " | ".join(metrics) + " |\n| --- |" + " --- |" * len(metrics), file=sys.stderr)
-    for name, figures in found.systems.items():
-        cells = [f"{figures[m]['value']:.3g}" if m in figures else "-" for m in metrics]
-        print(f"| {name} | " + " | ".join(cells) + " |", file=sys.stderr)
+        home = Path(folder)
+        evaluated, folders = write_sounds(home, count)
+        found = evaluate_folders(home, evaluated, folders, preset)
+        first, started = time.process_time() - started, time.process_time()
+        again = evaluate_folders(home, evaluated, folders, preset)
+        second = time.process_time() - started
+        some = {name: folders[name] for name in ("true", "another-clips-sound")}
+        bilinear = evaluate_folders(home, evaluated, some, preset, scaling="bilinear")
+    return {
+        "commit": code_revision(),
+        "clips": count,
+        "weights": found.provenance["weights"],
+        "sounds": _values(found),
+        "desync_rank_correlation": {"systems": mean_correlation(found), "clips": shift_correlation(found)},
+        "bilinear": {name: {m: row[m] for m in ("ib", "desync")} for name, row in _values(bilinear).items()},
+        "clips_done_again": sum(again.provenance["todo"].values()),
+        "cpu_seconds": {"first": first, "again": second},
+    }
+
+
+def _values(found: Evaluation) -> dict[str, dict[str, float]]:
+    return {name: {m: row[m]["value"] for m in TITLES if m in row} for name, row in found.systems.items()}
+
+
+def title(name: str) -> str:
+    """A damage as the table names it."""
+    if name.startswith("noise-"):
+        return f"noise, {name.removeprefix('noise-')} dB below it" if name != "noise-0" else "noise as loud as it"
+    if name.startswith("shift"):
+        seconds = float(name.removeprefix("shift"))
+        return f"{abs(seconds):g} s {'late' if seconds > 0 else 'early'}"
+    return {"true": "the true sound"}.get(name, name.replace("-", " ").replace("clips", "clip's"))
+
+
+def table(results: Results) -> str:
+    """The check as a Markdown table."""
+    heads = [f"{TITLES[m]} {'↓' if LESS_IS_BETTER[m] else '↑'}" for m in TITLES]
+    lines = ["| sound | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(heads)]
+    for name, row in results["sounds"].items():
+        lines.append(f"| {title(name)} | " + " | ".join(number(row.get(m)) for m in TITLES) + " |")
+    return "\n".join(lines)
+
+
+def perturbed() -> Iterator[dict[str, Any]]:
+    """How DeSync follows known shifts, and what a second evaluation costs."""
+    results = metric_check()
     figure = {"unit": "rank correlation", "better": "higher"}
-    yield figure | {"name": "DeSync with the known shift, over systems", "value": round(mean_correlation(found), 3)}
-    yield figure | {"name": "DeSync with the known shift, over clips", "value": round(shift_correlation(found), 3)}
+    for over, value in results["desync_rank_correlation"].items():
+        yield figure | {"name": f"DeSync with the known shift, over {over}", "value": round(value, 3)}
+    first, again = (round(results["cpu_seconds"][key], 1) for key in ("first", "again"))
+    yield {"name": "a second evaluation", "value": again, "unit": "CPU s", "better": "lower",
+           "against": "the first", "ratio": again / first}  # fmt: skip
+
+
+def frechet() -> Iterator[dict[str, Any]]:
+    """Frechet distance at the paper's size, and its bootstrap as single distances would cost."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 527, 2048))
+
+    def seconds(run: Callable[[], object]) -> tuple[float, float]:
+        run()
+        wall, cpu = time.perf_counter(), time.process_time()
+        run()
+        return time.perf_counter() - wall, time.process_time() - cpu
+
+    wall, single = seconds(lambda: frechet_distance(x, y))
+    figure = {"unit": "s", "better": "lower"}
+    yield figure | {"name": "FD of 527 clips x 2048", "value": round(wall, 3)}
+    _, drawn = seconds(lambda: frechet_samples(list(x[:, None]), y, 50))
+    yield {"name": "50 bootstrap samples of it", "value": round(drawn, 2), "unit": "CPU s", "better": "lower",
+           "against": "50 distances", "ratio": drawn / (50 * single)}  # fmt: skip
+
+
+def write_docs(results: Results) -> None:
+    """The results, and their table between its marks in docs/evaluation.md."""
+    (DOCS / "metric-check.json").write_text(json.dumps(results, indent=1) + "\n")
+    page = DOCS / "evaluation.md"
+    marks = r"(<!-- metric check[^>]*-->\n\n).*?(\n\n<!-- end -->)"
+    text, count = re.subn(marks, lambda m: m[1] + table(results) + m[2], page.read_text(), flags=re.DOTALL)
+    assert count == 1, "the marks of the table are gone"
+    page.write_text(text)
+
+
+if __name__ == "__main__":
+    found = metric_check()
+    write_docs(found)
+    print(table(found))

@@ -15,10 +15,12 @@ from model.metrics import (
     cosine,
     desync,
     frechet_distance,
+    frechet_samples,
     inception_score,
     kl_divergence,
     mean_interval,
     paired_p,
+    resampled,
 )
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -92,11 +94,26 @@ def test_fd_is_symmetric_blind_to_order_and_zero_for_itself(seed: int, n: int, m
         (np.zeros((5, 3)), np.zeros((5, 4)), "at least 2"),
         (np.full((5, 3), np.nan), np.zeros((5, 3)), "not finite"),
         (np.zeros(5), np.zeros((5, 3)), "dimensions"),
+        (np.arange(15.0).reshape(5, 3) * 1e200, np.ones((5, 3)), "Frechet distance (came out|did not converge)"),
     ],
 )
 def test_fd_says_why_it_cannot_be_computed(a: np.ndarray, b: np.ndarray, said: str) -> None:
     with pytest.raises(MetricError, match=said):
         frechet_distance(a, b)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS, clips=st.integers(2, 12), m=st.integers(2, 30), dims=st.integers(1, 12))
+def test_bootstrap_samples_are_distances_of_the_clips_drawn(seed: int, clips: int, m: int, dims: int) -> None:
+    rng = np.random.default_rng(seed)
+    features = [rng.standard_normal((int(rng.integers(1, 4)), dims)) + 2 for _ in range(clips)]
+    reference = rng.standard_normal((m, dims))
+
+    def one_by_one(rows: np.ndarray) -> float:
+        return frechet_distance(np.concatenate([features[i] for i in rows]), reference)
+
+    expected = resampled(one_by_one, clips, 5, seed)
+    np.testing.assert_allclose(frechet_samples(features, reference, 5, seed), expected, rtol=1e-8, atol=1e-8)
 
 
 def test_kl_of_known_distributions() -> None:
@@ -186,6 +203,13 @@ def test_the_interval_of_a_mean_covers_it_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     covered = [i.low <= 1 <= i.high for i in (mean_interval(rng.exponential(size=60), 300, s) for s in range(200))]
     assert 0.88 <= np.mean(covered) <= 0.99
+
+
+def test_few_clips_are_tested_by_every_exchange() -> None:
+    a = np.array([3.0, 1.0, 2.0])
+    assert paired_p(a, np.zeros(3)) == 2 / 8  # none or all of three exchanged
+    assert paired_p(a, a) == 1
+    assert paired_p(np.array([3.0, 1.0, -2.0]), np.zeros(3)) == 6 / 8  # two signs give less than 2, of 0
 
 
 def test_a_paired_test_sees_what_unpaired_means_hide_and_nothing_where_nothing_is() -> None:

@@ -5,53 +5,56 @@ from __future__ import annotations
 import csv
 import io
 import json
-import wave
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soxr
+from playwright.sync_api import Page, sync_playwright
 
 from model.presets import load_preset
 from pipeline.evaluation import tables
-from pipeline.evaluation.page import worst_and_best, write_page
-from pipeline.evaluation.reading import check_sound, read_sound
+from pipeline.evaluation.page import summary, worst_and_best, write_page
 from pipeline.evaluation.run import Evaluation, record, write_tables
-from pipeline.evaluation.scoring import best_offset
-from pipeline.evaluation.sets import EvaluationSet, System, evaluation_set, system
-from pipeline.media import MediaError, write_wav
-from pipeline.procedural import SAMPLE_RATE, render_audio, sample_clip, write_clip, write_corpus
+from pipeline.evaluation.sets import EvaluationSet, evaluation_set, system
+from pipeline.media import write_wav
+from pipeline.procedural import SAMPLE_RATE, render_audio, sample_clip, write_corpus
 from tests.benchmarks.evaluation import evaluate_folders, shifted
-from warehouse import FoleyError, Warehouse
+from tests.pipeline.test_evaluation_reading import write_float_wav
+from warehouse import Warehouse
 
 PRESET = load_preset("toy")
+CHROMIUM = shutil.which("chromium")
 COUNT = 6
 BROKEN = ("missing", "broken", "silent", "short", "nan")
+UNUSUAL = ("8 kHz", "96 kHz", "5.1", "clipped", "mono", "stereo")
 
 
-def write_float_wav(path: Path, samples: np.ndarray, rate: int) -> None:
-    """32-bit float samples [n] or [n, channels], NaN and all, which no writer of ours makes."""
-    data = np.asarray(samples, "<f4")
-    channels = 1 if data.ndim == 1 else data.shape[1]
-    body = data.tobytes()
-    parts = (3, channels, rate, rate * channels * 4, channels * 4, 32)
-    sizes = (2, 2, 4, 4, 2, 2)
-    form = b"".join(value.to_bytes(size, "little") for value, size in zip(parts, sizes, strict=True))
-    head = b"WAVEfmt " + (16).to_bytes(4, "little") + form + b"data" + len(body).to_bytes(4, "little")
-    path.write_bytes(b"RIFF" + (len(head) + len(body)).to_bytes(4, "little") + head + body)
+def unusual(kind: str, audio: np.ndarray) -> tuple[np.ndarray, int]:
+    """A sound in an unusual form, or in a usual one: samples [n] or [n, channels], and their rate."""
+    if kind.endswith("kHz"):
+        rate = int(kind.split(maxsplit=1)[0]) * 1000
+        return soxr.resample(audio, SAMPLE_RATE, rate), rate
+    if kind == "clipped":
+        return np.clip(audio * 200, -1, 1), SAMPLE_RATE
+    channels = {"5.1": 6, "stereo": 2, "mono": 1}[kind]
+    return np.repeat(audio[:, None], channels, 1), SAMPLE_RATE
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six videos with their own sound; a system that repeats it, one that is late, and one with all kinds of damage."""
+    """Six videos with their own sound; systems that repeat it, are late, or have all kinds of damage or of formats."""
     folder = tmp_path_factory.mktemp("evaluation")
     rows = write_corpus(folder / "videos", COUNT, seed=78, bad=())
-    for name in ("same", "late", "damaged"):
+    for name in ("same", "late", "damaged", "unusual"):
         (folder / name).mkdir()
     for i, row in enumerate(rows):
         audio = render_audio(sample_clip(row["truth"]["seed"]))
         stem = Path(row["file"]).stem
         write_wav(folder / "same" / f"{stem}.wav", audio, SAMPLE_RATE)
         write_wav(folder / "late" / f"{stem}.wav", shifted(audio, 1.2), SAMPLE_RATE)
+        write_float_wav(folder / "unusual" / f"{stem}.wav", *unusual(UNUSUAL[i], audio))
         path = folder / "damaged" / f"{stem}.wav"
         kind = ("", *BROKEN)[i]
         if kind == "broken":
@@ -91,7 +94,7 @@ def test_a_set_is_its_videos_with_prompts_and_truth(evaluated: EvaluationSet) ->
 
 def test_every_metric_is_there_and_says_what_the_sounds_are(found: Evaluation) -> None:
     for name in ("same", "late"):
-        assert set(found.systems[name]) == {*tables.TITLES}
+        assert set(found.systems[name]) == {*tables.TITLES} - {"is"}  # which six sounds are too few for
         assert found.systems[name]["kl_panns"]["clips"] == COUNT
     same, late = found.systems["same"], found.systems["late"]
     assert same["kl_panns"]["value"] < 0.05  # the file differs from the reference by its codec alone
@@ -124,6 +127,65 @@ def test_damage_is_counted_and_named_and_nothing_takes_its_place(found: Evaluati
     assert alike == pytest.approx(found.clips["same"]["clip-00000"], abs=1e-4)  # untouched by its neighbours
 
 
+@pytest.fixture(scope="module")
+def unusual_sounds(home: Path, evaluated: EvaluationSet, found: Evaluation) -> Evaluation:
+    """A later evaluation, of a system whose sounds are in all kinds of formats, beside one that is known."""
+    assert set(found.systems) == {"same", "late", "damaged"}
+    return evaluate_folders(home / "state", evaluated, {n: home / n for n in ("same", "unusual")}, PRESET)
+
+
+def test_every_unusual_format_is_heard_and_said(unusual_sounds: Evaluation) -> None:
+    counts = unusual_sounds.counts["unusual"]
+    assert (counts["scored"], counts["clipped"]) == (COUNT, 1)
+    assert counts["problems"] == {
+        "clip-00000": "sampled at 8 kHz (nothing above half of that is in it), scored as it is",
+        "clip-00002": "5.1 (heard as the mean of all), scored as it is",
+        "clip-00003": counts["problems"]["clip-00003"],
+    }
+    assert counts["problems"]["clip-00003"].startswith("clipped (")
+    assert counts["formats"] == {
+        "16 kHz mono": 2,
+        "8 kHz mono": 1,
+        "96 kHz mono": 1,
+        "16 kHz 5.1": 1,
+        "16 kHz stereo": 1,
+    }
+    said = summary(unusual_sounds, {})
+    assert "unusual: 2 of 16 kHz mono, 1 of 8 kHz mono" in said
+    assert "clip-00002: 5.1 (heard as the mean of all), scored as it is" in said
+    for clip, kind in (
+        ("clip-00001", "96 kHz"),
+        ("clip-00002", "5.1"),
+        ("clip-00004", "mono"),
+        ("clip-00005", "stereo"),
+    ):
+        alike, same = (unusual_sounds.clips[name][clip] for name in ("unusual", "same"))
+        assert alike["kl_panns"] == pytest.approx(same["kl_panns"], abs=0.05), kind
+        assert alike["onset_f1"] == same["onset_f1"], kind
+
+
+def test_another_system_on_the_same_set_costs_its_own_sounds_alone(
+    found: Evaluation, unusual_sounds: Evaluation
+) -> None:
+    assert found.provenance["todo"]["hear_panns"] == 3 * COUNT + 3  # all but the damaged ones that cannot be heard
+    todo = unusual_sounds.provenance["todo"]
+    assert {name: count for name, count in todo.items() if name.startswith("watch_")} == {
+        "watch_imagebind": 0, "watch_synchformer": 0,
+    }  # fmt: skip
+    assert {count for name, count in todo.items() if not name.startswith("watch_")} == {COUNT}
+
+
+def test_what_cannot_be_measured_says_why(home: Path, evaluated: EvaluationSet, found: Evaluation) -> None:
+    one = EvaluationSet(evaluated.name, evaluated.items[:1])
+    alone = evaluate_folders(home / "state", one, {"same": home / "same"}, PRESET)
+    assert "fd_panns" not in alone.systems["same"]
+    assert "kl_panns" in alone.systems["same"]
+    assert "at least 2 features" in alone.counts["same"]["unmeasured"]["fd_panns"]
+    assert "same: FD-PANNs could not be measured: a Frechet distance needs two sets" in summary(alone, {})
+    few = "an inception score in 10 parts needs at least 20 sounds, not 6"
+    assert found.counts["same"]["unmeasured"] == {"is": few}
+
+
 def test_systems_are_compared_on_the_clips_that_both_have(found: Evaluation) -> None:
     pairs = {(row["a"], row["b"], row["metric"]): row for row in found.comparisons}
     assert pairs["same", "late", "ib"]["clips"] == COUNT
@@ -133,15 +195,10 @@ def test_systems_are_compared_on_the_clips_that_both_have(found: Evaluation) -> 
 
 
 def test_a_second_evaluation_hears_and_sees_nothing_again(
-    home: Path, evaluated: EvaluationSet, found: Evaluation, monkeypatch: pytest.MonkeyPatch
+    home: Path, evaluated: EvaluationSet, found: Evaluation
 ) -> None:
-    from model.evaluation.network import EvaluationNetwork
-
-    def heard_again(*_: object) -> None:
-        raise AssertionError("a network was run again")
-
-    monkeypatch.setattr(EvaluationNetwork, "hear", heard_again)
     again = evaluate_folders(home / "state", evaluated, {"same": home / "same"}, PRESET)
+    assert set(again.provenance["todo"].values()) == {0}
     assert again.clips["same"] == found.clips["same"]
 
 
@@ -150,7 +207,7 @@ def test_tables_hold_the_measured_and_mark_the_published(found: Evaluation, tmp_
     text = files["table2.md"].read_text()
     assert "| damaged | 3 of 6 |" in text
     assert "published, not measured here" in text
-    assert "0.300*" in text  # DeSync of FRIEREN, with its warning
+    assert "| 0.30* |" in text  # DeSync of FRIEREN, with its warning
     rows = list(csv.DictReader(io.StringIO(files["table2.csv"].read_text())))
     by_name = {row["system"]: row for row in rows}
     assert float(by_name["late"]["desync"]) == found.systems["late"]["desync"]["value"]
@@ -171,12 +228,15 @@ def test_the_published_rows_are_those_of_the_paper() -> None:
     ]  # fmt: skip
 
 
-def test_the_page_plays_every_system_under_every_chosen_clip(
-    home: Path, found: Evaluation, evaluated: EvaluationSet, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def page_file(home: Path, found: Evaluation, evaluated: EvaluationSet) -> Path:
     systems = [system(name, home / name, evaluated.items) for name in found.systems]
-    write_page(tmp_path / "table2.html", found, evaluated, systems, PRESET)
-    page = (tmp_path / "table2.html").read_text()
+    write_page(home / "table2.html", found, evaluated, systems, PRESET)
+    return home / "table2.html"
+
+
+def test_the_page_plays_every_system_under_every_chosen_clip(page_file: Path) -> None:
+    page = page_file.read_text()
     assert page.count('<article class="clip card"') == COUNT
     # original, same and late everywhere; of the damaged system what can be played
     assert page.count("<audio ") == 3 * COUNT + 3
@@ -185,6 +245,63 @@ def test_the_page_plays_every_system_under_every_chosen_clip(
     assert page.count('<circle class="hit"') > 3 * COUNT  # onsets of the sounds that keep time
     for name in ("clip-00001", "missing: there is no file of this name"):
         assert name in page
+
+
+#: Notes every change of a sound's loudness, which is how the page switches between them.
+LISTEN = """
+window.gains = []
+const set = AudioParam.prototype.setTargetAtTime
+AudioParam.prototype.setTargetAtTime = function (value, ...rest) {
+  window.gains.push(value)
+  return set.call(this, value, ...rest)
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+def test_in_a_browser_sounds_switch_while_the_picture_runs_and_clips_are_sorted(page_file: Path) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
+        page.set_default_timeout(120_000)
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.add_init_script(LISTEN)
+        page.goto(page_file.as_uri())
+        clip = page.locator("article.clip").first
+        clip.get_by_role("button", name="Play").click()
+        runs = (
+            "() => { const v = document.querySelector('article.clip video'); return !v.paused && v.currentTime > %g }"
+        )
+        page.wait_for_function(runs % 0.2)
+        for name in ("late", "same"):
+            page.evaluate("gains.length = 0")
+            clip.locator(f".pick input[value={name}]").check()
+            assert sorted(page.evaluate("gains"))[-2:] == [0, 1]  # one is heard, the others are not
+            assert clip.locator(".lane.heard").get_attribute("class") == f"lane c-{name} heard"
+            assert page.evaluate(runs % 0)
+        _is_sorted_by(page, "DeSync")
+        pictures = page.locator("img.spectrogram")
+        assert pictures.count() == 3 * COUNT + 3
+        assert pictures.first.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+        assert page.locator("#distributions svg").count() >= 3 * 4
+        assert not errors
+        browser.close()
+
+
+def _is_sorted_by(page: Page, metric: str) -> None:
+    """Click a heading of the table of clips twice: up, then down, with clips that have no figure last."""
+    table = page.locator("#clip-scores")
+    heading = table.get_by_role("button", name=metric)
+    index = 1 + heading.evaluate("button => [...button.closest('tr').cells].indexOf(button.closest('th'))")
+    for down in (False, True):
+        heading.click()
+        column = table.locator(f"tbody tr > :nth-child({index})")
+        values = column.locator("data").evaluate_all("cells => cells.map(cell => Number(cell.value))")
+        assert len(values) == 2 * COUNT + 3
+        assert len(set(values)) > 2
+        assert values == sorted(values, reverse=down)
 
 
 def test_records_can_be_queried_by_sql(tmp_path: Path, found: Evaluation) -> None:
@@ -201,94 +318,3 @@ def test_the_worst_and_best_clips_are_chosen_by_all_clip_metrics() -> None:
     rows = {f"c{i}": {"kl_panns": float(i), "ib": -float(i)} for i in range(20)}
     chosen = worst_and_best({"a": rows}, list(rows), count=4)
     assert chosen == ["c19", "c18", "c1", "c0"]
-
-
-def test_layouts_of_vggsound_and_kinetics(tmp_path: Path) -> None:
-    for name in ("-abc_123DEF_000030", "zzzzzzzzzzz_000007"):
-        write_clip(sample_clip(1, 1.0), tmp_path / f"{name}.mp4")
-    rows = "-abc_123DEF,30,dog barking,test\nzzzzzzzzzzz,7,sea waves,train\nlost_lost_x,1,rain,test\n"
-    (tmp_path / "vggsound.csv").write_text(rows)
-    vggsound = evaluation_set(tmp_path)
-    assert [(i.name, i.prompt) for i in vggsound.items] == [("-abc_123DEF_000030", "dog barking")]
-    assert vggsound.missing == ("lost_lost_x_000001",)
-    (tmp_path / "vggsound.csv").unlink()
-    (tmp_path / "-abc_123DEF_000030.mp4").rename(tmp_path / "-abc_123DEF_000030_000040.mp4")
-    (tmp_path / "val.csv").write_text(
-        "label,youtube_id,time_start,time_end,split\nflying kite,-abc_123DEF,30,40,validate\n"
-    )
-    assert [(i.name, i.label) for i in evaluation_set(tmp_path).items] == [("-abc_123DEF_000030_000040", "flying kite")]
-
-
-def test_movie_gens_layout_prompts_beside_and_sounds_apart(tmp_path: Path) -> None:
-    (tmp_path / "videos" / "metadata").mkdir(parents=True)
-    (tmp_path / "sounds").mkdir()
-    write_clip(sample_clip(1, 1.0), tmp_path / "videos" / "7.mp4")
-    (tmp_path / "videos" / "metadata" / "7.json").write_text('{"prompt": "a video", "audio_prompt": "rain falls"}')
-    write_wav(tmp_path / "sounds" / "7.wav", np.zeros(100, np.float32), SAMPLE_RATE)
-    item = evaluation_set(tmp_path / "videos", reference=tmp_path / "sounds").items[0]
-    assert (item.prompt, item.reference) == ("rain falls", tmp_path / "sounds" / "7.wav")
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda p: evaluation_set(p / "nowhere"), "no such folder, give the folder that holds the evaluation videos"),
-        (evaluation_set, "no videos in it"),
-        (lambda p: system("x", p / "nowhere", ()), "no such folder, give the folder with the sounds of system x"),
-    ],
-)
-def test_a_wrong_folder_is_one_clear_line(tmp_path: Path, make: object, said: str) -> None:
-    assert callable(make)
-    with pytest.raises(FoleyError, match=said):
-        make(tmp_path)
-
-
-def test_wrong_names_and_doubled_names_are_said(home: Path, evaluated: EvaluationSet, tmp_path: Path) -> None:
-    write_wav(tmp_path / "other.wav", np.zeros(10, np.float32), SAMPLE_RATE)
-    with pytest.raises(FoleyError, match=r"no file is named as a video is \(such as clip-00000.wav\)"):
-        system("x", tmp_path, evaluated.items)
-    write_wav(tmp_path / "clip-00000.wav", np.zeros(10, np.float32), SAMPLE_RATE)
-    write_wav(tmp_path / "clip-00000.flac.wav", np.zeros(10, np.float32), SAMPLE_RATE)
-    found = system("x", tmp_path, evaluated.items)
-    assert isinstance(found, System)
-    (tmp_path / "deeper").mkdir()
-    write_wav(tmp_path / "deeper" / "clip-00000.wav", np.zeros(10, np.float32), SAMPLE_RATE)
-    with pytest.raises(FoleyError, match="a second file named clip-00000"):
-        system("x", tmp_path, evaluated.items)
-
-
-@pytest.mark.parametrize("channels", [1, 2, 6])
-@pytest.mark.parametrize("rate", [8000, 44100, 96000])
-def test_sounds_of_any_rate_and_layout_are_heard_alike(tmp_path: Path, rate: int, channels: int) -> None:
-    t = np.arange(rate * 2) / rate
-    tone = 0.2 * np.sin(2 * np.pi * 440 * t)
-    loud = np.stack([tone * (2 if c == 0 else 1) for c in range(channels)], 1) + 0.1  # DC, and a louder left channel
-    write_float_wav(tmp_path / "a.wav", loud, rate)
-    heard = read_sound(tmp_path / "a.wav", 16000, seconds=1.5)
-    assert heard.shape == (24000,)
-    share = (channels + 1) / channels
-    expected = 0.2 * share * np.sin(2 * np.pi * 440 * np.arange(24000) / 16000)
-    np.testing.assert_allclose(heard[200:-200], expected[200:-200], atol=0.01)
-    left = read_sound(tmp_path / "a.wav", 16000, 1.5, "left")
-    np.testing.assert_allclose(left[200:-200], expected[200:-200] * 2 / share, atol=0.01)
-    facts = check_sound(tmp_path / "a.wav", 1.5)
-    assert (facts["sound_channels"], facts["sound_rate"]) == (channels, rate)
-    assert facts["sound_seconds"] == pytest.approx(2.0, abs=0.01)
-
-
-def test_a_clipped_sound_is_noted_and_an_empty_one_refused(tmp_path: Path) -> None:
-    write_wav(tmp_path / "clipped.wav", np.sign(np.sin(np.arange(16000))).astype(np.float32), 16000)
-    assert check_sound(tmp_path / "clipped.wav", 4.0)["sound_clipped_share"] > 0.9
-    with wave.open(str(tmp_path / "empty.wav"), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16000)
-    with pytest.raises(MediaError):
-        check_sound(tmp_path / "empty.wav", 4.0)
-
-
-@pytest.mark.parametrize("late", [-1.5, -0.3, 0.0, 0.7, 1.9])
-def test_the_true_offset_is_where_most_onsets_agree(late: float) -> None:
-    impacts = np.array([0.3, 0.9, 1.7, 2.2, 3.1])
-    onsets = np.concatenate([impacts + late, [0.55, 2.05]])  # two that mean nothing
-    assert best_offset(impacts, onsets) == pytest.approx(late, abs=0.03)

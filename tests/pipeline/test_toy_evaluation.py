@@ -20,7 +20,7 @@ from pipeline.media import Framing, read_audio, read_frames
 from pipeline.procedural import MATERIALS, ProceduralClip, render_audio, sample_clip, write_clip
 from pipeline.procedural.degrading import KINDS, degrade
 from pipeline.toy_evaluation import late, save, window
-from tests.benchmarks.evaluation import mean_correlation, measure
+from tests.benchmarks.evaluation import evaluate_folders, mean_correlation, write_sounds
 
 PRESET = load_preset("toy")
 COUNT = 32
@@ -67,7 +67,7 @@ def test_the_classifiers_know_the_materials(
 def test_metrics_follow_known_damage(tmp_path: Path) -> None:
     names = ["true", "noise-30", "noise-0", "material-swapped", "another-clips-sound"]
     names += [f"shift{s:+.1f}" for s in (-2.0, -1.6, -1.2, -0.8, -0.4, 0.4, 0.8, 1.2, 1.6, 2.0)]
-    found = measure(tmp_path, 16, PRESET, names)
+    found = evaluate_folders(tmp_path, *write_sounds(tmp_path, 16, names), PRESET)
     value = {name: {m: f["value"] for m, f in figures.items()} for name, figures in found.systems.items()}
     assert mean_correlation(found) >= 0.9  # DeSync with the shift
     for metric in ("fd_vgg", "fd_panns", "fd_passt"):

@@ -158,7 +158,7 @@ class ImageBindScorer:
         mean = torch.tensor((0.48145466, 0.4578275, 0.40821073), device=self.device)
         std = torch.tensor((0.26862954, 0.26130258, 0.27577711), device=self.device)
         values = torch.from_numpy(frames).to(self.device).float()
-        pixels = ((values / 255 - mean) / std).permute(0, 3, 1, 2)  # [N, 3, H, W]
+        pixels = (values * (1 / (255 * std))).sub_(mean / std).permute(0, 3, 1, 2)  # [N, 3, H, W]
         height, width = pixels.shape[-2:]
         size, slack = self.views.size, max(height, width) - self.views.size
         crops: list[Tensor] = []

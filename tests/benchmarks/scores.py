@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def _model(stage: Any) -> torch.nn.Module:
 
 
 @contextmanager
-def _recorded(model: torch.nn.Module) -> Iterator[list[tuple[Any, Any]]]:
+def _recorded(model: torch.nn.Module) -> Generator[list[tuple[Any, Any]]]:
     calls: list[tuple[Any, Any]] = []
     hook = model.register_forward_pre_hook(lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True)
     yield calls
@@ -76,7 +76,7 @@ def _recorded(model: torch.nn.Module) -> Iterator[list[tuple[Any, Any]]]:
 
 
 @contextmanager
-def _slowed(model: torch.nn.Module, seconds: float) -> Iterator[None]:
+def _slowed(model: torch.nn.Module, seconds: float) -> Generator[None]:
     hook = model.register_forward_hook(lambda *_: time.sleep(seconds))
     yield
     hook.remove()

@@ -23,8 +23,8 @@ from tests.flows.commands import ROOT, environment
 
 PAGE = (ROOT / "docs/swapping.md").read_text()
 # What model_config.json of Stable Audio Open Small has otherwise than 1.0. The file is gated; a public port of the
-# model (sandst1/stable-audio-mlx) confirms sizes and conditioners, the rest is from memory: qk_norm, the prompt's length,
-# the range of seconds.
+# model (sandst1/stable-audio-mlx) confirms sizes and conditioners; the rest is from memory: qk_norm, the prompt's
+# length, the range of seconds.
 SMALL: dict[str, Any] = {
     "diffusion_objective": "rf_denoiser",
     "cross_attention_cond_ids": ["prompt", "seconds_total"],

@@ -10,11 +10,13 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
 
 from model.foley import FoleyControl, save_bridge
+from model.presets import TrainSettings
 from model.training import Progress, Trainer
 from pipeline.media import write_flac
 from warehouse import FoleyError, Warehouse
@@ -35,6 +37,7 @@ class TrainingLog:
         self.validation: list[list[float]] = []
         self._since: list[float] = []
         self._first = 1  # step that this run begins with
+        self._at = perf_counter()  # of the last point, or of the beginning
 
     @property
     def _state(self) -> Path:
@@ -71,6 +74,7 @@ class TrainingLog:
         self._since.append(progress.loss)
         if len(self._since) >= max(1, settings.steps // _POINTS) or progress.step == settings.steps:
             self.losses.append([progress.step, sum(self._since) / len(self._since)])
+            self._speed(settings, progress.step)
             self._since = []
             for name in ("loss", "grad_norm", "learning_rate"):
                 self._board.add_scalar(name, getattr(progress, name), progress.step)
@@ -85,6 +89,15 @@ class TrainingLog:
             self._write(trainer, self._step_id(progress.step))
             self.keep_state(trainer)
             self._rotate(settings.keep_last, settings.keep_steps)
+
+    def _speed(self, settings: TrainSettings, step: int) -> None:
+        """Clips a second of the steps since the last point, pauses for validation and checkpoints in it, and memory."""
+        now = perf_counter()
+        clips = len(self._since) * settings.batch_size * settings.micro_batches
+        self._board.add_scalar("clips_per_second", clips / (now - self._at), step)
+        if torch.cuda.is_available():
+            self._board.add_scalar("peak_memory_gb", torch.cuda.max_memory_reserved() / 1e9, step)
+        self._at = now
 
     def finish(self, trainer: Trainer) -> None:
         """Write the trained bridge; the state is no longer needed."""

@@ -91,6 +91,7 @@ def gpu() -> Iterator[Figure]:
         preset = load_preset("paper", Path(folder))
         for write in (write_backbone, write_t5, write_vjepa2):
             write(preset)
+        found: list[Figure] = []
         for found in measured(preset, "cuda", Sizes()):
             write_results(RESULTS, found, torch.cuda.get_device_name())
     yield from found

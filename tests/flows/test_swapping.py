@@ -22,7 +22,10 @@ from model.video import DinoV3Encoder, VJepa2Encoder
 from tests.flows.commands import ROOT, environment
 
 PAGE = (ROOT / "docs/swapping.md").read_text()
-SMALL: dict[str, Any] = {  # model_config.json of Stable Audio Open Small, but for what it shares with 1.0
+# What model_config.json of Stable Audio Open Small has otherwise than 1.0. The file is gated; a public port of the
+# model (sandst1/stable-audio-mlx) confirms sizes and conditioners; the rest is from memory: qk_norm, the prompt's
+# length, the range of seconds.
+SMALL: dict[str, Any] = {
     "diffusion_objective": "rf_denoiser",
     "cross_attention_cond_ids": ["prompt", "seconds_total"],
     "global_cond_ids": ["seconds_total"],

@@ -15,7 +15,7 @@ from model.backbone import Backbone
 from model.bridge import Bridge
 from model.foley import build_bridge
 from model.presets import Preset, TrainSettings
-from model.training import DivergedError, FeatureBatch, Trainer, diffuse, learning_rate
+from model.training import DivergedError, FeatureBatch, Trainer, diffuse, learning_rate, validate
 from model.weights import tensors_revision
 
 LATENTS, FRAMES = 50, 16
@@ -149,6 +149,23 @@ def test_half_precision_keeps_the_trained_weights_whole(preset: Preset) -> None:
     assert {p.dtype for p in frozen if p.ndim > 1} == {torch.bfloat16}
     losses = trainer.validate([make_batch(trainer.backbone, 7)])
     assert vars(losses) == pytest.approx(vars(advance(start, 2).validate([make_batch(start.backbone, 7)])), rel=0.05)
+
+
+def test_validation_shared_by_processes_is_that_of_one_to_the_bit(preset: Preset) -> None:
+    trainer = advance(make_trainer(preset), 1)
+    batches = [make_batch(trainer.backbone, seed, size) for seed, size in ((1, 2), (2, 3), (3, 1))]
+    whole = trainer.validate(batches)
+    shares: list[Tensor] = []
+
+    def note(totals: Tensor) -> Tensor:
+        shares.append(totals)
+        return totals
+
+    for rank in range(2):
+        validate(trainer.backbone, trainer.bridge, batches, 0, range(rank, 3, 2), note)
+    summed = validate(trainer.backbone, trainer.bridge, batches, 0, range(0), lambda _: shares[0] + shares[1])
+    assert summed == whole
+    assert len({whole.true, whole.null, whole.other}) == 3
 
 
 def test_the_backbones_own_schedule() -> None:

@@ -135,6 +135,7 @@ def test_checkpoints_on_the_way_are_rotated_and_can_be_used(curated: Curated, pr
     assert early.record["dataset"] == curated.dataset.version
     curves = EventAccumulator(str(done.path.parent / "tensorboard")).Reload()
     assert [event.step for event in curves.Scalars("loss")] == list(range(1, 10))
+    assert all(event.value > 0 for event in curves.Scalars("clips_per_second"))
 
 
 def test_sound_samples_can_be_heard(curated: Curated, preset: Preset) -> None:

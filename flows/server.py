@@ -91,12 +91,13 @@ def found(home: Path) -> Serving | None:
 
 def _note(home: Path) -> dict[str, Any] | None:
     """What the supervisor that is up wrote down of itself; that of an earlier one, which was killed say, is none."""
-    if not is_locked(home / "locks" / "up.lock"):
+    path = home / "prefect" / "up.json"
+    if not is_locked(home / "locks" / "up.lock") or not path.is_file():
         return None
+    known = read_json(path)
     try:
-        known = read_json(home / "prefect" / "up.json")
         os.kill(known["pid"], 0)
-    except (FileNotFoundError, ProcessLookupError):
+    except ProcessLookupError:
         return None
     return known
 

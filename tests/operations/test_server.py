@@ -51,6 +51,8 @@ def test_a_stopped_server_is_never_taken_for_one_that_is_up(home: Path) -> None:
     assert ask_together(home) == {"{False}"}
     with file_lock(home / "locks" / "up.lock"):  # the next one, before it wrote down where it is
         assert found(home) is None
+        (home / "prefect" / "up.json").unlink()  # or the first of all
+        assert found(home) is None
 
 
 def test_a_server_that_is_up_is_always_found(home: Path) -> None:

@@ -91,7 +91,8 @@ def run(wh: Warehouse, stage: Stage, **options: Any) -> tuple[StageCounts, str]:
 
     @flow(name="stage-test")
     def once() -> tuple[StageCounts, str]:
-        parameters = BatchParameters(home=wh.home, **({"workers": 2} | options))
+        given: dict[str, Any] = {"workers": 2} | options
+        parameters = BatchParameters(home=wh.home, **given)
         return run_stages(wh, [stage], fingerprints([stage]), parameters)[0], str(flow_run.id)
 
     return once()

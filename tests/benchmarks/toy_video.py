@@ -24,7 +24,7 @@ from model.presets import Preset, load_preset
 from model.pretrain_video import VideoTraining, train_video
 from model.training import FeatureBatch, Trainer
 from model.video import VJepa2Encoder
-from pipeline.procedural import ProceduralClip, render_audio, render_frames, sample_clip
+from pipeline.procedural import SIZE, ProceduralClip, render_audio, render_frames, sample_clip
 
 FIRST_SEED = 700_000_000  # beyond those of any corpus and of the other toy weights
 TRAINED_ON, UNSEEN, PRETRAINED_ON = 256, 48, 1200
@@ -61,8 +61,10 @@ def random_encoder(preset: Preset, patch: int) -> Any:
 def pretrained_encoder(preset: Preset, patch: int, settings: VideoTraining, count: int = PRETRAINED_ON) -> Any:
     """The same, trained on clips without a ring."""
     model = random_encoder(preset, patch)
-    seen = [sample_clip(FIRST_SEED + 10_000_000 + i) for i in range(count)]
-    train_video(model, np.stack([render_frames(clip, ring=False) for clip in seen]), settings, lambda _, __: None)
+    clips = np.empty((count, preset.video.segment_frames, SIZE, SIZE, 3), np.uint8)
+    for i in range(count):
+        clips[i] = render_frames(sample_clip(FIRST_SEED + 10_000_000 + i), ring=False)
+    train_video(model, clips, settings, lambda _, __: None)
     return model
 
 

@@ -106,11 +106,12 @@ def _paint(canvas: _Float, layer: _Layer) -> None:
     canvas[covered] = below + cover * (colour - below)
 
 
-def render_frames(clip: ProceduralClip, fps: float = FPS) -> Frames:
+def render_frames(clip: ProceduralClip, fps: float = FPS, *, ring: bool = True) -> Frames:
     """The clip's picture -> uint8 [round(seconds * fps), 64, 64, 3]; frame i shows the scene at i / fps seconds.
 
     A bright ring opens at the contact point at each impact, widens for 180 ms and is gone: its width tells the time
-    since the impact more finely than the frame rate does. Colours and place vary, and say nothing of the material.
+    since the impact more finely than the frame rate does. Without `ring` the motion alone tells of an impact. Colours
+    and place vary, and say nothing of the material.
     """
     times = (np.arange(round(clip.seconds * fps)) / fps).astype(np.float32)
     progress, since = _lift(clip, times)
@@ -127,12 +128,12 @@ def render_frames(clip: ProceduralClip, fps: float = FPS) -> Frames:
     canvas = np.repeat(still, len(times), 0)
     for layer in moving:
         _paint(canvas, layer)
-    lit = np.flatnonzero(since < RING_SECONDS)
+    lit = np.flatnonzero(since < RING_SECONDS) if ring else np.zeros(0, int)
     if lit.size:
         contact_x = x + 10 if clip.scene == "block" else x
         radius = 6 + since[lit, None, None] * 60  # pixels
-        ring = np.abs(_disk(contact_x, y, 0) - radius) - 2
+        band = np.abs(_disk(contact_x, y, 0) - radius) - 2
         bright = canvas[lit]
-        _paint(bright, (ring, _RING_COLOUR))
+        _paint(bright, (band, _RING_COLOUR))
         canvas[lit] = bright
     return (canvas * 255 + 0.5).astype(np.uint8)

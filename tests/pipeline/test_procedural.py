@@ -104,6 +104,9 @@ def test_the_ring_is_bright_for_180_ms_after_each_impact(clip: ProceduralClip) -
     bright = (frames.min(-1) > 200).sum((1, 2))
     assert (bright[since < RING_SECONDS - 0.001] > 20).all()
     assert (bright[since > RING_SECONDS + 0.001] == 0).all()
+    without = render_frames(clip, ring=False)
+    assert without.max() <= 200
+    assert ((without != frames).any((1, 2, 3)) == (bright > 0)).all()  # and nothing else is gone with it
 
 
 @pytest.mark.parametrize("scene", SCENES)

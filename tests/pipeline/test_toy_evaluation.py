@@ -16,9 +16,10 @@ from model.evaluation.training import Descent, small_pictures, token_targets, tr
 from model.metrics import area_under_roc
 from model.presets import load_preset
 from model.scorers import AudioboxScorer, ImageBindScorer, ImageBindViews, build_imagebind
-from pipeline.media import Framing, read_audio, read_frames
-from pipeline.procedural import MATERIALS, ProceduralClip, render_audio, sample_clip, write_clip
+from pipeline.media import read_audio
+from pipeline.procedural import FPS, MATERIALS, SIZE, ProceduralClip, render_audio, sample_clip, write_clip
 from pipeline.procedural.degrading import KINDS, degrade
+from pipeline.scores import watch_and_hear
 from pipeline.toy_evaluation import late, save, window
 from tests.benchmarks.evaluation import evaluate_folders, mean_correlation, write_sounds
 
@@ -38,9 +39,10 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[ProceduralClip
 
 def test_imagebind_tells_a_mis_dubbed_clip_from_a_true_one(clips: list[tuple[ProceduralClip, Path]]) -> None:
     scorer = ImageBindScorer.from_pretrained(PRESET, ImageBindViews(**PRESET.imagebind_views))
-    times = scorer.views.frame_times(4.0)
-    seen = torch.cat([scorer.watch([read_frames(path, times, Framing(224))]) for _, path in clips])
-    heard = scorer.hear([read_audio(path, 16000) for _, path in clips])
+    times = scorer.views.frame_times(4.0, FPS)
+    media = [watch_and_hear(path, times, SIZE, 224) for _, path in clips]  # as curation reads it
+    seen = torch.cat([scorer.watch([frames]) for frames, _ in media])
+    heard = scorer.hear([sound for _, sound in media])
     own, other = (F.cosine_similarity(seen, h).numpy() for h in (heard, heard.roll(1, 0)))
     assert area_under_roc(own, other) >= 0.95
 

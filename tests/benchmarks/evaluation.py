@@ -182,6 +182,7 @@ def table(results: Results) -> str:
 def perturbed() -> Iterator[dict[str, Any]]:
     """How DeSync follows known shifts, and what a second evaluation costs."""
     seconds: list[float] = []
+    results: Results = {}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(2):
             started = time.process_time()

@@ -289,9 +289,10 @@ class CompareParameters(EvaluateParameters):
     def _names_differ(cls, systems: tuple[SystemFolder, ...]) -> tuple[SystemFolder, ...]:
         known: dict[str, str] = {}
         for name in (system.name for system in systems):
-            alike = known.setdefault(re.sub(r"[^a-z0-9]", "-", name.lower()), name)
-            if alike is not name:
-                raise ValueError(f"systems {alike} and {name} are told apart by nothing but signs: rename one")
+            plain = re.sub(r"[^a-z0-9]", "-", name.lower())
+            if plain in known:
+                raise ValueError(f"systems {known[plain]} and {name} are told apart by nothing but signs: rename one")
+            known[plain] = name
         return systems
 
 

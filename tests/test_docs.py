@@ -53,7 +53,13 @@ def test_the_curations_table_is_that_of_the_committed_results() -> None:
 
 def test_the_table_of_the_metric_check_is_that_of_its_committed_results() -> None:
     results = json.loads((ROOT / "docs" / "metric-check.json").read_text())
-    assert evaluation.table(results) in (ROOT / "docs" / "evaluation.md").read_text()
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    assert evaluation.table(results) in page
+    followed = results["desync_rank_correlation"]
+    assert f"rank correlation {followed['systems']:.2f} over systems, {followed['clips']:.2f} over clips" in page
+    assert f"{results['clips']} clips that no network has seen" in page
+    true = (results["sounds"]["true"]["ib"], results["bilinear"]["true"]["ib"])
+    assert f"change IB of true sounds from {true[0]:.3f} to {true[1]:.3f}" in page
 
 
 def test_every_local_link_leads_somewhere() -> None:

@@ -31,6 +31,7 @@ from warehouse import Warehouse
 
 Array = npt.NDArray[np.float32]
 SHORT_BY = 0.5  # a sound that ends so many seconds before what is compared is short
+CHUNK = 16  # clips whose offsets are found at once
 SPLITS = 10  # of an inception score, as in the benchmark; parts of one sound would all score 1
 CLIPPED_SHARE = 0.01  # a sound with more of its samples at full scale is clipped
 LOWEST_RATE = 16000  # Hz, of what the networks hear; a lower one says nothing of the highest bands
@@ -121,12 +122,30 @@ def clip_scores(
         seen, heard = _feature(video, "watch_imagebind", name), _feature(system, "hear_imagebind", name)
         if seen and heard:
             row["ib"] = float(cosine(seen.features, heard.features)[0])
-        seen, heard = _feature(video, "watch_synchformer", name), _feature(system, "hear_synchformer", name)
-        if seen and heard:
-            row["desync"] = float(desync(compare(seen.features[None], heard.features[None]))[0])
-        row |= _known(item, system.checks[name])
-        scores[name] = row
+        scores[name] = row | _known(item, system.checks[name])
+    for name, offset in _offsets(list(scores), video, system, compare).items():
+        scores[name]["desync"] = offset
     return scores
+
+
+def _offsets(
+    names: Sequence[str], video: Kept, system: Kept, compare: Callable[[Array, Array], Array]
+) -> dict[str, float]:
+    """DeSync of each clip that was seen and heard: name -> s; clips with as many tokens go through together."""
+    alike: dict[tuple[int, int], list[str]] = {}
+    seen, heard = (
+        side.stages.get(stage, {}) for side, stage in ((video, "watch_synchformer"), (system, "hear_synchformer"))
+    )
+    for name in names:
+        if name in seen and name in heard:
+            alike.setdefault((len(seen[name].features), len(heard[name].features)), []).append(name)
+    found: dict[str, float] = {}
+    for group in alike.values():
+        for start in range(0, len(group), CHUNK):
+            part = group[start : start + CHUNK]
+            logits = compare(*(np.stack([side[name].features for name in part]) for side in (seen, heard)))
+            found |= dict(zip(part, desync(logits).tolist(), strict=True))
+    return found
 
 
 def _known(item: Item, check: Mapping[str, Any]) -> dict[str, float]:

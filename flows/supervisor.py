@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -54,6 +56,13 @@ class Child:
             )
         self.started = now
 
+    def groups(self) -> list[int]:
+        """Process groups of its children: a worker's runs, which lead a group each and outlive a worker."""
+        if self.process is None or self.process.poll() is not None:
+            return []
+        lists = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [int(pid) for file in lists for pid in file.read_text().split()]
+
     def stop(self) -> None:
         """End it: politely, then not."""
         if self.process is None or self.process.poll() is not None:
@@ -69,6 +78,12 @@ class Child:
 def _end_with_parent() -> None:
     """Have Linux end this process when its parent is killed, so that no server keeps the port."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _signal(groups: Sequence[int], number: int) -> None:
+    for group in groups:
+        with suppress(ProcessLookupError):
+            os.killpg(group, number)
 
 
 def supervise(serving: Serving) -> None:
@@ -96,11 +111,14 @@ def supervise(serving: Serving) -> None:
                     worker.keep(serving.folder)
             time.sleep(0.5)
     finally:
+        runs = [group for worker in workers for group in worker.groups()]
         for child in workers:
             if child.process is not None and child.process.poll() is None:
                 child.process.terminate()  # all at once, then wait for each
+        _signal(runs, signal.SIGTERM)
         for child in (*workers, server):
             child.stop()
+        _signal(runs, signal.SIGKILL)
 
 
 def main() -> None:

@@ -71,7 +71,7 @@ def factory(tmp_path_factory: pytest.TempPathFactory, told: Told) -> Iterator[Fa
     yield found
     done = foley("down", "--home", found.home)
     assert done.stdout == "stopped\n", done
-    until(lambda: not found.processes(), 30, "every process of the factory is gone")
+    until(lambda: not found.processes(), 120, "every process of the factory is gone")
 
 
 @pytest.fixture(scope="session")

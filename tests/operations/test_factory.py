@@ -78,7 +78,7 @@ def test_a_run_shows_what_it_found(factory: Factory, curated: str) -> None:
         "resource": {"id": [f"foley://dataset/{dataset}"]},
     }
     event = until(
-        lambda: factory.ask("/events/filter", "POST", {"filter": made})["events"], 60, "the dataset as an asset"
+        lambda: factory.ask("/events/filter", "POST", {"filter": made})["events"], 600, "the dataset as an asset"
     )[0]
     from_what = [thing["prefect.resource.id"] for thing in event["related"]]
     assert any(thing.startswith("foley://scores/imagebind-") for thing in from_what)
@@ -88,7 +88,7 @@ def test_a_run_shows_what_it_found(factory: Factory, curated: str) -> None:
 
 
 def test_logs_are_a_line_a_batch(factory: Factory, curated: str, clips: Path) -> None:
-    lines = until(lambda: [line for line in factory.logs(curated) if "passed," in line], 60, "logs arrive")
+    lines = until(lambda: [line for line in factory.logs(curated) if "passed," in line], 600, "logs arrive")
     assert any(line.startswith("probe: 6 passed") for line in lines) or lines
     assert len(lines) < len(list(clips.glob("*.mp4"))) * 7 / 3
     assert not any("Traceback" in line for line in factory.logs(curated))
@@ -120,14 +120,14 @@ def test_what_no_form_sees_fails_with_one_clear_line_and_is_told(factory: Factor
     failed = factory.reaches(folder, "FAILED")
     assert failed["state"]["message"].startswith("/no/such/folder: no such folder")
     assert not any("Traceback" in line for line in factory.logs(folder))
-    texts = until(lambda: [m["text"] for m in told.messages if "/no/such/folder" in m["text"]], 60, "webhook")
+    texts = until(lambda: [m["text"] for m in told.messages if "/no/such/folder" in m["text"]], 600, "webhook")
     assert factory.address in texts[0]
     assert "s3cret" not in str(factory.ask("/block_documents/filter", "POST"))
 
 
 def test_a_scheduled_run_fires(factory: Factory, scheduled: str) -> None:
     ended = {"deployment_id": {"any_": [scheduled]}, "state": {"type": {"any_": ["COMPLETED", "FAILED"]}}}
-    run = until(lambda: factory.ask("/flow_runs/filter", "POST", {"flow_runs": ended}), 240, "a run")[0]
+    run = until(lambda: factory.ask("/flow_runs/filter", "POST", {"flow_runs": ended}), 600, "a run")[0]
     assert run["auto_scheduled"]
     assert run["state_type"] == "COMPLETED", run["state"]
 
@@ -148,7 +148,7 @@ def test_a_finished_download_starts_curation(factory: Factory, curated: str) -> 
     code = "from prefect import flow\nflow(name='download')(lambda: None)()"
     variables = {**os.environ, "PREFECT_API_URL": f"{factory.address}/api"}
     subprocess.run([sys.executable, "-c", code], env=variables, cwd=ROOT, check=True, capture_output=True)
-    started = until(lambda: {run["id"] for run in runs_of(factory, "curate")} - before, 60, "a curate run")
+    started = until(lambda: {run["id"] for run in runs_of(factory, "curate")} - before, 600, "a curate run")
     factory.reaches(started.pop(), "COMPLETED")
 
 
@@ -161,7 +161,7 @@ def runs_of(factory: Factory, name: str) -> list[dict[str, Any]]:
 
 def test_cancelling_ends_the_process_and_the_next_run_goes_on(factory: Factory, curated: str) -> None:
     id = factory.start("train", steps=1_000_000)
-    until(lambda: (factory.artifacts(id).get("progress-train") or {}).get("data"), 120, "training moves")
+    until(lambda: (factory.artifacts(id).get("progress-train") or {}).get("data"), 600, "training moves")
     factory.cancels(id)
     assert records(factory.home, "train")[-1] == ("cancelled", id)
     factory.reaches(factory.start("train", steps=3), "COMPLETED")
@@ -174,13 +174,13 @@ def test_a_paused_and_a_cancelled_curation_leave_a_warehouse_that_continues(
     home = tmp_path / "home"
     parameters = {"home": str(home), "folder": str(clips), "batch_size": 1, "workers": 1, "max_attempts": 1}
     id = factory.start("curate", **parameters)
-    until(lambda: list(home.glob("commits/probe/*/*.parquet")), 120, "the first stage")
+    until(lambda: list(home.glob("commits/probe/*/*.parquet")), 600, "the first stage")
     factory.told(id, type="PAUSED", name="Suspended", state_details={"pause_reschedule": True})
-    until(lambda: not factory.processes(of_run=id), 120, "the process is gone")
+    until(lambda: not factory.processes(of_run=id), 600, "the process is gone")
     assert factory.run(id)["state_name"] == "Suspended"
     done = {path.name for path in home.glob("commits/*/*/*.parquet")}
     factory.ask(f"/flow_runs/{id}/resume", "POST")
-    until(lambda: list(home.glob("commits/imagebind/*/*.parquet")), 180, "it goes on, to a later stage")
+    until(lambda: list(home.glob("commits/imagebind/*/*.parquet")), 600, "it goes on, to a later stage")
     assert done <= {path.name for path in home.glob("commits/*/*/*.parquet")}
     factory.cancels(id)
     factory.reaches(factory.start("curate", **parameters | {"runner": "process"}), "COMPLETED")
@@ -209,26 +209,25 @@ def killed(factory: Factory, told: Told, tmp_path_factory: pytest.TempPathFactor
         dead = factory.start("maintenance", home=str(home))
         for id in (live, dead):
             factory.reaches(id, "RUNNING")
-        until(partial(waits, factory, dead), 60, "it waits")
+        until(partial(waits, factory, dead), 600, "it waits")
         worker = factory.worker("foley")
         assert worker
         os.kill(worker, signal.SIGKILL)
         for pid in factory.processes(of_run=dead):
             os.kill(pid, signal.SIGKILL)
-        until(lambda: factory.worker("foley") not in (None, worker), 60, "the worker is started again")
+        until(lambda: factory.worker("foley") not in (None, worker), 600, "the worker is started again")
         yield Killed(home, live, dead)
 
 
 def test_a_killed_run_is_started_again_while_a_live_one_is_left(factory: Factory, killed: Killed) -> None:
-    states = until(lambda: crashed(factory, killed.dead), 240, "the dead run is marked")
+    states = until(lambda: crashed(factory, killed.dead), 600, "the dead run is marked")
     assert "no heartbeat" in states
-    until(lambda: factory.run(killed.dead)["run_count"] == 2, 60, "the dead run is started again")
-    until(partial(waits, factory, killed.dead), 60, "it waits again")
+    until(lambda: factory.run(killed.dead)["run_count"] == 2, 600, "the dead run is started again")
+    until(partial(waits, factory, killed.dead), 600, "it waits again")
     assert factory.run(killed.live)["state_type"] == "RUNNING"
     assert crashed(factory, killed.live) == ""
     assert [state for state, _ in records(killed.home, "maintenance")] == ["killed", "running"]
-    for id in (killed.dead, killed.live):
-        factory.cancels(id)
+    factory.cancels(killed.dead)  # the live one goes on until `foley down` ends it, in the fixture `factory`
 
 
 def waits(factory: Factory, id: str) -> bool:

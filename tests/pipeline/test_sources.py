@@ -151,7 +151,7 @@ def test_procedural_clips_bring_their_truth(tmp_path: Path) -> None:
     first, clip = found[0], sample_clip(0)
     assert (first["clip_id"], first["source"]) == ("procedural/0/clip-00000", "procedural")
     assert (first["prompt"], first["label"], first["split"]) == (clip.prompt, clip.material, None)
-    assert json.loads(first["truth"]) == clip.truth() | {"bad": None}
+    assert json.loads(first["truth"]) == clip.truth() | {"bad": None, "flaw": None}
     assert Path(first["path"]).is_file()
     again = procedural_source(tmp_path / "clips", 2)
     assert again.clips.equals(listing.clips)

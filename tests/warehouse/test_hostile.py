@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,11 +39,11 @@ def test_a_hostile_disk_is_a_clear_error_and_the_next_run_goes_on(tmp_path: Path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become a user without rights")
-def test_a_commit_that_may_not_be_read_stops_the_run_and_nothing_is_lost(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o777)
-    command = [sys.executable, "-m", "tests.warehouse.hostile", "unreadable", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_a_commit_that_may_not_be_read_stops_the_run_and_nothing_is_lost() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own lie in folders that nobody else may enter
+        Path(folder).chmod(0o777)
+        command = [sys.executable, "-m", "tests.warehouse.hostile", "unreadable", folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
 
 

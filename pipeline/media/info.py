@@ -49,8 +49,8 @@ def probe(path: Path) -> MediaInfo:
             width=video.width if video else None,
             height=video.height if video else None,
             rotation=_first_picture_rotation(path, container, video) if video else None,
-            sample_rate=audio.sample_rate if audio else None,
-            channels=audio.channels if audio else None,
+            sample_rate=audio.sample_rate or None if audio else None,
+            channels=audio.channels or None if audio else None,
         )
 
 

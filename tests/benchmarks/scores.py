@@ -23,7 +23,7 @@ from pipeline.features import VideoTokens
 from pipeline.media import probe
 from pipeline.scores import AudioboxScore, ImageBindScore
 from pipeline.stage import Clip, Passed
-from tests.benchmarks.media import _clip
+from tests.benchmarks.media import clip
 
 Figure = dict[str, Any]
 _CLIPS = 32  # of 340p and 10 s, as Kinetics has them
@@ -57,7 +57,7 @@ def scores() -> Iterator[Figure]:
 
 
 def _copies(folder: Path) -> list[Clip]:
-    first = _clip(folder / "0.mp4", "340x256", 25)
+    first = clip(folder / "0.mp4", "340x256", 25)
     paths = [first, *(Path(shutil.copy(first, folder / f"{i}.mp4")) for i in range(1, _CLIPS))]
     return [{**vars(probe(path)), "clip_id": path.stem, "path": str(path)} for path in paths]
 

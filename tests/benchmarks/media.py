@@ -124,7 +124,7 @@ def _figures(name: str, ours: list[Spent], against: str, theirs: list[Spent], as
         yield figure | {"ratio": mine / other, "asked": asked if kind == "CPU" else None}
 
 
-def media_workers(clips: int = 6) -> Iterator[Figure]:
+def media_workers(clips: int = 24) -> Iterator[Figure]:
     """The front end in two processes against one. `core share` under 0.9 says that others had the cores."""
     with tempfile.TemporaryDirectory() as folder:
         made = clip(Path(folder) / "a.mp4", _SIZES["340p"], 25)

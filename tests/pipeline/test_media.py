@@ -45,7 +45,9 @@ def steady(fps: float, seconds: float = 3.0, start: float = 0.0) -> list[float]:
     return [start + i / fps for i in range(round(fps * seconds))]
 
 
-@pytest.mark.parametrize("fps", [12, 15, 24 / 1.001, 24, 25, 30 / 1.001, 30, 48, 50, 60 / 1.001, 60])
+@pytest.mark.parametrize(
+    "fps", [1, 5, 12, 15, 24 / 1.001, 24, 25, 30 / 1.001, 30, 48, 50, 60 / 1.001, 60, 90, 120, 240]
+)
 def test_the_frame_on_screen_at_every_rate(tmp_path: Path, fps: float) -> None:
     times = steady(fps)
     write_sample(tmp_path / "a.mp4", times, clicks(3, [0.5, 1.25]))
@@ -112,6 +114,24 @@ def test_an_edit_list_hides_what_was_cut(tmp_path: Path, cut: float) -> None:
     (click,) = heard(tmp_path / "cut.mp4")
     assert click == pytest.approx(2.0 - cut, abs=1 / 30)
     assert read_barcode(read_frames(tmp_path / "cut.mp4", [click + 0.02], WHOLE)[0]) == pytest.approx(60, abs=1)
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+@pytest.mark.parametrize("seed", range(2))
+def test_all_tricks_at_once(tmp_path: Path, seed: int, turn: int) -> None:
+    """A late start, frames at odd times with pictures out of order, an edit list, and a turned picture."""
+    rng = np.random.default_rng(seed)
+    times = list(0.7 + np.cumsum(rng.choice([0.011, 0.033, 0.05, 0.21], 80)))
+    write_sample(tmp_path / "a.mp4", times, clicks(times[-1], [2.0]), Codecs(gop=30, b_frames=3))
+    cut = times[25] - 0.002
+    ffmpeg("-ss", str(cut), "-i", tmp_path / "a.mp4", "-c", "copy", tmp_path / "cut.mp4")
+    ffmpeg("-display_rotation", str(turn), "-i", tmp_path / "cut.mp4", "-c", "copy", tmp_path / "turned.mp4")
+    left = times[25:]
+    asked = [
+        t for t in np.sort(rng.uniform(0, left[-1] - left[0], 50)) if np.abs(np.array(left) - left[0] - t).min() > 2e-3
+    ]
+    pictures = np.rot90(read_frames(tmp_path / "turned.mp4", asked, WHOLE), -turn // 90, (1, 2))
+    assert [read_barcode(picture) for picture in pictures] == [25 + n for n in shown(left, asked, MILLISECOND)]
 
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])

@@ -75,8 +75,10 @@ def test_a_run_shows_what_it_found(factory: Factory, curated: str) -> None:
     assert shown["scores"]["data"].startswith("data:image/svg+xml;base64,")
     assert "truncated" in shown["failures"]["data"]
     assert "foley sql" in shown["look-further"]["data"]
-    assert "/reports/curation-all-0001-" in shown["curation-report"]["data"]
-    dataset = Warehouse(factory.home).dataset("all").version
+    dataset = str(
+        next(run["dataset"] for run in Warehouse(factory.home).records("runs") if run["flow_run_id"] == curated)
+    )
+    assert f"/reports/curation-{dataset}.html" in shown["curation-report"]["data"]
     made = {
         "event": {"name": ["prefect.asset.materialization.succeeded"]},
         "resource": {"id": [f"foley://dataset/{dataset}"]},
@@ -187,7 +189,7 @@ def test_a_paused_and_a_cancelled_curation_leave_a_warehouse_that_continues(
     until(lambda: list(home.glob("commits/imagebind/*/*.parquet")), 600, "it goes on, to a later stage")
     assert done <= {path.name for path in home.glob("commits/*/*/*.parquet")}
     factory.cancels(id)
-    factory.reaches(factory.start("curate", **parameters | {"runner": "process"}), "COMPLETED")
+    factory.reaches(factory.start("curate", **parameters | {"runner": "process", "batch_size": 8}), "COMPLETED")
     assert len(Warehouse(home).dataset("all").clip_ids()) == 10
     assert [state for state, _ in records(home, "curate")] == ["paused", "cancelled", "completed"]
 

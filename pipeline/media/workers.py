@@ -220,7 +220,11 @@ def _nameless_file() -> Generator[int]:
 
 def _work(pipe: Connection, seconds: float, memory_bytes: int) -> None:
     """What a worker does: a job after the other, until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # they are for the parent, whose end closes the pipe: no clip's fault
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, whatever it is doing
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -165,6 +165,17 @@ def runs_of(factory: Factory, name: str) -> list[dict[str, Any]]:
     return [run for run in found if not run["auto_scheduled"]]
 
 
+def test_a_killed_run_is_started_again_while_a_live_one_is_left(factory: Factory, killed: Killed) -> None:
+    states = until(lambda: crashed(factory, killed.dead), 600, "the dead run is marked")
+    assert "no heartbeat" in states
+    until(lambda: factory.run(killed.dead)["run_count"] == 2, 600, "the dead run is started again")
+    until(partial(waits, factory, killed.dead), 600, "it waits again")
+    assert factory.run(killed.live)["state_type"] == "RUNNING"
+    assert crashed(factory, killed.live) == ""
+    assert [state for state, _ in records(killed.home, "maintenance")] == ["killed", "running"]
+    factory.cancels(killed.dead)  # the live one goes on until `foley down` ends it, in the fixture `factory`
+
+
 def test_cancelling_ends_the_process_and_the_next_run_goes_on(factory: Factory, curated: str) -> None:
     id = factory.start("train", steps=1_000_000)
     until(lambda: (factory.artifacts(id).get("progress-train") or {}).get("data"), 600, "training moves")
@@ -223,17 +234,6 @@ def killed(factory: Factory, told: Told, tmp_path_factory: pytest.TempPathFactor
             os.kill(pid, signal.SIGKILL)
         until(lambda: factory.worker("foley") not in (None, worker), 600, "the worker is started again")
         yield Killed(home, live, dead)
-
-
-def test_a_killed_run_is_started_again_while_a_live_one_is_left(factory: Factory, killed: Killed) -> None:
-    states = until(lambda: crashed(factory, killed.dead), 600, "the dead run is marked")
-    assert "no heartbeat" in states
-    until(lambda: factory.run(killed.dead)["run_count"] == 2, 600, "the dead run is started again")
-    until(partial(waits, factory, killed.dead), 600, "it waits again")
-    assert factory.run(killed.live)["state_type"] == "RUNNING"
-    assert crashed(factory, killed.live) == ""
-    assert [state for state, _ in records(killed.home, "maintenance")] == ["killed", "running"]
-    factory.cancels(killed.dead)  # the live one goes on until `foley down` ends it, in the fixture `factory`
 
 
 def waits(factory: Factory, id: str) -> bool:

@@ -57,6 +57,12 @@ def stop(path: Path) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+def told_to_end(path: Path) -> int:
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
+    return path.stat().st_size
+
+
 def raise_something(path: Path) -> None:
     raise ValueError(str(path))
 
@@ -85,6 +91,12 @@ def workers() -> Iterator[MediaWorkers]:
     found = MediaWorkers(2, WorkerLimits(seconds=2.0, memory_bytes=300 << 20))
     yield found
     found.close()
+
+
+def test_a_run_that_is_told_to_end_costs_no_clip_its_attempt(tmp_path: Path, workers: MediaWorkers) -> None:
+    """The signal may come to the whole group of processes: a file under way is read to its end."""
+    (tmp_path / "good").write_bytes(b"1234")
+    assert workers.submit(partial(told_to_end, tmp_path / "good")).result() == 4
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def foley(*arguments: str | Path, **changes: str | None) -> subprocess.Completed
     """Run `foley` to its end."""
     command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
     variables = environment(**changes)
-    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=500, check=False)
+    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=1200, check=False)
 
 
 def one_line_error(done: subprocess.CompletedProcess[str]) -> str:

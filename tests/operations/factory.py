@@ -31,7 +31,7 @@ def foley(*arguments: str | Path, **changes: str | None) -> subprocess.Completed
     prefect: dict[str, str | None] = {name: None for name in os.environ if name.startswith("PREFECT_")}
     command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
     variables = environment(**(prefect | changes))
-    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=500, check=False)
+    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=1200, check=False)
 
 
 def until(what: Callable[[], T | None], seconds: float, why: str) -> T:

@@ -55,7 +55,9 @@ def _foresee(path: Path, times: Times) -> _Foreseen | None:
     with open_media(path, _DECODING, picture=False) as container:
         stream = video_stream(container)
         # the formats with a time on every packet, and the codec whose decoder knows what no other picture refers to
-        if stream is None or container.format.name not in ("mov", "matroska") or stream.codec.name != "h264":
+        if stream is None or not has_decoder(stream):
+            return None
+        if container.format.name not in ("mov", "matroska") or stream.codec_context.name != "h264":
             return None
         stamps: list[int] = []
         for packet in container.demux(stream):

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.media import Framing, read_frames
+from pipeline.media import Framing, MediaError, read_frames
 from pipeline.media.screen import _foresee, _play, on_screen
 from tests.pipeline.media_samples import SIDE, Codecs, ffmpeg, read_barcode, shown, write_sample
 
@@ -76,3 +76,10 @@ def test_pictures_that_are_promised_and_do_not_come(tmp_path: Path, suffix: str)
 
 def numbers(path: Path, asked: Sequence[float]) -> list[int]:
     return [read_barcode(picture) for picture in read_frames(path, asked, Framing(SIDE, SIDE))]
+
+
+def test_a_codec_that_is_not_known(tmp_path: Path) -> None:
+    write_sample(tmp_path / "a.mp4", times_of("25"), None)
+    (tmp_path / "b.mp4").write_bytes((tmp_path / "a.mp4").read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(MediaError, match="in a codec that cannot be decoded"):
+        numbers(tmp_path / "b.mp4", [0.0])

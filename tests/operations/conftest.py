@@ -71,7 +71,11 @@ def factory(tmp_path_factory: pytest.TempPathFactory, told: Told) -> Iterator[Fa
     yield found
     done = foley("down", "--home", found.home)
     assert done.stdout == "stopped\n", done
-    until(lambda: not found.processes(), 120, "every process of the factory is gone")
+    try:
+        until(lambda: not found.processes(), 120, "every process of the factory is gone")
+    except AssertionError:
+        left = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ") for pid in found.processes()]
+        raise AssertionError(f"left after foley down: {left}") from None
 
 
 @pytest.fixture(scope="session")

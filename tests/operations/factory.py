@@ -55,9 +55,18 @@ class Factory:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def send(self, method: str, path: str, json: Any) -> httpx.Response:
+        """An answer of the API; asked again, when it says to, where the server says that its database is busy."""
+        for _ in range(20):
+            answer = httpx.request(method, f"{self.address}/api{path}", timeout=60, json=json)
+            if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(float(answer.headers.get("Retry-After", 1)))
+        return answer
+
     def ask(self, path: str, method: str = "GET", json: Any = None) -> Any:
         content = None if method == "GET" else json if json is not None else {}
-        answer = httpx.request(method, f"{self.address}/api{path}", timeout=60, json=content)
+        answer = self.send(method, path, content)
         assert answer.is_success, (path, answer.status_code, answer.text)
         return answer.json() if answer.content else None
 
@@ -65,16 +74,9 @@ class Factory:
         return self.ask(f"/deployments/name/{name}/{name}")
 
     def submit(self, name: str, **parameters: Any) -> httpx.Response:
-        """What a click on Run sends; again where the server says that its database is busy."""
-        id = self.deployment(name)["id"]
-        url = f"{self.address}/api/deployments/{id}/create_flow_run"
+        """What a click on Run sends."""
         body = {"parameters": {"parameters": parameters}, "state": {"type": "SCHEDULED"}}
-        answer = httpx.post(url, json=body, timeout=60)
-        for _ in range(10):
-            if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
-                time.sleep(float(answer.headers.get("Retry-After", 1)))  # as it asks
-                answer = httpx.post(url, json=body, timeout=60)
-        return answer
+        return self.send("POST", f"/deployments/{self.deployment(name)['id']}/create_flow_run", body)
 
     def start(self, name: str, **parameters: Any) -> str:
         """Id of a run that was accepted."""

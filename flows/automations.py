@@ -131,4 +131,17 @@ def _replace(client: SyncPrefectClient, wanted: AutomationCore) -> None:
         return
     for extra in known[1:]:
         client.delete_automation(extra.id)
-    client.update_automation(known[0].id, wanted.model_copy(update={"enabled": known[0].enabled}))
+    wanted = wanted.model_copy(update={"enabled": known[0].enabled})
+    if _said(known[0]) != _said(wanted):  # an update has the server forget which runs it waits for a sign of
+        client.update_automation(known[0].id, wanted)
+
+
+def _said(automation: AutomationCore) -> Any:
+    """What an automation says, without the ids that each copy has its own of."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(part) for key, part in value.items() if key != "id"}
+        return [plain(part) for part in value] if isinstance(value, list) else value
+
+    return plain(automation.model_dump(mode="json", include=set(AutomationCore.model_fields)))

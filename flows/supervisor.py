@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,13 +56,6 @@ class Child:
             )
         self.started = now
 
-    def groups(self) -> list[int]:
-        """Process groups of its children: a worker's runs, which lead a group each and outlive a worker."""
-        if self.process is None or self.process.poll() is not None:
-            return []
-        lists = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(pid) for file in lists for pid in file.read_text().split()]
-
     def stop(self) -> None:
         """End it: politely, then not."""
         if self.process is None or self.process.poll() is not None:
@@ -80,7 +73,19 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
-def _signal(groups: Sequence[int], number: int) -> None:
+def _runs(serving: Serving) -> set[int]:
+    """Process groups of this server's runs on this machine: each leads one, and outlives a worker that is killed."""
+    ours = f"PREFECT_API_URL={serving.address}/api"
+    found: set[int] = set()
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it ended, or is another user's
+            variables = file.read_bytes().decode(errors="replace").split("\0")
+            if ours in variables and any(name.startswith("PREFECT__FLOW_RUN_ID=") for name in variables):
+                found.add(os.getpgid(int(file.parent.name)))
+    return found - {os.getpgrp()}
+
+
+def _signal(groups: Iterable[int], number: int) -> None:
     for group in groups:
         with suppress(ProcessLookupError):
             os.killpg(group, number)
@@ -111,7 +116,7 @@ def supervise(serving: Serving) -> None:
                     worker.keep(serving.folder)
             time.sleep(0.5)
     finally:
-        runs = [group for worker in workers for group in worker.groups()]
+        runs = _runs(serving)
         for child in workers:
             if child.process is not None and child.process.poll() is None:
                 child.process.terminate()  # all at once, then wait for each

@@ -166,7 +166,7 @@ def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(api: str, corpus: Path, t
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=hear_ctrl_c,
+        preexec_fn=hear_ctrl_c,  # noqa: PLW1509 (the child does nothing before it)
     )
     while not list(home.glob("commits/probe/*/*.parquet")):  # the first stage is done, seven are to come
         assert process.poll() is None, process.communicate()

@@ -57,12 +57,12 @@ class Factory:
 
     def send(self, method: str, path: str, json: Any) -> httpx.Response:
         """An answer of the API; asked again, when it says to, where the server says that its database is busy."""
-        for _ in range(20):
+        end = time.monotonic() + 120
+        while True:
             answer = httpx.request(method, f"{self.address}/api{path}", timeout=60, json=json)
-            if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
-                break
+            if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > end:
+                return answer
             time.sleep(float(answer.headers.get("Retry-After", 1)))
-        return answer
 
     def ask(self, path: str, method: str = "GET", json: Any = None) -> Any:
         content = None if method == "GET" else json if json is not None else {}

@@ -17,6 +17,7 @@ from flows.models import models
 from flows.operating import OPERATING
 from flows.options import HOME, PRESET, SEED, WEIGHTS, WORKERS, home_folder
 from flows.quiet import quietly
+from warehouse.errors import was_interrupted
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -216,17 +217,24 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("stopped: run the same command again to go on", err=True)
-        code = 130
+        code = _stopped()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has enough, as `head` has
         code = 0
     except Exception as error:
-        if not is_user_error(error):
+        if was_interrupted(error):
+            code = _stopped()
+        elif is_user_error(error):
+            click.echo(f"foley: {' '.join(str(error).split())}", err=True)
+            code = 2
+        else:
             raise
-        click.echo(f"foley: {' '.join(str(error).split())}", err=True)
-        code = 2
     leave(code)
+
+
+def _stopped() -> int:
+    click.echo("stopped: run the same command again to go on", err=True)
+    return 130
 
 
 def _leave_at_once() -> Callable[[int], NoReturn]:

@@ -26,6 +26,7 @@ from flows.errors import is_user_error
 from flows.parameters import Parameters
 from flows.records import mend, run_lock
 from warehouse import Warehouse
+from warehouse.errors import was_interrupted
 from warehouse.files import file_lock
 
 P = ParamSpec("P")
@@ -108,6 +109,8 @@ def recorded(wh: Warehouse, flow: str, parameters: Parameters) -> Generator[dict
         except BaseException as error:
             record["state"] = _end(error)
             record["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
+            if was_interrupted(error):
+                raise KeyboardInterrupt from error
             raise
         finally:
             finished = datetime.now(UTC)
@@ -118,7 +121,7 @@ def recorded(wh: Warehouse, flow: str, parameters: Parameters) -> Generator[dict
 
 
 def _end(error: BaseException) -> str:
-    if isinstance(error, Exception):
+    if isinstance(error, Exception) and not was_interrupted(error):
         return "failed"
     return "paused" if isinstance(error, Pause) else "cancelled"
 

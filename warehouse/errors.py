@@ -20,6 +20,11 @@ class FoleyError(Exception):
     """A mistake or a condition that a person can mend: one clear line, what, where and what to do."""
 
 
+def was_interrupted(error: BaseException) -> bool:
+    """Whether this is what DuckDB makes of a signal, Ctrl-C say, that comes in the middle of a query."""
+    return isinstance(error, RuntimeError) and "Query interrupted" in str(error)
+
+
 @contextmanager
 def clear_os_errors(doing: str) -> Generator[None, None, None]:
     """Turn the operating system's refusals (full disk, read-only, no permission) into a :class:`FoleyError`."""

@@ -137,11 +137,11 @@ def _replace(client: SyncPrefectClient, wanted: AutomationCore) -> None:
 
 
 def _said(automation: AutomationCore) -> Any:
-    """What an automation says, without the ids that each copy has its own of."""
+    """What an automation says, in one order and without the ids that each copy has its own of."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(part) for key, part in value.items() if key != "id"}
-        return [plain(part) for part in value] if isinstance(value, list) else value
+        return sorted(map(plain, value), key=repr) if isinstance(value, list) else value  # some were sets
 
     return plain(automation.model_dump(mode="json", include=set(AutomationCore.model_fields)))

@@ -1,12 +1,14 @@
-"""How a run that is told to end does so in time: cancelled by a person, or because its worker is going."""
+"""When a run ends: in time where it is told to, and not because its worker is gone."""
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 #: Seconds from the signal to the end, whatever the process is doing; a person who cancels is promised 10.
 PATIENCE = 4.0
@@ -35,6 +37,16 @@ def ends_in_time() -> Generator[None]:
         os.close(writing)
 
 
+def outlive_the_worker() -> None:
+    """Have this run of a worker go on where the worker is killed: what it prints then goes nowhere.
+
+    Its output is a pipe to the worker, and Prefect's console (rich) ends the process where nobody reads. The log goes
+    to Prefect's server by itself. A run on the command line does end so: its reader has enough, as `head` has.
+    """
+    if "PREFECT__FLOW_RUN_ID" in os.environ:
+        threading.Thread(target=_drop_unread, name=_drop_unread.__name__, daemon=True).start()
+
+
 @contextmanager
 def handler_kept() -> Generator[None]:
     """Restore the handler of SIGTERM where a library puts its own (Ray's exits, which Prefect takes for a crash)."""
@@ -53,3 +65,12 @@ def _watch(reading: int) -> None:
         while number := pipe.read(1):
             if number[0] == signal.SIGTERM:
                 signal.setitimer(signal.ITIMER_REAL, PATIENCE)  # SIGALRM, which nobody catches, ends the process
+
+
+def _drop_unread() -> None:
+    for output in (1, 2):  # one worker reads both
+        reader = select.poll()
+        reader.register(output, 0)  # no event is asked for: that nobody reads any more comes unasked
+        reader.poll()
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), output)

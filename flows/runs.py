@@ -21,7 +21,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Failed
 
 from flows.devices import taken
-from flows.ending import ends_in_time
+from flows.ending import ends_in_time, outlive_the_worker
 from flows.errors import is_user_error
 from flows.parameters import Parameters
 from flows.records import mend, run_lock
@@ -42,6 +42,7 @@ def clear_errors(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        outlive_the_worker()
         if _was_cancelled():
             return cast("R", Cancelled(message="cancelled before; it crashed on its way out"))
         try:

@@ -42,6 +42,39 @@ def test_the_kernel_ends_what_does_not_hear() -> None:
     assert process.wait(60) == -signal.SIGALRM
 
 
+ORPHAN = """
+import logging, os, sys, threading
+from prefect.logging.handlers import PrefectConsoleHandler
+from flows.ending import outlive_the_worker
+logging.getLogger().addHandler(PrefectConsoleHandler())
+outlive_the_worker()
+print("here", flush=True)
+sys.stdin.read()
+for thread in threading.enumerate():
+    if thread.name == "_drop_unread":
+        thread.join()
+logging.error("to nobody")
+print("to nobody", flush=True)
+os._exit(7)
+"""
+
+
+@pytest.mark.parametrize(("of_worker", "code"), [(True, 7), (False, 1)])
+def test_a_run_goes_on_without_the_worker_that_reads_its_output(of_worker: bool, code: int) -> None:
+    """That of the command line has Prefect's console end it: nobody wants to see more."""
+    environment = os.environ | ({"PREFECT__FLOW_RUN_ID": "id"} if of_worker else {})
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", ORPHAN], cwd=ROOT, env=environment, **pipes)
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    assert process.stdout.readline() == b"here\n"
+    process.stdout.close()
+    process.stderr.close()
+    process.stdin.close()
+    assert process.wait(60) == code
+
+
 @pytest.mark.usefixtures("api")
 def test_a_run_that_crashed_while_it_was_cancelled_is_not_done_again_unless_a_person_says_so(tmp_path: Path) -> None:
     def states(*given: Any) -> Any:

@@ -14,9 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+from flows.server import answers
 from warehouse.errors import FoleyError, clear_os_errors
 
 _EPHEMERAL = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
@@ -60,22 +60,12 @@ class EmbeddedServer:
     def wait(self, seconds: float = 300.0) -> None:
         """Return when the server answers. Raises FoleyError if it ended, or does not answer in time."""
         end = time.monotonic() + seconds
-        while not self._answers(max(0.1, end - time.monotonic())):
+        # the connection waits in the port's queue until the server accepts it
+        while not answers("127.0.0.1", self.port, max(0.1, end - time.monotonic())):
             if self._process.poll() is not None:
                 raise FoleyError(f"Prefect's embedded server did not start: see {self.log}")
             if time.monotonic() > end:
                 raise FoleyError(f"Prefect's embedded server did not answer for {seconds:.0f} s: see {self.log}")
-
-    def _answers(self, seconds: float) -> bool:
-        """One request: the connection waits in the port's queue until the server accepts it."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=seconds)
-        try:
-            connection.request("GET", "/api/health")
-            return connection.getresponse().status == 200
-        except (OSError, HTTPException):
-            return False
-        finally:
-            connection.close()
 
     def stop(self) -> None:
         """End the server: it writes what it has received and goes."""

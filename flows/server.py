@@ -146,7 +146,7 @@ def _check_port(serving: Serving) -> None:
 
 def _wait(serving: Serving, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + _START_SECONDS
-    while not ((known := _note(serving.home)) and known["pid"] == process.pid and answers(serving)):
+    while not ((known := _note(serving.home)) and known["pid"] == process.pid and answers(serving.host, serving.port)):
         if process.poll() is not None:
             raise _up_already(serving) if known else _not_started(serving, "did not start")
         if time.monotonic() > end:
@@ -159,10 +159,10 @@ def _not_started(serving: Serving, what: str) -> FoleyError:
     return FoleyError(f"the server {what}: see the logs in {serving.folder}")
 
 
-def answers(serving: Serving) -> bool:
-    """Whether the API says that it is well."""
-    host = "127.0.0.1" if serving.host == "0.0.0.0" else serving.host  # noqa: S104 (compared, not bound)
-    connection = HTTPConnection(host, serving.port, timeout=10)
+def answers(host: str, port: int, seconds: float = 10.0) -> bool:
+    """Whether the API there says within `seconds` that it is well."""
+    host = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 (compared, not bound)
+    connection = HTTPConnection(host, port, timeout=seconds)
     try:
         connection.request("GET", "/api/health")
         return connection.getresponse().status == 200

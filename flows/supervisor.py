@@ -111,7 +111,7 @@ def supervise(serving: Serving) -> None:
     try:
         while not stopping:
             server.keep(serving.folder)
-            if any(worker.process for worker in workers) or answers(serving):
+            if any(worker.process for worker in workers) or answers(serving.host, serving.port):
                 for worker in workers:
                     worker.keep(serving.folder)
             time.sleep(0.5)

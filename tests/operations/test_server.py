@@ -80,7 +80,7 @@ def guarded(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
     command = [sys.executable, "-m", "uvicorn", "flows.application:create", "--factory", *where]
     process = subprocess.Popen(command, cwd=ROOT, env=variables)
     try:
-        until(lambda: answers(serving) or process.poll() is not None, 300, "the server answers")
+        until(lambda: answers(serving.host, serving.port) or process.poll() is not None, 300, "the server answers")
         yield serving
     finally:
         process.kill()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
-from unittest.mock import patch
 
-import torch
+from accelerate import init_empty_weights
 from torch import nn
 
 from model.backbone import create_backbone
+from model.evaluation.cnn14 import Cnn14
+from model.evaluation.passt import Passt
+from model.evaluation.synchformer import Synchformer
+from model.evaluation.vggish import VGGish
 from model.presets import Preset
 from model.scorers import build_audiobox, build_imagebind, read_audiobox, read_target_transform
 from model.video import VideoEncoder
@@ -33,10 +35,14 @@ def parameters(preset: Preset, name: str) -> int:
         case "imagebind":
             module = on_meta(lambda: build_imagebind(preset))
             check_strict(module, read_weights(path), path)
-        case _:
+        case "audiobox":
             module = build_audiobox(preset)
             read_target_transform(path)
             check_strict(module, read_audiobox(path), path)
+        case _:
+            kind = {network.stem: network for network in (Cnn14, Passt, VGGish, Synchformer)}[name]
+            module = on_meta(lambda: kind(**kind.settings(preset)))
+            check_strict(module, kind.published(read_weights(path)), path)
     return count(module)
 
 
@@ -46,9 +52,9 @@ def count(module: nn.Module) -> int:
 
 
 def on_meta(build: Callable[[], Any]) -> Any:
-    """What `build` makes, with shapes and no values. (ImageBind reads values of a linspace as it is built.)"""
-    with torch.device("meta"), patch.object(torch, "linspace", partial(torch.linspace, device="cpu")):
-        return build()
+    """The module that `build` makes, with shapes and no values; buffers have some until then: builders read them."""
+    with init_empty_weights():
+        return build().to("meta")
 
 
 def bare_backbone(preset: Preset) -> Any:

@@ -57,6 +57,10 @@ class Models(Settings):
     video: ModelFiles = ModelFiles(path="vjepa2")
     imagebind: ModelFiles = ModelFiles(path="imagebind.safetensors")
     audiobox: ModelFiles = ModelFiles(path="audiobox.safetensors")
+    panns: ModelFiles = ModelFiles(path="panns.safetensors")
+    passt: ModelFiles = ModelFiles(path="passt.safetensors")
+    vggish: ModelFiles = ModelFiles(path="vggish.safetensors")
+    synchformer: ModelFiles = ModelFiles(path="synchformer.safetensors")
 
 
 class VideoSettings(Settings):

@@ -27,6 +27,8 @@ _ARRAYS: list[Any] = [
     multiarray._reconstruct,  # noqa: SLF001
 ]
 
+_BRING = "foley models fetch brings them, or give their folder with --weights"
+
 
 class WeightsError(ValueError):
     """A weight file is missing, broken, or does not fit its model."""
@@ -39,7 +41,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     missing or cannot be read.
     """
     if not path.is_file():
-        raise WeightsError(f"no weights at {path}: foley models fetch brings them, or give their folder with --weights")
+        raise WeightsError(f"no weights at {path}: {_BRING}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -86,9 +88,7 @@ def load_transformers(architecture: Any, folder: Path) -> Any:
     Raises WeightsError if the folder holds no such model, or naming the first keys that do not fit.
     """
     if not (folder / "config.json").is_file():
-        raise WeightsError(
-            f"no weights at {folder}: foley models fetch brings them, or give their folder with --weights"
-        )
+        raise WeightsError(f"no weights at {folder}: {_BRING}")
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -142,7 +142,7 @@ def files_revision(paths: Iterable[Path]) -> str:
     for path in sorted(paths):
         for file in visible_files(path) if path.is_dir() else [path]:
             if not file.is_file():
-                raise WeightsError(f"no weights at {file}")
+                raise WeightsError(f"no weights at {file}: {_BRING}")
             digest.update(file.name.encode() + b"\0")
             digest.update(bytes.fromhex(file_sha256(file)))
     return digest.hexdigest()[:16]

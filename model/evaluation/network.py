@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -12,13 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from model.presets import Preset
-from model.weights import WeightsError, files_revision, load_strict, read_weights
+from model.weights import files_revision, load_strict, read_weights
 
 Samples = npt.NDArray[np.float32]
 Frames = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float32]
-
-SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 class Embedded(NamedTuple):
@@ -28,18 +25,8 @@ class Embedded(NamedTuple):
     logits: Array | None = None
 
 
-def weights_file(folder: Path, stem: str) -> Path:
-    """The weights called `stem` in a folder, in any of the formats that networks are published in."""
-    found = [path for suffix in SUFFIXES if (path := folder / f"{stem}{suffix}").is_file()]
-    if not found:
-        raise WeightsError(
-            f"no weights {stem}.safetensors (or .pth, .pt) in {folder}: give their folder with --weights"
-        )
-    return found[0]
-
-
 class EvaluationNetwork(nn.Module):
-    """Base of the networks that are loaded by name from the folder of weights; `stem` is their file's name."""
+    """Base of the networks of evaluation; `stem` is their name among a preset's models."""
 
     stem: ClassVar[str]
     sample_rate: ClassVar[int]
@@ -47,7 +34,7 @@ class EvaluationNetwork(nn.Module):
     @classmethod
     def from_pretrained(cls, preset: Preset) -> Self:
         """Load the published weights strictly, on the accelerator if there is one."""
-        path = weights_file(preset.weights, cls.stem)
+        path = preset.model(cls.stem)
         network = cls(**cls.settings(preset))
         weights = cls.published(read_weights(path))
         load_strict(
@@ -60,7 +47,7 @@ class EvaluationNetwork(nn.Module):
     @classmethod
     def revision(cls, preset: Preset) -> str:
         """Content hash of the weights."""
-        return files_revision([weights_file(preset.weights, cls.stem)])
+        return files_revision([preset.model(cls.stem)])
 
     @classmethod
     def settings(cls, preset: Preset) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.architectures import parameters
+from model.evaluation.synchformer import Synchformer
+from model.files import file_sha256
 from model.presets import CONFIGS, load_preset
 from model.store import check
 from model.weights import WeightsError
@@ -50,6 +53,15 @@ url = "{url}/imagebind/imagebind_huge.pth"
 path = "audiobox/model.safetensors"
 repo = "tiny/audiobox"
 """
+NETWORKS = ("panns", "passt", "vggish", "synchformer")
+NETWORK = """
+[models.{name}]
+path = "{name}.safetensors"
+url = "{url}/releases/{name}"
+sha256 = "{sha256}"
+licence = "unknown"
+page = "https://example.org/{name}"
+"""
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -73,6 +85,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     pth = tmp_path_factory.mktemp("pth") / "imagebind_huge.pth"
     torch.save(load_file(TOY / "imagebind.safetensors"), pth)
     hub.plain["/imagebind/imagebind_huge.pth"] = pth.read_bytes()
+    for name in NETWORKS:
+        hub.plain[f"/releases/{name}"] = (TOY / f"{name}.safetensors").read_bytes()
     yield hub
     hub.close()
 
@@ -81,7 +95,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 def preset(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the preset above."""
     folder = tmp_path_factory.mktemp("tiny")
-    (folder / "preset.toml").write_text(PRESET.replace("{url}", hub.url))
+    networks = [
+        NETWORK.format(name=name, url=hub.url, sha256=file_sha256(TOY / f"{name}.safetensors")) for name in NETWORKS
+    ]
+    (folder / "preset.toml").write_text("".join([PRESET.replace("{url}", hub.url), *networks]))
     return folder
 
 
@@ -157,6 +174,33 @@ def test_an_interrupted_fetch_goes_on_where_it_stopped(hub: Hub, run: Run, tmp_p
     assert ranges == {"imagebind_huge.pth": f"bytes={chunk}-", "model.safetensors": f"bytes={chunk}-"}
     assert (tmp_path / "vjepa2/model.safetensors").read_bytes() == large
     assert (tmp_path / "imagebind/imagebind_huge.pth").read_bytes() == large
+
+
+def test_a_network_of_evaluation_comes_with_its_hash_or_not_at_all(
+    hub: Hub, run: Run, store: Path, tmp_path: Path
+) -> None:
+    missing = rows(run("check", "--weights", tmp_path, "--format", "json"))["synchformer"]
+    assert missing["state"] == "missing"
+    assert missing["licence"] == "unknown"
+    for part in (tmp_path / "synchformer.safetensors", f"{hub.url}/releases/synchformer", "foley models fetch"):
+        assert str(part) in missing["problem"]
+    whole = hub.plain["/releases/synchformer"]
+    hub.plain["/releases/synchformer"] = whole[:-1] + b"-"
+    try:
+        done = run("fetch", "synchformer", "--weights", tmp_path)
+    finally:
+        hub.plain["/releases/synchformer"] = whole
+    assert done.returncode == 2
+    assert "expected was" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "synchformer.safetensors").exists()
+    preset = load_preset("toy", store)
+    assert len(Synchformer.from_pretrained(preset).state_dict()) == len(load_file(store / "synchformer.safetensors"))
+
+
+def test_what_the_paper_preset_fetches_from_an_address_has_a_known_hash() -> None:
+    models = load_preset("paper").models
+    found = [getattr(models, name) for name in type(models).model_fields]
+    assert all(files.repo or (files.url and re.fullmatch("[0-9a-f]{64}", files.sha256 or "")) for files in found)
 
 
 def test_a_fetched_store_needs_no_network(run: Run, store: Path) -> None:
@@ -240,6 +284,7 @@ def test_check_names_what_is_missing_changed_and_misfits(store: Path, run: Run, 
     states = {name: row["state"] for name, row in rows(done).items()}
     assert states == {
         "backbone": "local", "text": "local", "video": "changed", "imagebind": "missing", "audiobox": "does not fit",
+        **dict.fromkeys(NETWORKS, "local"),
     }  # fmt: skip
     assert "unexpected extra" in done.stderr
     assert "imagebind_huge.pth" in done.stderr
@@ -251,6 +296,7 @@ FILES = {
     "video": "vjepa2/model.safetensors",
     "imagebind": "imagebind/imagebind_huge.pth",
     "audiobox": "audiobox/model.safetensors",
+    **{name: f"{name}.safetensors" for name in NETWORKS},
 }
 
 
@@ -276,7 +322,7 @@ Change = Callable[[dict[str, Tensor], str], str]
 def spoil(path: Path, change: Change) -> str:
     """Change one key of a weights file; returns what is to be said of it."""
     weights = torch.load(path) if path.suffix == ".pth" else load_file(path)
-    key = next(key for key in weights if "block" in key or "layer" in key)
+    key = next((key for key in weights if "block" in key or "layer" in key), min(weights))
     words = change(weights, key)
     if path.suffix == ".pth":
         torch.save(weights, path)

@@ -176,8 +176,9 @@ def test_a_random_checkpoint_in_the_published_layout_loads_strictly(
     content: Any = (
         checkpoint if wrapped is None else {wrapped: checkpoint, "sampler": {"indexes": np.arange(5), "at": 3}}
     )
-    torch.save(content, tmp_path / f"{kind.stem}.pth")
-    preset = load_preset("toy", tmp_path)
+    (tmp_path / "preset.toml").write_text(f'base = "toy"\n[models.{kind.stem}]\npath = "weights.pth"\n')
+    torch.save(content, tmp_path / "weights.pth")
+    preset = load_preset(str(tmp_path))
     network = kind.from_pretrained(preset)
     for key, value in kind.published(checkpoint).items():
         torch.testing.assert_close(network.state_dict()[key].cpu(), value, msg=key)
@@ -192,8 +193,10 @@ def test_a_key_too_few_is_named(kind: type[EvaluationNetwork], tmp_path: Path) -
     save_weights(tmp_path / f"{kind.stem}.safetensors", checkpoint)
     with pytest.raises(WeightsError, match="missing"):
         kind.from_pretrained(load_preset("toy", tmp_path))
-    with pytest.raises(WeightsError, match=f"no weights {kind.stem}.safetensors"):
-        kind.from_pretrained(load_preset("toy", tmp_path / "nowhere"))
+    nowhere = load_preset("toy", tmp_path / "nowhere")
+    for asked in (kind.from_pretrained, kind.revision):
+        with pytest.raises(WeightsError, match=f"no weights at .*{kind.stem}.safetensors: foley models fetch brings"):
+            asked(nowhere)
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
@@ -201,9 +204,10 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "ran",))
 
-    torch.save({"model": Evil()}, tmp_path / "panns.pth")
+    (tmp_path / "preset.toml").write_text('base = "toy"\n[models.panns]\npath = "weights.pth"\n')
+    torch.save({"model": Evil()}, tmp_path / "weights.pth")
     with pytest.raises(WeightsError, match="cannot read weights"):
-        Cnn14.from_pretrained(load_preset("toy", tmp_path))
+        Cnn14.from_pretrained(load_preset(str(tmp_path)))
     assert not (tmp_path / "ran").exists()
 
 

@@ -31,7 +31,7 @@ from pipeline.train import Checkpoint
 from warehouse import Warehouse
 from warehouse.files import read_json, write_json
 
-REPORT_VERSION = 2  # raised when the report or results.json says the same results differently
+REPORT_VERSION = 3  # raised when the report or results.json says the same results differently
 
 
 class Clock:

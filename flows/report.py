@@ -17,7 +17,13 @@ from pipeline.train import Checkpoint
 from warehouse import Dataset, Warehouse
 
 PLAYERS = 6
-_SCORES = {"silence": ("silent_share",), "imagebind": ("imagebind",), "audiobox": ("ce", "cu", "pc", "pq")}
+_SCORES = {
+    "silence": ("silent_share",),
+    "imagebind": ("imagebind",),
+    "audiobox": ("ce", "cu", "pc", "pq"),
+    "sync": ("desync",),
+    "tags": ("speech_share", "music_share"),
+}
 _BOUND = re.compile(r"(\w+)\s*(<=?|>=?)\s*(-?[\d.]+)")
 _TOY = "From a tiny model that this project trained on procedural clips: it knows those and nothing else."
 
@@ -33,24 +39,27 @@ def report_data(
     """Everything in the report; `fps` are the fingerprints of all stages, those of generation included."""
     return ReportData(
         results=results,
-        scores=_scores(wh, dataset, fps),
+        scores=scores_of(wh, dataset),
         loss=[(int(step), float(loss)) for step, loss in checkpoint.record["losses"]],
         validation=[(int(s), float(t), float(n), float(o)) for s, t, n, o in checkpoint.record["validation"]],
         clips=_clips(wh, dataset, fps, preset),
-        notes=dict.fromkeys(("imagebind", "audiobox"), _TOY) if preset.untrained else {},
+        notes=dict.fromkeys(("imagebind", "audiobox", "synchformer", "panns"), _TOY) if preset.untrained else {},
     )
 
 
-def _scores(wh: Warehouse, dataset: Dataset, fps: Mapping[str, str]) -> dict[str, Score]:
-    """Every score over all clips that have it, with the policy's bounds."""
+def scores_of(wh: Warehouse, dataset: Dataset) -> dict[str, Score]:
+    """Every score that the dataset was judged by, over all clips that have it, with the policy's bounds."""
     everyone = dataset.members(kept=None)["clip_id"].to_pylist()
     lower, upper = _bounds(gate["keep"] for gate in dataset.policy["gates"])
     scores: dict[str, Score] = {}
     for stage, names in _SCORES.items():
-        rows = wh.rows(stage, fps[stage], None, list(names), everyone)
+        if stage not in dataset.fingerprints:
+            continue
+        rows = wh.rows(stage, dataset.fingerprints[stage], None, list(names), everyone)
         for name in names:
             values = [float(v) for v in rows[name].to_pylist() if v is not None]
-            scores[name] = Score(values, lower.get(name), upper.get(name))
+            if values:  # no clip may be as long as a window of Synchformer
+                scores[name] = Score(values, lower.get(name), upper.get(name))
     return scores
 
 

@@ -48,9 +48,10 @@ class ReportData:
     """Everything in the report. Any part may be empty: its section then says that it was not measured.
 
     `results` is the content of results.json; every figure shown is formatted from it. `scores` maps a score's name
-    (silent_share, imagebind, ce, cu, pc, pq) to its values. `loss` is (step, loss); `validation` is (step, true, null,
-    other), all v-losses. `notes` maps a section (sync, clips, prompt_swap, v_loss, funnel, scores) or a scoring stage
-    (silence, imagebind, audiobox) to a sentence shown there, such as what the scores of untrained scorers are worth.
+    (silent_share, imagebind, ce, cu, pc, pq, desync, speech_share, music_share) to its values. `loss` is (step, loss);
+    `validation` is (step, true, null, other), all v-losses. `notes` maps a section (sync, clips, prompt_swap, v_loss,
+    funnel, scores) or a scorer (silence, imagebind, audiobox, synchformer, panns) to a sentence shown there, such as
+    what the scores of untrained scorers are worth.
     """
 
     results: Mapping[str, Any]

@@ -30,6 +30,8 @@ SCORE_GROUPS = (
     ("silence", "Silence", ("silent_share",)),
     ("imagebind", "ImageBind", ("imagebind",)),
     ("audiobox", "Audiobox Aesthetics", ("ce", "cu", "pc", "pq")),
+    ("synchformer", "Synchformer", ("desync",)),
+    ("panns", "PANNs", ("speech_share", "music_share")),
 )
 SCORE_TITLES = {
     "silent_share": "Silent share of the sound",
@@ -38,6 +40,9 @@ SCORE_TITLES = {
     "cu": "Content usefulness (CU)",
     "pc": "Production complexity (PC)",
     "pq": "Production quality (PQ)",
+    "desync": "Sound and picture apart, s (DeSync)",
+    "speech_share": "Share of time with speech",
+    "music_share": "Share of time with music",
 }
 
 

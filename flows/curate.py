@@ -23,6 +23,7 @@ from pipeline.select import load_policy, select
 from pipeline.sources import folder_source
 from pipeline.stage import Stage
 from warehouse import Dataset, FoleyError, IngestResult, Warehouse
+from warehouse.datasets import page_of
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def curate(parameters: CurateParameters) -> Curated:
 @task(name="report", task_run_name="report {dataset.version}", cache_policy=NO_CACHE, persist_result=False)
 def show_page(wh: Warehouse, dataset: Dataset) -> Path:
     """The page of a dataset version under HOME/reports, from the published catalog; made once, and linked to."""
-    page = wh.folder("reports") / f"curation-{dataset.version}.html"
+    page = page_of(wh.home, dataset.version)
     if not page.is_file():
         with bar("report", 1) as progress:
             write_curation_page(page, look(wh.home, dataset.version))

@@ -104,9 +104,11 @@ def compact(home: Path | None, stage: str | None) -> None:
 @click.command()
 @HOME
 @click.option("--delete", is_flag=True, help="Remove what was found; without it, only list.")
-@click.option("--unused", is_flag=True, help="Also results of settings that nothing refers to any more.")
+@click.option(
+    "--unused", is_flag=True, help="Also results of settings, and pages of dataset versions, that are out of use."
+)
 def gc(home: Path | None, delete: bool, unused: bool) -> None:
-    """List, and with --delete remove, what dead runs left behind."""
+    """List, and with --delete remove, what dead runs left behind, and pages of dataset versions that are gone."""
     from warehouse import gc as collect
 
     found = collect(_open(home), dry_run=not delete, unused=unused)
@@ -155,10 +157,11 @@ def report(home: Path | None, dataset: str | None, out: Path | None, seed: int) 
     """Write a page of what a curation kept and dropped, by which facts, with clips of every kind to watch and hear."""
     from pipeline.look import look
     from pipeline.report.curation import write_curation_page
+    from warehouse.datasets import page_of
 
     folder = home_folder(home)
     page = look(folder, dataset, seed)
-    path = out or folder / "reports" / f"curation-{page.dataset['version']}.html"
+    path = out or page_of(folder, page.dataset["version"])
     write_curation_page(path, page)
     click.echo(str(path))
 

@@ -41,6 +41,7 @@ MEMBERS = pa.schema(
     ]
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
+_VERSION = re.compile(rf"{_NAME.pattern}-[0-9]{{4,}}-[0-9a-f]{{8}}")
 _SUBSETS = ("sft", "ablation")
 
 
@@ -171,6 +172,17 @@ def list_datasets(wh: Warehouse) -> list[Dataset]:
     paths = (wh.home / "datasets").glob("*/dataset.json")
     found = [Dataset(**read_json(path), path=path.parent) for path in paths]
     return sorted(found, key=lambda dataset: (dataset.name, dataset.number))
+
+
+def page_of(home: Path, version: str) -> Path:
+    """Where the page of a dataset version is, once `foley report curation` or a run has written it."""
+    return home / "reports" / f"curation-{version}.html"
+
+
+def written_pages(home: Path) -> dict[str, Path]:
+    """The pages of dataset versions that are there, by version; files that a person named otherwise are none."""
+    found = {path.stem.removeprefix("curation-"): path for path in sorted((home / "reports").glob("curation-*.html"))}
+    return {version: path for version, path in found.items() if _VERSION.fullmatch(version)}
 
 
 def find_dataset(wh: Warehouse, name_or_version: str) -> Dataset:

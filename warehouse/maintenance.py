@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.commits import Commit, commit_id, footer, write_commit
+from warehouse.datasets import written_pages
 from warehouse.errors import FoleyError
 from warehouse.files import file_lock, is_abandoned, read_json
 from warehouse.live import REMOVAL, literal, live_sql, present, run_checked
@@ -232,11 +233,12 @@ class Garbage:
 def gc(wh: Warehouse, dry_run: bool = True, unused: bool = False) -> list[Garbage]:
     """Find, and with `dry_run` off remove, what dead runs left behind.
 
-    That is: temporary files without a living writer, commits that compaction replaced, and damaged commits of
-    fingerprints that no dataset version or feature set refers to. With `unused` also all commits of fingerprints that
-    are neither current nor referred to by those (going back to those settings then means work).
+    That is: temporary files without a living writer, commits that compaction replaced, damaged commits of
+    fingerprints that no dataset version or feature set refers to, and pages of dataset versions that are gone. With
+    `unused` also all commits of fingerprints that are neither current nor referred to by those (going back to those
+    settings then means work), and pages of versions that have a newer one (`foley report curation` writes them anew).
     """
-    found = [*_temporary(wh), *_old_commits(wh, unused)]
+    found = [*_temporary(wh), *_old_commits(wh, unused), *_old_pages(wh, unused)]
     if not dry_run:
         for garbage in found:
             if garbage.path.is_dir():
@@ -264,6 +266,16 @@ def _old_commits(wh: Warehouse, unused: bool) -> Iterator[Garbage]:
             yield Garbage(path, _size(path), "replaced by compaction")
         for path in () if needed else wh.listing(stage, fingerprint).damaged:
             yield Garbage(path, _size(path), "damaged commit")
+
+
+def _old_pages(wh: Warehouse, unused: bool) -> Iterator[Garbage]:
+    pages = written_pages(wh.home)  # before the versions are listed: a page is written after its version
+    newest = {dataset.name: dataset.version for dataset in wh.datasets()}
+    for version, page in pages.items():
+        if not (wh.home / "datasets" / version).is_dir():
+            yield Garbage(page, _size(page), "page of a dataset version that is gone")
+        elif unused and version not in newest.values():
+            yield Garbage(page, _size(page), "page of a dataset version that has a newer one")
 
 
 def referenced(wh: Warehouse) -> set[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pipeline.select import select
 from tests.flows.commands import foley, one_line_error
 from tests.warehouse.toys import POLICY, make_files, run_all, run_once, stages
 from warehouse import FeatureSet, Warehouse, query
+from warehouse.datasets import page_of
 
 
 @pytest.fixture
@@ -67,6 +69,23 @@ def test_gc_lists_first_and_removes_only_what_is_asked(home: Path) -> None:
     assert not left.exists()
     assert sorted(path for path in home.rglob("*.parquet")) == kept
     assert said("gc", "--home", home).startswith("0.0 MB in 0 places")
+
+
+def test_gc_removes_pages_of_versions_that_are_gone_and_on_demand_of_older_ones(home: Path) -> None:
+    wh = Warehouse(home)
+    gone = wh.dataset(POLICY.name)
+    fps = dict(gone.fingerprints)
+    versions = [gone, *(select(wh, fps, replace(POLICY, version=v), POLICY.name) for v in (8, 9))]
+    assert len({dataset.version for dataset in versions}) == 3
+    pages = [page_of(home, dataset.version) for dataset in versions]
+    mine = home / "reports" / "curation-mine.html"
+    for page in (*pages, mine):
+        page.write_text("page")
+    shutil.rmtree(gone.path)
+    said("gc", "--home", home, "--delete")
+    assert [page.exists() for page in (*pages, mine)] == [False, True, True, True]
+    said("gc", "--home", home, "--delete", "--unused")
+    assert [page.exists() for page in (*pages, mine)] == [False, False, True, True]
 
 
 def test_verify_names_what_is_damaged(home: Path) -> None:

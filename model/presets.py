@@ -133,7 +133,7 @@ class TrainSettings(Settings):
         default=False, description="run the blocks through torch.compile; weights are the same up to rounding"
     )
     diverged_at: float = Field(
-        default=4.0, gt=1, description="stop when the smoothed loss is so many times its lowest value"
+        default=4.0, gt=1, description="stop when 20 steps in a row cost so many times the lowest median of 20 before"
     )
     seed: int = 0
     # what follows changes when things are looked at and kept, and no weight

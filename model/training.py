@@ -18,14 +18,11 @@ from torch import Tensor, nn
 
 from model.backbone import Backbone
 from model.bridge import Bridge
+from model.divergence import LossWatch
 from model.presets import TrainSettings
 
 if TYPE_CHECKING:
     from accelerate import PartialState
-
-
-class DivergedError(ArithmeticError):
-    """The loss or its gradient is no longer a number, or has grown far above what it was; the message says when."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +160,7 @@ class Trainer:
         self.step = 0
         #: False while weights are being changed: what is there then must not be kept.
         self.whole = True
-        self._lowest = self._recent = math.inf
+        self._watch = LossWatch(settings.diverged_at)
         self.parameters = [parameter for parameter in bridge.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.AdamW(
             self.parameters, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay
@@ -198,7 +195,7 @@ class Trainer:
                 parameter.grad = self._sum_over_processes(parameter.grad)
         rate = learning_rate(self.settings, self.step)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm))
-        self._check(float(loss), norm)
+        self._watch.check(self.step + 1, float(loss), norm)
         self.whole = False
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -248,15 +245,6 @@ class Trainer:
         """Decay of the moving average, which follows closely at first."""
         return min(self.settings.ema_decay or 0.0, (1 + self.step) / (10 + self.step))
 
-    def _check(self, loss: float, norm: float) -> None:
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise DivergedError(f"step {self.step + 1}: the loss is {loss:g} and the norm of its gradient {norm:g}")
-        self._recent = loss if math.isinf(self._recent) else 0.95 * self._recent + 0.05 * loss
-        self._lowest = min(self._lowest, self._recent)
-        if self._recent > self.settings.diverged_at * self._lowest:
-            was = f"it had been {self._lowest:.4g}"
-            raise DivergedError(f"step {self.step + 1}: the loss rose to {self._recent:.4g}, {was}")
-
     @contextmanager
     def averaged(self) -> Generator[None]:
         """The moving average in place of the weights, where one is kept."""
@@ -283,10 +271,8 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on as if nothing had happened."""
-        watch = {"recent": self._recent, "lowest": self._lowest}
-        return {"step": self.step, "bridge": self.bridge.state_dict(), "average": self.average, **watch} | {
-            "optimiser": self.optimiser.state_dict()
-        }
+        parts = {"bridge": self.bridge, "optimiser": self.optimiser, "watch": self._watch}
+        return {"step": self.step, "average": self.average} | {name: p.state_dict() for name, p in parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state_dict`. Raises RuntimeError or KeyError if it is another training's."""
@@ -294,7 +280,8 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
             self.average = [value.to(p.device) for value, p in zip(state["average"], self.parameters, strict=True)]
-        self.step, self._recent, self._lowest = state["step"], state["recent"], state["lowest"]
+        self._watch.load_state_dict(state["watch"])
+        self.step = state["step"]
 
 
 def _mix(*numbers: int) -> int:

@@ -21,9 +21,10 @@ import torch
 
 from model.backbone import Backbone, default_device
 from model.bridge import Bridge
+from model.divergence import DivergedError
 from model.foley import build_bridge
 from model.presets import Preset
-from model.training import DivergedError, FeatureBatch, Progress, Trainer
+from model.training import FeatureBatch, Progress, Trainer
 from model.video import VideoEncoder
 from pipeline.curation import FEATURE_COLUMNS
 from pipeline.training_log import TrainingLog
@@ -194,7 +195,7 @@ def _run(
                 noted = trainer.step
                 on_progress(progress)
     except DivergedError as error:
-        last = log.last_good() if log else None
+        last = log.last_good(error.good) if log else None
         kept = f"the last good checkpoint is {last}" if last else "no checkpoint was kept before"
         raise FoleyError(f"training diverged at {error}; {kept}. Try a lower learning rate") from None
     except BaseException:

@@ -105,10 +105,10 @@ class TrainingLog:
         self._state.unlink(missing_ok=True)
         self._board.close()
 
-    def last_good(self) -> str | None:
-        """Id of the newest checkpoint on the way."""
-        steps = self._on_the_way()
-        return steps[-1]["id"] if steps else None
+    def last_good(self, step: int) -> str | None:
+        """Id of the newest checkpoint on the way, of this step or one before it."""
+        good = [record["id"] for record in self._on_the_way() if record["steps"] <= step]
+        return good[-1] if good else None
 
     def _step_id(self, step: int) -> str:
         return f"{self.id}-step{step:06d}"

@@ -152,9 +152,15 @@ def test_sound_samples_can_be_heard(curated: Curated, preset: Preset) -> None:
 
 
 def test_divergence_names_the_last_good_checkpoint(curated: Curated, preset: Preset) -> None:
-    wild = with_training(preset, steps=50, checkpoint_every=1, learning_rate=1e6, warmup_steps=1, clip_norm=1e9)
-    with pytest.raises(FoleyError, match=r"diverged at step \d+: .* the last good checkpoint is \w+-step\d+"):
-        train(curated.wh, curated.dataset, curated.fps, wild, lambda _: None)
+    growing = {"learning_rate": 1e7, "warmup_steps": 10**9}  # by .01 a step
+    wild = with_training(preset, steps=50, checkpoint_every=1, keep_last=50, **growing)
+    losses: list[float] = []
+    with pytest.raises(FoleyError, match=r"diverged at step \d+: .* the last good checkpoint is") as error:
+        train(curated.wh, curated.dataset, curated.fps, wild, lambda progress: losses.append(progress.loss))
+    step = int(str(error.value).partition("-step")[2][:6])
+    most = wild.train.diverged_at * losses[0]
+    assert losses[step] <= most < min(losses[step + 1 :])
+    assert len(losses) > step + 10  # there are later checkpoints, which are not good
 
 
 @pytest.mark.slow

@@ -1,0 +1,55 @@
+"""Tells a training that diverges from one that met a bad batch."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from itertools import takewhile
+from statistics import median
+from typing import Any
+
+#: Steps in a row that must cost too much. One clip of loud noise costs its batch tens of times the usual loss, and
+#: every few batches of an uncurated set hold one.
+PATIENCE = 20
+
+
+class DivergedError(ArithmeticError):
+    """The loss or its gradient is no longer a number, or the loss stays far above what it was; the message says when.
+
+    `good` is the last step after which the weights still gave a usual loss.
+    """
+
+    def __init__(self, message: str, good: int) -> None:
+        super().__init__(message)
+        self.good = good
+
+
+class LossWatch:
+    """Looks at the loss of every step: PATIENCE of them in a row above `most` times the usual one are a divergence.
+
+    The usual loss is the lowest median of so many steps in a row that there was.
+    """
+
+    def __init__(self, most: float) -> None:
+        self.most = most
+        self._losses: deque[float] = deque(maxlen=PATIENCE)
+        self._usual = math.inf
+
+    def check(self, step: int, loss: float, norm: float) -> None:
+        """Note the loss of `step` (from 1) and the norm of its gradient. Raises DivergedError."""
+        self._losses.append(loss)
+        high = len([*takewhile(lambda value: not value <= self.most * self._usual, reversed(self._losses))])
+        good = step - max(1, high) - 1  # the weights after it gave the last loss that was not too high
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise DivergedError(f"step {step}: the loss is {loss:g} and the norm of its gradient {norm:g}", good)
+        if high == PATIENCE:
+            raise DivergedError(f"step {step}: the loss rose to {loss:.4g}, it had been {self._usual:.4g}", good)
+        self._usual = min(self._usual, median(self._losses))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was seen."""
+        return {"losses": list(self._losses), "usual": self._usual}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self._losses, self._usual = deque(state["losses"], PATIENCE), state["usual"]

@@ -18,8 +18,9 @@ from torch import Tensor
 from model.backbone import Backbone, Conditioning
 from model.bridge import Bridge
 from model.guidance import Guidance
-from model.presets import BridgeSettings, ModelError, Preset, SampleSettings
+from model.presets import ModelError, Preset
 from model.sampling import clip_noise, sample_velocity_model
+from model.settings import BridgeSettings, SampleSettings
 from model.video import VideoEncoder
 from model.weights import WeightsError, load_strict, read_weights, save_weights
 from model.windows import Window, cross_fades, decode_in_pieces, plan_windows

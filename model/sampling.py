@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from model.lean import import_k_diffusion
-from model.presets import SampleSettings
+from model.settings import SampleSettings
 
 
 def clip_noise(seeds: Sequence[int], channels: int, length: int) -> Tensor:

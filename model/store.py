@@ -19,7 +19,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from model.files import file_sha256, visible_files
-from model.presets import ModelError, ModelFiles, Models, Preset, Settings
+from model.presets import ModelError, ModelFiles, Models, Preset
+from model.settings import Settings
 
 LOCK = "models.lock.json"
 TOKENS = "https://huggingface.co/settings/tokens"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from model.backbone import Backbone
 from model.bridge import Bridge
 from model.divergence import LossWatch
-from model.presets import TrainSettings
+from model.settings import TrainSettings
 
 if TYPE_CHECKING:
     from accelerate import PartialState

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.presets import ModelError, Preset, VideoSettings
+from model.presets import ModelError, Preset
+from model.settings import VideoSettings
 from model.weights import files_revision, load_transformers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

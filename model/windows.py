@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from model.backbone import Backbone
-from model.presets import WindowSettings
+from model.settings import WindowSettings
 
 DECODER_MARGIN = 32  # latent frames on either side that a decoded piece is computed with: more than the VAE looks at
 

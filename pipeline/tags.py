@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from model.presets import ModelError, Preset, TaggerSettings
+from model.presets import ModelError, Preset
+from model.settings import TaggerSettings
 from pipeline.batching import read_then_run
 from pipeline.evaluation.reading import Samples, read_sound
 from pipeline.media import MAX_SECONDS

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from model.foley import FoleyControl, save_bridge
-from model.presets import TrainSettings
+from model.settings import TrainSettings
 from model.training import Progress, Trainer
 from pipeline.media import write_flac
 from warehouse import FoleyError, Warehouse

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from model.backbone import Backbone
-from model.presets import ModelError, Preset, SampleSettings
+from model.presets import ModelError, Preset
 from model.sampling import clip_noise, sample_velocity_model
+from model.settings import SampleSettings
 
 
 def flow_to(target: Tensor) -> Callable[..., Tensor]:

@@ -15,7 +15,8 @@ from model.backbone import Backbone
 from model.bridge import Bridge
 from model.divergence import PATIENCE, DivergedError
 from model.foley import build_bridge
-from model.presets import Preset, TrainSettings
+from model.presets import Preset
+from model.settings import TrainSettings
 from model.training import FeatureBatch, Trainer, diffuse, learning_rate, validate
 from model.weights import tensors_revision
 

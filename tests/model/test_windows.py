@@ -15,7 +15,8 @@ from model.backbone import Backbone
 from model.bridge import Bridge
 from model.foley import FoleyControl
 from model.onsets import detect_onsets, sync_score
-from model.presets import Preset, WindowSettings, load_preset
+from model.presets import Preset, load_preset
+from model.settings import WindowSettings
 from model.video import VideoEncoder
 from model.windows import DECODER_MARGIN, Window, cross_fades, decode_in_pieces, plan_windows
 from pipeline.procedural import ProceduralClip, render_frames, sample_clip

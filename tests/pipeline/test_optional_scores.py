@@ -15,7 +15,8 @@ import torch
 from model.evaluation.cnn14 import Cnn14
 from model.evaluation.synchformer import Synchformer
 from model.metrics import OFFSETS, desync
-from model.presets import ModelError, Preset, TaggerSettings, load_preset
+from model.presets import ModelError, Preset, load_preset
+from model.settings import TaggerSettings
 from model.weights import save_weights
 from pipeline.curation import scoring_stages
 from pipeline.engine import fingerprints

@@ -314,6 +314,4 @@ class DemoParameters(BatchParameters):
     steps: int | None = Field(
         default=None, ge=1, le=10_000_000, description="optimiser steps; empty means the preset's"
     )
-    from_scratch: bool = Field(
-        default=False, description="train the toy VAE and DiT first, in place of the shipped ones"
-    )
+    from_scratch: bool = Field(default=False, description="train all toy weights first, in place of the shipped ones")

@@ -36,7 +36,7 @@ def train(parameters: TrainParameters) -> Checkpoint:
         record["dataset"] = dataset.version
         checkpoint = train_on(wh, dataset, preset, parameters.seed, parameters.subset, parameters.processes)
         record["checkpoint"] = checkpoint.id
-        facts = {name: checkpoint.record[name] for name in ("steps", "loss", "seconds") if name in checkpoint.record}
+        facts = {"steps": checkpoint.record["steps"], "loss": checkpoint.record["losses"][-1][1]}
         note_asset("checkpoint", checkpoint.id, [("dataset", dataset.version)], facts)
         if not checkpoint.trained:
             get_run_logger().info("nothing to do: checkpoint %s was trained before", checkpoint.id)

@@ -65,7 +65,13 @@ def wh(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
         gates = (Gate("silence", "silent_share < 0.9"), Gate("alignment", f"imagebind >= {limit}"))
         dataset = select(warehouse, judged, Policy("toys", 1, gates, val=0.2, test=0.2))
     features = FeatureSet.build(warehouse, dataset, fps, ["tokens", "n_tokens"], split=None)
-    record = {"dataset": dataset.version, "features": features.id, "steps": 7, "loss": 0.5, "preset": "toy"}
+    record = {
+        "dataset": dataset.version,
+        "features": features.id,
+        "steps": 7,
+        "losses": [[6, 0.7], [7, 0.5]],
+        "preset": "toy",
+    }
     warehouse.write_record("checkpoints", "bridge-1", record)
     warehouse.write_record("evaluations", "eval-1", {"checkpoint": "bridge-1", "system": "ours"})
     warehouse.write_record("runs", "run-1", {"flow": "curate", "state": "Completed", "seconds": 1.5})
@@ -127,7 +133,9 @@ def test_lineage_leads_from_a_sound_to_its_address(wh: Warehouse, tmp_path: Path
 def test_records_keep_what_has_no_column_of_its_own(wh: Warehouse) -> None:
     [row] = rows(wh, "select steps, record from checkpoints")
     assert row["steps"] == 7
-    assert json.loads(row["record"])["loss"] == 0.5
+    assert json.loads(row["record"])["losses"][-1] == [7, 0.5]
+    [query_11] = [sql for sql in QUERIES if "as loss" in sql]
+    assert [row["loss"] for row in rows(wh, query_11)] == ["0.5"]
 
 
 @pytest.mark.parametrize(

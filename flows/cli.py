@@ -107,7 +107,7 @@ def train(home: Path | None, **options: Any) -> None:
 @PRESET
 @WEIGHTS
 @click.option("--dataset", help="Dataset name or version.  [default: the newest]")
-@click.option("--poolings", help="Variants of pooling, such as frame,grid4.  [default: the preset's]")
+@click.option("--poolings", help="Variants of pooling, such as frame,grid2.  [default: the preset's]")
 @click.option("--marks", help="Steps to score at, such as 100,200.  [default: the preset's; curation: the last]")
 @SEED
 @WORKERS

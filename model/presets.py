@@ -89,7 +89,9 @@ class Preset(Settings):
     evaluation: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="what differs from the published evaluation networks, by network"
     )
-    untrained: dict[str, dict[str, Any]] = Field(default_factory=dict, description="architectures of random encoders")
+    untrained: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="architectures of the toy's encoders"
+    )
 
     def model(self, name: str) -> Path:
         """The weights file, or the folder, of one of `models`."""

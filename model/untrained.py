@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import torch
 
@@ -21,12 +22,12 @@ def write_text_encoder(preset: Preset, seed: int) -> None:
     T5EncoderModel(T5Config(**preset.untrained["t5"])).half().save_pretrained(folder)
 
 
-def write_video_encoder(preset: Preset, seed: int) -> None:
-    """A random V-JEPA2, as a transformers folder."""
+def build_video_encoder(preset: Preset, seed: int) -> Any:
+    """A random V-JEPA2 of the preset's size (transformers' VJEPA2Model, with its predictor)."""
     from transformers import VJEPA2Config, VJEPA2Model
 
     torch.manual_seed(seed)
-    VJEPA2Model(VJEPA2Config(**preset.untrained["vjepa2"])).half().save_pretrained(preset.model("video"))
+    return VJEPA2Model(VJEPA2Config(**preset.untrained["vjepa2"]))
 
 
 def write_scorers(preset: Preset, seed: int) -> None:

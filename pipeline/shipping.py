@@ -18,13 +18,14 @@ from safetensors import safe_open
 
 from model.presets import CONFIGS, load_preset
 from model.pretrain import DitTraining, VaeTraining
+from model.pretrain_video import VideoTraining
 from model.weights import read_weights, save_weights
-from pipeline.toy import LENGTHS, TRAINING_CLIPS
+from pipeline.toy import LENGTHS, TRAINING_CLIPS, VIDEO_CLIPS
 from pipeline.toy_evaluation import settings_of
 
 CARD = """# Weights of the toy preset
 
-Made by this project for itself, with no data but procedural sound; under the project's own licence. They exist so that
+Made by this project for itself, with no data but procedural clips; under the project's own licence. They exist so that
 `foley demo` runs anywhere without a download, and to prove that the bridge learns synchrony. They are good for nothing
 else: they know four materials and no other sound.
 
@@ -32,8 +33,8 @@ else: they know four materials and no other sound.
 | --- | --- | --- | --- |
 {files}
 
-V-JEPA2 and the T5 text encoder are tiny and *random* (seed 0). Random video features are enough for the toy, since its
-clips flash at each impact.
+The T5 text encoder is tiny and *random* (seed 0). V-JEPA2 learned from pictures alone, without impact times: how, and
+what it is worth, is in docs/toy-video-encoder.md.
 
 ## How they were made
 ```
@@ -42,6 +43,7 @@ uv run python -m pipeline.shipping build
 ```
 which wrote this card too, on {machine}, at commit {commit}, with torch {torch}.
 
+- V-JEPA2, {video_seconds} CPU-s: `{video}` on {video_clips} clips of 4 s; its patch projection stays random.
 - VAE, {vae_seconds} CPU-s: `{vae}` on {clips} clips of 4 s.
 - DiT, {dit_seconds} CPU-s: `{dit}` on latents of the same kind of clips; share of each length (s): `{lengths}`.
 - Bridge: `{bridge}`, {steps} steps on the demo's train split.
@@ -102,6 +104,9 @@ def model_card(results: dict[str, Any], figures: dict[str, Any], weights: Path) 
         machine=f"{results['machine']['cores']} cores of {results['machine']['processor']}",
         commit=results["commit"],
         torch=results["versions"]["torch"],
+        video=_settings(asdict(VideoTraining())),
+        video_seconds=figures["video_cpu_seconds"],
+        video_clips=VIDEO_CLIPS,
         vae=_settings(asdict(VaeTraining())),
         dit=_settings(asdict(DitTraining())),
         bridge=_settings(preset.train.model_dump()),
@@ -144,7 +149,7 @@ def _file_row(path: Path, weights: Path) -> str:
         "vggish.safetensors": "VGGish, trained",
         "synchformer.safetensors": "Synchformer, trained",
         "t5/model.safetensors": "T5 encoder over bytes, random",
-        "vjepa2/model.safetensors": "V-JEPA2, random",
+        "vjepa2/model.safetensors": "V-JEPA2, trained by itself",
     }[str(path.relative_to(weights))]
     return f"| `{path.relative_to(weights)}` | {kind} | {count:,} | {path.stat().st_size / 1e6:.1f} |"
 

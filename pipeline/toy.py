@@ -1,7 +1,7 @@
-"""Makes the toy preset's weights: random encoders and scorers, then a VAE and a DiT trained on procedural sound.
+"""Makes the toy preset's weights: random text encoder and scorers, then V-JEPA2, VAE and DiT trained on clips.
 
 Run by `foley demo --from-scratch`; pipeline/shipping.py turns the result into the weights that are shipped.
-Sound is rendered without picture, from seeds that no corpus uses.
+Sound and picture are rendered apart, from seeds that no corpus uses.
 """
 
 from __future__ import annotations
@@ -15,21 +15,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.backbone import Backbone, build_backbone
 from model.onsets import detect_onsets, sync_score
 from model.presets import Preset, load_preset
 from model.pretrain import DitTraining, LatentClips, VaeTraining, train_dit, train_vae
-from model.untrained import write_scorers, write_text_encoder, write_video_encoder
+from model.pretrain_video import VideoTraining, train_video
+from model.untrained import build_video_encoder, write_scorers, write_text_encoder
 from model.weights import save_weights
-from pipeline.procedural import ProceduralClip, material_of, render_audio, sample_clip
+from pipeline.procedural import FPS, SIZE, ProceduralClip, material_of, render_audio, render_frames, sample_clip
 
 OnProgress = Callable[[str, int, int], None]  # what, done, total
 
 FIRST_SEED = 500_000_000  # a corpus of seed s uses clips s * 1,000,000 + i
 TRAINING_CLIPS = 1024
 LENGTHS = {4.0: 1.0, 2.0: 0.15, 8.0: 0.15, 12.0: 0.15}  # seconds: share of the clips that the DiT sees at this length
+VIDEO_CLIPS, FIRST_VIDEO = 1200, 210_000_000  # clips that V-JEPA2 is trained on; the first, from FIRST_SEED on
 CROP = 16 * 640  # audio samples that the VAE sees at once
 
 
@@ -37,6 +40,22 @@ def render(count: int, first: int, seconds: float = 4.0) -> tuple[list[Procedura
     """Clips and their sound [count, 1, S]."""
     clips = [sample_clip(FIRST_SEED + first + i, seconds) for i in range(count)]
     return clips, torch.from_numpy(np.stack([render_audio(clip) for clip in clips]))[:, None]
+
+
+def render_pictures(count: int, frames: int, first: int = FIRST_VIDEO) -> NDArray[np.uint8]:
+    """Pictures [count, frames, SIZE, SIZE, 3] of clips of `frames` at the toy's rate."""
+    pictures = np.empty((count, frames, SIZE, SIZE, 3), np.uint8)
+    for i in range(count):
+        pictures[i] = render_frames(sample_clip(FIRST_SEED + first + i, frames / FPS))
+    return pictures
+
+
+def pretrained_video_encoder(preset: Preset, settings: VideoTraining, on_progress: OnProgress) -> Any:
+    """The preset's V-JEPA2, trained by itself on procedural pictures."""
+    model = build_video_encoder(preset, settings.seed)
+    pictures = render_pictures(VIDEO_CLIPS, preset.video.segment_frames)
+    train_video(model, pictures, settings, lambda i, _: on_progress("train V-JEPA2", i + 1, settings.steps))
+    return model
 
 
 def audio_crops(audio: Tensor, seed: int, batch: int = 8) -> Iterator[Tensor]:
@@ -79,21 +98,24 @@ def make_toy_weights(
     on_progress: OnProgress,
     vae: VaeTraining | None = None,
     dit: DitTraining | None = None,
+    video: VideoTraining | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Write all weights of the toy preset but the bridge into `folder`; returns what was measured on the way."""
-    vae, dit = vae or VaeTraining(seed=seed), dit or DitTraining(seed=seed)
+    vae, dit, video = vae or VaeTraining(seed=seed), dit or DitTraining(seed=seed), video or VideoTraining(seed=seed)
     preset: Preset = load_preset("toy", weights=folder)
     write_text_encoder(preset, seed)
-    write_video_encoder(preset, seed)
     write_scorers(preset, seed)
+    started = time.process_time()
+    pretrained_video_encoder(preset, video, on_progress).half().save_pretrained(preset.model("video"))
+    figures: dict[str, Any] = {"video_cpu_seconds": round(time.process_time() - started)}
     torch.manual_seed(seed)
     backbone = Backbone(preset, build_backbone(preset))
     started = time.process_time()
     _, audio = render(TRAINING_CLIPS, first=0)
     autoencoder, vae_steps = backbone.model.pretransform.model, vae.steps + vae.decoder_steps
     train_vae(autoencoder, audio_crops(audio, seed), vae, lambda i, _: on_progress("train VAE", i + 1, vae_steps))
-    figures: dict[str, Any] = {"vae_cpu_seconds": round(time.process_time() - started)}
+    figures["vae_cpu_seconds"] = round(time.process_time() - started)
     set_latent_scale(backbone, audio[:64], folder / "model_config.json")
     save_weights(folder / "backbone.safetensors", backbone.model.state_dict(), torch.float16)
     figures["reconstruction"] = reconstruction(backbone)

@@ -2,7 +2,7 @@
 
 Four materials x three scenes, 64 x 64 at 16 fps and 16 kHz mono by default. A clip is a few numbers drawn from a seed;
 sound and picture are rendered from them apart, so that a model of sound alone never pays for frames. The picture tells
-*when* (a visible strike and a ring that lasts 180 ms) and never *what*: the material is in the prompt and the timbre.
+*when* (by its motion alone) and never *what*: the material is in the prompt and the timbre.
 """
 
 from pipeline.procedural.audio import SAMPLE_RATE, material_of, material_scores, render_audio
@@ -27,7 +27,7 @@ from pipeline.procedural.corpus import (
     write_corpus_clip,
     write_ledger,
 )
-from pipeline.procedural.frames import FPS, RING_SECONDS, SIZE, render_frames
+from pipeline.procedural.frames import FPS, SIZE, render_frames
 from pipeline.procedural.writing import write_clip, write_media
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "LEDGER",
     "MATERIALS",
     "MISDUBBED",
-    "RING_SECONDS",
     "SAMPLE_RATE",
     "SCENES",
     "SIZE",

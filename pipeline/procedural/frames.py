@@ -11,9 +11,6 @@ from pipeline.procedural.clip import ProceduralClip, Scene, rng_of
 
 FPS = 16
 SIZE = 64  # pixels, square
-RING_SECONDS = 0.18
-
-_RING_COLOUR = np.array([1.0, 1.0, 0.85], np.float32)
 
 Frames = NDArray[np.uint8]
 _Float = NDArray[np.float32]
@@ -22,8 +19,8 @@ _Layer = tuple[_Float, _Float]  # signed distance in pixels [T or 1, SIZE, SIZE]
 _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)[:, None]  # each [1, SIZE, SIZE]
 
 
-def _lift(clip: ProceduralClip, times: _Float) -> tuple[_Float, _Float]:
-    """Progress 0..1 between the impacts around each time, and seconds since the last one (inf before the first).
+def _lift(clip: ProceduralClip, times: _Float) -> _Float:
+    """Progress 0..1 between the impacts around each time.
 
     Before the first and after the last impact the motion comes from and goes to an impact outside the clip.
     """
@@ -33,8 +30,7 @@ def _lift(clip: ProceduralClip, times: _Float) -> tuple[_Float, _Float]:
     marks = np.asarray([before, *inside, after], np.float32)
     index = np.clip(np.searchsorted(marks, times + 1e-6, side="right") - 1, 0, len(marks) - 2)
     progress = (times - marks[index]) / (marks[index + 1] - marks[index])
-    since = np.where(index == 0, np.inf, times - marks[index]).astype(np.float32)
-    return np.clip(progress, 0, 1).astype(np.float32), since
+    return np.clip(progress, 0, 1).astype(np.float32)
 
 
 def _distance(dx: _Float, dy: _Float) -> _Float:
@@ -106,15 +102,13 @@ def _paint(canvas: _Float, layer: _Layer) -> None:
     canvas[covered] = below + cover * (colour - below)
 
 
-def render_frames(clip: ProceduralClip, fps: float = FPS, *, ring: bool = True) -> Frames:
+def render_frames(clip: ProceduralClip, fps: float = FPS) -> Frames:
     """The clip's picture -> uint8 [round(seconds * fps), 64, 64, 3]; frame i shows the scene at i / fps seconds.
 
-    A bright ring opens at the contact point at each impact, widens for 180 ms and is gone: its width tells the time
-    since the impact more finely than the frame rate does. Without `ring` the motion alone tells of an impact. Colours
-    and place vary, and say nothing of the material.
+    Nothing but the motion tells of an impact. Colours and place vary, and say nothing of the material.
     """
     times = (np.arange(round(clip.seconds * fps)) / fps).astype(np.float32)
-    progress, since = _lift(clip, times)
+    progress = _lift(clip, times)
     rng = rng_of(clip.seed, 2)
     x, y = _contact(clip.scene, rng)
     backdrop = rng.uniform(0.05, 0.25, 3).astype(np.float32)
@@ -128,12 +122,4 @@ def render_frames(clip: ProceduralClip, fps: float = FPS, *, ring: bool = True) 
     canvas = np.repeat(still, len(times), 0)
     for layer in moving:
         _paint(canvas, layer)
-    lit = np.flatnonzero(since < RING_SECONDS) if ring else np.zeros(0, int)
-    if lit.size:
-        contact_x = x + 10 if clip.scene == "block" else x
-        radius = 6 + since[lit, None, None] * 60  # pixels
-        band = np.abs(_disk(contact_x, y, 0) - radius) - 2
-        bright = canvas[lit]
-        _paint(bright, (band, _RING_COLOUR))
-        canvas[lit] = bright
     return (canvas * 255 + 0.5).astype(np.uint8)

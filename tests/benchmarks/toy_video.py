@@ -1,8 +1,8 @@
-"""What the toy's video encoder must give for the bridge to learn from motion alone, without the ring at each impact.
+"""What the toy's video encoder must give for the bridge to learn from motion alone.
 
 The real bridge, by the toy's recipe, on latents and pooled tokens of clips that never become files; onset F1 of sounds
-made for unseen clips. The encoders: random ones, with patches of 16 and of 32 pixels, and one that model/pretrain_video
-has trained. Figures and what to make of them: docs/toy-video-encoder.md.
+made for unseen clips. The encoders: random ones, with patches of 16 and of 32 pixels, and the one that is shipped.
+Figures and what to make of them: docs/toy-video-encoder.md.
 """
 
 from __future__ import annotations
@@ -15,20 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import VJEPA2Config, VJEPA2Model
 
 from model.backbone import Backbone
 from model.foley import FoleyControl, build_bridge
 from model.onsets import Sync, detect_onsets, sync_score
 from model.presets import Preset, load_preset
-from model.pretrain_video import VideoTraining, train_video
 from model.training import FeatureBatch, Trainer
-from model.video import VJepa2Encoder
-from pipeline.procedural import SIZE, ProceduralClip, render_audio, render_frames, sample_clip
+from model.untrained import build_video_encoder
+from model.video import VideoEncoder, VJepa2Encoder
+from pipeline.procedural import ProceduralClip, render_audio, render_frames, sample_clip
 
 FIRST_SEED = 700_000_000  # beyond those of any corpus and of the other toy weights
-TRAINED_ON, UNSEEN, PRETRAINED_ON = 256, 48, 1200
-PREDICTOR = {"pred_hidden_size": 96, "pred_num_attention_heads": 3, "pred_num_hidden_layers": 2}
+TRAINED_ON, UNSEEN = 256, 48
 
 
 @dataclass(frozen=True)
@@ -42,30 +40,18 @@ class Clips:
 
 
 def toy_video() -> Iterator[dict[str, Any]]:
-    """Onset F1 at 60 ms by encoder, with and without the ring, for a clip's own video and for another's."""
+    """Onset F1 at 60 ms by encoder, for a clip's own video and for another's."""
     preset = load_preset("toy")
     clips = _clips(preset, TRAINED_ON + UNSEEN)
-    yield from _figures(preset, clips, "random, patch 16, ring", random_encoder(preset, 16), ring=True)
     yield from _figures(preset, clips, "random, patch 16", random_encoder(preset, 16))
     yield from _figures(preset, clips, "random, patch 32", random_encoder(preset, 32))
-    yield from _figures(preset, clips, "pre-trained, patch 32", pretrained_encoder(preset, 32, VideoTraining()))
+    yield from _figures(preset, clips, "pre-trained, as shipped", VideoEncoder.from_pretrained(preset).model)
 
 
 def random_encoder(preset: Preset, patch: int) -> Any:
     """The toy's V-JEPA2 of seed 0 with patches of this side."""
-    torch.manual_seed(0)
-    size: dict[str, Any] = {**preset.untrained["vjepa2"], **PREDICTOR, "patch_size": patch}
-    return VJEPA2Model(VJEPA2Config(**size))
-
-
-def pretrained_encoder(preset: Preset, patch: int, settings: VideoTraining, count: int = PRETRAINED_ON) -> Any:
-    """The same, trained on clips without a ring."""
-    model = random_encoder(preset, patch)
-    clips = np.empty((count, preset.video.segment_frames, SIZE, SIZE, 3), np.uint8)
-    for i in range(count):
-        clips[i] = render_frames(sample_clip(FIRST_SEED + 10_000_000 + i), ring=False)
-    train_video(model, clips, settings, lambda _, __: None)
-    return model
+    changed = {"vjepa2": preset.untrained["vjepa2"] | {"patch_size": patch}}
+    return build_video_encoder(preset.model_copy(update={"untrained": changed}), seed=0)
 
 
 def _clips(preset: Preset, count: int) -> Clips:
@@ -77,9 +63,9 @@ def _clips(preset: Preset, count: int) -> Clips:
     return Clips(clips, mean, scale, backbone.encode_text([clip.prompt for clip in clips]))
 
 
-def _figures(preset: Preset, clips: Clips, name: str, model: Any, *, ring: bool = False) -> Iterator[dict[str, Any]]:
+def _figures(preset: Preset, clips: Clips, name: str, model: Any) -> Iterator[dict[str, Any]]:
     encoder = VJepa2Encoder(preset.video, model)
-    video = torch.stack([encoder.encode(render_frames(clip, ring=ring)) for clip in clips.clips])  # [clips, J, 1, D]
+    video = torch.stack([encoder.encode(render_frames(clip)) for clip in clips.clips])  # [clips, J, 1, D]
     foley = _trained(preset, clips, video)
     own = _score(foley, clips, video)
     other = _score(foley, clips, video.roll(1, 0))

@@ -37,7 +37,7 @@ def model() -> Any:
 
 @pytest.fixture(scope="module")
 def clips() -> np.ndarray:
-    return np.stack([render_frames(sample_clip(i, 2.0), ring=False) for i in range(4)])
+    return np.stack([render_frames(sample_clip(i, 2.0)) for i in range(4)])
 
 
 def test_whole_pictures_are_hidden_and_as_many_in_every_clip() -> None:

@@ -128,7 +128,7 @@ def heard(shipped: tuple[FoleyControl, VideoEncoder], clips: list[ProceduralClip
 def test_thirty_seconds_are_as_good_as_four_and_have_no_seams(shipped: tuple[FoleyControl, VideoEncoder]) -> None:
     rate = shipped[0].preset.sample_rate
     short, long = (
-        [sample_clip(seed, seconds) for seed in range(94_000, 94_000 + n)] for seconds, n in ((4.0, 32), (30.0, 6))
+        [sample_clip(seed, seconds) for seed in range(94_000, 94_000 + n)] for seconds, n in ((4.0, 32), (30.0, 12))
     )
 
     def score(clips: list[ProceduralClip], sounds: list[np.ndarray]) -> float:
@@ -140,7 +140,8 @@ def test_thirty_seconds_are_as_good_as_four_and_have_no_seams(shipped: tuple[Fol
     edges = _edges(shipped[0], 30.0)
     near, far = _levels(sounds, edges, rate)
     assert abs(near - far) < 3.0, "level near the windows' edges and elsewhere, in dB"
-    assert _false_hits(long, sounds, edges, rate) <= 0.1
+    near, far = _false_hits(long, sounds, edges, rate)
+    assert near < far + 0.05, "onsets without an impact"
 
 
 def _edges(foley: FoleyControl, seconds: float) -> list[float]:
@@ -158,14 +159,11 @@ def _levels(sounds: list[np.ndarray], edges: list[float], rate: int) -> tuple[fl
     return 10 * math.log10(power[near].mean()), 10 * math.log10(power[~near].mean())
 
 
-def _false_hits(clips: list[ProceduralClip], sounds: list[np.ndarray], edges: list[float], rate: int) -> float:
-    """Onsets within 0.25 s of an edge that are no impact, as a share of the impacts there."""
-    near_impacts = false = 0
+def _false_hits(clips: list[ProceduralClip], sounds: list[np.ndarray], edges: list[float], rate: int) -> list[float]:
+    """Share of onsets that are no impact: within 0.25 s of an edge, and elsewhere."""
+    false: dict[bool, list[bool]] = {True: [], False: []}
     for clip, sound in zip(clips, sounds, strict=True):
-        impacts = np.array(clip.impacts)
-        near_impacts += sum(np.abs(np.array(edges) - time).min() < 0.25 for time in impacts)
         for onset in detect_onsets(sound, rate):
-            if np.abs(np.array(edges) - onset).min() < 0.25 and np.abs(impacts - onset).min() > 0.1:
-                false += 1
-    assert near_impacts > 10
-    return false / near_impacts
+            near = np.abs(np.array(edges) - onset).min() < 0.25
+            false[bool(near)].append(np.abs(np.array(clip.impacts) - onset).min() > 0.1)
+    return [float(np.mean(false[near])) for near in (True, False)]

@@ -4,15 +4,17 @@
 
 Accelerate's own launcher would start a single process where there is no GPU, and its port is fixed, so that two
 trainings on one machine collide. The main process prints one JSON line a step. Weights are those that one process
-would train, to rounding.
+would train, to rounding. The processes end when their standard input does, and with them the launcher.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -40,7 +42,7 @@ def train_in_processes(
     """Train as :func:`pipeline.train.train` does, in `count` processes on this machine, one a GPU where there are any.
 
     Raises FoleyError for a count that does not suit, and with the reason that was given if a process fails. All of them
-    end when this call does.
+    end when this call does, also where its process is killed.
     """
     if preset.train.micro_batches % count:
         raise FoleyError(f"{preset.train.micro_batches} micro-batches a step cannot be shared by {count} processes")
@@ -69,9 +71,8 @@ def _follow(command: list[str], cores: int, log: Any, on_progress: Callable[[Pro
     """Run the launcher in a session of its own, passing on progress; returns the checkpoint's id."""
     id = None
     environment = {"OMP_NUM_THREADS": str(cores)} | os.environ
-    child = subprocess.Popen(  # noqa: S603
-        command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True, env=environment
-    )
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}  # input: see _end_with_input
+    child = subprocess.Popen(command, **pipes, text=True, start_new_session=True, env=environment)  # noqa: S603
     try:
         assert child.stdout is not None
         for line in child.stdout:
@@ -97,8 +98,19 @@ def _reason(said: list[str]) -> str:
     return (errors or said or ["no reason was given"])[0].strip()
 
 
+def _end_with_input() -> None:
+    """End this process when its standard input does: nobody writes there, but who asked for the training holds it open.
+
+    So a killed run's processes leave their device to the run that is started in its place.
+    """
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main(request: Path) -> None:
     """One of the processes."""
+    threading.Thread(target=_end_with_input, daemon=True).start()
     from accelerate import PartialState
 
     from pipeline.train import train

@@ -26,8 +26,10 @@ from pipeline.probe import Probe
 from pipeline.silence import Silence
 from pipeline.train import find_checkpoint, train
 from pipeline.train_together import train_in_processes
+from tests.operations.factory import until
 from tests.pipeline.small import Curated, curate, short_preset, with_training, work
 from warehouse import Dataset, FoleyError, Warehouse
+from warehouse.files import file_lock
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +195,21 @@ def test_two_processes_train_what_one_does(curated: Curated, preset: Preset) -> 
         torch.testing.assert_close(value, weights[name], rtol=1e-4, atol=1e-5)
     with pytest.raises(FoleyError, match="cannot be shared by 3"):
         train_in_processes(3, *args, seen.append)
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_killed_one_that_started_them(curated: Curated, preset: Preset) -> None:
+    """Where they have nothing to say, which would fail: here they wait for another training of the same."""
+    both = with_training(preset, batch_size=3, micro_batches=2)
+    args = (curated.wh, curated.dataset, curated.fps, both, print)
+    first = train(*args)
+    child = multiprocessing.get_context("spawn").Process(target=train_in_processes, args=(2, *args))
+    mine = ("pipeline.train_together", str(curated.wh.home))
+    with file_lock(curated.wh.lock_path(f"train-{first.id}")):
+        child.start()
+        until(lambda: len(running(*mine)) == 3, 120, "launcher and processes are there")
+        child.kill()
+        until(lambda: not running(*mine), 120, "they are gone")
 
 
 def running(*words: str) -> list[str]:

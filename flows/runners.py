@@ -31,6 +31,11 @@ _TRANSIENT = (
 )
 
 
+#: Run by a Dask worker as it starts. To cancel a run is to send SIGTERM to all its processes; Dask would start a worker
+#: that ends of it anew, and that one would outlive the run. A worker ends by itself when the run's process is gone.
+_DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+
+
 def task_runner(parameters: BatchParameters) -> TaskRunner[Any]:
     """A runner that is not started yet. Raises FoleyError where its packages are not installed."""
     makers: dict[str, Callable[[BatchParameters], TaskRunner[Any]]] = {
@@ -96,6 +101,7 @@ def _dask(parameters: BatchParameters) -> TaskRunner[Any]:
         "threads_per_worker": 1,  # a worker is a process with its own models
         "dashboard_address": None,
         "host": "127.0.0.1",  # Dask's messages are pickles: nobody else may send one
+        "preload": [_DEAF],
     }
     return DaskTaskRunner(cluster_kwargs=own)
 

@@ -7,12 +7,20 @@ from pathlib import Path
 
 from warehouse import FoleyError, query
 
+# busy: seconds in which any batch ran; what it adds is what comes after the end of all that began before it.
 _STAGES = """
-with measured as (
-    select stage, sum(clips)::BIGINT as clips, sum(seconds)::DOUBLE as seconds, list(distinct file) as files
-    from commits join fingerprints using (stage, fingerprint) where current and seconds > 0 group by stage
+with batches as (
+    select stage, clips, seconds, file, epoch(committed_at) - seconds as began, epoch(committed_at) as ended
+    from commits join fingerprints using (stage, fingerprint) where current and seconds > 0
+), joined as (
+    select *, max(ended) over (partition by stage order by began rows between unbounded preceding and 1 preceding)
+    as before from batches
+), measured as (
+    select stage, sum(clips)::BIGINT as clips, sum(seconds)::DOUBLE as seconds, list(distinct file) as files,
+           sum(greatest(0, ended - greatest(began, coalesce(before, began))))::DOUBLE as busy
+    from joined group by stage
 )
-select f.stage, m.clips, m.seconds, m.files, p.model_revision <> '' as device,
+select f.stage, m.clips, m.seconds, m.busy, m.files, p.model_revision <> '' as device,
        (f.passed + f.rejected + f.failed) / (select count(*) from clips) as share
 from funnel f join measured m using (stage) join fingerprints p using (stage, fingerprint) order by f.position
 """
@@ -49,9 +57,10 @@ def capacity(
 ) -> Plan:
     """Plan for `clips` new clips on `gpus` devices and `workers` cores; prices are a device's and a core's hour.
 
-    A stage's rate is that of its batches in this warehouse under the current settings: clips over the wall seconds of a
-    batch on one worker. The share of clips that comes to a stage is that of the clips here, so curate these to the end
-    first. Raises FoleyError before anything was run.
+    A stage's rate is that of its batches in this warehouse under the current settings. A worker's: clips over the wall
+    seconds of batches, of which as many ran at once as there were cores. A device's: clips over the seconds in which
+    any batch ran, because batches share it; of one device, so measure on one. The share of clips that comes to a stage
+    is that of the clips here, so curate these to the end first. Raises FoleyError before anything was run.
     """
     rows = query(home, _STAGES).to_pylist()
     if not rows:
@@ -59,7 +68,7 @@ def capacity(
     stages: list[StagePlan] = []
     for row in rows:
         reach = clips * row["share"]
-        rate = row["clips"] / row["seconds"]
+        rate = row["clips"] / row["busy" if row["device"] else "seconds"]
         lanes, price = (gpus, gpu_price) if row["device"] else (workers, worker_price)
         hours = reach / rate / lanes / 3600
         size = sum(Path(file).stat().st_size for file in row["files"] if Path(file).is_file())

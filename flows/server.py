@@ -34,6 +34,8 @@ SETTINGS = {
     # How soon a worker looks for runs, and the scheduler for due ones; Prefect's own are 10 s and 60 s.
     "PREFECT_WORKER_QUERY_SECONDS": "5",
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "20",
+    # Runs that ended 90 days ago go from Prefect's database, which else grows for ever; the warehouse keeps a record.
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     # Batches run side by side, one a core: threads inside an operator would only get in each other's way.
     "OMP_NUM_THREADS": "1",
     # A worker's log is for what Prefect and we say.
@@ -68,6 +70,7 @@ class Serving:
             "PREFECT_HOME": str(self.folder),
             "PREFECT_API_URL": f"{self.address}/api",
             "PREFECT_SERVER_UI_API_URL": "/api",  # so that the page asks the host that it came from
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": self.address,  # Prefect's own lets every web page start runs
             "FOLEY_HOME": str(self.home),
         }
         if AUTH in os.environ:

@@ -87,13 +87,26 @@ def guarded(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
         process.wait()
 
 
+def test_prefect_takes_the_settings_that_keep_its_database_small(tmp_path: Path) -> None:
+    code = "from prefect.settings import get_current_settings as s; "
+    code += "print(*sorted(s().server.services.db_vacuum.enabled_vacuum_types))"
+    variables = environment(**Serving(tmp_path).environment())
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["events", "flow_runs", "orphans"]
+
+
 @pytest.mark.slow
-def test_the_api_wants_the_password_and_reports_are_not_served_beside_it(guarded: Serving) -> None:
+def test_the_api_wants_the_password_and_its_own_page_and_serves_no_reports(
+    guarded: Serving,
+) -> None:
     (guarded.home / "reports" / "report.html").write_text("what was found")
     with httpx.Client(base_url=guarded.address, timeout=120) as client:
         assert client.get("/api/admin/version").status_code == 401
         assert client.get("/api/admin/version", auth=("somebody", "else")).status_code == 401
         assert client.get("/api/admin/version", auth=("somebody", "s3cret")).status_code == 200
         assert client.get("/api/block_types/slug/secret").status_code == 401
+        for origin, let in ((guarded.address, True), ("https://page.example", False)):
+            asks = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+            assert client.options("/api/deployments/", headers=asks).is_success is let
         assert "what was found" not in client.get("/reports/report.html").text
     assert guarded.environment()["PREFECT_API_AUTH_STRING"] == PASSWORD  # what workers and runs send

@@ -142,7 +142,7 @@ def test_schedules_that_the_file_has_no_more_go_and_those_of_a_person_stay(facto
     id = factory.deployment("train")["id"]
     yearly = {"schedule": {"cron": "0 0 1 1 *", "timezone": "UTC"}, "active": True}
     factory.ask(f"/deployments/{id}/schedules", "POST", [yearly | {"slug": "renamed"}, yearly])
-    done = foley("deploy", "--home", factory.home)
+    done = foley("deploy", PREFECT_API_URL=f"{factory.address}/api", PREFECT_HOME=str(factory.home / "prefect"))
     assert done.returncode == 0, done.stderr
     left = factory.deployment("train")["schedules"]
     assert [schedule["slug"] for schedule in left] == [None]
@@ -187,10 +187,10 @@ def test_cancelling_ends_the_process_and_the_next_run_goes_on(factory: Factory, 
 def test_a_paused_and_a_cancelled_curation_leave_a_warehouse_that_continues(
     factory: Factory, clips: Path, tmp_path: Path
 ) -> None:
-    """Worker processes run the batches: they end too. What the Pause button sends is Prefect's state `Suspended`."""
+    """Dask's worker runs the batches: it ends too, and is not started anew. Pause sends Prefect's state `Suspended`."""
     home = tmp_path / "home"
     parameters = {"home": str(home), "folder": str(clips), "batch_size": 1, "workers": 1, "max_attempts": 1}
-    id = factory.start("curate", **parameters)
+    id = factory.start("curate", **parameters, runner="dask")
     until(lambda: list(home.glob("commits/probe/*/*.parquet")), 600, "the first stage")
     factory.told(id, type="PAUSED", name="Suspended", state_details={"pause_reschedule": True})
     until(lambda: not factory.processes(of_run=id), 600, "the process is gone")

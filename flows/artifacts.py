@@ -19,7 +19,7 @@ from prefect.context import FlowRunContext
 from prefect.settings import get_current_settings
 
 from flows.pictures import funnel_svg, histograms_svg, training_svg
-from flows.results import funnel
+from flows.results import funnel, reason
 from warehouse import Dataset, Warehouse
 
 if TYPE_CHECKING:
@@ -101,9 +101,9 @@ def show_curation(wh: Warehouse, dataset: Dataset) -> None:
     _picture("funnel", funnel_svg(title, dataset.funnel), title)
     _picture("scores", histograms_svg(_scores(wh, dataset, everyone)), f"{dataset.version}: scores of all clips")
     reasons = [
-        {"stage": step["stage"], "reason": reason, "clips": number}
+        {"stage": step["stage"], "reason": why, "clips": number}
         for step in steps
-        for reason, number in step["reasons"].items()
+        for why, number in step["reasons"].items()
     ]
     _shown(artifacts.create_table_artifact, table=reasons, key="dropped", description="why clips were dropped")
     failures = _failures(wh, dataset, everyone)
@@ -137,12 +137,14 @@ def _scores(wh: Warehouse, dataset: Dataset, clip_ids: Sequence[str]) -> dict[st
 
 
 def _failures(wh: Warehouse, dataset: Dataset, clip_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """Failed clips of the stages of a dataset with their errors."""
+    """Failed clips of the stages of a dataset with their reasons, first what a narrow table shows."""
     found: list[dict[str, Any]] = []
     for stage, fingerprint in {"clips": "source", **dataset.fingerprints}.items():
-        columns = ["clip_id", "error", "message", "attempt"]
+        columns = ["clip_id", "reason", "error", "message", "attempt"]
         rows = wh.rows(stage, fingerprint, "failed", columns, clip_ids).slice(0, _MOST_ROWS - len(found)).to_pylist()
-        found += [{"stage": stage, **{name: row[name] for name in columns}} for row in rows]
+        for row in rows:
+            what = {"reason": reason(row), "error": row["error"], "attempt": row["attempt"]}
+            found.append({"stage": stage, "clip_id": row["clip_id"]} | what)
     return found
 
 

@@ -40,7 +40,7 @@ def _step(wh: Warehouse, stage: str, fingerprint: str, clip_ids: Sequence[str]) 
     columns = ["clip_id", "status", "reason", "error", "message"]
     rows = wh.rows(stage, fingerprint, None, columns, clip_ids).to_pylist()
     counts = Counter(row["status"] for row in rows)
-    reasons = Counter(_reason(row) for row in rows if row["status"] in ("rejected", "failed"))
+    reasons = Counter(reason(row) for row in rows if row["status"] in ("rejected", "failed"))
     return {
         "stage": stage,
         "passed": counts["passed"],
@@ -50,7 +50,7 @@ def _step(wh: Warehouse, stage: str, fingerprint: str, clip_ids: Sequence[str]) 
     }
 
 
-def _reason(row: Mapping[str, Any]) -> str:
+def reason(row: Mapping[str, Any]) -> str:
     """Why a clip did not pass, without the name of its file, so that like cases are counted together."""
     if row["reason"]:
         return str(row["reason"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -73,7 +74,9 @@ def test_a_run_shows_what_it_found(factory: Factory, curated: str) -> None:
     assert {f"progress-{stage}": 100.0 for stage in stages}.items() <= {k: a["data"] for k, a in shown.items()}.items()
     assert shown["funnel"]["data"].startswith("data:image/svg+xml;base64,")
     assert shown["scores"]["data"].startswith("data:image/svg+xml;base64,")
-    assert "truncated" in shown["failures"]["data"]
+    why = {failure["clip_id"]: failure["reason"] for failure in json.loads(shown["failures"]["data"])}
+    assert why["clips/bad-05-empty"]
+    assert not any(reason.startswith("/") for reason in why.values())  # a narrow table shows the beginning
     assert "foley sql" in shown["look-further"]["data"]
     dataset = str(
         next(run["dataset"] for run in Warehouse(factory.home).records("runs") if run["flow_run_id"] == curated)

@@ -31,6 +31,9 @@ def batches() -> Iterator[Figure]:
         cost, plain = found[what], found[f"bare {what}"]
         yield _figure(f"{of}a batch, {what}", cost * 1e3, "ms", bare, cost / plain)
         yield _figure(f"{of}Prefect's share of a minute, {what}", (cost - plain) / 60 * 100, "%")
+    early, late = found["early"], found["late"]
+    yield _figure(f"{of}a batch of the last tenth, CPU of both", late * 1e3, "ms", "of the first tenth", late / early)
+    yield _figure(f"{of}the flow's process, peak memory on top", found["grown"] / 2**20, "MiB")
     yield _figure(f"{of}server's CPU a batch", found["server CPU"] * 1e3, "ms")
     yield _figure(f"{of}its share of a minute", found["server CPU"] / 60 * 100, "%")
     yield _figure(f"{of}server's memory at the start", found["memory before"] / 2**20, "MiB")
@@ -59,6 +62,9 @@ def memory(what):
     line = next(l for l in Path(f"/proc/{pid}/status").read_text().splitlines() if l.startswith(what))
     return int(line.split()[1]) * 1024
 
+def own_peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
 def database():
     return sum(p.stat().st_size for p in (home / "home" / "prefect").glob("prefect.db*"))
 
@@ -71,6 +77,8 @@ from pipeline.engine import fingerprints, plan, run_batch
 from pipeline.stage import Passed, Stage
 from warehouse import Warehouse, field
 
+marks = []
+
 class Nothing(Stage):
     batch_size = 1
     schema = pa.schema([field("letters", pa.int64(), "letters of the id")])
@@ -80,6 +88,7 @@ class Nothing(Stage):
         self.schema = pa.schema([field(name + "_letters", pa.int64(), "letters of the id")])
 
     def process(self, clips):
+        marks.append(time.process_time() + used(pid))
         return [Passed({self.name + "_letters": len(clip["clip_id"])}) for clip in clips]
 
 wh = Warehouse(home / "home")
@@ -111,13 +120,18 @@ with get_client(sync_client=True) as client:
         return client._client.post("/task_runs/count", json={}).json()
 
     before, found["memory before"], size = used(pid), memory("VmRSS"), database()
+    peak = own_peak()
     found["wall"], found["CPU"] = clocked(nothing)
+    found["grown"] = own_peak() - peak
     found["behind"] = count - taken_in()
     started = time.perf_counter()
     while taken_in() < count and time.perf_counter() - started < 600:
         time.sleep(0.5)
     found["catch up"] = time.perf_counter() - started
     found["server CPU"] = (used(pid) - before) / count
+    tenth, first = count // 10, -count
+    found["early"] = (marks[first + tenth] - marks[first]) / tenth
+    found["late"] = (marks[-1] - marks[-1 - tenth]) / tenth
     found["memory peak"], found["database"] = memory("VmHWM"), (database() - size) / count
 print(json.dumps(found))
 """

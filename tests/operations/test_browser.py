@@ -85,8 +85,10 @@ def test_curate_is_started_in_the_form_watched_and_looked_at(page: Page, factory
     assert "greater than or equal to 1" in size.evaluate("input => input.validationMessage")  # refused in the form
     assert page.url.endswith("/run") or "/run?" in page.url
     size.fill("6")
-    field(page, "Folder", "path").fill(str(clips))
+    folder = field(page, "Folder", "path")
+    folder.fill("/data/clips")  # for the picture, where no path of this machine is to be
     picture(page, "form")
+    folder.fill(str(clips))
     id = submit(page, factory, "curate")
     page.goto(f"{factory.address}/v2/runs/flow-run/{id}")
     expect(page.get_by_text("Running", exact=True).first).to_be_visible(timeout=PATIENCE)
@@ -119,3 +121,6 @@ def test_a_long_training_is_started_watched_and_cancelled(page: Page, factory: F
     sure.get_by_role("button", name=re.compile("cancel.*run|confirm|yes", re.IGNORECASE)).click()
     until(lambda: not factory.processes(of_run=id), 60, "the process is gone")
     factory.reaches(id, "CANCELLED")
+    expect(page.get_by_text("Cancelled", exact=True).first).to_be_visible(timeout=PATIENCE)
+    page.get_by_role("tab", name="Task Runs").click()
+    picture(page, "cancelled")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -110,7 +111,8 @@ def _end_with_input() -> None:
 
 def main(request: Path) -> None:
     """One of the processes."""
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    if stat.S_ISFIFO(os.fstat(0).st_mode):  # else it was started by hand
+        threading.Thread(target=_end_with_input, daemon=True).start()
     from accelerate import PartialState
 
     from pipeline.train import train

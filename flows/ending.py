@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 #: Seconds from the signal to the end, whatever the process is doing; a person who cancels is promised 10.
@@ -37,11 +38,13 @@ def ends_in_time() -> Generator[None]:
         os.close(writing)
 
 
+@cache
 def outlive_the_worker() -> None:
     """Have this run of a worker go on where the worker is killed: what it prints then goes nowhere.
 
     Its output is a pipe to the worker, and Prefect's console (rich) ends the process where nobody reads. The log goes
-    to Prefect's server by itself. A run on the command line does end so: its reader has enough, as `head` has.
+    to Prefect's server by itself. A line in the very milliseconds of the worker's death still ends it: it is started
+    again then. A run on the command line does end so: its reader has enough, as `head` has.
     """
     if "PREFECT__FLOW_RUN_ID" in os.environ:
         threading.Thread(target=_drop_unread, name=_drop_unread.__name__, daemon=True).start()

@@ -118,7 +118,7 @@ def recorded(wh: Warehouse, flow: str, parameters: Parameters) -> Generator[dict
             record |= {"finished_at": finished.isoformat(), "seconds": round((finished - started).total_seconds(), 3)}
             wh.write_record("runs", id, record)
             lock.unlink(missing_ok=True)
-            _publish(wh, _LAST_WORD if isinstance(sys.exception(), TerminationSignal) else None)
+            _publish(wh, _LAST_WORD if isinstance(sys.exception(), TerminationSignal | KeyboardInterrupt) else None)
 
 
 def _end(error: BaseException) -> str:

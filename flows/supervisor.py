@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from flows.ending import PATIENCE
 from flows.server import Serving, answers, found, note
 from warehouse.files import file_lock
 
@@ -75,12 +76,12 @@ def _end_with_parent() -> None:
 
 def _runs(serving: Serving) -> set[int]:
     """Process groups of this server's runs on this machine: each leads one, and outlives a worker that is killed."""
-    ours = f"PREFECT_API_URL={serving.address}/api"
+    ours = {f"PREFECT_API_URL={serving.address}/api", f"FOLEY_HOME={serving.home}"}
     found: set[int] = set()
     for file in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):  # it ended, or is another user's
             variables = file.read_bytes().decode(errors="replace").split("\0")
-            if ours in variables and any(name.startswith("PREFECT__FLOW_RUN_ID=") for name in variables):
+            if ours <= set(variables) and any(name.startswith("PREFECT__FLOW_RUN_ID=") for name in variables):
                 found.add(os.getpgid(int(file.parent.name)))
     return found - {os.getpgrp()}
 
@@ -116,14 +117,17 @@ def supervise(serving: Serving) -> None:
                     worker.keep(serving.folder)
             time.sleep(0.5)
     finally:
-        runs = _runs(serving)
         for child in workers:
             if child.process is not None and child.process.poll() is None:
                 child.process.terminate()  # all at once, then wait for each
-        _signal(runs, signal.SIGTERM)
-        for child in (*workers, server):
+        _signal(_runs(serving), signal.SIGTERM)
+        for child in workers:
             child.stop()
-        _signal(runs, signal.SIGKILL)
+        end = time.monotonic() + PATIENCE + 1
+        while _runs(serving) and time.monotonic() < end:  # those whose worker was gone have the server until here
+            time.sleep(0.2)
+        _signal(_runs(serving), signal.SIGKILL)
+        server.stop()
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ from typing import Any
 #: Steps in a row that must cost too much. One clip of loud noise costs its batch tens of times the usual loss, and
 #: every few batches of an uncurated set hold one.
 PATIENCE = 20
+#: Steps from which on there is a usual loss.
+FEWEST = 5
 
 
 class DivergedError(ArithmeticError):
@@ -27,7 +29,7 @@ class DivergedError(ArithmeticError):
 class LossWatch:
     """Looks at the loss of every step: PATIENCE of them in a row above `most` times the usual one are a divergence.
 
-    The usual loss is the lowest median of so many steps in a row that there was.
+    The usual loss is the lowest median that up to so many steps in a row had, FEWEST at least.
     """
 
     def __init__(self, most: float) -> None:
@@ -44,7 +46,8 @@ class LossWatch:
             raise DivergedError(f"step {step}: the loss is {loss:g} and the norm of its gradient {norm:g}", good)
         if high == PATIENCE:
             raise DivergedError(f"step {step}: the loss rose to {loss:.4g}, it had been {self._usual:.4g}", good)
-        self._usual = min(self._usual, median(self._losses))
+        if len(self._losses) >= FEWEST:
+            self._usual = min(self._usual, median(self._losses))
 
     def state_dict(self) -> dict[str, Any]:
         """What was seen."""

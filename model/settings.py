@@ -85,7 +85,7 @@ class TrainSettings(Settings):
         default=False, description="run the blocks through torch.compile; weights are the same up to rounding"
     )
     diverged_at: float = Field(
-        default=4.0, gt=1, description="stop when 20 steps in a row cost so many times the lowest median of 20 before"
+        default=4.0, gt=1, description="stop when 20 steps in a row cost so many times the usual (model/divergence.py)"
     )
     seed: int = 0
     # what follows changes when things are looked at and kept, and no weight
@@ -146,7 +146,7 @@ class TaggerSettings(Settings):
 
 
 class ScoreSettings(Settings):
-    """Optional scoring stages, whose weights lie with those of evaluation (docs/scores.md)."""
+    """Optional scoring stages, by networks that evaluation uses too (docs/scores.md)."""
 
     sync: bool = Field(default=False, description="offset between sound and picture, by Synchformer")
     tagger: TaggerSettings | None = Field(default=None, description="shares of speech and music, by PANNs")

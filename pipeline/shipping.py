@@ -41,7 +41,7 @@ what it is worth, is in docs/toy-video-encoder.md.
 uv run foley demo --from-scratch --home build
 uv run python -m pipeline.shipping build
 ```
-which wrote this card too, on {machine}, at commit {commit}, with torch {torch}.
+which wrote this card too, on {machine}, at commit {commit}, with torch {torch}.{provenance}
 
 - V-JEPA2, {video_seconds} CPU-s: `{video}` on {video_clips} clips of 4 s; its patch projection stays random.
 - VAE, {vae_seconds} CPU-s: `{vae}` on {clips} clips of 4 s.
@@ -104,6 +104,7 @@ def model_card(results: dict[str, Any], figures: dict[str, Any], weights: Path) 
         machine=f"{results['machine']['cores']} cores of {results['machine']['processor']}",
         commit=results["commit"],
         torch=results["versions"]["torch"],
+        provenance="\n\n" + figures["provenance"] if "provenance" in figures else "",
         video=_settings(asdict(VideoTraining())),
         video_seconds=figures["video_cpu_seconds"],
         video_clips=VIDEO_CLIPS,

@@ -42,11 +42,11 @@ def render(count: int, first: int, seconds: float = 4.0) -> tuple[list[Procedura
     return clips, torch.from_numpy(np.stack([render_audio(clip) for clip in clips]))[:, None]
 
 
-def render_pictures(count: int, frames: int, first: int = FIRST_VIDEO) -> NDArray[np.uint8]:
+def render_pictures(count: int, frames: int) -> NDArray[np.uint8]:
     """Pictures [count, frames, SIZE, SIZE, 3] of clips of `frames` at the toy's rate."""
     pictures = np.empty((count, frames, SIZE, SIZE, 3), np.uint8)
     for i in range(count):
-        pictures[i] = render_frames(sample_clip(FIRST_SEED + first + i, frames / FPS))
+        pictures[i] = render_frames(sample_clip(FIRST_SEED + FIRST_VIDEO + i, frames / FPS))
     return pictures
 
 

@@ -164,7 +164,7 @@ def train(
         stream = steps_of_batches(
             features, settings.batch_size, settings.micro_batches, seed, trainer.mine, trainer.step
         )
-        _run(trainer, stream, validation, log if main else None, on_progress)
+        _run(trainer, stream, validation, log, on_progress, main)
         if main:
             log.finish(trainer)
         if processes is not None:
@@ -178,10 +178,11 @@ def _run(
     trainer: Trainer,
     stream: Iterator[list[FeatureBatch]],
     validation: Sequence[FeatureBatch],
-    log: TrainingLog | None,
+    log: TrainingLog,
     on_progress: Callable[[Progress], None],
+    main: bool,
 ) -> None:
-    """Take the steps that are left; `log` is None in all processes but the main one."""
+    """Take the steps that are left; of processes that train together, the main one alone writes."""
     settings = trainer.settings
     noted = trainer.step  # last step whose checkpoint and figures are kept, where they were due
     try:
@@ -190,16 +191,16 @@ def _run(
             due = progress.step == settings.steps or progress.step % settings.validate_every == 0
             if due and validation:
                 progress = progress.with_validation(trainer.validate(validation))
-            if log is not None:
+            if main:
                 log.step(trainer, progress)
                 noted = trainer.step
                 on_progress(progress)
     except DivergedError as error:
-        last = log.last_good(error.good) if log else None
-        kept = f"the last good checkpoint is {last}" if last else "no checkpoint was kept before"
+        last = log.last_good(error.good)
+        kept = f"the last good checkpoint is {last}" if last else "no checkpoint from before is left"
         raise FoleyError(f"training diverged at {error}; {kept}. Try a lower learning rate") from None
     except BaseException:
-        if log is not None and trainer.whole and noted == trainer.step:
+        if main and trainer.whole and noted == trainer.step:
             log.keep_state(trainer)  # stopped by a person or a signal: go on from here
         raise
 

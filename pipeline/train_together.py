@@ -4,7 +4,8 @@
 
 Accelerate's own launcher would start a single process where there is no GPU, and its port is fixed, so that two
 trainings on one machine collide. The main process prints one JSON line a step. Weights are those that one process
-would train, to rounding. The processes end when their standard input does, and with them the launcher.
+would train, to rounding. Where the request says `attached`, the processes end when their standard input does, and
+with them the launcher.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -51,7 +51,7 @@ def train_in_processes(
         raise FoleyError(f"{count} processes were asked for, one a GPU, but there are {cards}")
     feature_set(wh, dataset, fps, "train", subset)  # joined before, because processes wait for each other only so long
     request = {"home": str(wh.home), "dataset": dataset.version, "fps": dict(fps), "seed": seed, "subset": subset}
-    request |= {"preset": preset.model_dump(mode="json")}
+    request |= {"preset": preset.model_dump(mode="json"), "attached": True}
     with scratch_folder(wh.tmp) as folder:
         file = folder / "request.json"
         file.write_text(json.dumps(request))
@@ -111,7 +111,8 @@ def _end_with_input() -> None:
 
 def main(request: Path) -> None:
     """One of the processes."""
-    if stat.S_ISFIFO(os.fstat(0).st_mode):  # else it was started by hand
+    asked = json.loads(request.read_text())
+    if asked.get("attached"):  # else it was started by hand
         threading.Thread(target=_end_with_input, daemon=True).start()
     from accelerate import PartialState
 
@@ -119,7 +120,6 @@ def main(request: Path) -> None:
 
     processes = PartialState(cpu=not torch.cuda.is_available())
     assert processes.num_processes == int(os.environ["WORLD_SIZE"])
-    asked = json.loads(request.read_text())
     wh = Warehouse(asked["home"])
 
     def report(progress: Progress) -> None:

@@ -55,12 +55,14 @@ class TrainingLog:
             return
         try:
             state = torch.load(self._state, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, IndexError, KeyError) as error:
+            trainer.load_state_dict(state["trainer"])
+            self.losses, self.validation, self._since = state["losses"], state["validation"], state["since"]
+        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
             what = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise FoleyError(f"{self._state} is damaged ({what}): delete it, and training begins anew") from None
-        trainer.load_state_dict(state["trainer"])
+            raise FoleyError(
+                f"{self._state} is damaged or of another version ({what}): delete it, and training begins anew"
+            ) from None
         self._first = trainer.step + 1
-        self.losses, self.validation, self._since = state["losses"], state["validation"], state["since"]
 
     def keep_state(self, trainer: Trainer) -> None:
         """Write all that the training needs to go on, in place of what was kept before."""

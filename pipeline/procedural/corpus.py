@@ -26,7 +26,7 @@ from pipeline.procedural.frames import render_frames
 from pipeline.procedural.writing import write_clip, write_media
 
 LEDGER = "clips.jsonl"
-_RECIPE = 3  # raise when the same seed renders to other files
+_RECIPE = 4  # raise when the same seed renders to other files
 _SAVE_EVERY = 64  # clips between two savings of the ledger
 MISDUBBED = "misdubbed"
 FLAWS: tuple[str, ...] = (MISDUBBED, *KINDS)

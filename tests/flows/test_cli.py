@@ -148,12 +148,12 @@ def test_status_of_a_home_that_is_not_there(tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
 
 
-@pytest.mark.slow
 def hear_ctrl_c() -> None:
     """As in a terminal: what a shell starts in the background, as it may have these tests, ignores SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(api: str, corpus: Path, tmp_path: Path) -> None:
     from warehouse import Warehouse
 

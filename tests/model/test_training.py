@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.backbone import Backbone
 from model.bridge import Bridge
-from model.divergence import PATIENCE, DivergedError
+from model.divergence import FEWEST, PATIENCE, DivergedError
 from model.foley import build_bridge
 from model.presets import Preset
 from model.settings import TrainSettings
@@ -137,15 +137,15 @@ def test_loud_clips_in_most_batches_stop_nothing(preset: Preset) -> None:
 
 
 def test_weights_that_went_wrong_stop_it_also_where_it_was_resumed(preset: Preset) -> None:
-    trainer = advance(make_trainer(preset, steps=100), 4)
+    trainer = advance(make_trainer(preset, steps=100), FEWEST)
     with torch.no_grad():
         for parameter in trainer.parameters:
             parameter.mul_(10)
     resumed = make_trainer(preset, steps=100)
     resumed.load_state_dict(advance(trainer, PATIENCE // 2).state_dict())
-    with pytest.raises(DivergedError, match=f"step {4 + PATIENCE}: the loss rose to") as error:
+    with pytest.raises(DivergedError, match=f"step {FEWEST + PATIENCE}: the loss rose to") as error:
         advance(resumed, PATIENCE)
-    assert error.value.good == 3  # the weights after step 4 gave the first loss that was too high
+    assert error.value.good == FEWEST - 1  # the weights after the next step gave the first loss that was too high
 
 
 def test_checkpointing_gives_the_same_weights(preset: Preset) -> None:

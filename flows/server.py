@@ -70,7 +70,6 @@ class Serving:
             "PREFECT_HOME": str(self.folder),
             "PREFECT_API_URL": f"{self.address}/api",
             "PREFECT_SERVER_UI_API_URL": "/api",  # so that the page asks the host that it came from
-            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": self.address,  # Prefect's own lets every web page start runs
             "FOLEY_HOME": str(self.home),
         }
         if AUTH in os.environ:

@@ -195,9 +195,20 @@ class ImageBindScorer:
         """Mono audio of B clips at 16 kHz -> embeddings [B, D], mean of the normalised ones of all views."""
         return self.model({"audio": torch.stack([self.prepare_audio(a) for a in sounds])})["audio"].cpu()
 
+    def prepare(self, frames: Frames, audio: npt.NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+        """What the model takes of a clip: of frames (at `views.frame_times`), and of mono audio at 16 kHz."""
+        return self.prepare_frames(frames), self.prepare_audio(audio)
+
+    @torch.inference_mode()
+    def compare(self, prepared: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
+        """B prepared clips -> B cosines in -1..1."""
+        pixels, mels = (torch.stack([clip[i] for clip in prepared]) for i in (0, 1))
+        found = self.model({"vision": pixels, "audio": mels})
+        return [float(v) for v in F.cosine_similarity(found["vision"], found["audio"], dim=-1).cpu()]
+
     def score(self, frames: Sequence[Frames], audio: Sequence[npt.NDArray[np.float32]]) -> list[float]:
         """Frames (at `views.frame_times`) and audio of B clips -> B cosines in -1..1."""
-        return [float(v) for v in F.cosine_similarity(self.watch(frames), self.hear(audio), dim=-1)]
+        return self.compare([self.prepare(f, a) for f, a in zip(frames, audio, strict=True)])
 
 
 class AudioboxScorer:

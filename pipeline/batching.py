@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipeline.media import MediaError, media_workers
 from pipeline.progress import tick
@@ -28,17 +28,19 @@ def read_each(clips: Sequence[Clip], job: Callable[[Clip], partial[T]], judge: C
 def read_then_run(
     clips: Sequence[Clip],
     job: Callable[[Clip], partial[T]],
-    run: Callable[[Sequence[tuple[Clip, T]]], Sequence[Passed]],
+    run: Callable[[Sequence[tuple[Clip, Any]]], Sequence[Passed]],
     chunk: int,
+    prepare: Callable[[T], Any] | None = None,
 ) -> list[Outcome]:
     """One outcome a clip: `failed` where its media cannot be read, else what `run` gives for it.
 
-    `job(clip)` is run by media workers while `run` works on the clips before. `run` gets at most `chunk` clips with
+    `job(clip)` is run by media workers while `run` works on the clips before, and what it gives goes through `prepare`
+    in threads of this process, where there is such a step. `run` gets at most `chunk` clips with
     their media at a time, and little more than that wait decoded: the media of a whole batch is never held at once.
     The first parts are smaller, 1, 2, 4 and so on, so that the model need not wait for a whole chunk to begin.
     """
     workers = media_workers()
-    found = workers.map((job(clip) for clip in clips), ahead=chunk + workers.count)
+    found = workers.map((job(clip) for clip in clips), ahead=chunk + workers.count, then=prepare)
     outcomes: list[Outcome] = []
     size = 1
     while len(outcomes) < len(clips):

@@ -104,12 +104,10 @@ class ImageBindScore(Stage):
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """One cosine a clip."""
 
-        def run(ready: Sequence[tuple[Clip, tuple[Pixels, Audio]]]) -> list[Passed]:
-            media = [found for _, found in ready]
-            scores = self._scorer.score([frames for frames, _ in media], [audio for _, audio in media])
-            return [Passed({"imagebind": score}) for score in scores]
+        def run(ready: Sequence[tuple[Clip, Any]]) -> list[Passed]:
+            return [Passed({"imagebind": score}) for score in self._scorer.compare([found for _, found in ready])]
 
-        return read_then_run(clips, self._reading, run, CHUNK)
+        return read_then_run(clips, self._reading, run, CHUNK, lambda media: self._scorer.prepare(*media))
 
 
 class AudioboxScore(Stage):

@@ -68,17 +68,23 @@ class MediaWorkers:
         """
         return self._threads.submit(self._run, job)
 
-    def map(self, jobs: Iterable[partial[T]], ahead: int) -> Iterator[T | MediaError]:
-        """Results in order, a MediaError in place of those that raised one; at most `ahead` wait to be taken."""
+    def map(
+        self, jobs: Iterable[partial[T]], ahead: int, then: Callable[[T], Any] | None = None
+    ) -> Iterator[T | MediaError]:
+        """Results in order, a MediaError in place of those that raised one; at most `ahead` wait to be taken.
+
+        With `then` it is what that makes of them, in threads of this process.
+        """
+        submit: Any = self.submit if then is None else lambda job: self._threads.submit(self._run_then, job, then)
         left = iter(jobs)
-        running = deque(self.submit(job) for job in islice(left, ahead))
+        running = deque(submit(job) for job in islice(left, ahead))
         try:
             while running:
                 try:
                     found: T | MediaError = running.popleft().result()
                 except MediaError as error:
                     found = error
-                running.extend(self.submit(job) for job in islice(left, 1))
+                running.extend(submit(job) for job in islice(left, 1))
                 yield found
         finally:
             for future in running:
@@ -92,6 +98,9 @@ class MediaWorkers:
             self._idle.put(None)
             if worker is not None:
                 worker.end()
+
+    def _run_then(self, job: partial[T], then: Callable[[T], Any]) -> Any:
+        return then(self._run(job))
 
     def _run(self, job: partial[T]) -> T:
         worker = self._idle.get()

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets import Origin, Subprotocol
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from flows.server import AUTH, Serving, answers, found
 from tests.flows.commands import ROOT, environment, one_line_error
@@ -105,8 +108,12 @@ def test_the_api_wants_the_password_and_its_own_page_and_serves_no_reports(
         assert client.get("/api/admin/version", auth=("somebody", "else")).status_code == 401
         assert client.get("/api/admin/version", auth=("somebody", "s3cret")).status_code == 200
         assert client.get("/api/block_types/slug/secret").status_code == 401
-        for origin, let in ((guarded.address, True), ("https://page.example", False)):
-            asks = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-            assert client.options("/api/deployments/", headers=asks).is_success is let
+        for origin, status in ((guarded.address, 200), ("https://page.example", 403), ("null", 403)):
+            assert client.get("/api/health", headers={"Origin": origin}).status_code == status
         assert "what was found" not in client.get("/reports/report.html").text
+    events = f"{guarded.address.replace('http', 'ws')}/api/events/in"
+    with connect(events, origin=Origin(guarded.address), subprotocols=[Subprotocol("prefect")]) as socket:
+        assert socket.subprotocol == "prefect"
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(events, origin=Origin("https://page.example"), subprotocols=[Subprotocol("prefect")])
     assert guarded.environment()["PREFECT_API_AUTH_STRING"] == PASSWORD  # what workers and runs send

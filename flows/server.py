@@ -38,6 +38,8 @@ SETTINGS = {
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     # Batches run side by side, one a core: threads inside an operator would only get in each other's way.
     "OMP_NUM_THREADS": "1",
+    # A training takes all cores: its threads then sleep while they wait, and leave the cores to what runs beside it.
+    "OMP_WAIT_POLICY": "PASSIVE",
     # A worker's log is for what Prefect and we say.
     "PYTHONWARNINGS": "ignore",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",

@@ -12,10 +12,12 @@ import os
 import pickle
 import queue
 import resource
+import select
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +28,8 @@ from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 from typing import Any, TypeVar
+
+import psutil
 
 from pipeline.media.errors import MediaError
 from warehouse.errors import FoleyError
@@ -39,14 +43,19 @@ _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
 }
-_GRACE = 2.0  # seconds after its time limit when a worker that the kernel did not end is killed
+_LOOKS = 8  # how often a worker is looked at while it may stand still
 
 
 @dataclass(frozen=True)
 class WorkerLimits:
-    """What one file may cost, and after how many files a worker is replaced, so that no leak can grow."""
+    """What one file may cost, and after how many files a worker is replaced, so that no leak can grow.
+
+    `seconds` are of processor time: a busy machine or a slow disk costs no file its reading. A reader that for
+    `stalled_seconds` has neither computed nor read a byte waits for what will not come.
+    """
 
     seconds: float = 60.0
+    stalled_seconds: float = 60.0
     memory_bytes: int = 1 << 30
     files: int = 1000
 
@@ -153,15 +162,16 @@ class _Worker:
         """The job's result; raises what it raised. A worker that was `lost` on the way is of no more use."""
         path: Path = job.args[0]
         self.done += 1
+        stalled = False
         try:
             self._pipe.send(job)
-            if not self._pipe.poll(self._limits.seconds + _GRACE):
+            if stalled := not self._answers():
                 self._process.kill()
             worked, result = _receive(self._pipe)
         except (EOFError, OSError):
             self.lost = True
             self.end()
-            raise MediaError(path, self._epitaph()) from None
+            raise MediaError(path, self._epitaph(stalled)) from None
         if worked:
             return result
         if isinstance(result, MemoryError):
@@ -169,10 +179,25 @@ class _Worker:
             result = MediaError(path, f"needs more than {self._limits.memory_bytes >> 20} MB of memory")
         raise result
 
-    def _epitaph(self) -> str:
+    def _answers(self) -> bool:
+        """Wait for the worker's answer, or its end; False once it has stood still for too long."""
+        looks, before = 0, None
+        while not self._pipe.poll(self._limits.stalled_seconds / _LOOKS):
+            now = _progress(self._process.pid)
+            looks = 0 if now != before else looks + 1
+            if looks >= _LOOKS:
+                return False
+            before = now
+        return True
+
+    def _epitaph(self, stalled: bool) -> str:
         code = self._process.returncode
-        if code in (-signal.SIGALRM, -signal.SIGKILL):
-            return f"took more than {self._limits.seconds:g} s, or its reader was killed"
+        if stalled:
+            return f"stood still for {self._limits.stalled_seconds:g} s: nothing more came from it"
+        if code == -signal.SIGPROF:
+            return f"took more than {self._limits.seconds:g} s of processor time"
+        if code == -signal.SIGKILL:
+            return "its reader was killed"
         return f"crashed its decoder ({signal.Signals(-code).name if code < 0 else f'exit status {code}'})"
 
     def end(self) -> None:
@@ -180,6 +205,17 @@ class _Worker:
         self._pipe.close()
         self._process.kill()
         self._process.wait()
+
+
+def _progress(pid: int) -> tuple[float, int]:
+    """Processor seconds that a process has used, and bytes that it has read (where the system tells)."""
+    try:
+        process = psutil.Process(pid)
+        times = process.cpu_times()
+        read = getattr(process.io_counters(), "read_chars", 0) if hasattr(process, "io_counters") else 0
+    except psutil.Error:
+        return 0.0, 0  # it has just ended: the pipe says so
+    return times.user + times.system, read
 
 
 def _send(pipe: Connection, message: Any) -> None:
@@ -234,18 +270,27 @@ def _work(pipe: Connection, seconds: float, memory_bytes: int) -> None:
         signal.SIGTERM,
     ):  # they are for the parent, whose end closes the pipe: no clip's fault
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, whatever it is doing
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process, whatever it is doing
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    threading.Thread(target=_end_with_parent, args=(pipe.fileno(),), daemon=True).start()
     pipe.send(None)
     while True:
         try:
             job: partial[Any] = pipe.recv()
         except (EOFError, OSError):
             return
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         _send(pipe, _outcome(job))
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _end_with_parent(pipe: int) -> None:
+    """End this process when the other end of its pipe is gone, even if a file hangs."""
+    ended = select.poll()
+    ended.register(pipe, 0)  # hang-ups are told of unasked
+    ended.poll()
+    os._exit(0)
 
 
 def _outcome(job: Callable[[], Any]) -> tuple[bool, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -97,9 +98,16 @@ def test_a_run_shows_what_it_found(factory: Factory, curated: str) -> None:
 
 
 def test_logs_are_a_line_a_batch(factory: Factory, curated: str, clips: Path) -> None:
-    lines = until(lambda: [line for line in factory.logs(curated) if "passed," in line], 600, "logs arrive")
-    assert any(line.startswith("probe: 6 passed") for line in lines) or lines
-    assert len(lines) < len(list(clips.glob("*.mp4"))) * 7 / 3
+    count = len(list(clips.glob("*.mp4")))
+
+    def probed() -> bool:
+        lines = [line for line in factory.logs(curated) if line.startswith("probe: ") and "passed," in line]
+        numbers = [[int(number) for number in re.findall(r"(\d+) (?:passed|rejected|failed)", line)] for line in lines]
+        return sum(map(sum, numbers)) == count
+
+    until(probed, 600, "a line for every batch of probe arrives")
+    lines = [line for line in factory.logs(curated) if "passed," in line]
+    assert len(lines) < count * 7 / 3
     assert not any("Traceback" in line for line in factory.logs(curated))
 
 

@@ -44,6 +44,7 @@ def front_end(workers: MediaWorkers, path: Path) -> str:
         if isinstance(found, MediaError):
             assert len(str(found).splitlines()) == 1
             assert "took more than" not in str(found)
+            assert "stood still" not in str(found)
             assert "needs more than" not in str(found)
             assert "crashed" not in str(found)
             return found.what

@@ -1,1 +1,1 @@
-"""When things happen: Prefect flows and tasks, and the `foley` command."""
+"""When things happen: Prefect flows. The only room that imports prefect; may import pipeline, model and warehouse."""

@@ -9,21 +9,21 @@ from time import perf_counter
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.bars import bar
-from flows.cores import all_cores
-from flows.curate import all_stages, feature_fingerprints
+from flows.display.progress_bars import bar
 from flows.parameters import AblateParameters
-from flows.results import machine, versions
-from flows.runs import clear_errors, recorded
-from flows.stages import run_stages
-from flows.train import newest_dataset, train_on
-from model.presets import Preset, load_preset
-from pipeline.ablate import Mark, pooled, score_mark, table, trained_to, uncurated, write_results
-from pipeline.curation import feature_stages
-from pipeline.engine import fingerprints
-from pipeline.provenance import code_revision
-from pipeline.train import Checkpoint
+from flows.running.batches import run_stages
+from flows.running.devices import all_cores
+from flows.running.recording import clear_errors, recorded
+from flows.train import train_on
+from model.presets.preset import Preset, load_preset
+from pipeline.curation.registry import all_stages, feature_fingerprints, feature_stages
+from pipeline.evaluation.ablation import Mark, pooled, score_mark, table, trained_to, uncurated, write_results
+from pipeline.evaluation.results import machine, versions
+from pipeline.generation.provenance import code_revision
+from pipeline.stages.engine import fingerprints
+from pipeline.training.checkpoints import Checkpoint
 from warehouse import Dataset, FoleyError, Warehouse
+from warehouse.datasets.versions import newest_dataset
 
 
 @dataclass(frozen=True)

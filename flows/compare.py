@@ -11,22 +11,22 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.bars import bar
+from flows.display.progress_bars import bar
 from flows.evaluate import evaluate
 from flows.parameters import CompareParameters, EvaluateParameters
-from flows.results import machine, versions
-from flows.runs import clear_errors, recorded
-from flows.stages import StageCounts, run_stages
-from model.presets import Preset, load_preset
-from pipeline.engine import fingerprints
+from flows.running.batches import StageCounts, run_stages
+from flows.running.recording import clear_errors, recorded
+from model.presets.preset import Preset, load_preset
 from pipeline.evaluation.held_out import held_out_set, held_out_systems
+from pipeline.evaluation.network_stages import Hear, Watch, evaluation_stages
 from pipeline.evaluation.page import write_page
+from pipeline.evaluation.results import machine, versions
 from pipeline.evaluation.run import Evaluation, bring_in, record, score, workshop, write_tables
 from pipeline.evaluation.sets import EvaluationSet, System, evaluation_set, system
-from pipeline.evaluation.stages import Hear, Watch, evaluation_stages
-from pipeline.provenance import code_revision
-from pipeline.stage import Stage
-from pipeline.train import find_checkpoint
+from pipeline.generation.provenance import code_revision
+from pipeline.stages.engine import fingerprints
+from pipeline.stages.stage import Stage
+from pipeline.training.checkpoints import find_checkpoint
 from warehouse import FoleyError, Warehouse
 
 

@@ -9,21 +9,24 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artifacts import note_asset, show_curation, show_report
-from flows.bars import bar, follow
-from flows.parameters import CurateParameters
-from flows.runs import alone, clear_errors, recorded
-from flows.stages import StageCounts, run_stages
-from model.presets import Preset, load_preset
-from pipeline.curation import feature_stages, scoring_stages
-from pipeline.engine import fingerprints
-from pipeline.look import look
+from flows.display.artifacts import note_asset, show_curation, show_report
+from flows.display.progress_bars import bar, follow
+from flows.parameters import (
+    CurateParameters,
+    FeaturesParameters,
+    SelectParameters,
+)
+from flows.running.batches import StageCounts, run_stages
+from flows.running.recording import alone, clear_errors, recorded
+from model.presets.preset import Preset, load_preset
+from pipeline.curation.page import look
+from pipeline.curation.policy import load_policy, select
+from pipeline.curation.registry import all_stages, feature_stages, scoring_stages
+from pipeline.curation.sources import folder_source
 from pipeline.report.curation import write_curation_page
-from pipeline.select import load_policy, select
-from pipeline.sources import folder_source
-from pipeline.stage import Stage
+from pipeline.stages.engine import fingerprints
 from warehouse import Dataset, FoleyError, IngestResult, Warehouse
-from warehouse.datasets import page_of
+from warehouse.datasets.versions import newest_dataset, page_of
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,6 @@ class Curated:
     def stages(self) -> list[StageCounts]:
         """Counts of all stages, in order."""
         return self.scoring + self.features
-
-
-def all_stages(preset: Preset) -> list[Stage]:
-    """Every stage of curation, in order."""
-    return [*scoring_stages(preset), *feature_stages(preset)]
-
-
-def feature_fingerprints(preset: Preset) -> dict[str, str]:
-    """Fingerprints of the stages that training reads; scorers may have changed since without it mattering."""
-    fps = fingerprints(all_stages(preset))
-    return {stage.name: fps[stage.name] for stage in feature_stages(preset)}
 
 
 @flow(name="curate", flow_run_name="curate {parameters.policy}", validate_parameters=True)
@@ -114,3 +106,35 @@ def _ingest(wh: Warehouse, parameters: CurateParameters) -> tuple[IngestResult, 
         result = wh.ingest(listing.clips, follow(progress))
     logger.info("ingest: %s", result)
     return result, listing.clips["clip_id"].to_pylist()
+
+
+@flow(name="reselect", flow_run_name="reselect {parameters.policy}")
+@clear_errors
+def reselect(parameters: SelectParameters) -> Dataset:
+    """Select a dataset version again from the scores that are there, as after a change of the policy: no model runs.
+
+    The same scores under the same policy give the same version again.
+    """
+    wh = Warehouse(parameters.home)
+    preset = load_preset(parameters.preset, parameters.weights)
+    with recorded(wh, "reselect", parameters) as record:
+        fps = fingerprints(all_stages(preset))
+        dataset = select_dataset(wh, preset, fps, parameters.policy, parameters.dataset, None)
+        record["dataset"] = dataset.version
+    show_page(wh, dataset)
+    return dataset
+
+
+@flow(name="features", flow_run_name="features of {parameters.dataset}")
+@clear_errors
+def features(parameters: FeaturesParameters) -> list[StageCounts]:
+    """Compute the features of a dataset version that training reads; what is there is not computed again."""
+    wh = Warehouse(parameters.home)
+    preset = load_preset(parameters.preset, parameters.weights)
+    with recorded(wh, "features", parameters) as record:
+        dataset = newest_dataset(wh) if parameters.dataset is None else wh.dataset(parameters.dataset)
+        record["dataset"] = dataset.version
+        fps = fingerprints(all_stages(preset))
+        counts = run_stages(wh, feature_stages(preset), fps, parameters, dataset.clip_ids())
+        record["stages"] = [asdict(count) for count in counts]
+    return counts

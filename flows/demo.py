@@ -14,20 +14,20 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artifacts import show_report
-from flows.bars import bar
 from flows.curate import Curated, curate
+from flows.display.artifacts import show_report
+from flows.display.progress_bars import bar
 from flows.evaluate import Evaluated, evaluate
 from flows.parameters import CurateParameters, DemoParameters, EvaluateParameters, TrainParameters
-from flows.report import report_data
-from flows.results import funnel, machine, versions
 from flows.train import train
-from model.presets import load_preset
-from pipeline.flaws import flaw_figures
-from pipeline.judged import judged
-from pipeline.provenance import code_revision
+from model.presets.preset import load_preset
+from pipeline.curation.judged_clips import judged
+from pipeline.curation.known_flaws import flaw_figures
+from pipeline.evaluation.demo_page import report_data
+from pipeline.evaluation.results import funnel, machine, versions
+from pipeline.generation.provenance import code_revision
 from pipeline.report import write_report
-from pipeline.train import Checkpoint
+from pipeline.training.checkpoints import Checkpoint
 from warehouse import Warehouse
 from warehouse.files import read_json, write_json
 

@@ -17,9 +17,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from tqdm import tqdm
 
-from flows.bars import bar
+from flows.display.progress_bars import bar
 from flows.parameters import DownloadParameters
-from flows.runs import clear_errors, recorded
+from flows.running.recording import clear_errors, recorded
+from pipeline.curation.sources import read_rows
 from pipeline.download import (
     Choice,
     Fetcher,
@@ -32,9 +33,8 @@ from pipeline.download import (
     manifest_of,
     sweep,
 )
+from pipeline.download.kinetics import Kinetics, annotated_clips, archives, choice, compare
 from pipeline.download.units import Progress, scratch
-from pipeline.kinetics import Kinetics, annotated_clips, archives, choice, compare
-from pipeline.sources import read_rows
 from warehouse import FoleyError, Warehouse
 from warehouse.files import make_folder, write_file, write_json
 

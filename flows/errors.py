@@ -8,7 +8,7 @@ from warehouse.errors import FoleyError
 
 # Where the other such errors are defined. They are looked up among the modules that are loaded, because importing
 # these would cost seconds; an error that was raised has had its module loaded.
-_OTHERS = (("model.presets", "ModelError"), ("model.weights", "WeightsError"))
+_OTHERS = (("model.presets.preset", "ModelError"), ("model.weights.load", "WeightsError"))
 
 
 def is_user_error(error: BaseException) -> bool:

@@ -8,18 +8,18 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artifacts import show_figures
-from flows.bars import bar
-from flows.cores import all_cores
-from flows.curate import all_stages
+from flows.display.artifacts import show_figures
+from flows.display.progress_bars import bar
 from flows.parameters import EvaluateParameters
-from flows.runs import clear_errors, recorded
-from flows.stages import StageCounts, run_stages
-from model.presets import Preset, load_preset
-from pipeline.engine import fingerprints
-from pipeline.evaluate import evaluate as score
-from pipeline.generate import generation_stages
-from pipeline.train import Checkpoint, find_checkpoint
+from flows.running.batches import StageCounts, run_stages
+from flows.running.devices import all_cores
+from flows.running.recording import clear_errors, recorded
+from model.presets.preset import Preset, load_preset
+from pipeline.curation.registry import all_stages
+from pipeline.evaluation.conditions import generation_stages
+from pipeline.evaluation.onset_figures import evaluate as score
+from pipeline.stages.engine import fingerprints
+from pipeline.training.checkpoints import Checkpoint, find_checkpoint
 from warehouse import Dataset, FoleyError, Warehouse
 
 

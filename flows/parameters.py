@@ -60,7 +60,7 @@ class ModelParameters(Parameters):
     @field_validator("preset")
     @classmethod
     def _preset_exists(cls, name: str) -> str:
-        from model.presets import load_preset
+        from model.presets.preset import load_preset
 
         load_preset(name)  # raises ModelError, which says what there is
         return name
@@ -117,7 +117,7 @@ class SelectParameters(ModelParameters):
     @field_validator("policy")
     @classmethod
     def _policy_exists(cls, name: str) -> str:
-        from pipeline.select import load_policy
+        from pipeline.curation.policy import load_policy
 
         try:
             load_policy(name)

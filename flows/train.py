@@ -5,19 +5,19 @@ from __future__ import annotations
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artifacts import Curves, Moving, note_asset, show_training
-from flows.bars import bar
-from flows.cores import all_cores
-from flows.curate import feature_fingerprints
+from flows.display.artifacts import Curves, Moving, note_asset, show_training
+from flows.display.progress_bars import bar
 from flows.parameters import TrainParameters
-from flows.runs import clear_errors, recorded
-from model.presets import Preset, load_preset
-from model.training import Progress
-from pipeline.select import UNCURATED
-from pipeline.train import Checkpoint
-from pipeline.train import train as train_bridge
-from pipeline.train_together import train_in_processes
-from warehouse import Dataset, FoleyError, Warehouse
+from flows.running.devices import all_cores
+from flows.running.recording import clear_errors, recorded
+from model.presets.preset import Preset, load_preset
+from model.training.trainer import Progress
+from pipeline.curation.registry import feature_fingerprints
+from pipeline.training.checkpoints import Checkpoint
+from pipeline.training.distributed import train_in_processes
+from pipeline.training.train import train as train_bridge
+from warehouse import Dataset, Warehouse
+from warehouse.datasets.versions import newest_dataset
 
 _LOG_EVERY = 50  # steps
 
@@ -48,14 +48,6 @@ def with_steps(preset: Preset, steps: int | None) -> Preset:
     if steps is None:
         return preset
     return preset.model_copy(update={"train": preset.train.model_copy(update={"steps": steps})})
-
-
-def newest_dataset(wh: Warehouse) -> Dataset:
-    """The dataset version that was written last, for training; those of an ablation are not. FoleyError for none."""
-    known = [dataset for dataset in wh.datasets() if not dataset.name.endswith(UNCURATED)]
-    if not known:
-        raise FoleyError(f"there is no dataset in {wh.home} yet: run foley curate FOLDER first")
-    return max(known, key=lambda dataset: dataset.created_at)
 
 
 @task(name="train", task_run_name="train {dataset.version}", cache_policy=NO_CACHE, persist_result=False)

@@ -1,1 +1,4 @@
-"""Torch: encoders, the frozen backbone, the bridge, training, sampling and metrics."""
+"""Torch: encoders, backbone, bridge, training, sampling, metrics.
+
+Imports no other room but the errors of the warehouse.
+"""

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.lean import import_stable_audio_tools
-from model.presets import ModelError, Preset
-from model.weights import files_revision, load_strict, load_transformers, read_weights
+from model.presets.preset import ModelError, Preset
+from model.weights.lean_imports import import_stable_audio_tools
+from model.weights.load import files_revision, load_strict, load_transformers, read_weights
 
 Conditioning = dict[str, tuple[Tensor, Tensor]]  # id -> (tokens [B, N, D], mask [B, N])
 
@@ -57,11 +57,6 @@ def create_backbone(config: dict[str, Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # weight_norm and autocast deprecations of the library
         return create_model_from_config(config)
-
-
-def default_device() -> str:
-    """Where models run unless told otherwise: "cuda" where there is one, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Backbone(nn.Module):

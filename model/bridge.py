@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.presets import ModelError
-from model.settings import BridgeSettings
+from model.presets.preset import ModelError
+from model.presets.settings import BridgeSettings
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines [B or 1, 1, N, E / 2]: what turns queries or keys
 

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from model.backbone import Backbone, Conditioning
 from model.bridge import Bridge
-from model.guidance import Guidance
-from model.presets import ModelError, Preset
-from model.sampling import clip_noise, sample_velocity_model
-from model.settings import BridgeSettings, SampleSettings
-from model.video import VideoEncoder
-from model.weights import WeightsError, load_strict, read_weights, save_weights
-from model.windows import Window, cross_fades, decode_in_pieces, plan_windows
+from model.presets.preset import ModelError, Preset
+from model.presets.settings import BridgeSettings, SampleSettings
+from model.sampling.guidance import Guidance
+from model.sampling.samplers import clip_noise, sample_velocity_model
+from model.sampling.windows import Window, cross_fades, decode_in_pieces, plan_windows
+from model.video_encoder import VideoEncoder
+from model.weights.load import WeightsError, load_strict, read_weights, save_weights
 
 Audio = npt.NDArray[np.float32]
 TEXTS = 16  # prompts encoded at once
@@ -120,7 +120,8 @@ class FoleyControl:
 
         `video` holds tokens [J, P, V] of each clip, or None for no video. A clip's sound depends on its own arguments
         alone, up to rounding, and not on the batch. A negative prompt of None or "" is none. What is longer than the
-        preset's `window.seconds` is made in overlapping windows (model/windows.py). Guidance: model/guidance.py.
+        preset's `window.seconds` is made in overlapping windows (model/sampling/windows.py); guidance
+        is in model/sampling/guidance.py.
         Raises ModelError for a length of 0.
         """
         if any(s <= 0 for s in seconds):

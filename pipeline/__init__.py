@@ -1,1 +1,4 @@
-"""What happens to clips: one file a stage, each a batch of clips in, a table out."""
+"""A clip's way, one room a step:
+
+generation, evaluation -> training, curation -> scoring, features -> stages -> media, report, procedural.
+"""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from model.presets import load_preset
+from model.presets.preset import load_preset
 from tests.benchmarks import evaluation
 
 ROOT = Path(__file__).parent.parent

@@ -64,12 +64,14 @@ def test_import_warehouse_loads_nothing_heavy() -> None:
 
 
 def test_foley_help_loads_nothing_heavy() -> None:
-    loaded = loaded_by("from flows.cli import cli\ncli(['--help'], standalone_mode=False)")
+    loaded = loaded_by("from foley.cli.main import cli\ncli(['--help'], standalone_mode=False)")
     assert "click" in loaded
     assert loaded & (HEAVY | {"duckdb", "pyarrow", "numpy"}) == set()
 
 
 def test_a_query_loads_neither_torch_nor_prefect() -> None:
-    loaded = loaded_by("from warehouse import Warehouse, query, status\nimport flows.summary, flows.tables")
+    loaded = loaded_by(
+        "from warehouse import Warehouse, query, status\nimport foley.cli.output, warehouse.catalog.rendering"
+    )
     assert "duckdb" not in loaded or "torch" not in loaded
     assert loaded & {"torch", "prefect", "transformers", "av"} == set()

@@ -11,34 +11,34 @@ from typing import TYPE_CHECKING, Any
 from warehouse.errors import FoleyError
 
 if TYPE_CHECKING:
-    from warehouse.catalog import publish
-    from warehouse.datasets import Dataset
-    from warehouse.features import FeatureSet
+    from warehouse.catalog.build import publish
+    from warehouse.catalog.lineage import trace
+    from warehouse.catalog.query import query
+    from warehouse.catalog.status import Status, status
+    from warehouse.datasets.feature_set import FeatureSet
+    from warehouse.datasets.versions import Dataset
     from warehouse.ingest import IngestResult
     from warehouse.maintenance import compact, gc, release, verify
-    from warehouse.progress import Status, status
     from warehouse.schema import array_field, field, from_bytes, to_bytes
-    from warehouse.sql import query
     from warehouse.store import Warehouse
-    from warehouse.tracing import trace
 
 _HOMES = {
-    "Dataset": "datasets",
-    "FeatureSet": "features",
+    "Dataset": "datasets.versions",
+    "FeatureSet": "datasets.feature_set",
     "IngestResult": "ingest",
-    "Status": "progress",
+    "Status": "catalog.status",
     "Warehouse": "store",
     "array_field": "schema",
     "compact": "maintenance",
     "field": "schema",
     "from_bytes": "schema",
     "gc": "maintenance",
-    "publish": "catalog",
-    "query": "sql",
+    "publish": "catalog.build",
+    "query": "catalog.query",
     "release": "maintenance",
-    "status": "progress",
+    "status": "catalog.status",
     "to_bytes": "schema",
-    "trace": "tracing",
+    "trace": "catalog.lineage",
     "verify": "maintenance",
 }
 

@@ -16,11 +16,12 @@ import pyarrow as pa
 
 from warehouse.commits import commit_id
 from warehouse.errors import FoleyError
-from warehouse.live import clip_hash
+from warehouse.rows.live import clip_hash
+from warehouse.rows.read import rows
 from warehouse.schema import CLIPS, SPINE
 
 if TYPE_CHECKING:
-    from warehouse.store import Warehouse
+    from warehouse.home import Home
 
 _PIECE = 4096
 _GIVEN = ("path", "source", "source_video", "url", "label", "prompt", "split", "truth")
@@ -37,7 +38,7 @@ class IngestResult:
     failed: int
 
 
-def ingest(wh: Warehouse, clips: pa.Table, progress: Callable[[int, int], None] | None = None) -> IngestResult:
+def ingest(wh: Home, clips: pa.Table, progress: Callable[[int, int], None] | None = None) -> IngestResult:
     """Bring in clips: a row is committed for every new clip and for every one whose file or description changed.
 
     `clips` has clip_id, path and source, and may have source_video (default: the clip_id), url, label, prompt, split
@@ -87,9 +88,9 @@ def _described(clips: pa.Table) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _known(wh: Warehouse, clip_ids: list[str]) -> list[dict[str, Any]]:
+def _known(wh: Home, clip_ids: list[str]) -> list[dict[str, Any]]:
     columns = [*_GIVEN, "generation", "status", "error", "message", "sha256", "bytes", "mtime_ns"]
-    return wh.clips(columns, clip_ids, status=None).to_pylist()
+    return rows(wh, "clips", "source", None, columns, clip_ids).to_pylist()
 
 
 def _look(clip: Mapping[str, Any], old: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def _same(row: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     return all(row[k] == old[k] for k in (*_GIVEN, "status", "error", "message", "sha256", "bytes", "mtime_ns"))
 
 
-def _commit(wh: Warehouse, found: list[dict[str, Any]]) -> None:
+def _commit(wh: Home, found: list[dict[str, Any]]) -> None:
     """Commit clip rows, sorted by clip_id."""
     found = sorted(found, key=lambda row: row["clip_id"])
     id_ = commit_id(repr(sorted(row.items(), key=lambda item: item[0])) for row in found)

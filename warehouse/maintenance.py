@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.commits import Commit, commit_id, footer, write_commit
-from warehouse.datasets import written_pages
+from warehouse.datasets.versions import list_datasets, written_pages
 from warehouse.errors import FoleyError
 from warehouse.files import file_lock, is_abandoned, read_json
-from warehouse.live import REMOVAL, literal, live_sql, present, run_checked
+from warehouse.rows.live import REMOVAL, literal, live_sql, present, run_checked
 
 if TYPE_CHECKING:
     from warehouse.commits import Listing
-    from warehouse.store import Warehouse
+    from warehouse.home import Home
 
 _COMPACT_ROWS = 65_536
 _COMPACT_BYTES = 256 << 20
@@ -36,7 +36,7 @@ class Problem:
     what: str
 
 
-def verify(wh: Warehouse, deep: bool = True, progress: Callable[[Path], None] | None = None) -> list[Problem]:
+def verify(wh: Home, deep: bool = True, progress: Callable[[Path], None] | None = None) -> list[Problem]:
     """Look for files that are not as they were written; `deep` reads every page and checks its checksum.
 
     Covers commits, dataset versions, feature shards and JSON records. A damaged commit does no harm to a run: its
@@ -101,12 +101,12 @@ def _check(path: Path, rows: int) -> Iterator[Problem]:
         yield Problem(path, f"is damaged: {str(exc)[:200]}")
 
 
-def _folders(wh: Warehouse) -> list[tuple[str, str]]:
+def _folders(wh: Home) -> list[tuple[str, str]]:
     """Every (stage, fingerprint) that has a folder."""
     return [(p.parent.name, p.name) for p in sorted((wh.home / "commits").glob("*/*")) if p.is_dir()]
 
 
-def release(wh: Warehouse, stage: str, reason_like: str | None = None) -> int:
+def release(wh: Home, stage: str, reason_like: str | None = None) -> int:
     """Give failed clips of a stage (under its current fingerprint) all their attempts again; returns how many.
 
     `reason_like` is an SQL LIKE pattern for "<error>: <message>". Raises FoleyError for a stage that was never planned.
@@ -148,7 +148,7 @@ class Compacted:
     into: Path
 
 
-def compact(wh: Warehouse, stage: str | None = None, at_least: int = 4) -> list[Compacted]:
+def compact(wh: Home, stage: str | None = None, at_least: int = 4) -> list[Compacted]:
     """Merge small commits into large ones sorted by clip_id; `at_least` so many at a time.
 
     The merged commit is there before the small ones go, and rows that are in both count once; so nobody sees more or
@@ -181,7 +181,7 @@ def _groups(commits: tuple[Commit, ...], at_least: int) -> Iterator[list[Commit]
         yield group
 
 
-def _merge(wh: Warehouse, stage: str, fingerprint: str, group: list[Commit]) -> Compacted:
+def _merge(wh: Home, stage: str, fingerprint: str, group: list[Commit]) -> Compacted:
     """Write the merged commit, then remove the ones it replaces."""
     tables = [pq.read_table(c.path, page_checksum_verification=True) for c in group]
     schema = wh.descriptor(stage, fingerprint).all_columns
@@ -196,7 +196,7 @@ def _merge(wh: Warehouse, stage: str, fingerprint: str, group: list[Commit]) -> 
     return Compacted(stage, fingerprint, len(group), merged.num_rows, path)
 
 
-def _remove(wh: Warehouse, paths: Sequence[Path]) -> None:
+def _remove(wh: Home, paths: Sequence[Path]) -> None:
     """Remove commits that another holds too, but not under a query that asked for quiet."""
     if paths:
         with file_lock(wh.lock_path(REMOVAL)):
@@ -212,7 +212,7 @@ def _order(rows: pa.Table) -> list[int]:
     return [row[-1] for i, row in enumerate(found) if i == 0 or row[:-1] != found[i - 1][:-1]]
 
 
-def _replaced(wh: Warehouse, stage: str, fingerprint: str) -> list[Path]:
+def _replaced(wh: Home, stage: str, fingerprint: str) -> list[Path]:
     """Commits that a compaction replaced and did not live to remove."""
     found: list[Path] = []
     for commit in wh.listing(stage, fingerprint).good:
@@ -230,7 +230,7 @@ class Garbage:
     why: str
 
 
-def gc(wh: Warehouse, dry_run: bool = True, unused: bool = False) -> list[Garbage]:
+def gc(wh: Home, dry_run: bool = True, unused: bool = False) -> list[Garbage]:
     """Find, and with `dry_run` off remove, what dead runs left behind.
 
     That is: temporary files without a living writer, commits that compaction replaced, damaged commits of
@@ -248,13 +248,13 @@ def gc(wh: Warehouse, dry_run: bool = True, unused: bool = False) -> list[Garbag
     return found
 
 
-def _temporary(wh: Warehouse) -> Iterator[Garbage]:
+def _temporary(wh: Home) -> Iterator[Garbage]:
     for path in sorted(wh.tmp.iterdir()):
         if is_abandoned(path):
             yield Garbage(path, _size(path), "temporary, its writer is gone")
 
 
-def _old_commits(wh: Warehouse, unused: bool) -> Iterator[Garbage]:
+def _old_commits(wh: Home, unused: bool) -> Iterator[Garbage]:
     kept = referenced(wh)
     for stage, fingerprint in _folders(wh):
         needed = (stage, fingerprint) in kept or stage == "clips"
@@ -268,9 +268,9 @@ def _old_commits(wh: Warehouse, unused: bool) -> Iterator[Garbage]:
             yield Garbage(path, _size(path), "damaged commit")
 
 
-def _old_pages(wh: Warehouse, unused: bool) -> Iterator[Garbage]:
+def _old_pages(wh: Home, unused: bool) -> Iterator[Garbage]:
     pages = written_pages(wh.home)  # before the versions are listed: a page is written after its version
-    newest = {dataset.name: dataset.version for dataset in wh.datasets()}
+    newest = {dataset.name: dataset.version for dataset in list_datasets(wh)}
     for version, page in pages.items():
         if not (wh.home / "datasets" / version).is_dir():
             yield Garbage(page, _size(page), "page of a dataset version that is gone")
@@ -278,10 +278,10 @@ def _old_pages(wh: Warehouse, unused: bool) -> Iterator[Garbage]:
             yield Garbage(page, _size(page), "page of a dataset version that has a newer one")
 
 
-def referenced(wh: Warehouse) -> set[tuple[str, str]]:
+def referenced(wh: Home) -> set[tuple[str, str]]:
     """(stage, fingerprint) that a dataset version, a feature set or a current stage builds on, upstreams included."""
     found: set[tuple[str, str]] = set()
-    waiting = [item for dataset in wh.datasets() for item in dataset.fingerprints.items()]
+    waiting = [item for dataset in list_datasets(wh) for item in dataset.fingerprints.items()]
     for path in wh.home.glob("features/*/_features.json"):
         waiting += read_json(path)["fingerprints"].items()
     for descriptor in wh.stages().values():

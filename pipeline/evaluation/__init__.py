@@ -1,1 +1,4 @@
-"""Scores any system (a folder of sounds named as the videos are) on any evaluation set, and writes Table 2."""
+"""Sound under the conditions that are compared, metrics, tables and pages.
+
+May import generation, training and curation.
+"""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.evaluation.sets import EvaluationSet, Item, System, system
-from pipeline.train import Checkpoint
+from pipeline.training.checkpoints import Checkpoint
 from warehouse import Dataset, Warehouse
 from warehouse.files import make_folder, write_file
 

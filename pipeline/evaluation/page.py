@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from model.onsets import detect_onsets
-from model.presets import Preset
+from model.metrics.onsets import detect_onsets
+from model.presets.preset import Preset
 from pipeline.evaluation import tables
 from pipeline.evaluation.run import Evaluation
 from pipeline.evaluation.scoring import BY_CLIP

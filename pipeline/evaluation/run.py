@@ -12,11 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from model.presets import Preset
+from model.presets.preset import Preset
+from pipeline.curation.sources import SCHEMA
 from pipeline.evaluation import tables
 from pipeline.evaluation.scoring import Kept, Samples, clip_scores, comparisons, counts, load, summarise
 from pipeline.evaluation.sets import EvaluationSet, System
-from pipeline.sources import SCHEMA
 from warehouse import Warehouse
 from warehouse.files import make_folder, write_file
 
@@ -81,7 +81,7 @@ def score(
 
     `advance` is called after each system, and at the end.
     """
-    from model.evaluation.synchformer import Synchformer
+    from model.networks.synchformer import Synchformer
 
     hearing = {n: f for n, f in fps.items() if n == "sound" or n.startswith("hear_")}
     watching = {n: f for n, f in fps.items() if n.startswith("watch_")}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model.metrics import (
+from model.metrics.metrics import (
     MetricError,
     cosine,
     desync,
@@ -24,9 +24,9 @@ from model.metrics import (
     mean_interval,
     paired_p,
 )
-from model.onsets import sync_score
-from pipeline.evaluation.reading import SILENT_DB
+from model.metrics.onsets import sync_score
 from pipeline.evaluation.sets import EvaluationSet, Item
+from pipeline.media.mono import SILENT_DB
 from warehouse import Warehouse
 
 Array = npt.NDArray[np.float32]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.curation.sources import MEDIA_SUFFIXES, folder_source
 from pipeline.media import printable
-from pipeline.sources import MEDIA_SUFFIXES, folder_source
 from warehouse.errors import FoleyError
 
 SOUND_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac"})

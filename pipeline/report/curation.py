@@ -87,7 +87,7 @@ class Bin:
 class CurationPage:
     """What the page shows; it computes no result of its own. `labels` are some of the `classes`, by their kept share.
 
-    `flaws` is what `pipeline.flaws` gives.
+    `flaws` is what `pipeline.curation.known_flaws` gives.
     """
 
     dataset: Mapping[str, Any]

@@ -57,7 +57,7 @@ def render_report(data: ReportData, made_at: datetime | None = None) -> str:
 def environment() -> Environment:
     """The templates of this package, with its filters."""
     environment = Environment(
-        loader=PackageLoader("pipeline.report", "."),
+        loader=PackageLoader("pipeline.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -71,4 +71,4 @@ def environment() -> Environment:
 
 def asset(name: str) -> Markup:
     """A file of this package that goes into the page as it is."""
-    return Markup(files("pipeline.report").joinpath(name).read_text("utf-8"))  # noqa: S704 (our own file)
+    return Markup(files("pipeline.report").joinpath("templates", name).read_text("utf-8"))  # noqa: S704 (our own file)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from model.onsets import sync_score
+from model.metrics.onsets import sync_score
 from pipeline.report.charts import Axis, Tick, label, nice_ticks
 from pipeline.report.data import ReportClip, ReportSound
 from pipeline.report.sounds import data_uri, peak_of, seconds_of, spectrogram_uri, to_flac, waveform_path

@@ -13,7 +13,7 @@ from torch import Tensor
 from model.backbone import Backbone
 from model.bridge import Bridge
 from model.foley import build_bridge
-from model.presets import load_preset
+from model.presets.preset import load_preset
 
 Figure = dict[str, Any]
 BATCH, LATENTS, FRAMES, ROUNDS = 16, 100, 32, 15

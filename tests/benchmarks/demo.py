@@ -33,7 +33,7 @@ def demo() -> Iterator[Figure]:
 def _foley_demo(home: Path) -> tuple[float, float]:
     """Wall and processor seconds of one run; those of its embedded server count too."""
     before, started = os.times(), perf_counter()
-    command = [sys.executable, "-m", "flows.cli", "demo", "--home", str(home)]
+    command = [sys.executable, "-m", "foley.cli.main", "demo", "--home", str(home)]
     subprocess.run(command, cwd=_ROOT, stdout=subprocess.DEVNULL, check=True)
     after = os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system

@@ -19,18 +19,18 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from model.metrics import frechet_distance, frechet_samples
-from model.presets import Preset, load_preset
-from pipeline.engine import fingerprints, plan, run_batch
+from model.metrics.metrics import frechet_distance, frechet_samples
+from model.presets.preset import Preset, load_preset
+from pipeline.evaluation.conditions import other_material
+from pipeline.evaluation.network_stages import Hear, Watch, evaluation_stages
 from pipeline.evaluation.run import Evaluation, bring_in, score, workshop
 from pipeline.evaluation.sets import EvaluationSet, evaluation_set, system
-from pipeline.evaluation.stages import Hear, Watch, evaluation_stages
 from pipeline.evaluation.tables import LESS_IS_BETTER, TITLES, number
-from pipeline.generate import other_material
+from pipeline.generation.provenance import code_revision
 from pipeline.media import Scaling, write_wav
 from pipeline.procedural import SAMPLE_RATE, ProceduralClip, render_audio, sample_clip, write_corpus
 from pipeline.procedural.degrading import degrade
-from pipeline.provenance import code_revision
+from pipeline.stages.engine import fingerprints, plan, run_batch
 
 FIRST = 77  # seed of the corpus: no network was trained on it
 CLIPS = 32

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.bridge import Bridge
-from model.presets import load_preset
+from model.presets.preset import load_preset
 
 Figure = dict[str, Any]
 BLOCKS, BATCH, LATENTS, FRAMES, ROUNDS = 2, 2, 259, 96, 5

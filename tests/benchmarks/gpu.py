@@ -23,18 +23,18 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from flows.results import machine, versions
 from model.backbone import Backbone
 from model.bridge import Bridge
 from model.foley import build_bridge, save_bridge
-from model.presets import Preset, load_preset
-from model.training import FeatureBatch, Trainer
-from model.video import VideoEncoder
-from pipeline.dubber import Dubber, Options
-from pipeline.provenance import code_revision
-from pipeline.requests import Request
-from tests.model.published import write_backbone, write_t5, write_vjepa2
-from tests.pipeline.media_samples import write_sample
+from model.presets.preset import Preset, load_preset
+from model.training.trainer import FeatureBatch, Trainer
+from model.video_encoder import VideoEncoder
+from pipeline.evaluation.results import machine, versions
+from pipeline.generation.generator import Dubber, Options
+from pipeline.generation.provenance import code_revision
+from pipeline.generation.requests import Request
+from tests.model.hub.published import write_backbone, write_t5, write_vjepa2
+from tests.pipeline.media.samples import write_sample
 
 Figure = dict[str, Any]
 RESULTS = Path(__file__).parents[2] / "docs/gpu-results.json"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline import media
 from pipeline.media import Framing, MediaError
-from pipeline.silence import SilenceSettings, measure, measure_file
+from pipeline.scoring.loudness import SilenceSettings, measure, measure_file
 
 SILENCEDETECT = "silencedetect=noise=-60dB:d=0.01"
 _TIMES = np.arange(160) / 16  # what V-JEPA2 sees of 10 s: 160 x 256 x 256 x 3

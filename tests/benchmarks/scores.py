@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.presets import load_preset
-from pipeline.features import VideoTokens
+from model.presets.preset import load_preset
+from pipeline.features.video_tokens import VideoTokens
 from pipeline.media import probe
-from pipeline.scores import AudioboxScore, ImageBindScore
-from pipeline.stage import Clip, Passed
+from pipeline.scoring.audiobox import AudioboxScore
+from pipeline.scoring.imagebind import ImageBindScore
+from pipeline.stages.stage import Clip, Passed
 from tests.benchmarks.media import clip
 
 Figure = dict[str, Any]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from model.foley import FoleyControl
-from model.onsets import detect_onsets, sync_score
-from model.presets import load_preset
-from model.video import VideoEncoder
+from model.metrics.onsets import detect_onsets, sync_score
+from model.presets.preset import load_preset
+from model.video_encoder import VideoEncoder
 from pipeline.procedural import render_frames, sample_clip
 
 FIRST_SEED, CLIPS = 800_000_000, 48  # beyond those of any corpus and of all training

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from model.backbone import Backbone
 from model.foley import FoleyControl, build_bridge
-from model.onsets import Sync, detect_onsets, sync_score
-from model.presets import Preset, load_preset
-from model.training import FeatureBatch, Trainer
-from model.untrained import build_video_encoder
-from model.video import VideoEncoder, VJepa2Encoder
+from model.metrics.onsets import Sync, detect_onsets, sync_score
+from model.presets.preset import Preset, load_preset
+from model.training.trainer import FeatureBatch, Trainer
+from model.video_encoder import VideoEncoder, VJepa2Encoder
 from pipeline.procedural import ProceduralClip, render_audio, render_frames, sample_clip
+from recipes.toy.random_weights import build_video_encoder
 
 FIRST_SEED = 700_000_000  # beyond those of any corpus and of the other toy weights
 TRAINED_ON, UNSEEN = 256, 48

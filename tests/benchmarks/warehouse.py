@@ -22,11 +22,11 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from pipeline.engine import fingerprints, plan
-from pipeline.select import load_policy, select
-from pipeline.stage import Clip, Outcome, Stage
+from pipeline.curation.policy import load_policy, select
+from pipeline.stages.engine import fingerprints, plan
+from pipeline.stages.stage import Clip, Outcome, Stage
 from warehouse import Warehouse, field, query, status
-from warehouse.live import hash_sql, input_sql
+from warehouse.rows.live import hash_sql, input_sql
 from warehouse.schema import CLIPS, SPINE
 
 Figure = dict[str, Any]

@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.engine import fingerprints, plan, run_batch
-from pipeline.select import Policy, select
-from pipeline.stage import Clip, Outcome, Passed, Stage
+from pipeline.curation.policy import Policy, select
+from pipeline.stages.engine import fingerprints, plan, run_batch
+from pipeline.stages.stage import Clip, Outcome, Passed, Stage
 from warehouse import FeatureSet, Warehouse, array_field, to_bytes
+from warehouse.datasets.feature_build import build as build_features
 
 Figure = dict[str, Any]
 Epoch = Callable[[int], int]
@@ -117,7 +118,7 @@ def _feature_set(folder: Path) -> FeatureSet:
     for batch in work.batches:
         run_batch(wh, stage, work, batch)
     dataset = select(wh, fps, Policy("all", 1, ()))
-    return FeatureSet.build(wh, dataset, fps, ["tokens"], split=None)
+    return build_features(wh, dataset, fps, ["tokens"], split=None)
 
 
 def _read_memmap(path: Path, seed: int) -> int:

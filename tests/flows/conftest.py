@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.embedded import EmbeddedServer
+from flows.server.embedded import EmbeddedServer
 
 _FOLDER = Path(tempfile.mkdtemp(prefix="foley-prefect-"))
 _SERVER = EmbeddedServer(_FOLDER)

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from model.files import file_sha256
-from model.presets import CONFIGS
+from model.presets.preset import CONFIGS
+from model.weights.files import file_sha256
 
 TOY = CONFIGS / "toy" / "weights"
 PRESET = """

@@ -9,7 +9,7 @@ import pytest
 
 from flows.ablate import ablate
 from flows.parameters import AblateParameters
-from model.presets import load_preset
+from model.presets.preset import load_preset
 from tests.pipeline.small import curate
 
 pytestmark = [pytest.mark.usefixtures("api"), pytest.mark.slow]

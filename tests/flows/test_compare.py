@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from flows.compare import compare
-from flows.launch import named_folders
 from flows.parameters import CompareParameters, SystemFolder
+from foley.cli.launch import named_folders
 from pipeline.media import write_wav
 from pipeline.procedural import SAMPLE_RATE, render_audio, sample_clip, write_corpus
 from warehouse import FoleyError, Warehouse

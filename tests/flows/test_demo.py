@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from flows.pictures import training_svg
-from tests.flows.commands import foley
+from flows.display.thumbnails import training_svg
+from tests.foley.commands import foley
 from warehouse import Warehouse, query
 
 pytestmark = pytest.mark.slow

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from flows.parameters import DownloadParameters
-from pipeline.sources import folder_source
-from tests.flows.commands import foley, one_line_error
-from tests.pipeline.mirror import Faults, Mirror, layout
+from pipeline.curation.sources import folder_source
+from tests.foley.commands import foley, one_line_error
+from tests.pipeline.download.mirror import Faults, Mirror, layout
 from warehouse import FoleyError
 
 pytestmark = pytest.mark.usefixtures("api")

@@ -12,9 +12,9 @@ import pytest
 
 from flows.curate import curate
 from flows.parameters import CurateParameters
-from flows.results import funnel
+from pipeline.evaluation.results import funnel
 from pipeline.procedural import read_ledger, write_corpus
-from tests.flows.commands import foley
+from tests.foley.commands import foley
 from warehouse import FoleyError, Warehouse, query
 
 pytestmark = pytest.mark.usefixtures("api")

@@ -8,7 +8,7 @@ import torch
 from model.backbone import Backbone
 from model.bridge import Bridge
 from model.foley import build_bridge
-from model.presets import Preset, load_preset
+from model.presets.preset import Preset, load_preset
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from torch._dynamo.utils import counters
 from model.backbone import Backbone
 from model.bridge import Bridge, rotate, rotation
 from model.foley import build_bridge
-from model.presets import ModelError, Preset
-from model.training import FeatureBatch
+from model.presets.preset import ModelError, Preset
+from model.training.trainer import FeatureBatch
 
 PROMPTS = ["a hammer strikes metal", "a ball bounces on wood"]
 LATENTS, FRAMES = 100, 32

@@ -12,9 +12,10 @@ from audiobox_aesthetics.infer import AesPredictor
 from transformers import AutoTokenizer, DINOv3ViTConfig, DINOv3ViTModel, T5EncoderModel, VJEPA2Model
 
 from model.backbone import Backbone
-from model.presets import ModelError, ModelFiles, Preset
-from model.scorers import AudioboxScorer, ImageBindScorer, ImageBindViews
-from model.video import VideoEncoder, frame_times, pool
+from model.networks.audiobox import AudioboxScorer
+from model.networks.imagebind import ImageBindScorer, ImageBindViews
+from model.presets.preset import ModelError, ModelFiles, Preset
+from model.video_encoder import VideoEncoder, frame_times, pool
 
 RNG = np.random.default_rng(0)
 

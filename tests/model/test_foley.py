@@ -18,10 +18,10 @@ from torch import Tensor
 from model.backbone import Backbone
 from model.bridge import Bridge
 from model.foley import FoleyControl, read_bridge_facts, save_bridge
-from model.presets import ModelError, Preset
-from model.sampling import clip_noise, sample_velocity_model
-from model.video import VideoEncoder
-from model.weights import WeightsError, read_weights, save_weights
+from model.presets.preset import ModelError, Preset
+from model.sampling.samplers import clip_noise, sample_velocity_model
+from model.video_encoder import VideoEncoder
+from model.weights.load import WeightsError, read_weights, save_weights
 
 STEPS = 3
 

@@ -15,13 +15,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.architectures import bare_backbone, on_meta, parameters
 from model.backbone import Backbone
-from model.presets import Preset, load_preset
-from model.scorers import AXES, AudioboxScorer, ImageBindScorer, ImageBindViews, build_audiobox, build_imagebind
-from model.video import VideoEncoder, VJepa2Encoder
-from model.weights import WeightsError
-from tests.model.published import random_weights, write, write_backbone, write_t5, write_vjepa2
+from model.hub.check import bare_backbone, on_meta, parameters
+from model.networks.audiobox import AXES, AudioboxScorer, build_audiobox
+from model.networks.imagebind import ImageBindScorer, ImageBindViews, build_imagebind
+from model.presets.preset import Preset, load_preset
+from model.video_encoder import VideoEncoder, VJepa2Encoder
+from model.weights.load import WeightsError
+from tests.model.hub.published import random_weights, write, write_backbone, write_t5, write_vjepa2
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.presets import Preset
+from model.presets.preset import Preset
 from tests.benchmarks.gpu import FIGURES, RESULTS, Sizes, figures, gpu, measured, write_results
 
 

@@ -10,7 +10,7 @@ from stable_audio_tools.models.factory import create_model_from_config
 from torch import nn
 
 from model.bridge import Bridge
-from model.presets import ModelError, load_preset
+from model.presets.preset import ModelError, load_preset
 
 
 def millions(module: nn.Module) -> float:

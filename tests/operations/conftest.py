@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.flows.commands import one_line_error
+from tests.foley.commands import one_line_error
 from tests.operations.factory import Factory, foley, free_port, until
 
 

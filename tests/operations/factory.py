@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from tests.flows.commands import ROOT, environment
+from tests.foley.commands import ROOT, environment
 
 T = TypeVar("T")
 ENDS = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -29,7 +29,7 @@ def free_port() -> int:
 def foley(*arguments: str | Path, **changes: str | None) -> subprocess.CompletedProcess[str]:
     """The command with no Prefect settings but its own."""
     prefect: dict[str, str | None] = {name: None for name in os.environ if name.startswith("PREFECT_")}
-    command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "foley.cli.main", *map(str, arguments)]
     variables = environment(**(prefect | changes))
     return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=1200, check=False)
 

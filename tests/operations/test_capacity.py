@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.capacity import capacity
-from pipeline.engine import fingerprints, plan, run_batch
-from pipeline.stage import Clip, Outcome
+from pipeline.stages.engine import fingerprints, plan, run_batch
+from pipeline.stages.stage import Clip, Outcome
 from tests.warehouse.toys import Text, make_files, run_all, stages
 from warehouse import FoleyError, Warehouse, query
+from warehouse.catalog.capacity import capacity
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.devices import devices, taken
-from tests.flows.commands import ROOT
+from flows.running.devices import devices, taken
+from tests.foley.commands import ROOT
 from warehouse import FoleyError
 
 HOLDER = """

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import cli
-from tests.flows.commands import ROOT
+from foley.cli.main import cli
+from tests.foley.commands import ROOT
 from tests.operations.factory import Factory, foley
 
 PAGES = [ROOT / "docs" / "run.md", ROOT / "docs" / "schedules.md"]

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.flows.commands import ROOT
+from tests.foley.commands import ROOT
 from tests.operations.conftest import Told
 from tests.operations.factory import Factory, foley, until
 from warehouse import Warehouse

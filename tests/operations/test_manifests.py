@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.flows.commands import ROOT
+from tests.foley.commands import ROOT
 
 FOLDER = ROOT / "deployments"
 MANIFESTS = sorted((FOLDER / "kubernetes").glob("*.yaml"))
@@ -56,9 +56,9 @@ def test_the_image_copies_what_there_is_and_installs_with_options_that_uv_has() 
 
 
 def test_pools_and_heartbeats_are_the_same_everywhere() -> None:
-    from flows.automations import WINDOW
-    from flows.server import SETTINGS
-    from flows.supervisor import POOLS
+    from flows.server.automations import WINDOW
+    from flows.server.server import SETTINGS
+    from flows.server.supervisor import POOLS
 
     deployments = yaml.safe_load((FOLDER / "prefect.yaml").read_text())["deployments"]
     assert {deployment["work_pool"]["name"] for deployment in deployments} == set(POOLS)

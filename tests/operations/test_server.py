@@ -15,8 +15,8 @@ from websockets import Origin, Subprotocol
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from flows.server import AUTH, Serving, answers, found
-from tests.flows.commands import ROOT, environment, one_line_error
+from flows.server.server import AUTH, Serving, answers, found
+from tests.foley.commands import ROOT, environment, one_line_error
 from tests.operations.factory import foley, free_port, until
 from warehouse.files import file_lock
 
@@ -80,7 +80,7 @@ def guarded(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
     where = ["--host", serving.host, "--port", str(serving.port), "--lifespan", "off", "--log-level", "error"]
     prefect: dict[str, str | None] = {name: None for name in os.environ if name.startswith("PREFECT_")}
     variables = environment(**(prefect | serving.environment()))
-    command = [sys.executable, "-m", "uvicorn", "flows.application:create", "--factory", *where]
+    command = [sys.executable, "-m", "uvicorn", "flows.server.web_app:create", "--factory", *where]
     process = subprocess.Popen(command, cwd=ROOT, env=variables)
     try:
         until(lambda: answers(serving.host, serving.port) or process.poll() is not None, 300, "the server answers")

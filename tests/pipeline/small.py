@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.presets import Preset, load_preset
-from pipeline.curation import feature_stages
-from pipeline.engine import fingerprints, plan, run_batch
-from pipeline.probe import Probe
-from pipeline.select import select
-from pipeline.silence import Silence
-from pipeline.sources import procedural_source
-from pipeline.stage import Stage
+from model.presets.preset import Preset, load_preset
+from pipeline.curation.policy import select
+from pipeline.curation.registry import feature_stages
+from pipeline.curation.sources import procedural_source
+from pipeline.scoring.loudness import Silence
+from pipeline.scoring.probe import Probe
+from pipeline.stages.engine import fingerprints, plan, run_batch
+from pipeline.stages.stage import Stage
 from warehouse import Dataset, Warehouse
 
 POLICY = """

@@ -27,10 +27,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.engine import fingerprints, plan, run_batch
-from pipeline.select import select
+from pipeline.curation.policy import select
+from pipeline.stages.engine import fingerprints, plan, run_batch
 from tests.warehouse.toys import POLICY, facts_of, make_files, stages
-from warehouse import FeatureSet, Warehouse, compact, gc, query, verify
+from warehouse import Warehouse, compact, gc, query, verify
+from warehouse.datasets.feature_build import build as build_features
 
 CLIPS = 60
 PHASES = ("start", "ingest", "facts", "tokens", "text", "select", "features", "record", "publish", "end")
@@ -52,7 +53,7 @@ def run(home: Path, media: Path, phase: Callable[[str], None]) -> None:
     phase("select")
     dataset = select(wh, {name: fps[name] for name in ("facts", "text")}, POLICY)
     phase("features")
-    features = FeatureSet.build(wh, dataset, fps, ["tokens", "n_tokens", "prompt"], split=None)
+    features = build_features(wh, dataset, fps, ["tokens", "n_tokens", "prompt"], split=None)
     phase("record")
     wh.write_record("checkpoints", "bridge", {"dataset": dataset.version, "features": features.id, "steps": 1})
     phase("publish")

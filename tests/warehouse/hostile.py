@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb  # noqa: F401  # pyright: ignore[reportUnusedImport] (loaded while this user may read it)
 
-from pipeline.engine import fingerprints, plan
+from pipeline.stages.engine import fingerprints, plan
 from tests.warehouse.toys import facts_of, make_files, run_all, run_once, stages
 from warehouse import FoleyError, Warehouse, gc, query, verify
 

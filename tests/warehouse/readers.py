@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.engine import fingerprints, plan, run_batch
+from pipeline.stages.engine import fingerprints, plan, run_batch
 from tests.warehouse.toys import Facts, make_files, stages
 from warehouse import Warehouse, compact, query
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.engine import fingerprints, plan
+from pipeline.stages.engine import fingerprints, plan
 from tests.warehouse.toys import Facts, make_files, run_all, run_once, stages
 from warehouse import FoleyError, Warehouse, release
 

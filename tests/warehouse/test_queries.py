@@ -13,11 +13,12 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from pipeline.engine import fingerprints
-from pipeline.select import Gate, Policy, select
-from pipeline.stage import Clip, Outcome, Passed, Stage
+from pipeline.curation.policy import Gate, Policy, select
+from pipeline.stages.engine import fingerprints
+from pipeline.stages.stage import Clip, Outcome, Passed, Stage
 from tests.warehouse.toys import Facts, Gain, Tokens, make_files, run_all
-from warehouse import FeatureSet, FoleyError, Warehouse, field, query, status, trace
+from warehouse import FoleyError, Warehouse, field, query, status, trace
+from warehouse.datasets.feature_build import build as build_features
 
 DOCS = Path(__file__).parents[2] / "docs" / "queries.md"
 QUERIES = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
@@ -64,7 +65,7 @@ def wh(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     for limit in (0.2, 0.4):
         gates = (Gate("silence", "silent_share < 0.9"), Gate("alignment", f"imagebind >= {limit}"))
         dataset = select(warehouse, judged, Policy("toys", 1, gates, val=0.2, test=0.2))
-    features = FeatureSet.build(warehouse, dataset, fps, ["tokens", "n_tokens"], split=None)
+    features = build_features(warehouse, dataset, fps, ["tokens", "n_tokens"], split=None)
     record = {
         "dataset": dataset.version,
         "features": features.id,

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.engine import BatchResult, fingerprints, plan, run_batch
-from pipeline.select import Gate, Policy
-from pipeline.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
+from pipeline.curation.policy import Gate, Policy
+from pipeline.stages.engine import BatchResult, fingerprints, plan, run_batch
+from pipeline.stages.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
 from warehouse import Warehouse, array_field, field, to_bytes
 
 SHAPE = (3, 4)

@@ -1,0 +1,1 @@
+"""What Prefect's UI and the terminal show: artifacts, thumbnails, progress."""

@@ -1,0 +1,1 @@
+"""How a flow runs: batches as tasks, runners, devices, records, signals."""

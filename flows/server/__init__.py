@@ -1,0 +1,1 @@
+"""`foley up`, `down` and `deploy`: Prefect's server, its workers and deployments."""

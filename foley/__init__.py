@@ -1,0 +1,1 @@
+"""The face: the public API and the `foley` command. May import every room."""

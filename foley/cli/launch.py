@@ -1,0 +1,164 @@
+"""Starts what the commands ask for: settles Prefect's settings first, then imports and runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from flows.display.progress_bars import bar, follow
+from flows.parameters import (
+    AblateParameters,
+    CompareParameters,
+    CurateParameters,
+    DemoParameters,
+    DownloadParameters,
+    EvaluateParameters,
+    TrainParameters,
+)
+from flows.server.embedded import EmbeddedServer
+from flows.server.environment import set_up_prefect
+from warehouse.errors import FoleyError
+from warehouse.files import make_folder, write_file
+
+if TYPE_CHECKING:
+    from flows.demo import Demo
+    from pipeline.generation.dub import Dubbed
+    from pipeline.generation.generator import Dubber
+
+FLAWED_SHARE = 0.5  # mis-dubbed and degraded clips in the demo, to each good one
+_FLOWS = {
+    "download": DownloadParameters,
+    "curate": CurateParameters,
+    "train": TrainParameters,
+    "evaluate": EvaluateParameters,
+    "ablate": AblateParameters,
+    "compare": CompareParameters,
+}
+
+
+def run_flow(name: str, home: Path, options: Mapping[str, Any]) -> Any:
+    """Run one of the flows and give what it returns. Raises FoleyError for a parameter out of its limits."""
+    parameters = _checked(_FLOWS[name], home, options)
+    flow = _started(name, set_up_prefect(home))
+    return flow(parameters)
+
+
+def named_folders(given: Iterable[str]) -> list[dict[str, str]]:
+    """Systems, from NAME=FOLDER. Raises FoleyError for one of another form."""
+    found: list[dict[str, str]] = []
+    for text in given:
+        name, sign, folder = text.partition("=")
+        if not (name and sign and folder):
+            raise FoleyError(f"--system {text}: give it as NAME=FOLDER, such as mmaudio=results/mmaudio")
+        found.append({"name": name, "folder": folder})
+    return found
+
+
+def run_demo(home: Path, options: Mapping[str, Any]) -> Demo:
+    """Render the clips while Prefect's server starts, then run the demo flow."""
+    began = perf_counter()
+    parameters: DemoParameters = _checked(DemoParameters, home, options)
+    server = set_up_prefect(home)
+    corpus, rendered = _render(parameters)
+    if parameters.from_scratch:
+        parameters = parameters.model_copy(update={"weights": _toy_weights(home)})
+    demo = _started("demo", server)
+    before = {"render": rendered, "start": perf_counter() - began - rendered}
+    return demo(parameters, corpus, before)
+
+
+def _started(name: str, server: EmbeddedServer | None) -> Any:
+    """The flow of that name, once its libraries are imported and its server answers."""
+    with bar("start", 2) as progress:
+        flow = getattr(import_module(f"flows.{name}"), name)
+        progress.update()
+        if server is not None:
+            server.wait()
+        progress.update()
+    return flow
+
+
+def _render(parameters: DemoParameters) -> tuple[Path, float]:
+    """Write the clips that are not there yet; where they are, and the seconds it took."""
+    from pipeline.procedural import write_corpus
+
+    started = perf_counter()
+    corpus = parameters.home / "clips" / f"procedural.{parameters.seed}"
+    workers = parameters.batches_at_once
+    count, flawed = parameters.clips, int(parameters.clips * FLAWED_SHARE)
+    with bar("render", unit="clip") as progress:
+        write_corpus(corpus, count, parameters.seed, flawed=flawed, workers=workers, progress=follow(progress))
+    return corpus, perf_counter() - started
+
+
+def _toy_weights(home: Path) -> Path:
+    """Train the toy preset's weights into HOME/models/toy, unless they are there."""
+    from recipes.toy.networks import make_evaluation_weights
+    from recipes.toy.weights import make_toy_weights
+
+    folder = make_folder(home / "models" / "toy")
+    figures = folder / "figures.json"
+    if figures.is_file():
+        return folder
+    bars: dict[str, Any] = {}
+
+    def show(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            bars[what] = bar(what, total)
+        bars[what].update(done - bars[what].n)
+        if done >= total:
+            bars[what].close()
+
+    found = make_toy_weights(folder, show)
+    found["evaluation"] = make_evaluation_weights(folder, show)
+    write_file(folder, lambda handle: handle.write(json.dumps(found, indent=1).encode()), figures)
+    return folder
+
+
+def run_dub(source: Path, out: Path, home: Path | None, options: Mapping[str, Any]) -> Iterator[Dubbed]:
+    """Sound for a video, a folder or a CSV. Raises FoleyError for a wrong path or setting, before anything is made.
+
+    `home` is the folder that keeps a record of every sound, None for none.
+    """
+    from pipeline.generation.requests import Ask, requests_for
+
+    chosen = dict(options)
+    ask = Ask(**{name: chosen.pop(name) for name in ("prompt", "seed", "takes", "negative_prompt", "format")})
+    requests = requests_for(source, out, ask)
+    preset_name, weights, bridge = (chosen.pop(name) for name in ("preset", "weights", "bridge"))
+    from model.presets.preset import load_preset
+
+    preset = load_preset(preset_name, weights)
+    if chosen.pop("fast"):
+        chosen["steps"] = preset.sample.fast_steps
+    from warehouse.store import Warehouse
+
+    kept = None if home is None else Warehouse(home)
+
+    def load() -> Dubber:
+        from pipeline.generation.generator import Dubber, Options
+
+        return Dubber(preset, bridge, Options(**chosen))
+
+    from pipeline.generation.dub import dub
+
+    with bar("generate") as progress:
+        yield from dub(requests, load, kept, on_step=follow(progress))
+    if kept is not None:
+        kept.publish()
+
+
+def _checked(kind: type[Any], home: Path, options: Mapping[str, Any]) -> Any:
+    """The parameters of a flow; what is out of its limits is a FoleyError."""
+    try:
+        return kind(home=home, **options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise FoleyError(f"{where}: {what}") from None

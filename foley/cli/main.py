@@ -1,0 +1,263 @@
+"""The `foley` command. What is heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import click
+
+from flows.errors import is_user_error
+from foley.cli.catalog import KEEPING
+from foley.cli.options import HOME, PRESET, SEED, WEIGHTS, WORKERS, home_folder
+from foley.cli.quiet import quietly
+from foley.cli.server import OPERATING
+from foley.cli.weights import models
+from warehouse.errors import was_interrupted
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="foley-control")
+def cli() -> None:
+    """Synchronised sound for video, and the data factory behind it."""
+
+
+@cli.command()
+@HOME
+@click.option("--clips", type=click.IntRange(64, 100_000), default=320, show_default=True, help="Good clips to render.")
+@click.option("--steps", type=click.IntRange(1), help="Training steps.  [default: the preset's]")
+@click.option("--from-scratch", is_flag=True, help="Train all toy weights first, not only the bridge.")
+@SEED
+@WORKERS
+def demo(home: Path | None, **options: Any) -> None:
+    """Render clips, curate them, train, evaluate and report: everything, in minutes, in ./foley-demo."""
+    from foley.cli.launch import run_demo
+    from foley.cli.output import demo as summary
+
+    with quietly():
+        result = run_demo(home_folder(home, "foley-demo"), options)
+    click.echo(summary(result))
+
+
+@cli.command()
+@click.argument("source")
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@HOME
+@click.option("--splits", multiple=True, type=click.Choice(["train", "val", "test"]), help="Splits.  [default: all]")
+@click.option("--classes", multiple=True, help="Labels of kinetics700, one an option.  [default: all]")
+@click.option("--archives", type=click.IntRange(1), help="At most so many archives of each split.")
+@click.option("--template", default="{label}", show_default=True, help="Prompt of a clip.")
+@click.option("--base-url", help="Another mirror of kinetics700.")
+@click.option("--workers", type=click.IntRange(1, 256), default=8, show_default=True, help="Archives at once.")
+def download(home: Path | None, **options: Any) -> None:
+    """Fetch kinetics700, or the addresses of a .csv file, into FOLDER, for `foley curate`."""
+    from foley.cli.launch import run_flow
+    from foley.cli.output import downloaded
+
+    with quietly():
+        given = {name: value for name, value in options.items() if value not in (None, ())}
+        result = run_flow("download", home_folder(home), given)
+    click.echo(downloaded(result))
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@HOME
+@PRESET
+@WEIGHTS
+@click.option("--policy", default="all", show_default=True, help="all, hunyuan, mova, strict, toy, or a .toml file.")
+@click.option("--dataset", help="Name of the dataset.  [default: the policy's]")
+@WORKERS
+def curate(home: Path | None, **options: Any) -> None:
+    """Probe, score and select the videos in FOLDER, and cache their features for training."""
+    from foley.cli.launch import run_flow
+    from foley.cli.output import curated
+
+    with quietly():
+        result = run_flow("curate", home_folder(home), options)
+    click.echo(curated(result))
+
+
+@cli.command()
+@HOME
+@PRESET
+@WEIGHTS
+@click.option("--dataset", help="Dataset name or version.  [default: the newest]")
+@click.option("--steps", type=click.IntRange(1), help="Training steps.  [default: the preset's]")
+@click.option("--subset", type=click.Choice(["sft", "ablation"]), help="Train on this subset only.")
+@click.option("--processes", type=click.IntRange(1, 64), default=1, help="Processes that train together.")
+@SEED
+def train(home: Path | None, **options: Any) -> None:
+    """Train the bridge on a dataset's cached features."""
+    from foley.cli.launch import run_flow
+
+    with quietly():
+        result = run_flow("train", home_folder(home), options)
+    click.echo(f"{'' if result.trained else 'Nothing to do, it was trained before: '}checkpoint {result.id}")
+    click.echo(str(result.path))
+
+
+@cli.command()
+@click.argument("what", type=click.Choice(["pooling", "curation"]))
+@HOME
+@PRESET
+@WEIGHTS
+@click.option("--dataset", help="Dataset name or version.  [default: the newest]")
+@click.option("--poolings", help="Variants of pooling, such as frame,grid2.  [default: the preset's]")
+@click.option("--marks", help="Steps to score at, such as 100,200.  [default: the preset's; curation: the last]")
+@SEED
+@WORKERS
+def ablate(home: Path | None, poolings: str | None, marks: str | None, **options: Any) -> None:
+    """Train the same with one thing changed, and score each at the same steps, on the same held-out clips.
+
+    pooling: on differently pooled video tokens (the paper's Table 1). curation: on what the dataset's policy kept, and
+    on all that it judged and that decodes.
+    """
+    from foley.cli.launch import run_flow
+
+    lists = {"poolings": poolings, "marks": marks}
+    options |= {name: tuple(text.split(",")) for name, text in lists.items() if text}
+    with quietly():
+        page = run_flow("ablate", home_folder(home), options)
+    click.echo(page.read_text())
+    click.echo(str(page))
+
+
+@cli.command()
+@HOME
+@PRESET
+@WEIGHTS
+@click.option("--checkpoint", help="Id of a checkpoint.  [default: the newest]")
+@click.option("--system", "systems", multiple=True, metavar="NAME=FOLDER", help="Sounds named as the videos; repeat.")
+@click.option("--on", type=click.Path(path_type=Path), help="Evaluation set: a folder of videos.")
+@click.option("--reference", type=click.Path(path_type=Path), help="Folder of true sounds.  [default: the videos' own]")
+@click.option("--limit", type=click.IntRange(1), help="Only the first so many videos of the set.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for Table 2.  [default: in HOME/reports]")
+@click.option("--table", is_flag=True, help="All metrics of Table 2 for the held-out clips too.")
+@SEED
+@WORKERS
+def evaluate(home: Path | None, table: bool, systems: tuple[str, ...], **options: Any) -> None:
+    """Score a checkpoint on its held-out clips, or any systems on an evaluation set (--on, --system)."""
+    from foley.cli.launch import run_flow
+
+    if table or systems or options["on"]:
+        from foley.cli.launch import named_folders
+
+        with quietly():
+            compared = run_flow("compare", home_folder(home), options | {"systems": named_folders(systems)})
+            from pipeline.evaluation.page import summary
+        click.echo(summary(compared.found, compared.files))
+        return
+    from pipeline.evaluation.results import figures
+
+    own = {name: options[name] for name in ("preset", "weights", "checkpoint", "seed", "workers")}
+    with quietly():
+        result = run_flow("evaluate", home_folder(home), own)
+    click.echo(figures(result.figures))
+
+
+@cli.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write; .wav, .flac: sound alone.")
+@click.option("--prompt", help="What is to be heard.  [default for a folder: as in its clips.csv, or the file's name]")
+@click.option("--negative-prompt", help="What is not to be heard.")
+@click.option("--takes", type=click.IntRange(1, 1000), default=1, show_default=True, help="Sounds a video, by seed.")
+@click.option("--format", type=click.Choice(["mp4", "mov", "mkv", "webm", "wav", "flac"]), help="Of files in a folder.")
+@click.option("--cfg", type=click.FloatRange(0, 100), help="Guidance.  [default: the preset's]")
+@click.option(
+    "--video-cfg", type=click.FloatRange(0, 100), help="Guidance by video.  [default: as one with the text's]"
+)
+@click.option("--steps", type=click.IntRange(1, 10_000), help="Sampling steps.  [default: the preset's]")
+@click.option("--fast", is_flag=True, help="Fewer steps: the preset's fast_steps.")
+@click.option("--batch", type=click.IntRange(1, 1024), default=8, show_default=True, help="Sounds made at once.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--bridge", type=click.Path(path_type=Path), help="A bridge.safetensors.  [default: the preset's own]")
+@HOME
+@PRESET
+@WEIGHTS
+@SEED
+def generate(source: Path, out: Path, home: Path | None, **options: Any) -> int:
+    """Make sound for SOURCE: a video, a folder, or a CSV with the columns video, prompt, seed, negative_prompt, out.
+
+    For a video, OUT is the file to write; for a folder or a CSV, the folder to write to. Where a home folder is given,
+    or there is one, every sound gets a row in its catalog.
+    """
+    from foley.cli.launch import run_dub
+
+    if options["fast"] and options["steps"]:
+        raise click.UsageError("--fast and --steps both say how many steps: give one")
+    default = home_folder(None)
+    kept = home_folder(home) if home else default if default.is_dir() else None
+    results = sys.stdout
+    failed: list[bool] = []
+    with quietly():
+        for made in run_dub(source, out, kept, options):
+            failed.append(made.error is not None)
+            if made.error:
+                click.echo(f"foley: {made.error}", err=True)
+            else:
+                click.echo(f"{made.request.out}: {made.seconds:.2f} s of sound", file=results)
+    return 2 if all(failed) else 1 if any(failed) else 0
+
+
+for command in (*KEEPING, *OPERATING, models):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point: a mistake is one line and exit code 2, Ctrl-C is exit code 130."""
+    leave = _leave_at_once()
+    try:
+        code = int(cast("Callable[..., int | None]", cli)(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        code = _stopped()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has enough, as `head` has
+        code = 0
+    except Exception as error:
+        if was_interrupted(error):
+            code = _stopped()
+        elif is_user_error(error):
+            click.echo(f"foley: {' '.join(str(error).split())}", err=True)
+            code = 2
+        else:
+            raise
+    leave(code)
+
+
+def _stopped() -> int:
+    click.echo("stopped: run the same command again to go on", err=True)
+    return 130
+
+
+def _leave_at_once() -> Callable[[int], NoReturn]:
+    """A way out that runs all exit handlers (this one, registered first, comes last) but takes no module apart.
+
+    Prefect's daemon threads keep parts of DuckDB's extension module alive, which says so at length on standard error
+    when the interpreter takes it apart.
+    """
+    codes: list[int] = []
+
+    def last() -> None:
+        if codes:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(codes[0])
+
+    def leave(code: int) -> NoReturn:
+        codes.append(code)
+        sys.exit(code)
+
+    atexit.register(last)
+    return leave
+
+
+if __name__ == "__main__":
+    main()

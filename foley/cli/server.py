@@ -1,0 +1,74 @@
+"""Commands that run the factory: Prefect's server, workers and deployments."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from flows.server.server import Serving, found, start, stop
+from foley.cli.options import HOME, home_folder
+
+GPUS = click.option(
+    "--gpus", type=click.IntRange(1, 64), default=1, show_default=True, help="Runs that use a device at once."
+)
+WEBHOOK = click.option("--webhook", metavar="URL", help="Where failed runs are told; kept as a secret block.")
+
+
+@click.command()
+@HOME
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to.")
+@click.option("--port", type=click.IntRange(1, 65535), default=4200, show_default=True)
+@GPUS
+@WEBHOOK
+def up(home: Path | None, host: str, port: int, gpus: int, webhook: str | None) -> None:
+    """Start Prefect's server, register every deployment, start workers, and say where the UI is."""
+    from flows.display.progress_bars import bar
+
+    serving = Serving(home_folder(home), host, port, gpus)
+    with bar("start", 2) as progress:
+        start(serving)
+        progress.update()
+        os.environ |= serving.environment()
+        try:
+            names = _register(gpus, webhook)
+        except BaseException:
+            stop(serving.home)
+            raise
+        progress.update()
+    click.echo(f"UI: {serving.address}")
+    click.echo(f"deployments: {', '.join(names)}")
+    click.echo(f"logs: {serving.folder}; foley down stops it")
+
+
+@click.command()
+@HOME
+def down(home: Path | None) -> None:
+    """Stop what `foley up` started; runs under way end, and what is committed stays."""
+    folder = home_folder(home)
+    click.echo("stopped" if stop(folder) else f"nothing was up for {folder}")
+
+
+@click.command()
+@HOME
+@GPUS
+@WEBHOOK
+def deploy(home: Path | None, gpus: int, webhook: str | None) -> None:
+    """Register deployments, schedules and automations on the server at PREFECT_API_URL, or on that of `foley up`."""
+    serving = found(home_folder(home))
+    if "PREFECT_API_URL" not in os.environ:
+        if serving is None:
+            raise click.UsageError("no server: run foley up, or set PREFECT_API_URL")
+        os.environ |= serving.environment()
+    click.echo(f"deployments: {', '.join(_register(gpus, webhook))}")
+
+
+def _register(gpus: int, webhook: str | None) -> list[str]:
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    from flows.server.register import register
+
+    return register(gpus, webhook)
+
+
+OPERATING: tuple[click.Command, ...] = (up, down, deploy)

@@ -1,0 +1,1 @@
+"""Fetching published weights, and checking that they fit. Above networks and weights."""

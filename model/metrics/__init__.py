@@ -1,0 +1,1 @@
+"""Metrics on features and onsets. Imports nothing of ours."""

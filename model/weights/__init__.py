@@ -1,0 +1,1 @@
+"""Reading and checking files of weights. May import presets."""

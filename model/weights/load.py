@@ -1,0 +1,157 @@
+"""Weight files: strict loading that names what does not fit, and content hashes that name a revision."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy._core import multiarray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from model.weights.files import file_sha256, visible_files
+
+# NumPy arrays, which some published checkpoints hold beside their weights: data, and no code
+_ARRAYS: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"},
+    (multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),  # noqa: SLF001
+    multiarray._reconstruct,  # noqa: SLF001
+]
+
+_BRING = "foley models fetch brings them, or give their folder with --weights"
+
+
+class WeightsError(ValueError):
+    """A weight file is missing, broken, or does not fit its model."""
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, or of a torch checkpoint without pickled code, by key.
+
+    The file is mapped, not copied: a tensor takes memory when its values are read. Raises WeightsError if the file is
+    missing or cannot be read.
+    """
+    if not path.is_file():
+        raise WeightsError(f"no weights at {path}: {_BRING}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = cast("dict[str, object]", _load_checkpoint(path))
+    except (SafetensorError, RuntimeError, EOFError, OSError, UnpicklingError) as error:
+        raise WeightsError(f"cannot read weights {path}: {_first_line(error)}") from None
+    return cast("dict[str, Tensor]", loaded.get("state_dict", loaded.get("model", loaded)))
+
+
+def _load_checkpoint(path: Path) -> object:
+    with torch.serialization.safe_globals(_ARRAYS):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", maxsplit=1)[0]
+
+
+def load_strict(module: nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:
+    """Copy `weights` into `module`; every key must be there, none may be left over, each of the right shape.
+
+    Values take the type of the module's own. Raises WeightsError naming the first keys that do not fit.
+    """
+    check_strict(module, weights, source)
+    module.load_state_dict(dict(weights))
+
+
+def check_strict(module: nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:
+    """What `load_strict` checks, without copying: the module may be on the meta device."""
+    own = module.state_dict()
+    problems = [f"missing {key}" for key in own if key not in weights]
+    problems += [f"unexpected {key}" for key in weights if key not in own]
+    problems += [
+        f"{key} has shape {tuple(value.shape)}, the model wants {tuple(own[key].shape)}"
+        for key, value in weights.items()
+        if key in own and own[key].shape != value.shape
+    ]
+    _refuse(problems, type(module).__name__, source)
+
+
+def load_transformers(architecture: Any, folder: Path) -> Any:
+    """A transformers model in float32 from a local folder; as strict as `load_strict`, which transformers is not.
+
+    Raises WeightsError if the folder holds no such model, or naming the first keys that do not fit.
+    """
+    if not (folder / "config.json").is_file():
+        raise WeightsError(f"no weights at {folder}: {_BRING}")
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report of what does not fit is given as an error below
+    try:
+        model, info = architecture.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, UnpicklingError) as error:
+        raise WeightsError(f"cannot read weights {folder}: {_first_line(error)}") from None
+    finally:
+        logging.set_verbosity(verbosity)
+    problems = [f"missing {key}" for key in sorted(info["missing_keys"])]
+    problems += [f"unexpected {key}" for key in sorted(info["unexpected_keys"])]
+    problems += [
+        f"{key} has shape {tuple(found)}, the model wants {tuple(wanted)}"
+        for key, found, wanted in sorted(info["mismatched_keys"])
+    ]
+    _refuse(problems, architecture.__name__, folder)
+    return model
+
+
+def _refuse(problems: list[str], model: str, source: Path | str) -> None:
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise WeightsError(f"{source} does not fit {model}: {'; '.join(problems[:3])}{more}")
+
+
+def save_weights(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    dtype: torch.dtype | None = None,
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Write tensors as safetensors, floating-point ones cast to `dtype` if given, with text facts in the header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        key: value.detach().to(dtype if dtype and value.is_floating_point() else value.dtype).contiguous().cpu()
+        for key, value in weights.items()
+    }
+    save_file(tensors, path, metadata)
+
+
+def files_revision(paths: Iterable[Path]) -> str:
+    """Hash of the content and names of files (folders: of all files in them), in 16 hex digits."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        for file in visible_files(path) if path.is_dir() else [path]:
+            if not file.is_file():
+                raise WeightsError(f"no weights at {file}: {_BRING}")
+            digest.update(file.name.encode() + b"\0")
+            digest.update(bytes.fromhex(file_sha256(file)))
+    return digest.hexdigest()[:16]
+
+
+def tensors_revision(weights: Mapping[str, Tensor]) -> str:
+    """Hash of names and values of tensors, in 16 hex digits."""
+    digest = hashlib.sha256()
+    for key in sorted(weights):
+        digest.update(key.encode() + b"\0")
+        digest.update(weights[key].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""What training reads of a clip, one file a feature. May import stages and media."""

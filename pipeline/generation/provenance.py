@@ -1,0 +1,70 @@
+"""Where a generated sound comes from: a JSON file beside it, and the same as a record of a home folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipeline.media import printable
+from warehouse.errors import FoleyError
+from warehouse.store import Warehouse
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def code_version() -> str:
+    """The package's version, with the commit of the source tree where it runs from one."""
+    found, commit = version("foley-control"), code_revision()
+    return f"{found}+{commit}" if commit else found
+
+
+def code_revision() -> str | None:
+    """The commit of the source tree that this runs from, `-dirty` where files differ; None outside of one."""
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def bridge_facts(path: Path) -> dict[str, str | None]:
+    """The hash of a bridge's file, and the checkpoint that it is, where it lies in a home folder."""
+    record = path.parent / "checkpoint.json"
+    found: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
+    return {"bridge": file_hash(path), "checkpoint": found.get("id")}
+
+
+def sidecar_of(out: Path) -> Path:
+    """The JSON file that tells where a sound comes from: `clip.mp4.json`."""
+    return out.with_name(f"{out.name}.json")
+
+
+def keep_provenance(out: Path, facts: Mapping[str, Any], home: Warehouse | None) -> dict[str, Any]:
+    """Write the sidecar of a sound and, where there is a home folder, its record there; both say the same.
+
+    Raises FoleyError if either cannot be written.
+    """
+    sound = file_hash(out)
+    record = {"sound": sound, "path": str(out.absolute()), **facts, "created_at": datetime.now(UTC).isoformat()}
+    side = sidecar_of(out)
+    try:
+        side.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise FoleyError(f"{printable(side)}: cannot be written: {error.strerror}") from None
+    if home is not None:
+        home.write_record("sounds", sound, record | {"video_sha256": facts["video"]["sha256"]})
+    return record

@@ -1,0 +1,1 @@
+"""Training on a dataset's cached features, in one process or several. May import curation, features and media."""

@@ -1,0 +1,31 @@
+"""Checkpoints: trained bridges with their records."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from warehouse import Warehouse
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained bridge in the warehouse; `trained` is False where it was there already."""
+
+    id: str
+    path: Path
+    record: dict[str, Any]
+    trained: bool
+
+
+def find_checkpoint(wh: Warehouse, id: str) -> Checkpoint | None:
+    """A checkpoint whose file is what was written, or None."""
+    path = wh.folder("checkpoints") / id / "bridge.safetensors"
+    known = [record for record in wh.records("checkpoints") if record["id"] == id]
+    if not known or not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        same = hashlib.file_digest(stream, "sha256").hexdigest() == known[0]["sha256"]
+    return Checkpoint(id, path, known[0], trained=False) if same else None

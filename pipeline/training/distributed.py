@@ -1,0 +1,138 @@
+"""Training in several processes at once, started by torchrun; Accelerate tells each of them who it is.
+
+    torchrun --standalone --nproc_per_node 2 -m pipeline.training.distributed REQUEST.json
+
+Accelerate's own launcher would start a single process where there is no GPU, and its port is fixed, so that two
+trainings on one machine collide. The main process prints one JSON line a step. Weights are those that one process
+would train, to rounding. Where the request says `attached`, the processes end when their standard input does, and
+with them the launcher.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.presets.preset import Preset
+from model.training.trainer import Losses, Progress
+from pipeline.training.batches import feature_set
+from pipeline.training.checkpoints import Checkpoint, find_checkpoint
+from warehouse import Dataset, FoleyError, Warehouse
+from warehouse.files import scratch_folder
+
+
+def train_in_processes(
+    count: int,
+    wh: Warehouse,
+    dataset: Dataset,
+    fps: Mapping[str, str],
+    preset: Preset,
+    on_progress: Callable[[Progress], None],
+    seed: int = 0,
+    subset: str | None = None,
+) -> Checkpoint:
+    """Train as :func:`pipeline.training.train.train` does, in `count` processes here, one a GPU where there are any.
+
+    Raises FoleyError for a count that does not suit, and with the reason that was given if a process fails. All of them
+    end when this call does, also where its process is killed.
+    """
+    if preset.train.micro_batches % count:
+        raise FoleyError(f"{preset.train.micro_batches} micro-batches a step cannot be shared by {count} processes")
+    if 0 < (cards := torch.cuda.device_count()) < count:
+        raise FoleyError(f"{count} processes were asked for, one a GPU, but there are {cards}")
+    feature_set(wh, dataset, fps, "train", subset)  # joined before, because processes wait for each other only so long
+    request = {"home": str(wh.home), "dataset": dataset.version, "fps": dict(fps), "seed": seed, "subset": subset}
+    request |= {"preset": preset.model_dump(mode="json"), "attached": True}
+    with scratch_folder(wh.tmp) as folder:
+        file = folder / "request.json"
+        file.write_text(json.dumps(request))
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+        command += ["-m", "pipeline.training.distributed", str(file)]
+        cores = max(1, len(os.sched_getaffinity(0)) // count)  # of each, where OMP_NUM_THREADS does not say
+        with (folder / "log").open("w+") as log:
+            id = _follow(command, cores, log, on_progress)
+            log.seek(0)
+            said = log.read().strip().splitlines()
+    done = find_checkpoint(wh, id) if id else None
+    if done is None:
+        raise FoleyError(f"training in {count} processes failed: {_reason(said)}")
+    return Checkpoint(done.id, done.path, done.record, trained=True)
+
+
+def _follow(command: list[str], cores: int, log: Any, on_progress: Callable[[Progress], None]) -> str | None:
+    """Run the launcher in a session of its own, passing on progress; returns the checkpoint's id."""
+    id = None
+    environment = {"OMP_NUM_THREADS": str(cores)} | os.environ
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}  # input: see _end_with_input
+    child = subprocess.Popen(command, **pipes, text=True, start_new_session=True, env=environment)  # noqa: S603
+    try:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if not line.startswith("{"):
+                continue
+            found = json.loads(line)
+            if "checkpoint" in found:
+                id = found["checkpoint"]
+            else:
+                losses = found.pop("validation")
+                on_progress(Progress(**found, validation=Losses(**losses) if losses else None))
+        child.wait()
+    finally:
+        if child.poll() is None:
+            child.terminate()  # it ends its processes, which are in sessions of their own; what is on disk is whole
+            child.wait()
+    return id
+
+
+def _reason(said: list[str]) -> str:
+    """The line that says most: the error of ours, or the last of any error."""
+    errors = [line for line in said if "Error" in line and "ChildFailedError" not in line]
+    return (errors or said or ["no reason was given"])[0].strip()
+
+
+def _end_with_input() -> None:
+    """End this process when its standard input does: nobody writes there, but who asked for the training holds it open.
+
+    So a killed run's processes leave their device to the run that is started in its place.
+    """
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(request: Path) -> None:
+    """One of the processes."""
+    asked = json.loads(request.read_text())
+    if asked.get("attached"):  # else it was started by hand
+        threading.Thread(target=_end_with_input, daemon=True).start()
+    from accelerate import PartialState
+
+    from pipeline.training.train import train
+
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    assert processes.num_processes == int(os.environ["WORLD_SIZE"])
+    wh = Warehouse(asked["home"])
+
+    def report(progress: Progress) -> None:
+        print(json.dumps(asdict(progress)), flush=True)
+
+    preset = Preset.model_validate(asked["preset"])
+    dataset = wh.dataset(asked["dataset"])
+    done = train(wh, dataset, asked["fps"], preset, report, asked["seed"], asked["subset"], processes)
+    if processes.is_main_process:
+        print(json.dumps({"checkpoint": done.id}), flush=True)
+    processes.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

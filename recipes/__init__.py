@@ -1,0 +1,1 @@
+"""How what is shipped was made. Run from the repository; not installed."""

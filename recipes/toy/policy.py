@@ -1,0 +1,116 @@
+"""Chooses the thresholds on scores of the policy `toy`, and writes them into its file.
+
+    uv run python -m recipes.toy.policy
+
+To be run again when the toy's ImageBind, its Audiobox or the picture of its clips change. Corpora of seeds that no demo
+uses are rendered and scored by the stages of curation themselves; each threshold is the highest that still keeps the
+share KEEP of their true clips. So what the policy costs is chosen, and what it finds is measured.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+import tempfile
+import textwrap
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from model.presets.preset import load_preset
+from pipeline.curation.judged_clips import Judged, judged
+from pipeline.curation.known_flaws import flaw_figures
+from pipeline.curation.policy import POLICIES, Policy, load_policy, select
+from pipeline.curation.registry import scoring_stages
+from pipeline.curation.sources import folder_source
+from pipeline.procedural import write_corpus
+from pipeline.stages.engine import fingerprints, plan, run_batch
+from warehouse import Warehouse
+
+SEEDS = (201, 202, 203)  # of the corpora that are measured
+CLIPS, FLAWED = 160, 80  # in each
+KEEP = 0.98  # of true clips, by each threshold alone
+SCORES = ("imagebind", "pq")
+
+HEADER = """Policy of the toy preset, for procedural clips: of any other video the toy's scores say nothing. The
+thresholds on scores and these lines are written by `uv run python -m recipes.toy.policy`, which scored {clips} true
+and {flawed} flawed clips of the seeds {seeds} (the demo's is another). Each is the highest that keeps {keep:.0%} of the
+true clips. All gates together keep {true:.1%} of true, {misdubbed:.1%} of mis-dubbed and {degraded:.1%} of degraded
+clips; the area under the ROC curve is {imagebind:.3f} (mis-dubbed, by ImageBind) and {pq:.3f} (degraded, by PQ)."""
+
+
+def score_corpora(folder: Path) -> tuple[Warehouse, dict[str, str]]:
+    """Render the corpora into `folder` and score them; the warehouse, and the fingerprints of its stages."""
+    wh = Warehouse(folder / "home")
+    listings: list[pa.Table] = []
+    for seed in SEEDS:
+        corpus = folder / f"procedural.{seed}"
+        write_corpus(corpus, CLIPS, seed, bad=(), flawed=FLAWED)
+        listings.append(folder_source(corpus).clips)
+    wh.ingest(pa.concat_tables(listings))
+    stages = scoring_stages(load_preset("toy"))
+    fps = fingerprints(stages)
+    for stage in stages:
+        todo = plan(wh, stage, fps)
+        for batch in todo.batches:
+            run_batch(wh, stage, todo, batch)
+    return wh, fps
+
+
+def threshold(found: Judged, score: str, keep: float = KEEP) -> float:
+    """The highest threshold, of three decimals, that keeps this share of the true clips."""
+    true = "truth->>'$.bad' is null and truth->>'$.flaw' is null"
+    ranked = found.rows(f"select {score} as value from judged where {true} and {score} is not null order by 1")  # noqa: S608
+    return math.floor(ranked[math.floor((1 - keep) * len(ranked))]["value"] * 1000) / 1000
+
+
+def measured(folder: Path, policy: Policy) -> tuple[Policy, dict[str, float]]:
+    """The policy with thresholds chosen in an empty `folder`, and what came of it, as the header says it."""
+    wh, fps = score_corpora(folder)
+    everything = select(wh, fps, "all")
+    wh.publish()
+    with judged(wh.home, everything.version) as found:
+        bounds = {score: threshold(found, score) for score in SCORES}
+    gates = policy.gates
+    for score, bound in bounds.items():
+        gates = tuple(
+            replace(gate, keep=re.sub(rf"\b{score} >= \S+", f"{score} >= {bound}", gate.keep)) for gate in gates
+        )
+    chosen = replace(policy, gates=gates)
+    version = select(wh, fps, chosen).version
+    wh.publish()
+    with judged(wh.home, version) as found:
+        figures = flaw_figures(found)
+    shares = {kind: f["kept"] / (f["kept"] + f["dropped"]) for kind, f in figures.items()}
+    return chosen, shares | {figures[kind]["score"]: figures[kind]["auc"] for kind in ("misdubbed", "degraded")}
+
+
+def rewritten(text: str, before: Policy, after: Policy, figures: Mapping[str, float]) -> str:
+    """The policy's file with other thresholds and header, and a higher version where a gate changed."""
+    body = text[text.index("name = ") :]
+    for old, new in zip(before.gates, after.gates, strict=True):
+        body = body.replace(f'keep = "{old.keep}"', f'keep = "{new.keep}"')
+    if after.gates != before.gates:
+        body = body.replace(f"version = {before.version}\n", f"version = {before.version + 1}\n", 1)
+    seeds = ", ".join(map(str, SEEDS))
+    counted = {"clips": len(SEEDS) * CLIPS, "flawed": len(SEEDS) * FLAWED, "seeds": seeds, "keep": KEEP}
+    header = " ".join(HEADER.format(**counted, **figures).split())
+    return textwrap.fill(header, 118, initial_indent="# ", subsequent_indent="# ") + "\n" + body
+
+
+def main() -> None:
+    """Measure, write the file, and print it."""
+    file = Path(str(POLICIES / "toy.toml"))
+    before = load_policy("toy")
+    with tempfile.TemporaryDirectory() as folder:
+        after, figures = measured(Path(folder), before)
+    text = rewritten(file.read_text(), before, after, figures)
+    file.write_text(text)
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()

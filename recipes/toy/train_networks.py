@@ -1,0 +1,239 @@
+"""Training of the toy's evaluation networks; the published ones come trained, these need no download.
+
+Each function trains one network in place on tensors that it is given, and reports (step, loss).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.metrics.metrics import OFFSETS
+from model.networks.base import EvaluationNetwork
+from model.networks.synchformer import FPS, SEGMENT, STRIDE, Synchformer
+from recipes.toy.train_backbone import warmup_cosine
+
+Report = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How a network is trained: AdamW with warm-up and cosine decay."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-3
+    warmup: int = 30
+    seed: int = 0
+
+
+def descend(modules: nn.Module, loss: Callable[[torch.Generator], Tensor], settings: Descent, report: Report) -> None:
+    """Minimise `loss`, which draws its own batch from the generator, over the parameters that are not frozen."""
+    torch.manual_seed(settings.seed)
+    generator = torch.Generator().manual_seed(settings.seed)
+    modules.train()
+    free = [parameter for parameter in modules.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(free, settings.learning_rate, weight_decay=settings.weight_decay)
+    schedule = warmup_cosine(optimiser, settings.warmup, settings.steps)
+    for step in range(settings.steps):
+        value = loss(generator)
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(free, 1.0)
+        optimiser.step()
+        schedule.step()
+        report(step, float(value.detach()))
+    modules.eval().requires_grad_(False)
+
+
+def augmented(sounds: Tensor, generator: torch.Generator) -> Tensor:
+    """Sounds [B, S], each turned in time and made softer by chance."""
+    shifts = torch.randint(sounds.shape[1], (len(sounds),), generator=generator).tolist()
+    gains = torch.rand(len(sounds), 1, generator=generator) * 0.8 + 0.2
+    return torch.stack([sound.roll(shift) for sound, shift in zip(sounds, shifts, strict=True)]) * gains
+
+
+def train_classifier(
+    network: EvaluationNetwork, sounds: Tensor, labels: Tensor, classes: int, settings: Descent, report: Report
+) -> None:
+    """Train a network that hears to tell `labels` [N] from `sounds` [N, S] at its own rate.
+
+    A network without classes of its own learns under a linear layer that is then thrown away. Labels are smoothed, so
+    that a wrong class costs a bounded KL.
+    """
+    example, logits = network(network.prepare(sounds[0].numpy())[None])
+    head = nn.Linear(example.shape[-1], classes) if logits is None else nn.Identity()
+
+    def loss(generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(sounds), (settings.batch_size,), generator=generator)
+        heard = augmented(sounds[rows], generator)
+        features, given = network(torch.stack([network.prepare(sound.numpy()) for sound in heard]))
+        said = head(features.mean(1)) if given is None else given
+        return F.cross_entropy(said, labels[rows], label_smoothing=0.05)
+
+    descend(nn.ModuleList([network, head]), loss, settings, report)
+
+
+@contextmanager
+def small_pictures(imagebind: Any, small: int, large: int = 224) -> Generator[None]:
+    """Let ImageBind's video half learn from pictures of side `small`, at a fraction of the cost.
+
+    Afterwards its first kernel is the learnt one, each weight spread over the pixels that fall together in a small one:
+    of large pictures it sees the means that it learnt from, and nothing finer.
+    """
+    stem = imagebind.modality_preprocessors["vision"].rgbt_stem.proj
+    full: nn.Conv3d = stem[1]
+    ratio = large // small
+    time, height, width = full.kernel_size
+    kernel = (time, height // ratio, width // ratio)
+    stem[1] = nn.Conv3d(3, full.out_channels, kernel, kernel, bias=False)
+    try:
+        yield
+        with torch.no_grad():
+            spread = stem[1].weight.repeat_interleave(ratio, 3).repeat_interleave(ratio, 4)
+            full.weight.copy_(spread / ratio**2)
+    finally:
+        stem[1] = full
+
+
+def train_imagebind(
+    imagebind: Any, pictures: Tensor, mels: Tensor, anchors: Tensor, settings: Descent, report: Report
+) -> None:
+    """Train ImageBind's video and audio halves contrastively (InfoNCE) on clips' own pairs.
+
+    `pictures` [N, 3, T, small, small] uint8 and `mels` [N, 1, 128, frames], normalised as ImageBindScorer does. As
+    ImageBind binds its modalities through one that all know, both halves are bound to `anchors` [N, D] (when things
+    happen in the clip) as well as to each other; alone, so small a model takes far longer to begin.
+    """
+    mean = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1, 1)
+    std = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(3, 1, 1, 1)
+    halves = nn.ModuleList()
+    for part in (imagebind.modality_preprocessors, imagebind.modality_trunks, imagebind.modality_heads):
+        halves.extend([part["vision"], part["audio"]])
+
+    def contrast(a: Tensor, b: Tensor) -> Tensor:
+        likeness, own = a @ b.T * 15, torch.arange(len(a))
+        return (F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)) / 2
+
+    def loss(generator: torch.Generator) -> Tensor:
+        rows = torch.randperm(len(pictures), generator=generator)[: settings.batch_size]
+        seen = (pictures[rows].float() / 255 - mean) / std
+        found = imagebind({"vision": seen[:, None], "audio": mels[rows][:, None]})
+        video, audio, anchor = (F.normalize(v) for v in (found["vision"], found["audio"], anchors[rows]))
+        return contrast(video, anchor) + contrast(audio, anchor) + contrast(video, audio)
+
+    with small_pictures(imagebind, pictures.shape[-1]):
+        halves.requires_grad_(True)
+        descend(halves, loss, settings, report)
+    imagebind.eval().requires_grad_(False)
+
+
+def train_audiobox(
+    model: Any,
+    batch: Callable[[torch.Generator], tuple[Tensor, dict[str, Tensor]]],
+    settings: Descent,
+    report: Report,
+) -> None:
+    """Train Audiobox's heads and encoder on batches of (sounds [B, 1, S], score of each axis [B])."""
+
+    def loss(generator: torch.Generator) -> Tensor:
+        sounds, wanted = batch(generator)
+        said = model({"wav": sounds, "mask": torch.ones_like(sounds, dtype=torch.bool)})
+        scales = model.target_transform
+        errors = [
+            F.smooth_l1_loss(
+                said[axis].squeeze(-1) if said[axis].ndim > 1 else said[axis],
+                (value - scales[axis]["mean"]) / scales[axis]["std"],
+            )
+            for axis, value in wanted.items()
+        ]
+        return torch.stack(errors).sum()
+
+    descend(model.requires_grad_(True), loss, settings, report)
+
+
+def token_targets(impacts: Sequence[float], starts: Tensor, seconds: float) -> Tensor:
+    """Which of the times starts..starts + seconds (s) hold an impact, as 0 or 1."""
+    at = torch.tensor(list(impacts), dtype=torch.float64)
+    return ((at >= starts[..., None]) & (at < starts[..., None] + seconds)).any(-1).float()
+
+
+def train_sync_halves(
+    network: Synchformer,
+    pictures: Tensor,
+    mels: Tensor,
+    impacts: Sequence[Sequence[float]],
+    settings: Descent,
+    report: Report,
+) -> None:
+    """First step: both halves learn where impacts are, token by token, under linear layers that are then thrown away.
+
+    `pictures` [N, T, 3, size, size] uint8 at 25 fps and `mels` [N, S, 66, 128] of the same clips.
+    """
+    segments = torch.arange(mels.shape[1]) * STRIDE / FPS
+    video_starts = segments[:, None] + torch.arange(8) * 2 / FPS
+    audio_starts = segments[:, None] + torch.arange(6) * 0.1
+    see = torch.stack([token_targets(clip, video_starts, 2 / FPS) for clip in impacts])  # [N, S, 8]
+    hear = torch.stack([token_targets(clip, audio_starts, 0.1) for clip in impacts])  # [N, S, 6]
+    width = network.vproj.in_features
+    heads = nn.ModuleList([nn.Linear(width, 1), nn.Linear(width, 1)])
+
+    def loss(generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(mels), (settings.batch_size,), generator=generator)
+        segment = torch.randint(mels.shape[1], (settings.batch_size,), generator=generator)
+        clips = [
+            pictures[r, s * STRIDE : s * STRIDE + SEGMENT].transpose(0, 1) for r, s in zip(rows, segment, strict=True)
+        ]
+        seen = heads[0](network.vfeat_extractor(torch.stack(clips).float() / 127.5 - 1))[..., 0]
+        heard = heads[1](network.afeat_extractor(mels[rows, segment]))[..., 0]
+        weight = torch.tensor(4.0)  # impacts are rare
+        return F.binary_cross_entropy_with_logits(
+            seen, see[rows, segment], pos_weight=weight
+        ) + F.binary_cross_entropy_with_logits(heard, hear[rows, segment], pos_weight=weight)
+
+    descend(nn.ModuleList([network.vfeat_extractor, network.afeat_extractor, heads]), loss, settings, report)
+
+
+def train_sync_transformer(
+    network: Synchformer, video: Tensor, audio: Tensor, classes: Tensor, settings: Descent, report: Report
+) -> None:
+    """Second step: the sync transformer learns offsets from the finished halves' tokens.
+
+    `video` [N, S * 8, D]; `audio` [N, K, S * 6, D] with K offsets of each clip; `classes` [N, K] in 0..20. Classes near
+    the true one are half right, which is how a grid is learnt faster.
+    """
+    near = torch.exp(-((torch.arange(len(OFFSETS))[:, None] - torch.arange(len(OFFSETS))) ** 2) / 0.5)
+    near = near / near.sum(1, keepdim=True)
+    set_positions(network)
+
+    def loss(generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(video), (settings.batch_size,), generator=generator)
+        which = torch.randint(audio.shape[1], (settings.batch_size,), generator=generator)
+        return F.cross_entropy(network.compare(video[rows], audio[rows, which]), near[classes[rows, which]])
+
+    descend(nn.ModuleList([network.transformer, network.vproj, network.aproj]), loss, settings, report)
+
+
+def set_positions(network: Synchformer) -> None:
+    """Start the sync transformer's positions as waves of the tokens' times, the same for both halves."""
+    parameter = network.transformer.pos_emb_cfg.pos_emb
+    width, segments = parameter.shape[-1], np.arange(network.segments) * STRIDE / FPS
+    seen = (segments[:, None] + (np.arange(8) + 0.5) * 2 / FPS).ravel()
+    heard = (segments[:, None] + np.arange(6) * 0.1 + 0.08).ravel()
+    periods = np.geomspace(0.3, 10, width // 2)
+
+    def waves(times: np.ndarray) -> Tensor:
+        angles = 2 * np.pi * times[:, None] / periods
+        return torch.tensor(np.concatenate([np.sin(angles), np.cos(angles)], 1), dtype=torch.float32)
+
+    with torch.no_grad():
+        parameter[0, 1 : 1 + len(seen)] = waves(seen)
+        parameter[0, 2 + len(seen) :] = waves(heard)

@@ -1,0 +1,33 @@
+"""The `foley` command in a process of its own, as a person runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def environment(**changes: str | None) -> dict[str, str]:
+    """This process's environment without a FOLEY_HOME, with some variables set (or, where None, removed)."""
+    values = os.environ | {"FOLEY_HOME": None} | changes
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def foley(*arguments: str | Path, **changes: str | None) -> subprocess.CompletedProcess[str]:
+    """Run `foley` to its end."""
+    command = [sys.executable, "-m", "foley.cli.main", *map(str, arguments)]
+    variables = environment(**changes)
+    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=1200, check=False)
+
+
+def one_line_error(done: subprocess.CompletedProcess[str]) -> str:
+    """The message of a command that ended as a person's mistake does: exit code 2, one line, nothing on stdout."""
+    assert done.returncode == 2, done
+    assert done.stdout == "", done
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("foley: ")
+    return lines[0].removeprefix("foley: ")

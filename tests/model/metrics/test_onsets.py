@@ -1,0 +1,61 @@
+"""The judge of synchrony, itself judged on sounds whose onsets are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.metrics.onsets import detect_onsets, sync_score
+from pipeline.procedural import render_audio, sample_clip
+
+RATE = 16000
+times = st.lists(st.floats(0, 12), max_size=12, unique=True).map(lambda t: np.array(sorted(t)))
+
+
+@given(seed=st.integers(0, 10**6), gain=st.floats(0.02, 1.0))
+@settings(max_examples=30)
+def test_impacts_of_a_procedural_clip_are_found_at_any_level(seed: int, gain: float) -> None:
+    clip = sample_clip(seed)
+    impacts = np.array(clip.impacts)
+    found = detect_onsets(render_audio(clip) * np.float32(gain), RATE)
+    score = sync_score([impacts], [found])
+    assert score.f1_60ms > 0.9
+    assert score.mae_ms is not None
+    assert score.mae_ms < 15
+
+
+@pytest.mark.parametrize("samples", [0, 10, RATE])
+def test_silence_and_nothing_have_no_onsets(samples: int) -> None:
+    assert len(detect_onsets(np.zeros(samples, np.float32), RATE)) == 0
+
+
+def test_steady_noise_has_no_onsets_but_its_start() -> None:
+    noise = np.random.default_rng(0).standard_normal(2 * RATE).astype(np.float32) * 0.1
+    assert len(detect_onsets(noise, RATE)) <= 1
+
+
+def test_a_shift_of_the_sound_shifts_its_onsets() -> None:
+    sound = render_audio(sample_clip(5))
+    shifted = np.concatenate([np.zeros(RATE // 10, np.float32), sound])
+    np.testing.assert_allclose(detect_onsets(shifted, RATE), detect_onsets(sound, RATE) + 0.1, atol=0.008)
+
+
+@given(st.lists(times, min_size=1, max_size=4))
+def test_perfect_agreement_scores_one(clips: list[np.ndarray]) -> None:
+    score = sync_score(clips, clips)
+    assert score.f1_60ms == score.f1_100ms == (1.0 if sum(map(len, clips)) else 0.0)
+
+
+@given(a=times, b=times)
+def test_score_is_symmetric_and_grows_with_tolerance(a: np.ndarray, b: np.ndarray) -> None:
+    there, back = sync_score([a], [b]), sync_score([b], [a])
+    assert there.f1_60ms == pytest.approx(back.f1_60ms)
+    assert 0 <= there.f1_60ms <= there.f1_100ms <= 1
+
+
+def test_an_onset_matches_one_impact_only() -> None:
+    score = sync_score([np.array([1.0, 1.05])], [np.array([1.02])])
+    assert score.f1_60ms == pytest.approx(2 / 3)
+    assert score.mae_ms == pytest.approx(20, abs=10.01)

@@ -1,0 +1,213 @@
+"""Training touches the bridge alone, and its weights do not depend on when it was stopped or how it was divided."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.backbone import Backbone
+from model.bridge import Bridge
+from model.foley import build_bridge
+from model.presets.preset import Preset
+from model.presets.settings import TrainSettings
+from model.training.divergence import FEWEST, PATIENCE, DivergedError
+from model.training.trainer import FeatureBatch, Trainer, diffuse, learning_rate, validate
+from model.weights.load import tensors_revision
+
+LATENTS, FRAMES = 50, 16
+
+
+def make_batch(backbone: Backbone, seed: int, size: int = 2) -> FeatureBatch:
+    generator = torch.Generator().manual_seed(seed)
+    preset = backbone.preset
+    return FeatureBatch(
+        video=torch.randn(size, FRAMES, 1, preset.video.width, generator=generator),
+        frames=torch.full((size,), FRAMES),
+        latent_mean=torch.randn(size, preset.latent_channels, LATENTS, generator=generator),
+        latent_scale=torch.full((size, preset.latent_channels, LATENTS), 0.1),
+        latents=torch.full((size,), LATENTS),
+        text=backbone.encode_text(["metal"] * size),
+        seconds=[2.0] * size,
+    )
+
+
+def make_trainer(preset: Preset, **changes: Any) -> Trainer:
+    backbone = Backbone.from_pretrained(preset)
+    torch.manual_seed(0)
+    bridge = build_bridge(backbone, preset.video.width)
+    bridge.insert(backbone.dit)
+    settings = {"steps": 20, "batch_size": 2, "warmup_steps": 2, **changes}
+    return Trainer(backbone, bridge, preset.train.model_copy(update=settings))
+
+
+def advance(trainer: Trainer, steps: int) -> Trainer:
+    for _ in range(steps):
+        trainer.train_step([make_batch(trainer.backbone, 100 * trainer.step + number) for number in trainer.mine])
+    return trainer
+
+
+def weights(bridge: Bridge) -> str:
+    return tensors_revision(bridge.state_dict())
+
+
+def test_training_changes_the_bridge_and_no_frozen_weight(preset: Preset) -> None:
+    frozen = tensors_revision(Backbone.from_pretrained(preset).state_dict())
+    trainer = make_trainer(preset)
+    before = {name: value.clone() for name, value in trainer.bridge.state_dict().items()}
+    advance(trainer, 3)
+    changed = [name for name, value in trainer.bridge.state_dict().items() if not torch.equal(value, before[name])]
+    assert len(changed) >= len(trainer.parameters) - 1  # the null token moves when a clip was dropped
+    trainer.bridge.remove(trainer.backbone.dit)
+    assert tensors_revision(trainer.backbone.state_dict()) == frozen
+    assert all(parameter.grad is None for parameter in trainer.backbone.parameters())
+
+
+@pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.9}, {"micro_batches": 2, "schedule": "inverse"}])
+def test_a_stopped_training_goes_on_to_the_same_bits(preset: Preset, changes: dict[str, Any]) -> None:
+    whole = advance(make_trainer(preset, **changes), 4)
+    kept = io.BytesIO()
+    torch.save(advance(make_trainer(preset, **changes), 2).state_dict(), kept)
+    kept.seek(0)
+    resumed = make_trainer(preset, **changes)
+    resumed.load_state_dict(torch.load(kept, weights_only=True))
+    advance(resumed, 2)
+    assert weights(resumed.bridge) == weights(whole.bridge)
+    with whole.averaged(), resumed.averaged():
+        assert weights(resumed.bridge) == weights(whole.bridge)
+
+
+def test_micro_batches_add_up_to_the_mean_gradient_of_all(preset: Preset) -> None:
+    trainer = make_trainer(preset, micro_batches=2, clip_norm=1e9)
+    advance(trainer, 1)  # the output projection is zero before, and hides most gradients
+    batches = [make_batch(trainer.backbone, number) for number in trainer.mine]
+    apart: list[list[Tensor]] = []
+    for number, batch in enumerate(batches):
+        trainer.optimiser.zero_grad()
+        trainer._backward(batch, number)
+        apart.append([p.grad.clone() for p in trainer.parameters if p.grad is not None])
+    trainer.optimiser.zero_grad()
+    trainer.train_step(batches)
+    for parameter, *parts in zip(trainer.parameters, *apart, strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, sum(parts))
+
+
+def test_the_moving_average_is_of_the_weights_and_leaves_them_as_they_were(preset: Preset) -> None:
+    trainer = make_trainer(preset, ema_decay=0.5)
+    name = "layers.0.to_out.weight"
+    seen = [trainer.bridge.state_dict()[name].clone()]
+    average = seen[0]
+    for step in range(3):
+        advance(trainer, 1)
+        decay = min(0.5, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * trainer.bridge.state_dict()[name]
+    trained = weights(trainer.bridge)
+    with trainer.averaged():
+        torch.testing.assert_close(trainer.bridge.state_dict()[name], average)
+    assert weights(trainer.bridge) == trained
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_before_any_weight_changes(preset: Preset, value: float) -> None:
+    trainer = advance(make_trainer(preset), 2)
+    before = weights(trainer.bridge)
+    bad = make_batch(trainer.backbone, 0)
+    bad = replace(bad, latent_mean=bad.latent_mean.index_fill(0, torch.tensor([1]), value))
+    with pytest.raises(DivergedError, match="step 3: the loss is") as error:
+        trainer.train_step([bad])
+    assert error.value.good == 1
+    assert weights(trainer.bridge) == before
+    assert trainer.whole
+
+
+def test_loud_clips_in_most_batches_stop_nothing(preset: Preset) -> None:
+    trainer = make_trainer(preset, steps=100)
+    usual = advance(trainer, 1).train_step([make_batch(trainer.backbone, 0)]).loss
+    loud = make_batch(trainer.backbone, 1)
+    loud = replace(loud, latent_mean=loud.latent_mean * 30)
+    for step in range(2 * PATIENCE):
+        found = trainer.train_step([make_batch(trainer.backbone, step) if step % 3 == 0 else loud])
+        assert step % 3 == 0 or found.loss > 100 * usual
+
+
+def test_weights_that_went_wrong_stop_it_also_where_it_was_resumed(preset: Preset) -> None:
+    trainer = advance(make_trainer(preset, steps=100), FEWEST)
+    with torch.no_grad():
+        for parameter in trainer.parameters:
+            parameter.mul_(10)
+    resumed = make_trainer(preset, steps=100)
+    resumed.load_state_dict(advance(trainer, PATIENCE // 2).state_dict())
+    with pytest.raises(DivergedError, match=f"step {FEWEST + PATIENCE}: the loss rose to") as error:
+        advance(resumed, PATIENCE)
+    assert error.value.good == FEWEST - 1  # the weights after the next step gave the first loss that was too high
+
+
+def test_checkpointing_gives_the_same_weights(preset: Preset) -> None:
+    plain = advance(make_trainer(preset), 2)
+    thrifty = advance(make_trainer(preset, checkpointing=True), 2)
+    for a, b in zip(plain.parameters, thrifty.parameters, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_half_precision_keeps_the_trained_weights_whole(preset: Preset) -> None:
+    start = make_trainer(preset)
+    trainer = make_trainer(preset, precision="bf16")
+    for mine, theirs in zip(trainer.parameters, start.parameters, strict=True):
+        assert torch.equal(mine, theirs)
+    advance(trainer, 2)
+    assert {p.dtype for p in trainer.parameters} == {torch.float32}
+    frozen = set(trainer.backbone.dit.parameters()) - set(trainer.parameters)
+    assert {p.dtype for p in frozen if p.ndim > 1} == {torch.bfloat16}
+    losses = trainer.validate([make_batch(trainer.backbone, 7)])
+    assert vars(losses) == pytest.approx(vars(advance(start, 2).validate([make_batch(start.backbone, 7)])), rel=0.05)
+
+
+def test_validation_shared_by_processes_is_that_of_one_to_the_bit(preset: Preset) -> None:
+    trainer = advance(make_trainer(preset), 1)
+    batches = [make_batch(trainer.backbone, seed, size) for seed, size in ((1, 2), (2, 3), (3, 1))]
+    whole = trainer.validate(batches)
+    shares: list[Tensor] = []
+
+    def note(totals: Tensor) -> Tensor:
+        shares.append(totals)
+        return totals
+
+    for rank in range(2):
+        validate(trainer.backbone, trainer.bridge, batches, 0, range(rank, 3, 2), note)
+    summed = validate(trainer.backbone, trainer.bridge, batches, 0, range(0), lambda _: shares[0] + shares[1])
+    assert summed == whole
+    assert len({whole.true, whole.null, whole.other}) == 3
+
+
+def test_the_backbones_own_schedule() -> None:
+    settings = TrainSettings(steps=10, batch_size=1, learning_rate=2.0, schedule="inverse")
+    assert learning_rate(settings, 0) == pytest.approx(2.0 * 0.01)
+    assert learning_rate(settings, 1_000_000) == pytest.approx(2.0 / math.sqrt(2))
+    assert learning_rate(settings, 3_000_000) == pytest.approx(2.0 / 2)
+
+
+def test_cosine_rises_to_the_top_and_falls_to_nothing() -> None:
+    settings = TrainSettings(steps=100, batch_size=1, learning_rate=2.0, warmup_steps=10)
+    rates = [learning_rate(settings, step) for step in range(101)]
+    assert max(rates) <= 2.0
+    assert rates.index(max(rates)) == 9
+    assert rates[100] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("objective", ["v", "rectified_flow"])
+def test_clean_latents_follow_from_what_is_predicted(objective: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean, noise = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64)
+    t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    noisy, target = diffuse(clean, t, noise, objective)
+    angle = (t * math.pi / 2)[:, None, None]
+    found = noisy - t[:, None, None] * target
+    if objective == "v":
+        found = angle.cos() * noisy - angle.sin() * target
+    torch.testing.assert_close(found, clean)

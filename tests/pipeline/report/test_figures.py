@@ -1,0 +1,71 @@
+"""What the report is put together from, for any value: figures, the verdict and sounds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.report.figures import figure
+from pipeline.report.sounds import to_flac
+from pipeline.report.view import CONTROL_AT_MOST, TRUE_AT_LEAST, funnel_rows, verdict
+from tests.pipeline.report.test_report import Page, samples_of
+
+
+@settings(deadline=None)
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers())
+def test_a_figure_keeps_its_exact_value(value: float) -> None:
+    [(exact, text)] = Page(figure(value)).figures
+    assert float(exact) == float(value)
+    assert text == str(value)
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, "0.9", True])
+def test_what_is_no_figure_is_a_dash(value: Any) -> None:
+    shown = Page(figure(value, "f1"))
+    assert not shown.figures
+    assert shown.text == "\u2013"
+
+
+@settings(deadline=None)
+@given(st.integers(1, 2), st.integers(1, 5000), st.sampled_from([16000, 44100]), st.integers(0, 99))
+def test_flac_keeps_every_sample(channels: int, length: int, rate: int, seed: int) -> None:
+    audio = np.random.default_rng(seed).uniform(-1, 1, (channels, length)).astype(np.float32)
+    np.testing.assert_allclose(samples_of(to_flac(audio, rate)), audio, atol=0.51 / 32767)
+
+
+scores_of = st.floats(0, 1)
+
+
+@settings(deadline=None)
+@given(scores_of, scores_of, scores_of)
+def test_the_verdict_follows_the_figures(true: float, other: float, none: float) -> None:
+    sync = {
+        name: {"f1_60ms": value} for name, value in zip(("true", "other", "none"), (true, other, none), strict=True)
+    }
+    found = verdict({"sync": sync})
+    assert (found == "proved") == (true >= TRUE_AT_LEAST and max(other, none) <= CONTROL_AT_MOST)
+    if true <= max(other, none):
+        assert found == "unproved"
+
+
+counts = st.integers(0, 10**6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(counts, counts, counts), max_size=8))
+def test_the_funnel_fits_its_box_and_hides_no_dropped_clip(stages: list[tuple[int, int, int]]) -> None:
+    funnel = [
+        {"stage": "s", "passed": p, "rejected": r, "failed": f, "reasons": {"a": r, "b": f}} for p, r, f in stages
+    ]
+    rows = funnel_rows({"funnel": funnel})
+    assert [(row.passed, row.rejected, row.failed) for row in rows] == stages
+    for row in rows:
+        assert sum(row.shares) <= 101.3
+        assert (row.shares[1] > 0.5) == (row.rejected > 0)
+        assert (row.shares[2] > 0.5) == (row.failed > 0)
+        assert [n for _, n in row.reasons] == sorted((row.rejected, row.failed), reverse=True)

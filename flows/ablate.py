@@ -1,4 +1,7 @@
-"""The ablate flow: the same training with one thing changed, scored at the same steps on the same clips."""
+"""The ablate flow.
+
+The same training with one thing changed, scored at the same steps on the same clips.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,15 @@ from flows.running.recording import clear_errors, recorded
 from flows.train import train_on
 from model.presets.preset import Preset, load_preset
 from pipeline.curation.registry import all_stages, feature_fingerprints, feature_stages
-from pipeline.evaluation.ablation import Mark, pooled, score_mark, table, trained_to, uncurated, write_results
+from pipeline.evaluation.ablation import (
+    Mark,
+    pooled,
+    score_mark,
+    table,
+    trained_to,
+    uncurated,
+    write_results,
+)
 from pipeline.evaluation.results import machine, versions
 from pipeline.generation.provenance import code_revision
 from pipeline.stages.engine import fingerprints
@@ -45,27 +56,36 @@ class Variant:
 def ablate(parameters: AblateParameters) -> Path:
     """Train every variant and score it at every mark on the dataset's test split; returns the page with the table.
 
-    What was cached, trained or scored before is found again. Raises FoleyError for a pooling that the encoder cannot
-    give, and when a split of the dataset is empty.
+    What was cached, trained or scored before is found again. Raises FoleyError for a pooling that
+    the encoder cannot give, and when a split of the dataset is empty.
     """
     wh = Warehouse(parameters.home)
     preset = load_preset(parameters.preset, parameters.weights)
     started = perf_counter()
     with recorded(wh, "ablate", parameters) as record:
-        dataset = newest_dataset(wh) if parameters.dataset is None else wh.dataset(parameters.dataset)
+        dataset = (
+            newest_dataset(wh) if parameters.dataset is None else wh.dataset(parameters.dataset)
+        )
         record["dataset"] = dataset.version
         marks = sorted(parameters.marks or _usual_marks(preset, parameters))
         variants = _variants(wh, trained_to(preset, marks), dataset, parameters)
         held_out = dataset.clip_ids("test")
         if not held_out or not all(v.dataset.clip_ids("train", v.subset) for v in variants):
-            raise FoleyError(f"{dataset.version} has nothing to train on, or no test split: select more clips")
+            raise FoleyError(
+                f"{dataset.version} has nothing to train on, or no test split: select more clips"
+            )
         found: list[Mark] = []
         for variant in variants:
             fps = fingerprints(all_stages(variant.preset))
             wanted = sorted({*variant.clip_ids(), *held_out})
             run_stages(wh, feature_stages(variant.preset), fps, parameters, wanted)
             checkpoint = train_on(
-                wh, variant.dataset, variant.preset, parameters.seed, variant.subset, parameters.processes
+                wh,
+                variant.dataset,
+                variant.preset,
+                parameters.seed,
+                variant.subset,
+                parameters.processes,
             )
             found += score_variant(wh, dataset, variant, checkpoint, marks)
         facts = {"dataset": dataset.version, "preset": preset.name, "seed": parameters.seed}
@@ -81,21 +101,30 @@ def _usual_marks(preset: Preset, parameters: AblateParameters) -> tuple[int, ...
     return preset.ablation.marks if parameters.what == "pooling" else (preset.train.steps,)
 
 
-def _variants(wh: Warehouse, preset: Preset, dataset: Dataset, parameters: AblateParameters) -> list[Variant]:
+def _variants(
+    wh: Warehouse, preset: Preset, dataset: Dataset, parameters: AblateParameters
+) -> list[Variant]:
     if parameters.what == "pooling":
         return [
             Variant(name, pooled(preset, name), dataset, "ablation")
             for name in parameters.poolings or preset.ablation.poolings
         ]
-    return [Variant("curated", preset, dataset, None), Variant("uncurated", preset, uncurated(wh, dataset), None)]
+    return [
+        Variant("curated", preset, dataset, None),
+        Variant("uncurated", preset, uncurated(wh, dataset), None),
+    ]
 
 
-@task(name="score", task_run_name="score {variant.name}", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="score", task_run_name="score {variant.name}", cache_policy=NO_CACHE, persist_result=False
+)
 def score_variant(
     wh: Warehouse, dataset: Dataset, variant: Variant, checkpoint: Checkpoint, marks: list[int]
 ) -> list[Mark]:
     """Figures of one variant at every mark, on the test split of `dataset`."""
-    ids = {step: f"{checkpoint.id}-step{step:06d}" for step in marks[:-1]} | {marks[-1]: checkpoint.id}
+    ids = {step: f"{checkpoint.id}-step{step:06d}" for step in marks[:-1]} | {
+        marks[-1]: checkpoint.id
+    }
     fps = feature_fingerprints(variant.preset)
     found: list[Mark] = []
     with all_cores(), bar(f"score {variant.name}", len(marks)) as progress:

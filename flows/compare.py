@@ -32,7 +32,10 @@ from warehouse import FoleyError, Warehouse
 
 @dataclass(frozen=True)
 class Compared:
-    """What came of a comparison: its figures, the stages that heard and watched, and the files written."""
+    """What came of a comparison.
+
+    Its figures, the stages that heard and watched, and the files written.
+    """
 
     found: Evaluation
     stages: list[StageCounts]
@@ -51,7 +54,9 @@ def compare(parameters: CompareParameters) -> Compared:
     with recorded(wh, "compare", parameters) as run:
         evaluated, systems, checkpoint = _who(wh, parameters)
         shop = workshop(wh.home)
-        hearing, watching = evaluation_stages(preset, parameters.imagebind_channel, parameters.scaling)
+        hearing, watching = evaluation_stages(
+            preset, parameters.imagebind_channel, parameters.scaling
+        )
         fps = fingerprints([*hearing, *watching])
         with bar("bring in", 1) as progress:
             clips = bring_in(shop, evaluated, systems)
@@ -63,19 +68,29 @@ def compare(parameters: CompareParameters) -> Compared:
         record(wh, found, preset, checkpoint)
         folder = parameters.out or wh.folder("reports") / f"evaluation-{found.id}"
         files = publish(folder, found, evaluated, systems, preset)
-        run |= {"checkpoint": checkpoint, "stages": [asdict(c) for c in counts], "figures": dict(found.systems)}
-        create_markdown_artifact(key="table-2", markdown=files["table2.md"].read_text(), description=found.set_name)
+        run |= {
+            "checkpoint": checkpoint,
+            "stages": [asdict(c) for c in counts],
+            "figures": dict(found.systems),
+        }
+        create_markdown_artifact(
+            key="table-2", markdown=files["table2.md"].read_text(), description=found.set_name
+        )
         get_run_logger().info("table: %s", files["table2.md"])
     return Compared(found, counts, files)
 
 
-def _who(wh: Warehouse, parameters: CompareParameters) -> tuple[EvaluationSet, list[System], str | None]:
+def _who(
+    wh: Warehouse, parameters: CompareParameters
+) -> tuple[EvaluationSet, list[System], str | None]:
     """The set, the systems, and the checkpoint among them."""
     given = [(system.name, system.folder) for system in parameters.systems]
     if parameters.on is not None:
         if not given:
             raise FoleyError("no system to evaluate: give at least one --system NAME=FOLDER")
-        evaluated = evaluation_set(parameters.on, parameters.name, parameters.reference, parameters.limit)
+        evaluated = evaluation_set(
+            parameters.on, parameters.name, parameters.reference, parameters.limit
+        )
         return evaluated, [system(name, folder, evaluated.items) for name, folder in given], None
     kept = set(EvaluateParameters.model_fields)
     shared = {name: value for name, value in parameters if name in kept}
@@ -84,7 +99,11 @@ def _who(wh: Warehouse, parameters: CompareParameters) -> tuple[EvaluationSet, l
     assert checkpoint is not None
     evaluated = held_out_set(wh, wh.dataset(checkpoint.record["dataset"]))
     own = held_out_systems(wh, evaluated, checkpoint, made.fingerprints)
-    return evaluated, own + [system(name, folder, evaluated.items) for name, folder in given], checkpoint.id
+    return (
+        evaluated,
+        own + [system(name, folder, evaluated.items) for name, folder in given],
+        checkpoint.id,
+    )
 
 
 @task(name="compute", cache_policy=NO_CACHE, persist_result=False)
@@ -119,7 +138,9 @@ def _provenance(preset: Preset, stages: list[Stage], checkpoint: str | None) -> 
     return {
         "preset": preset.name,
         "checkpoint": checkpoint,
-        "weights (content hash)": {s.kind.stem: s.model_revision for s in stages if isinstance(s, Hear | Watch)},
+        "weights (content hash)": {
+            s.kind.stem: s.model_revision for s in stages if isinstance(s, Hear | Watch)
+        },
         "stages": {s.name: {"version": s.version, **asdict(s.settings)} for s in stages},
         "commit": code_revision(),
         "machine": machine(),

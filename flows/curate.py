@@ -1,4 +1,7 @@
-"""The curate flow: clips in, facts and scores about them, a dataset version, and its cached features."""
+"""The curate flow.
+
+Clips in, facts and scores about them, a dataset version, and its cached features.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.display.artifacts import note_asset, show_curation, show_report
 from flows.display.progress_bars import bar, follow
-from flows.parameters import (
-    CurateParameters,
-    FeaturesParameters,
-    SelectParameters,
-)
+from flows.parameters import CurateParameters, FeaturesParameters, SelectParameters
 from flows.running.batches import StageCounts, run_stages
 from flows.running.recording import alone, clear_errors, recorded
 from model.presets.preset import Preset, load_preset
@@ -49,7 +48,8 @@ class Curated:
 def curate(parameters: CurateParameters) -> Curated:
     """Bring in clips, probe and score them, select a dataset version by policy, and cache its features.
 
-    Clips that are done already are not done again. Raises FoleyError for a folder without clips or a wrong policy.
+    Clips that are done already are not done again. Raises FoleyError for a folder without clips or
+    a wrong policy.
     """
     wh = Warehouse(parameters.home)
     preset = load_preset(parameters.preset, parameters.weights)
@@ -68,9 +68,17 @@ def curate(parameters: CurateParameters) -> Curated:
     return Curated(dataset, ingested, counts, features)
 
 
-@task(name="report", task_run_name="report {dataset.version}", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="report",
+    task_run_name="report {dataset.version}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
 def show_page(wh: Warehouse, dataset: Dataset) -> Path:
-    """The page of a dataset version under HOME/reports, from the published catalog; made once, and linked to."""
+    """The page of a dataset version under HOME/reports, from the published catalog.
+
+    Made once, and linked to.
+    """
     page = page_of(wh.home, dataset.version)
     if not page.is_file():
         with bar("report", 1) as progress:
@@ -81,7 +89,12 @@ def show_page(wh: Warehouse, dataset: Dataset) -> Path:
 
 
 def select_dataset(
-    wh: Warehouse, preset: Preset, fps: dict[str, str], policy: str, name: str | None, clip_ids: Sequence[str] | None
+    wh: Warehouse,
+    preset: Preset,
+    fps: dict[str, str],
+    policy: str,
+    name: str | None,
+    clip_ids: Sequence[str] | None,
 ) -> Dataset:
     """Select by policy and show in the UI what came of it."""
     scoring = {stage.name: fps[stage.name] for stage in scoring_stages(preset)}
@@ -101,7 +114,9 @@ def _ingest(wh: Warehouse, parameters: CurateParameters) -> tuple[IngestResult, 
     for where, why in listing.skipped:
         logger.warning("passed over %s: %s", where, why)
     if not listing.clips.num_rows:
-        raise FoleyError(f"{folder}: no media file in this folder, give the folder that holds the clips")
+        raise FoleyError(
+            f"{folder}: no media file in this folder, give the folder that holds the clips"
+        )
     with bar("ingest", listing.clips.num_rows, "clip") as progress:
         result = wh.ingest(listing.clips, follow(progress))
     logger.info("ingest: %s", result)
@@ -128,11 +143,16 @@ def reselect(parameters: SelectParameters) -> Dataset:
 @flow(name="features", flow_run_name="features of {parameters.dataset}")
 @clear_errors
 def features(parameters: FeaturesParameters) -> list[StageCounts]:
-    """Compute the features of a dataset version that training reads; what is there is not computed again."""
+    """Compute the features of a dataset version that training reads.
+
+    What is there is not computed again.
+    """
     wh = Warehouse(parameters.home)
     preset = load_preset(parameters.preset, parameters.weights)
     with recorded(wh, "features", parameters) as record:
-        dataset = newest_dataset(wh) if parameters.dataset is None else wh.dataset(parameters.dataset)
+        dataset = (
+            newest_dataset(wh) if parameters.dataset is None else wh.dataset(parameters.dataset)
+        )
         record["dataset"] = dataset.version
         fps = fingerprints(all_stages(preset))
         counts = run_stages(wh, feature_stages(preset), fps, parameters, dataset.clip_ids())

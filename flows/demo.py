@@ -51,7 +51,10 @@ class Clock:
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo did and found. `worked` is False where no stage and no training had anything to do."""
+    """What the demo did and found.
+
+    `worked` is False where no stage and no training had anything to do.
+    """
 
     results: dict[str, Any]
     report: Path
@@ -68,18 +71,32 @@ def demo(parameters: DemoParameters, corpus: Path, before: dict[str, float]) -> 
     """
     wh = Warehouse(parameters.home)
     clock = Clock(before)
-    shared: dict[str, Any] = {"home": wh.home, "preset": parameters.preset, "weights": parameters.weights}
-    split: dict[str, Any] = {name: getattr(parameters, name) for name in ("workers", "batch_size", "max_attempts")}
+    shared: dict[str, Any] = {
+        "home": wh.home,
+        "preset": parameters.preset,
+        "weights": parameters.weights,
+    }
+    split: dict[str, Any] = {
+        name: getattr(parameters, name) for name in ("workers", "batch_size", "max_attempts")
+    }
     with clock.step("curate"):
         source = f"procedural.{parameters.seed}"
-        chosen = CurateParameters(**shared, **split, folder=corpus, source=source, policy="toy", dataset=source)
+        chosen = CurateParameters(
+            **shared, **split, folder=corpus, source=source, policy="toy", dataset=source
+        )
         curated = curate(chosen)
     with clock.step("train"):
         dataset, seed = curated.dataset, parameters.seed
-        checkpoint = train(TrainParameters(**shared, dataset=dataset.version, steps=parameters.steps, seed=seed))
+        checkpoint = train(
+            TrainParameters(**shared, dataset=dataset.version, steps=parameters.steps, seed=seed)
+        )
     with clock.step("evaluate"):
-        split["batch_size"] = max(1, split["batch_size"] // 4)  # sound is made for a tenth of the clips
-        evaluated = evaluate(EvaluateParameters(**shared, **split, checkpoint=checkpoint.id, seed=seed))
+        split["batch_size"] = max(
+            1, split["batch_size"] // 4
+        )  # sound is made for a tenth of the clips
+        evaluated = evaluate(
+            EvaluateParameters(**shared, **split, checkpoint=checkpoint.id, seed=seed)
+        )
     results = report(wh, parameters, clock, curated, checkpoint, evaluated)
     counts = curated.stages + evaluated.stages
     worked = checkpoint.trained or any(count.batches for count in counts)
@@ -98,18 +115,35 @@ def report(
     """Write results.json and report.html, unless those of the same results and the same code are there."""
     folder = wh.folder("reports")
     revision = code_revision()
-    identity = [REPORT_VERSION, revision, checkpoint.id, curated.dataset.version, evaluated.fingerprints]
+    identity = [
+        REPORT_VERSION,
+        revision,
+        checkpoint.id,
+        curated.dataset.version,
+        evaluated.fingerprints,
+    ]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     known = read_json(folder / "results.json") if (folder / "results.json").is_file() else {}
     if known.get("id") == key and (folder / "report.html").is_file():
         return known
-    results = {"id": key} | _results(wh, parameters, curated, checkpoint, evaluated) | {"commit": revision}
+    results = (
+        {"id": key}
+        | _results(wh, parameters, curated, checkpoint, evaluated)
+        | {"commit": revision}
+    )
     preset = load_preset(parameters.preset, parameters.weights)
-    with clock.step("report"), bar("report", 1) as progress:  # its seconds are in it, so writing it is not in them
+    with (
+        clock.step("report"),
+        bar("report", 1) as progress,
+    ):  # its seconds are in it, so writing it is not in them
         data = report_data(wh, results, curated.dataset, evaluated.fingerprints, preset, checkpoint)
         progress.update()
-    total = perf_counter() - clock.started + sum(clock.seconds[name] for name in ("start", "render"))
-    results["seconds"] = {name: round(value, 2) for name, value in (clock.seconds | {"total": total}).items()}
+    total = (
+        perf_counter() - clock.started + sum(clock.seconds[name] for name in ("start", "render"))
+    )
+    results["seconds"] = {
+        name: round(value, 2) for name, value in (clock.seconds | {"total": total}).items()
+    }
     write_report(folder / "report.html", data)
     write_json(wh.tmp, folder / "results.json", results)
     show_report("report.html")
@@ -117,14 +151,21 @@ def report(
 
 
 def _results(
-    wh: Warehouse, parameters: DemoParameters, curated: Curated, checkpoint: Checkpoint, evaluated: Evaluated
+    wh: Warehouse,
+    parameters: DemoParameters,
+    curated: Curated,
+    checkpoint: Checkpoint,
+    evaluated: Evaluated,
 ) -> dict[str, Any]:
     """The figures, and under what they came about."""
     everyone = curated.dataset.members(kept=None)["clip_id"].to_pylist()
     with judged(wh.home, curated.dataset.version) as found:
         flaws = flaw_figures(found)
     return {
-        **{name: evaluated.figures[name] for name in ("sync", "v_loss", "prompt_swap", "material_accuracy")},
+        **{
+            name: evaluated.figures[name]
+            for name in ("sync", "v_loss", "prompt_swap", "material_accuracy")
+        },
         "held_out_clips": evaluated.figures["clips"],
         "funnel": funnel(wh, curated.dataset.fingerprints, everyone),
         "curation": flaws,

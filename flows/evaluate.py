@@ -1,4 +1,7 @@
-"""The evaluate flow: a checkpoint in, sounds for the held-out clips and the figures they give out."""
+"""The evaluate flow.
+
+A checkpoint in, sounds for the held-out clips and the figures they give out.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +50,13 @@ def evaluate(parameters: EvaluateParameters) -> Evaluated:
         dataset = wh.dataset(checkpoint.record["dataset"])
         record |= {"checkpoint": checkpoint.id, "dataset": dataset.version}
         before = all_stages(preset)
-        stages = generation_stages(wh, dataset, fingerprints(before), preset, checkpoint.id, parameters.seed)
+        stages = generation_stages(
+            wh, dataset, fingerprints(before), preset, checkpoint.id, parameters.seed
+        )
         fps = fingerprints([*before, *stages])
-        alone = parameters.model_copy(update={"workers": 1})  # a bridge watches one video batch at a time
+        alone = parameters.model_copy(
+            update={"workers": 1}
+        )  # a bridge watches one video batch at a time
         with all_cores():
             counts = run_stages(wh, stages, fps, alone, dataset.clip_ids(split="test"))
         figures = score_sounds(wh, dataset, fps, preset, checkpoint)
@@ -59,7 +66,9 @@ def evaluate(parameters: EvaluateParameters) -> Evaluated:
     return Evaluated(figures, counts, fps, checkpoint.id)
 
 
-@task(name="score", task_run_name="score {checkpoint.id}", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="score", task_run_name="score {checkpoint.id}", cache_policy=NO_CACHE, persist_result=False
+)
 def score_sounds(
     wh: Warehouse, dataset: Dataset, fps: dict[str, str], preset: Preset, checkpoint: Checkpoint
 ) -> dict[str, Any]:
@@ -78,5 +87,7 @@ def _checkpoint(wh: Warehouse, id: str | None) -> Checkpoint:
     id = id or str(known[-1]["id"])
     found = find_checkpoint(wh, id)
     if found is None:
-        raise FoleyError(f"no checkpoint {id!r} in {wh.home}: run foley train, or give one of its ids")
+        raise FoleyError(
+            f"no checkpoint {id!r} in {wh.home}: run foley train, or give one of its ids"
+        )
     return found

@@ -1,4 +1,7 @@
-"""Parameters of the flows: what a person may set, with limits, as the form in Prefect's UI shows them."""
+"""Parameters of the flows.
+
+What a person may set, with limits, as the form in Prefect's UI shows them.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,20 @@ def home_folder() -> Path:
 
 def _choice(names: tuple[str, ...], other: str) -> WithJsonSchema:
     """A form field with the names to choose from, and text for what is not among them."""
-    chosen: dict[str, Any] = {"title": "one that comes with it", "type": "string", "enum": list(names)}
-    return WithJsonSchema({"anyOf": [chosen, {"title": other, "type": "string", "pattern": "[/.]"}]})
+    chosen: dict[str, Any] = {
+        "title": "one that comes with it",
+        "type": "string",
+        "enum": list(names),
+    }
+    return WithJsonSchema(
+        {"anyOf": [chosen, {"title": other, "type": "string", "pattern": "[/.]"}]}
+    )
 
 
 PresetName = Annotated[str, _choice(("toy", "paper"), "a folder with a preset.toml")]
-PolicyName = Annotated[str, _choice(("all", "hunyuan", "mova", "strict", "toy"), "path of a .toml file")]
+PolicyName = Annotated[
+    str, _choice(("all", "hunyuan", "mova", "strict", "toy"), "path of a .toml file")
+]
 
 
 class Parameters(BaseModel):
@@ -37,7 +48,8 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     home: Path = Field(
-        default_factory=home_folder, description="folder with all state of this factory; empty means the worker's own"
+        default_factory=home_folder,
+        description="folder with all state of this factory; empty means the worker's own",
     )
 
     #: Whether runs of the flow use a device where there are any.
@@ -45,7 +57,10 @@ class Parameters(BaseModel):
 
     @property
     def devices(self) -> int:
-        """Devices of this machine that a run has to itself: one, or one a process; a cluster has its own."""
+        """Devices of this machine that a run has to itself: one, or one a process.
+
+        A cluster has its own.
+        """
         if not self.on_device or getattr(self, "cluster", None):
             return 0
         return int(getattr(self, "processes", 1))
@@ -54,8 +69,12 @@ class Parameters(BaseModel):
 class ModelParameters(Parameters):
     """Parameters of a flow that uses models."""
 
-    preset: PresetName = Field(default="toy", description="toy, paper, or a folder that holds a preset.toml")
-    weights: Path | None = Field(default=None, description="folder with weights, in place of the preset's own")
+    preset: PresetName = Field(
+        default="toy", description="toy, paper, or a folder that holds a preset.toml"
+    )
+    weights: Path | None = Field(
+        default=None, description="folder with weights, in place of the preset's own"
+    )
 
     @field_validator("preset")
     @classmethod
@@ -78,22 +97,33 @@ class BatchParameters(ModelParameters):
 
     on_device = True
 
-    workers: int = Field(default=0, ge=0, le=1024, description="batches at the same time; 0 means one a processor core")
+    workers: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="batches at the same time; 0 means one a processor core",
+    )
     batch_size: int | None = Field(
         default=None, ge=1, le=65536, description="clips a task; empty means the stage's own"
     )
-    max_attempts: int = Field(default=3, ge=1, le=100, description="a clip that failed so often is left alone")
+    max_attempts: int = Field(
+        default=3, ge=1, le=100, description="a clip that failed so often is left alone"
+    )
     runner: Literal["thread", "process", "dask", "ray"] = Field(
-        default="thread", description="what runs the batches: threads or processes of this machine, Dask, or Ray"
+        default="thread",
+        description="what runs the batches: threads or processes of this machine, Dask, or Ray",
     )
     cluster: str | None = Field(
-        default=None, description="address of a Dask scheduler or Ray head; empty means a cluster on this machine"
+        default=None,
+        description="address of a Dask scheduler or Ray head; empty means a cluster on this machine",
     )
 
     @model_validator(mode="after")
     def _cluster_has_a_runner(self) -> BatchParameters:
         if self.cluster and self.runner not in ("dask", "ray"):
-            raise ValueError(f"cluster is {self.cluster!r} and runner is {self.runner!r}: choose runner dask or ray")
+            raise ValueError(
+                f"cluster is {self.cluster!r} and runner is {self.runner!r}: choose runner dask or ray"
+            )
         return self
 
     @property
@@ -106,7 +136,8 @@ class SelectParameters(ModelParameters):
     """From scores to a dataset version."""
 
     policy: PolicyName = Field(
-        default="all", description="what is kept: all that decodes, hunyuan, mova, strict, toy, or a .toml file"
+        default="all",
+        description="what is kept: all that decodes, hunyuan, mova, strict, toy, or a .toml file",
     )
     dataset: str | None = Field(
         default=None,
@@ -140,14 +171,18 @@ class CurateParameters(BatchParameters, SelectParameters):
     @model_validator(mode="after")
     def _source_has_a_folder(self) -> CurateParameters:
         if self.source and not self.folder:
-            raise ValueError(f"source is {self.source!r}, which names a folder's clips: give the folder too")
+            raise ValueError(
+                f"source is {self.source!r}, which names a folder's clips: give the folder too"
+            )
         return self
 
 
 class FeaturesParameters(BatchParameters):
     """From a dataset version to the features that training reads."""
 
-    dataset: str | None = Field(default=None, description="dataset name or version; empty means the newest")
+    dataset: str | None = Field(
+        default=None, description="dataset name or version; empty means the newest"
+    )
 
 
 class TrainParameters(ModelParameters):
@@ -155,11 +190,15 @@ class TrainParameters(ModelParameters):
 
     on_device = True
 
-    dataset: str | None = Field(default=None, description="dataset name or version; empty means the newest")
+    dataset: str | None = Field(
+        default=None, description="dataset name or version; empty means the newest"
+    )
     steps: int | None = Field(
         default=None, ge=1, le=10_000_000, description="optimiser steps; empty means the preset's"
     )
-    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of initialisation, order of clips and noise")
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="seed of initialisation, order of clips and noise"
+    )
     subset: Literal["sft", "ablation"] | None = Field(
         default=None, description="train on this subset of the dataset only; empty means all of it"
     )
@@ -172,24 +211,37 @@ class TrainParameters(ModelParameters):
 
 
 class AblateParameters(BatchParameters):
-    """The same training with one thing changed: how video tokens are pooled, or whether the clips are curated."""
+    """The same training with one thing changed.
+
+    How video tokens are pooled, or whether the clips are curated.
+    """
 
     what: Literal["pooling", "curation"] = Field(description="what is changed")
-    dataset: str | None = Field(default=None, description="dataset name or version; empty means the newest")
+    dataset: str | None = Field(
+        default=None, description="dataset name or version; empty means the newest"
+    )
     poolings: tuple[Literal["frame", "grid2", "grid4", "grid8", "grid16"], ...] = Field(
-        default=(), description="variants, no finer than the encoder's grid; empty means the preset's"
+        default=(),
+        description="variants, no finer than the encoder's grid; empty means the preset's",
     )
     marks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        default=(), description="steps to score at; empty means the preset's, or for curation the last"
+        default=(),
+        description="steps to score at; empty means the preset's, or for curation the last",
     )
-    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of initialisation, order of clips and noise")
-    processes: int = Field(default=1, ge=1, le=64, description="processes that train together on this machine")
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="seed of initialisation, order of clips and noise"
+    )
+    processes: int = Field(
+        default=1, ge=1, le=64, description="processes that train together on this machine"
+    )
 
 
 class EvaluateParameters(BatchParameters):
     """From a checkpoint to its figures on the held-out clips."""
 
-    checkpoint: str | None = Field(default=None, description="id of a checkpoint; empty means the newest")
+    checkpoint: str | None = Field(
+        default=None, description="id of a checkpoint; empty means the newest"
+    )
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of the generated sounds")
 
 
@@ -201,11 +253,19 @@ class GenerateParameters(ModelParameters):
     video: Path = Field(description="video file, on the machine of the worker")
     out: Path = Field(description="video to write; .wav or .flac: the sound alone")
     prompt: str = Field(min_length=1, max_length=2000, description="what is to be heard")
-    negative_prompt: str | None = Field(default=None, max_length=2000, description="what is not to be heard")
-    cfg: float | None = Field(default=None, ge=0, le=100, description="guidance; empty means the preset's")
-    steps: int | None = Field(default=None, ge=1, le=10_000, description="sampling steps; empty means the preset's")
+    negative_prompt: str | None = Field(
+        default=None, max_length=2000, description="what is not to be heard"
+    )
+    cfg: float | None = Field(
+        default=None, ge=0, le=100, description="guidance; empty means the preset's"
+    )
+    steps: int | None = Field(
+        default=None, ge=1, le=10_000, description="sampling steps; empty means the preset's"
+    )
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of the sound")
-    bridge: Path | None = Field(default=None, description="a bridge.safetensors; empty means the preset's own")
+    bridge: Path | None = Field(
+        default=None, description="a bridge.safetensors; empty means the preset's own"
+    )
 
     @model_validator(mode="after")
     def _out_is_another_file(self) -> GenerateParameters:
@@ -217,25 +277,42 @@ class GenerateParameters(ModelParameters):
 class MaintainParameters(Parameters):
     """Keeping the warehouse in order."""
 
-    deep: bool = Field(default=True, description="read every file and check its checksums, not only names and sizes")
-    delete: bool = Field(default=True, description="remove what dead runs left behind; off only lists it")
+    deep: bool = Field(
+        default=True,
+        description="read every file and check its checksums, not only names and sizes",
+    )
+    delete: bool = Field(
+        default=True, description="remove what dead runs left behind; off only lists it"
+    )
 
 
 class DownloadParameters(Parameters):
     """From a public corpus, or a list of addresses, to a folder of clips that `curate` takes."""
 
     source: str = Field(description="kinetics700, or the path of a .csv file with a column url")
-    folder: Path | None = Field(default=None, description="where the clips go; empty means sources/NAME in the home")
+    folder: Path | None = Field(
+        default=None, description="where the clips go; empty means sources/NAME in the home"
+    )
     splits: tuple[Literal["train", "val", "test"], ...] = Field(
         default=("train", "val", "test"), min_length=1, description="splits of kinetics700"
     )
-    classes: tuple[str, ...] = Field(default=(), description="labels of kinetics700; empty means all")
-    archives: int | None = Field(default=None, ge=1, description="at most so many archives of each split")
+    classes: tuple[str, ...] = Field(
+        default=(), description="labels of kinetics700; empty means all"
+    )
+    archives: int | None = Field(
+        default=None, ge=1, description="at most so many archives of each split"
+    )
     template: str = Field(default="{label}", description="prompt of a clip; {label} is its class")
     base_url: str = Field(default=BASE_URL, description="where kinetics700 lies")
-    workers: int = Field(default=8, ge=1, le=256, description="archives, or batches of files, at the same time")
-    per_host: int = Field(default=4, ge=1, le=64, description="transfers from one host at the same time")
-    retries: int = Field(default=6, ge=0, le=100, description="tries in a row that may fail before an archive does")
+    workers: int = Field(
+        default=8, ge=1, le=256, description="archives, or batches of files, at the same time"
+    )
+    per_host: int = Field(
+        default=4, ge=1, le=64, description="transfers from one host at the same time"
+    )
+    retries: int = Field(
+        default=6, ge=0, le=100, description="tries in a row that may fail before an archive does"
+    )
 
     @field_validator("template")
     @classmethod
@@ -243,7 +320,9 @@ class DownloadParameters(Parameters):
         try:
             template.format(label="x")
         except (KeyError, IndexError, ValueError):
-            raise ValueError(f"{template!r} is no template: it may hold {{label}} and nothing else in braces") from None
+            raise ValueError(
+                f"{template!r} is no template: it may hold {{label}} and nothing else in braces"
+            ) from None
         return template
 
 
@@ -252,14 +331,18 @@ class SystemFolder(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(description="name of the system, such as mmaudio", json_schema_extra={"pattern": _NAME})
+    name: str = Field(
+        description="name of the system, such as mmaudio", json_schema_extra={"pattern": _NAME}
+    )
     folder: Path = Field(description="folder of its sounds, named as the videos are")
 
     @field_validator("name")
     @classmethod
     def _is_plain(cls, name: str) -> str:
         if not re.fullmatch(_NAME, name):
-            raise ValueError(f"{name!r} cannot name a system: use letters, digits, '-', '_' and '.'")
+            raise ValueError(
+                f"{name!r} cannot name a system: use letters, digits, '-', '_' and '.'"
+            )
         if name == "original":
             raise ValueError("'original' is the videos' own sound: name the system otherwise")
         return name
@@ -269,14 +352,27 @@ class CompareParameters(EvaluateParameters):
     """From systems and an evaluation set to Table 2."""
 
     on: Path | None = Field(
-        default=None, description="folder of the evaluation set; empty means the checkpoint's held-out clips"
+        default=None,
+        description="folder of the evaluation set; empty means the checkpoint's held-out clips",
     )
-    systems: tuple[SystemFolder, ...] = Field(default=(), description="systems to score, beside the checkpoint's own")
-    reference: Path | None = Field(default=None, description="folder of true sounds; empty means the videos' own")
-    name: str | None = Field(default=None, description="name of the set; empty means the folder's own")
-    limit: int | None = Field(default=None, ge=1, description="only the first so many videos of the set, by name")
-    out: Path | None = Field(default=None, description="folder for tables and page; empty means HOME/reports")
-    resamples: int = Field(default=200, ge=0, le=100_000, description="bootstrap samples of the Frechet distances")
+    systems: tuple[SystemFolder, ...] = Field(
+        default=(), description="systems to score, beside the checkpoint's own"
+    )
+    reference: Path | None = Field(
+        default=None, description="folder of true sounds; empty means the videos' own"
+    )
+    name: str | None = Field(
+        default=None, description="name of the set; empty means the folder's own"
+    )
+    limit: int | None = Field(
+        default=None, ge=1, description="only the first so many videos of the set, by name"
+    )
+    out: Path | None = Field(
+        default=None, description="folder for tables and page; empty means HOME/reports"
+    )
+    resamples: int = Field(
+        default=200, ge=0, le=100_000, description="bootstrap samples of the Frechet distances"
+    )
     imagebind_channel: Literal["mean", "left"] = Field(
         default="mean", description="what ImageBind hears of a stereo sound (the benchmark: left)"
     )
@@ -291,7 +387,9 @@ class CompareParameters(EvaluateParameters):
         for name in (system.name for system in systems):
             plain = re.sub(r"[^a-z0-9]", "-", name.lower())
             if plain in known:
-                raise ValueError(f"systems {known[plain]} and {name} are told apart by nothing but signs: rename one")
+                raise ValueError(
+                    f"systems {known[plain]} and {name} are told apart by nothing but signs: rename one"
+                )
             known[plain] = name
         return systems
 
@@ -299,7 +397,9 @@ class CompareParameters(EvaluateParameters):
 class DemoParameters(BatchParameters):
     """The main job, end to end, on clips that are rendered here."""
 
-    home: Path = Field(default_factory=lambda: Path("foley-demo").absolute(), description="folder with all state")
+    home: Path = Field(
+        default_factory=lambda: Path("foley-demo").absolute(), description="folder with all state"
+    )
     batch_size: int | None = Field(default=82, ge=1, le=65536, description="clips a task")
     max_attempts: int = Field(
         default=1, ge=1, le=100, description="rendered clips that are broken stay so: once will do"
@@ -310,8 +410,12 @@ class DemoParameters(BatchParameters):
         le=100_000,
         description="good clips to render; half as many flawed and a few broken ones on top",
     )
-    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of clips, training and generated sounds")
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="seed of clips, training and generated sounds"
+    )
     steps: int | None = Field(
         default=None, ge=1, le=10_000_000, description="optimiser steps; empty means the preset's"
     )
-    from_scratch: bool = Field(default=False, description="train all toy weights first, in place of the shipped ones")
+    from_scratch: bool = Field(
+        default=False, description="train all toy weights first, in place of the shipped ones"
+    )

@@ -32,9 +32,13 @@ def train(parameters: TrainParameters) -> Checkpoint:
     wh = Warehouse(parameters.home)
     preset = with_steps(load_preset(parameters.preset, parameters.weights), parameters.steps)
     with recorded(wh, "train", parameters) as record:
-        dataset = newest_dataset(wh) if parameters.dataset is None else wh.dataset(parameters.dataset)
+        dataset = (
+            newest_dataset(wh) if parameters.dataset is None else wh.dataset(parameters.dataset)
+        )
         record["dataset"] = dataset.version
-        checkpoint = train_on(wh, dataset, preset, parameters.seed, parameters.subset, parameters.processes)
+        checkpoint = train_on(
+            wh, dataset, preset, parameters.seed, parameters.subset, parameters.processes
+        )
         record["checkpoint"] = checkpoint.id
         facts = {"steps": checkpoint.record["steps"], "loss": checkpoint.record["losses"][-1][1]}
         note_asset("checkpoint", checkpoint.id, [("dataset", dataset.version)], facts)
@@ -50,9 +54,19 @@ def with_steps(preset: Preset, steps: int | None) -> Preset:
     return preset.model_copy(update={"train": preset.train.model_copy(update={"steps": steps})})
 
 
-@task(name="train", task_run_name="train {dataset.version}", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="train",
+    task_run_name="train {dataset.version}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
 def train_on(
-    wh: Warehouse, dataset: Dataset, preset: Preset, seed: int, subset: str | None = None, processes: int = 1
+    wh: Warehouse,
+    dataset: Dataset,
+    preset: Preset,
+    seed: int,
+    subset: str | None = None,
+    processes: int = 1,
 ) -> Checkpoint:
     """Training itself, with a bar, curves, and a log line every few steps."""
     logger = get_run_logger()
@@ -65,7 +79,13 @@ def train_on(
             curves.add(state)
             if state.validation is not None:
                 v = state.validation
-                logger.info("step %d: validation true %.4f null %.4f other %.4f", state.step, v.true, v.null, v.other)
+                logger.info(
+                    "step %d: validation true %.4f null %.4f other %.4f",
+                    state.step,
+                    v.true,
+                    v.null,
+                    v.other,
+                )
             elif state.step % _LOG_EVERY == 0:
                 logger.info("step %d: loss %.4f", state.step, state.loss)
             progress.set_postfix_str(f"loss {state.loss:.3f}", refresh=False)
@@ -75,5 +95,7 @@ def train_on(
             done = train_in_processes(processes, wh, dataset, fps, preset, report, seed, subset)
         else:
             done = train_bridge(wh, dataset, fps, preset, report, seed, subset)
-    show_training(done.record["losses"], done.record["validation"])  # all of them, those before a stop too
+    show_training(
+        done.record["losses"], done.record["validation"]
+    )  # all of them, those before a stop too
     return done

@@ -1,6 +1,7 @@
 """The frozen text-to-audio backbone: stable-audio-tools' latent diffusion model (VAE, conditioners, DiT).
 
-Shapes: B clips, C latent channels, L latent frames, N text tokens, D conditioning width, S audio samples.
+Shapes: B clips, C latent channels, L latent frames, N text tokens, D conditioning width, S audio
+samples.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ Conditioning = dict[str, tuple[Tensor, Tensor]]  # id -> (tokens [B, N, D], mask
 def _prepare_text_conditioner(config: dict[str, Any], folder: Path) -> None:
     """Let the T5 conditioner take a local folder: it accepts only names in its own tables, so the folder is added.
 
-    The conditioner would load what fits and keep the rest random, or download: so the folder is looked at before.
+    The conditioner would load what fits and keep the rest random, or download: so the folder is
+    looked at before.
     """
     import_stable_audio_tools()
     from stable_audio_tools.models.conditioners import T5Conditioner
@@ -39,7 +41,10 @@ def _prepare_text_conditioner(config: dict[str, Any], folder: Path) -> None:
 
 
 def build_backbone(preset: Preset) -> Any:
-    """stable-audio-tools' model for the preset: text encoder from its weights, everything else untrained."""
+    """stable-audio-tools' model for the preset.
+
+    Text encoder from its weights, everything else untrained.
+    """
     config = preset.backbone_config
     _prepare_text_conditioner(config, preset.model("text"))
     try:
@@ -69,10 +74,13 @@ class Backbone(nn.Module):
         self.requires_grad_(False).eval()
         if (self.objective == "v") != (preset.sample.sampler in ("v-ddim", "dpmpp-3m-sde")):
             choice = "v-ddim or dpmpp-3m-sde" if self.objective == "v" else "euler or pingpong"
-            raise ModelError(f"the backbone predicts {self.objective}: sample.sampler must be {choice}")
+            raise ModelError(
+                f"the backbone predicts {self.objective}: sample.sampler must be {choice}"
+            )
         for conditioner in model.conditioner.conditioners.values():
             if hasattr(conditioner, "tokenizer"):
-                conditioner.model.float()  # the library loads T5 in half precision, which few CPUs compute well
+                # the library loads T5 in half precision, which few CPUs compute well
+                conditioner.model.float()
 
     @classmethod
     def from_pretrained(cls, preset: Preset) -> Backbone:
@@ -99,7 +107,10 @@ class Backbone(nn.Module):
 
     @property
     def objective(self) -> str:
-        """What the DiT predicts: "v", or "rectified_flow" (which a distilled backbone, "rf_denoiser", predicts too)."""
+        """What the DiT predicts.
+
+        "v", or "rectified_flow" (which a distilled backbone, "rf_denoiser", predicts too).
+        """
         return "v" if self.model.diffusion_objective == "v" else "rectified_flow"
 
     @property
@@ -141,17 +152,23 @@ class Backbone(nn.Module):
         """Text tokens (each [N, D]) and total seconds of B clips -> what the DiT is conditioned on."""
         conditioners = self.model.conditioner.conditioners
         length = conditioners["prompt"].max_length
-        padded = torch.stack([F.pad(row, (0, 0, 0, length - len(row))) for row in text]).to(self.device)
+        padded = torch.stack([F.pad(row, (0, 0, 0, length - len(row))) for row in text]).to(
+            self.device
+        )
         counts = torch.tensor([len(row) for row in text], device=self.device)
         mask = torch.arange(length, device=self.device) < counts[:, None]
-        found: Conditioning = {"prompt": (padded, mask)}  # zeros where masked, as the library's T5Conditioner gives
+        found: Conditioning = {
+            "prompt": (padded, mask)
+        }  # zeros where masked, as the library's T5Conditioner gives
         for name, conditioner in conditioners.items():
             if name != "prompt":
                 values = [0.0] * len(seconds) if name == "seconds_start" else list(seconds)
                 found[name] = tuple(conditioner(values, self.device))
         return found
 
-    def inputs(self, conditioning: Conditioning, negative: Conditioning | None = None) -> dict[str, Any]:
+    def inputs(
+        self, conditioning: Conditioning, negative: Conditioning | None = None
+    ) -> dict[str, Any]:
         """Keyword arguments of the DiT for a conditioning, and for a negative one used by guidance."""
         kwargs = self.model.get_conditioning_inputs(conditioning)
         if negative is not None:
@@ -159,6 +176,10 @@ class Backbone(nn.Module):
         return kwargs
 
     def forward(self, x: Tensor, t: Tensor, **kwargs: Any) -> Tensor:
-        """Noisy latents [B, C, L] at times t [B] in 0..1 -> velocity [B, C, L]; kwargs from `inputs`."""
-        # Checkpointing every layer is the library's default, in inference too; it costs a third of the speed.
+        """Noisy latents [B, C, L] at times t [B] in 0..1 -> velocity [B, C, L].
+
+        Kwargs from `inputs`.
+        """
+        # Checkpointing every layer is the library's default, in inference too; it costs a third of
+        # the speed.
         return cast("Tensor", self.model.model(x, t, **({"use_checkpointing": False} | kwargs)))

@@ -1,11 +1,12 @@
 """The bridge: video cross-attention in every DiT block of a frozen backbone (paper section 3.3).
 
-SA -> text CA -> video CA -> FFN. Audio latents are queries, adapted video tokens are keys and values. Only these
-layers are trained. stable-audio-tools' block has a slot (`conformer`) that it runs as `x = x + slot(x)` between text
-cross-attention and feed-forward, which is where the bridge goes in, without a copied or patched forward.
+SA -> text CA -> video CA -> FFN. Audio latents are queries, adapted video tokens are keys and
+values. Only these layers are trained. stable-audio-tools' block has a slot (`conformer`) that it
+runs as `x = x + slot(x)` between text cross-attention and feed-forward, which is where the bridge
+goes in, without a copied or patched forward.
 
-Shapes: B clips, Q positions of the DiT's sequence (prepended ones first), L latent frames, K video tokens, D width of
-the DiT, V width of the video encoder, H heads of width E.
+Shapes: B clips, Q positions of the DiT's sequence (prepended ones first), L latent frames, K video
+tokens, D width of the DiT, V width of the video encoder, H heads of width E.
 """
 
 from __future__ import annotations
@@ -23,12 +24,17 @@ from torch import Tensor, nn
 from model.presets.preset import ModelError
 from model.presets.settings import BridgeSettings
 
-Rotation = tuple[Tensor, Tensor]  # cosines and sines [B or 1, 1, N, E / 2]: what turns queries or keys
+Rotation = tuple[
+    Tensor, Tensor
+]  # cosines and sines [B or 1, 1, N, E / 2]: what turns queries or keys
 
 
 @dataclass
 class VideoCondition:
-    """What the layers attend to during one forward (and its backward). The slot passes them nothing but x."""
+    """What the layers attend to during one forward (and its backward).
+
+    The slot passes them nothing but x.
+    """
 
     tokens: Tensor  # [B, K, V], standardised
     token_rotation: Rotation  # of keys
@@ -40,14 +46,18 @@ class VideoCondition:
     def clips(self, size: int) -> int:
         """B, for a batch of B, or of 2 B where guidance appends the unconditional half."""
         if size not in (len(self.tokens), 2 * len(self.tokens)):
-            raise ModelError(f"the bridge holds video of {len(self.tokens)} clips, the DiT runs {size}")
+            raise ModelError(
+                f"the bridge holds video of {len(self.tokens)} clips, the DiT runs {size}"
+            )
         return len(self.tokens)
 
 
 def rotation(positions: Tensor, width: int, base: float = 10000.0) -> Rotation:
     """What rotary position embedding turns heads of a width E by, at positions [B or 1, N]."""
     half = width // 2
-    frequencies = base ** (-torch.arange(half, device=positions.device, dtype=torch.float32) / half)  # [E / 2]
+    frequencies = base ** (
+        -torch.arange(half, device=positions.device, dtype=torch.float32) / half
+    )  # [E / 2]
     angles = positions.float()[:, None, :, None] * frequencies  # [B, 1, N, E / 2]
     return angles.cos(), angles.sin()
 
@@ -106,11 +116,16 @@ class BridgeLayer(nn.Module):
         if settings.rope_init == "peaked":
             self._peak()
         self.condition: VideoCondition | None = None
-        self.kept: tuple[Tensor, Tensor, Tensor] | None = None  # keys, values and the null token's output, in sampling
+        self.kept: tuple[Tensor, Tensor, Tensor] | None = (
+            None  # keys, values and the null token's output, in sampling
+        )
 
     @torch.no_grad()
     def _peak(self) -> None:
-        """Let attention start as a peak at equal times: nearly constant q and k, told apart by their rotation only."""
+        """Let attention start as a peak at equal times.
+
+        Nearly constant q and k, told apart by their rotation only.
+        """
         inner = self.to_q.out_features
         self.to_q.weight.mul_(0.3)
         self.to_q.bias.fill_(1.5)
@@ -118,23 +133,36 @@ class BridgeLayer(nn.Module):
         self.to_kv.bias[:inner].fill_(1.5)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.settings.heads, self.settings.head_dim)).transpose(1, 2)  # [B, H, N, E]
+        return x.unflatten(-1, (self.settings.heads, self.settings.head_dim)).transpose(
+            1, 2
+        )  # [B, H, N, E]
 
     def _keys_values(self, condition: VideoCondition, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        k, v = self.to_kv(self.video_norm(self.adapter(condition.tokens.to(dtype)))).chunk(2, dim=-1)
+        k, v = self.to_kv(self.video_norm(self.adapter(condition.tokens.to(dtype)))).chunk(
+            2, dim=-1
+        )
         return rotate(self._heads(k), condition.token_rotation), self._heads(v)
 
     def _without_video(self, condition: VideoCondition, dtype: torch.dtype) -> Tensor:
-        """Output [D] where there is no video: all values are the null token's, whatever attention makes of them."""
+        """Output [D] where there is no video.
+
+        All values are the null token's, whatever attention makes of them.
+        """
         v = self.to_kv(self.video_norm(self.adapter(condition.null.to(dtype)))).chunk(2, dim=-1)[1]
         return self.to_out(v)
 
     @torch.no_grad()
     def keep(self) -> None:
-        """Compute once what does not change from step to step of sampling; dropped by whoever sets `condition`."""
+        """Compute once what does not change from step to step of sampling.
+
+        Dropped by whoever sets `condition`.
+        """
         assert self.condition is not None
         dtype = self.to_kv.weight.dtype
-        self.kept = *self._keys_values(self.condition, dtype), self._without_video(self.condition, dtype)
+        self.kept = (
+            *self._keys_values(self.condition, dtype),
+            self._without_video(self.condition, dtype),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """DiT sequence [B or 2 B, Q, D] -> what video adds to it; zero on prepended positions."""
@@ -161,7 +189,13 @@ class Bridge(nn.Module):
     std: Tensor
 
     def __init__(
-        self, dim: int, depth: int, video_dim: int, settings: BridgeSettings, latent_rate: float, token_rate: float
+        self,
+        dim: int,
+        depth: int,
+        video_dim: int,
+        settings: BridgeSettings,
+        latent_rate: float,
+        token_rate: float,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -185,7 +219,9 @@ class Bridge(nn.Module):
         """
         blocks = list(dit.transformer.layers)
         if len(blocks) != len(self.layers) or any(block.conformer is not None for block in blocks):
-            raise ModelError(f"the bridge has {len(self.layers)} layers for {len(blocks)} blocks with a free slot each")
+            raise ModelError(
+                f"the bridge has {len(self.layers)} layers for {len(blocks)} blocks with a free slot each"
+            )
         for block, layer in zip(blocks, self.blocks, strict=True):
             block.conformer, block.conformer_scale = layer, nn.Identity()
 
@@ -202,10 +238,18 @@ class Bridge(nn.Module):
         self.mean.copy_(flat.mean(0))
         self.std.copy_(flat.std(0).clamp(min=1e-6))
 
-    def _positions(self, tokens: Tensor, n_latents: int, offset: float = 0.0) -> tuple[Tensor, Tensor]:
-        """RoPE positions of video tokens [J * P] and of latents [L]: in shared seconds, or each by its own index."""
+    def _positions(
+        self, tokens: Tensor, n_latents: int, offset: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """RoPE positions of video tokens [J * P] and of latents [L].
+
+        In shared seconds, or each by its own index.
+        """
         frames, cells = tokens.shape[1:3]
-        video = torch.arange(frames, device=tokens.device, dtype=torch.float32) + offset * self.token_rate
+        video = (
+            torch.arange(frames, device=tokens.device, dtype=torch.float32)
+            + offset * self.token_rate
+        )
         audio = torch.arange(n_latents, device=tokens.device, dtype=torch.float32)
         if self.settings.rope_positions == "seconds":
             video = (video + 0.5) / self.token_rate * self.settings.rope_rate
@@ -225,12 +269,13 @@ class Bridge(nn.Module):
     ) -> Generator[None]:
         """Let the layers attend to video tokens [B, J, P, V] until the block ends (include backward in it).
 
-        The layers hold one condition at a time, so a second thread waits until the first has left the block.
+        The layers hold one condition at a time, so a second thread waits until the first has left
+        the block.
 
-        `frames` [B] is the number of effective frames that each clip has, where padded; `seen` [B] is False for clips
-        whose video is replaced by the null token; `offset` is how many seconds after the first latent the first
-        effective frame begins, where both are cut out of something longer; `sampling` keeps keys and values from step
-        to step.
+        `frames` [B] is the number of effective frames that each clip has, where padded; `seen` [B]
+        is False for clips whose video is replaced by the null token; `offset` is how many seconds
+        after the first latent the first effective frame begins, where both are cut out of something
+        longer; `sampling` keeps keys and values from step to step.
         """
         scaled = (tokens.float() - self.mean) / self.std
         if self.pool is not None:
@@ -240,10 +285,16 @@ class Bridge(nn.Module):
         if seen is not None:
             scaled = torch.where(seen[:, None, None, None], scaled, null)
         mask = None
-        if frames is not None and bool((frames < count).any()):  # asked here once, because it waits for the device
-            mask = (torch.arange(count, device=tokens.device) < frames[:, None]).repeat_interleave(cells, dim=1)
+        if frames is not None and bool(
+            (frames < count).any()
+        ):  # asked here once, because it waits for the device
+            mask = (torch.arange(count, device=tokens.device) < frames[:, None]).repeat_interleave(
+                cells, dim=1
+            )
         token_positions, latent_positions = self._positions(scaled, n_latents, offset)
-        by_token, by_latent = (rotation(at[None], self.settings.head_dim) for at in (token_positions, latent_positions))
+        by_token, by_latent = (
+            rotation(at[None], self.settings.head_dim) for at in (token_positions, latent_positions)
+        )
         condition = VideoCondition(
             tokens=scaled.reshape(batch, count * cells, -1),
             token_rotation=by_token,

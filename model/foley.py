@@ -1,4 +1,7 @@
-"""Foley Control: a frozen backbone with a trained bridge, that makes sound for video tokens and a prompt."""
+"""Foley Control.
+
+A frozen backbone with a trained bridge, that makes sound for video tokens and a prompt.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,8 @@ def save_bridge(path: Path, bridge: Bridge, backbone: str, encoder: str) -> None
         "encoder": encoder,
         "video_dim": len(bridge.null),
     }
-    # one key, because the library writes several in any order and the same bridge should be the same bytes
+    # one key, because the library writes several in any order and the same bridge should be the
+    # same bytes
     save_weights(path, bridge.state_dict(), metadata={"bridge": json.dumps(facts, sort_keys=True)})
 
 
@@ -70,17 +74,25 @@ class FoleyControl:
         self._encoded: dict[str, Tensor] = {}
 
     @classmethod
-    def from_pretrained(cls, preset: Preset, bridge: Path | None = None, device: str = "cpu") -> FoleyControl:
+    def from_pretrained(
+        cls, preset: Preset, bridge: Path | None = None, device: str = "cpu"
+    ) -> FoleyControl:
         """Load the preset's backbone and a bridge checkpoint (None: the one shipped with the preset's weights).
 
-        Raises WeightsError if a file is missing or does not fit, or if the bridge belongs to another backbone.
+        Raises WeightsError if a file is missing or does not fit, or if the bridge belongs to
+        another backbone.
         """
         path = bridge or preset.weights / "bridge.safetensors"
         weights = read_weights(path)
         facts = read_bridge_facts(path)
-        for name, revision in (("backbone", Backbone.revision(preset)), ("encoder", VideoEncoder.revision(preset))):
+        for name, revision in (
+            ("backbone", Backbone.revision(preset)),
+            ("encoder", VideoEncoder.revision(preset)),
+        ):
             if facts[name] != revision:
-                raise WeightsError(f"{path} was trained on {name} {facts[name]}, preset {preset.name!r} has {revision}")
+                raise WeightsError(
+                    f"{path} was trained on {name} {facts[name]}, preset {preset.name!r} has {revision}"
+                )
         backbone = Backbone.from_pretrained(preset.model_copy(update={"bridge": facts["settings"]}))
         found = build_bridge(backbone, facts["video_dim"])
         load_strict(found, {key: value.float() for key, value in weights.items()}, path)
@@ -98,7 +110,9 @@ class FoleyControl:
             self.backbone.to(device)
             self.bridge.to(device)
         except (RuntimeError, AssertionError) as error:
-            raise ModelError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+            raise ModelError(
+                f"device {device!r} cannot be used: {str(error).splitlines()[0]}"
+            ) from None
         self.backbone.dit.to(dtype)  # the layers of the bridge are in it
         return self
 
@@ -118,19 +132,25 @@ class FoleyControl:
     ) -> list[Audio]:
         """Sound [channels, round(seconds * sample_rate)] for each of B clips, of any length.
 
-        `video` holds tokens [J, P, V] of each clip, or None for no video. A clip's sound depends on its own arguments
-        alone, up to rounding, and not on the batch. A negative prompt of None or "" is none. What is longer than the
-        preset's `window.seconds` is made in overlapping windows (model/sampling/windows.py); guidance
-        is in model/sampling/guidance.py.
-        Raises ModelError for a length of 0.
+        `video` holds tokens [J, P, V] of each clip, or None for no video. A clip's sound depends on
+        its own arguments alone, up to rounding, and not on the batch. A negative prompt of None or
+        "" is none. What is longer than the preset's `window.seconds` is made in overlapping windows
+        (model/sampling/windows.py); guidance is in model/sampling/guidance.py. Raises ModelError
+        for a length of 0.
         """
         if any(s <= 0 for s in seconds):
-            raise ModelError(f"sound of {min(seconds):g} s was asked for: it must be longer than 0 s")
+            raise ModelError(
+                f"sound of {min(seconds):g} s was asked for: it must be longer than 0 s"
+            )
         given = {"cfg": cfg, "video_cfg": video_cfg, "steps": steps}
-        settings = self.preset.sample.model_copy(update={k: v for k, v in given.items() if v is not None})
+        settings = self.preset.sample.model_copy(
+            update={k: v for k, v in given.items() if v is not None}
+        )
         lengths = [math.ceil(round(s * self.preset.latent_rate, 6)) for s in seconds]
         found: dict[int, Audio] = {}
-        for length in sorted(set(lengths)):  # clips of one length make a batch: the backbone knows no padding
+        for length in sorted(
+            set(lengths)
+        ):  # clips of one length make a batch: the backbone knows no padding
             rows = [i for i, n in enumerate(lengths) if n == length]
             latents = self._sample(
                 [video[i] for i in rows],
@@ -143,7 +163,9 @@ class FoleyControl:
                 on_step,
             )
             longest = round(self.preset.window.seconds * self.preset.latent_rate)
-            audio = torch.cat(list(decode_in_pieces(self.backbone, latents, longest)), dim=-1).numpy()
+            audio = torch.cat(
+                list(decode_in_pieces(self.backbone, latents, longest)), dim=-1
+            ).numpy()
             for row, wave in zip(rows, audio, strict=True):
                 found[row] = wave[:, : round(seconds[row] * self.preset.sample_rate)]
         return [found[i] for i in range(len(lengths))]
@@ -162,7 +184,9 @@ class FoleyControl:
         """Latents [B, C, length] of clips of one length."""
         backbone, window = self.backbone, self.preset.window
         windows = plan_windows(length, self.bridge.latent_rate, self.bridge.token_rate, window)
-        heard = list(seconds) if len(windows) == 1 else [window.seconds] * len(seconds)  # what the DiT is told
+        heard = (
+            list(seconds) if len(windows) == 1 else [window.seconds] * len(seconds)
+        )  # what the DiT is told
         conditioning = backbone.conditioning(self._texts(prompts), heard)
         inputs = backbone.inputs(conditioning, self._against(negative, heard))
         guidance = Guidance(settings.cfg, settings.video_cfg)
@@ -176,7 +200,9 @@ class FoleyControl:
             found = torch.zeros_like(x)
             for part, fade in zip(windows, fades, strict=True):
                 here = slice(part.start, part.stop)
-                with self._watching(videos, part):  # keys and values of all windows would grow with the length
+                with self._watching(
+                    videos, part
+                ):  # keys and values of all windows would grow with the length
                     found[..., here] += velocity(x[..., here], t) * fade.to(x.device)
             return found
 
@@ -185,16 +211,28 @@ class FoleyControl:
         with self._watching(videos, windows[0], sampling=True):
             return sample_velocity_model(velocity, noise, seeds, settings, on_step)
 
-    def _against(self, negative: Sequence[str | None], seconds: Sequence[float]) -> Conditioning | None:
-        """Conditioning of negative prompts; masked, which means zeros, for the clips that have none."""
+    def _against(
+        self, negative: Sequence[str | None], seconds: Sequence[float]
+    ) -> Conditioning | None:
+        """Conditioning of negative prompts.
+
+        Masked, which means zeros, for the clips that have none.
+        """
         if not any(negative):
             return None
         given = torch.tensor([bool(prompt) for prompt in negative], device=self.backbone.device)
-        found = self.backbone.conditioning(self._texts([prompt or "" for prompt in negative]), seconds)
-        return {name: (tokens, mask.bool() & given[:, None]) for name, (tokens, mask) in found.items()}
+        found = self.backbone.conditioning(
+            self._texts([prompt or "" for prompt in negative]), seconds
+        )
+        return {
+            name: (tokens, mask.bool() & given[:, None]) for name, (tokens, mask) in found.items()
+        }
 
     def _texts(self, prompts: Sequence[str]) -> list[Tensor]:
-        """Text tokens of each prompt; every distinct one is encoded once for as long as the model lives."""
+        """Text tokens of each prompt.
+
+        Every distinct one is encoded once for as long as the model lives.
+        """
         new = sorted(set(prompts) - self._encoded.keys())
         for start in range(0, len(new), TEXTS):
             some = new[start : start + TEXTS]
@@ -204,7 +242,9 @@ class FoleyControl:
             del self._encoded[prompt]
         return found
 
-    def _watching(self, videos: Sequence[Tensor | None], window: Window, sampling: bool = False) -> Any:
+    def _watching(
+        self, videos: Sequence[Tensor | None], window: Window, sampling: bool = False
+    ) -> Any:
         """The bridge, attending to the part of each video that lies in a window."""
         cut = [None if v is None else v[window.first : window.last] for v in videos]
         tokens, frames, seen = self._pad_video(cut, window)
@@ -212,7 +252,9 @@ class FoleyControl:
             tokens, window.length, frames=frames, seen=seen, offset=window.offset, sampling=sampling
         )
 
-    def _pad_video(self, video: Sequence[Tensor | None], window: Window) -> tuple[Tensor, Tensor, Tensor]:
+    def _pad_video(
+        self, video: Sequence[Tensor | None], window: Window
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens [B, J, P, V] zero-padded to the longest clip, frames [B] of each, and which clips have video [B]."""
         width = len(self.bridge.null)
         given = [v for v in video if v is not None]

@@ -1,6 +1,7 @@
 """Video encoders (V-JEPA2, or DINOv3 frame by frame, both transformers') and pooling (paper section 3.3).
 
-Shapes: T frames, J effective frames (T / 2 of V-JEPA2), G cells a side, P tokens an effective frame, D encoder width.
+Shapes: T frames, J effective frames (T / 2 of V-JEPA2), G cells a side, P tokens an effective
+frame, D encoder width.
 """
 
 from __future__ import annotations
@@ -25,29 +26,42 @@ IMAGES = 16  # that an image encoder sees at once
 
 
 def frame_times(seconds: float, fps: int) -> npt.NDArray[np.float64]:
-    """Times (s) of the frames to take from a video: every 1/fps, an even count, since a tubelet is two frames."""
+    """Times (s) of the frames to take from a video.
+
+    Every 1/fps, an even count, since a tubelet is two frames.
+    """
     count = max(2, 2 * math.ceil(round(seconds * fps, 6) / 2))
     return np.arange(count) / fps
 
 
 def pool(tokens: Tensor, per_frame: int) -> Tensor:
-    """Tokens [J, G, G, D] -> [J, per_frame, D]: means over the cells of a square grid, 1 being the whole picture."""
+    """Tokens [J, G, G, D] -> [J, per_frame, D].
+
+    Means over the cells of a square grid, 1 being the whole picture.
+    """
     cells = math.isqrt(per_frame)
     if tokens.shape[1] < cells:
-        raise ModelError(f"pooling wants a grid of {cells} x {cells}, the encoder gives {tokens.shape[1]}")
+        raise ModelError(
+            f"pooling wants a grid of {cells} x {cells}, the encoder gives {tokens.shape[1]}"
+        )
     pooled = F.adaptive_avg_pool2d(tokens.permute(0, 3, 1, 2), cells)  # [J, D, cells, cells]
     return pooled.flatten(2).transpose(1, 2)
 
 
 class VideoEncoder:
-    """Frozen video encoder of a preset; its family (`video.encoder`) is one of the two classes below."""
+    """Frozen video encoder of a preset.
+
+    Its family (`video.encoder`) is one of the two classes below.
+    """
 
     frames_per_token: int  # video frames that make one effective frame
 
     def __init__(self, settings: VideoSettings, model: Any) -> None:
         config = model.config
         if config.hidden_size != settings.width:
-            raise ModelError(f"the encoder gives tokens of width {config.hidden_size}, video.width is {settings.width}")
+            raise ModelError(
+                f"the encoder gives tokens of width {config.hidden_size}, video.width is {settings.width}"
+            )
         self.settings = settings
         self.model = model.eval().requires_grad_(False)
         if settings.crop % config.patch_size:
@@ -63,7 +77,10 @@ class VideoEncoder:
 
     @classmethod
     def from_pretrained(cls, preset: Preset, device: str = "cpu") -> VideoEncoder:
-        """Load from the preset's folder; raises WeightsError or ModelError if it is not there or does not fit."""
+        """Load from the preset's folder.
+
+        Raises WeightsError or ModelError if it is not there or does not fit.
+        """
         match preset.video.encoder:
             case "vjepa2":
                 family, architecture = VJepa2Encoder, "VJEPA2Model"
@@ -94,13 +111,19 @@ class VideoEncoder:
             count = "even" if whole == 2 else "T"
             raise ModelError(f"frames must be [{count}, {crop}, {crop}, 3], got {frames.shape}")
         parameter = next(self.model.parameters())
-        mean, std = (torch.tensor(v, device=parameter.device) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        mean, std = (
+            torch.tensor(v, device=parameter.device) for v in (IMAGENET_MEAN, IMAGENET_STD)
+        )
         pooled: list[Tensor] = []
         for start in range(0, len(frames), self.settings.segment_frames):
-            segment = torch.from_numpy(frames[start : start + self.settings.segment_frames]).to(parameter.device)
+            segment = torch.from_numpy(frames[start : start + self.settings.segment_frames]).to(
+                parameter.device
+            )
             pixels = ((segment.float() / 255 - mean) / std).permute(0, 3, 1, 2)  # [T, 3, H, W]
             tokens = self.tokens(pixels.to(parameter.dtype)).float()
-            pooled.append(pool(tokens.unflatten(1, (self.grid, self.grid)), self.settings.tokens_per_frame))
+            pooled.append(
+                pool(tokens.unflatten(1, (self.grid, self.grid)), self.settings.tokens_per_frame)
+            )
         return torch.cat(pooled)
 
 
@@ -124,11 +147,17 @@ class VJepa2Encoder(VideoEncoder):
 
 
 class DinoV3Encoder(VideoEncoder):
-    """DINOv3, an image encoder: one effective frame is a frame, seen alone. Its positions suit any crop."""
+    """DINOv3, an image encoder: one effective frame is a frame, seen alone.
+
+    Its positions suit any crop.
+    """
 
     frames_per_token = 1
 
     def tokens(self, pixels: Tensor) -> Tensor:
         """See VideoEncoder."""
-        found = [self.model(pixels[i : i + IMAGES]).last_hidden_state for i in range(0, len(pixels), IMAGES)]
+        found = [
+            self.model(pixels[i : i + IMAGES]).last_hidden_state
+            for i in range(0, len(pixels), IMAGES)
+        ]
         return torch.cat(found)[:, -(self.grid**2) :]  # class and register tokens come first

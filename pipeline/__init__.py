@@ -1,4 +1,5 @@
 """A clip's way, one room a step:
 
-generation, evaluation -> training, curation -> scoring, features -> stages -> media, report, procedural.
+generation, evaluation -> training, curation -> scoring, features -> stages -> media, report,
+procedural.
 """

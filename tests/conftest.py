@@ -1,10 +1,14 @@
-"""How the tests share a machine: processes side by side, one thread of torch each, and what belongs together in one."""
+"""How the tests share a machine.
+
+Processes side by side, one thread of torch each, and what belongs together in one.
+"""
 
 from __future__ import annotations
 
 import os
 
-# before torch is imported: two pools of threads would fight over cores, and so would a training's threads that wait
+# before torch is imported: two pools of threads would fight over cores, and so would a training's
+# threads that wait
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -20,7 +24,10 @@ settings.load_profile("shared")
 
 
 class RoomsAndFiles(LoadScopeScheduling):
-    """A file stays in one process, for its fixtures; so does the room of operations, for its running factory."""
+    """A file stays in one process, for its fixtures.
+
+    So does the room of operations, for its running factory.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::", maxsplit=1)[0]

@@ -56,7 +56,10 @@ def test_the_table_of_the_metric_check_is_that_of_its_committed_results() -> Non
     page = (ROOT / "docs" / "evaluation.md").read_text()
     assert evaluation.table(results) in page
     followed = results["desync_rank_correlation"]
-    assert f"rank correlation {followed['systems']:.2f} over systems, {followed['clips']:.2f} over clips" in page
+    assert (
+        f"rank correlation {followed['systems']:.2f} over systems, {followed['clips']:.2f} over clips"
+        in page
+    )
     assert f"{results['clips']} clips that no network has seen" in page
     true = (results["sounds"]["true"]["ib"], results["bilinear"]["true"]["ib"])
     assert f"change IB of true sounds from {true[0]:.3f} to {true[1]:.3f}" in page
@@ -64,10 +67,14 @@ def test_the_table_of_the_metric_check_is_that_of_its_committed_results() -> Non
 
 def test_every_local_link_leads_somewhere() -> None:
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#]+)\)", page.read_text())]
+    links = [
+        (page, link) for page in pages for link in re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    ]
     assert links
     missing = [
-        f"{page.name}: {link}" for page, link in links if "://" not in link and not (page.parent / link).exists()
+        f"{page.name}: {link}"
+        for page, link in links
+        if "://" not in link and not (page.parent / link).exists()
     ]
     assert not missing
 
@@ -90,7 +97,17 @@ def test_settings_page_gives_the_presets_own_values() -> None:
 
 def test_licences_of_all_models_are_in_the_readme() -> None:
     table = README[README.index("## Licences") :]
-    named = ["ImageBind", "Stable Audio Open", "Audiobox", "V-JEPA2", "T5", "PANNs", "PaSST", "VGGish", "Synchformer"]
+    named = [
+        "ImageBind",
+        "Stable Audio Open",
+        "Audiobox",
+        "V-JEPA2",
+        "T5",
+        "PANNs",
+        "PaSST",
+        "VGGish",
+        "Synchformer",
+    ]
     assert all(name in table for name in named)
 
 

@@ -17,7 +17,16 @@ MAY_IMPORT = {
     "model": {"model"},
     "warehouse": {"warehouse"},
 }
-HEAVY = {"torch", "prefect", "transformers", "av", "stable_audio_tools", "imagebind", "scipy", "pydantic"}
+HEAVY = {
+    "torch",
+    "prefect",
+    "transformers",
+    "av",
+    "stable_audio_tools",
+    "imagebind",
+    "scipy",
+    "pydantic",
+}
 
 
 def imports(file: Path) -> set[str]:
@@ -41,7 +50,11 @@ def files(room: str) -> list[Path]:
 @pytest.mark.parametrize("room", MAY_IMPORT)
 def test_imports_run_one_way(room: str) -> None:
     forbidden = (set(MAY_IMPORT) | {"tests"}) - MAY_IMPORT[room]
-    wrong = {str(f.relative_to(ROOT)): sorted(imports(f) & forbidden) for f in files(room) if imports(f) & forbidden}
+    wrong = {
+        str(f.relative_to(ROOT)): sorted(imports(f) & forbidden)
+        for f in files(room)
+        if imports(f) & forbidden
+    }
     assert wrong == {}
 
 
@@ -53,7 +66,9 @@ def test_only_flows_import_prefect(room: str) -> None:
 def loaded_by(code: str) -> set[str]:
     """Top-level modules that a fresh interpreter holds after running the code."""
     report = f"{code}\nimport json, sys\nprint(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
-    done = subprocess.run([sys.executable, "-c", report], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", report], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -1,11 +1,13 @@
 """Commits: immutable Parquet files, one a batch, whose names say how many rows and bytes they must have.
 
     HOME/commits/<stage>/<fingerprint>/<id>-<rows>-<bytes>.parquet        written by a batch
-    HOME/commits/<stage>/<fingerprint>/c<id>-<rows>-<bytes>.parquet       written by compaction, replaces several
-    HOME/commits/<stage>/<fingerprint>/stage.json                         what the fingerprint stands for
+    HOME/commits/<stage>/<fingerprint>/c<id>-<rows>-<bytes>.parquet       written by compaction,
+    replaces several HOME/commits/<stage>/<fingerprint>/stage.json                         what the
+    fingerprint stands for
 
-The id hashes what went in, so that a replay lands on the same file. A listing with sizes is enough to see a missing or
-truncated commit, without opening any; page checksums inside serve the deep check.
+The id hashes what went in, so that a replay lands on the same file. A listing with sizes is enough
+to see a missing or truncated commit, without opening any; page checksums inside serve the deep
+check.
 """
 
 from __future__ import annotations
@@ -64,7 +66,10 @@ class Listing:
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What a fingerprint stands for. `reads` are the clip columns that the stage and its upstreams depend on."""
+    """What a fingerprint stands for.
+
+    `reads` are the clip columns that the stage and its upstreams depend on.
+    """
 
     stage: str
     fingerprint: str
@@ -79,7 +84,11 @@ class Descriptor:
     @property
     def columns(self) -> pa.Schema:
         """The stage's own columns with their metadata."""
-        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.schema))) if self.schema else pa.schema([])
+        return (
+            pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.schema)))
+            if self.schema
+            else pa.schema([])
+        )
 
     @property
     def all_columns(self) -> pa.Schema:
@@ -93,7 +102,10 @@ def schema_text(schema: pa.Schema) -> str:
 
 
 CLIPS_DESCRIPTOR = Descriptor(
-    "clips", "source", schema=schema_text(CLIPS), doc="Clips as their sources gave them, newest row of each."
+    "clips",
+    "source",
+    schema=schema_text(CLIPS),
+    doc="Clips as their sources gave them, newest row of each.",
 )
 
 
@@ -137,18 +149,25 @@ def listing(folder: Path) -> Listing:
     return Listing(tuple(good), tuple(damaged))
 
 
-def write_commit(tmp: Path, folder: Path, id_: str, rows: pa.Table, footer: dict[str, Any] | None = None) -> Path:
+def write_commit(
+    tmp: Path, folder: Path, id_: str, rows: pa.Table, footer: dict[str, Any] | None = None
+) -> Path:
     """Write one commit atomically and return its path."""
     make_folder(folder)
     metadata = {**(rows.schema.metadata or {}), b"foley": json.dumps(footer or {}).encode()}
     table = rows.replace_schema_metadata(metadata)
     return write_file(
-        tmp, lambda handle: write_parquet(table, handle), lambda size: folder / f"{id_}-{rows.num_rows}-{size}.parquet"
+        tmp,
+        lambda handle: write_parquet(table, handle),
+        lambda size: folder / f"{id_}-{rows.num_rows}-{size}.parquet",
     )
 
 
 def writer_options(schema: pa.Schema) -> dict[str, Any]:
-    """How columns are encoded: arrays plain and uncompressed without statistics, the rest small and searchable."""
+    """How columns are encoded.
+
+    Arrays plain and uncompressed without statistics, the rest small and searchable.
+    """
     scalars = [f.name for f in schema if not is_array(f)]
     return {
         "compression": {f.name: "none" if is_array(f) else "zstd" for f in schema},
@@ -174,7 +193,8 @@ def footer(path: Path) -> dict[str, Any]:
 def unreadable(files: Sequence[str]) -> list[str]:
     """Files that are no Parquet of the promised row count though their size is right.
 
-    Raises FoleyError when the operating system refuses to read one: that is for a person to mend, not to redo.
+    Raises FoleyError when the operating system refuses to read one: that is for a person to mend,
+    not to redo.
     """
     bad: list[str] = []
     for name in files:

@@ -17,7 +17,10 @@ _REASONS = {
 
 
 class FoleyError(Exception):
-    """A mistake or a condition that a person can mend: one clear line, what, where and what to do."""
+    """A mistake or a condition that a person can mend.
+
+    One clear line, what, where and what to do.
+    """
 
 
 def was_interrupted(error: BaseException) -> bool:

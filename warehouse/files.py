@@ -1,7 +1,7 @@
 """Durable files: write aside, flush, rename, flush the folder; and locks that die with their process.
 
-Temporary files live in HOME/tmp and are held under `flock` while they are written, so that whatever can be locked there
-is the leavings of a dead process. Clocks and process ids play no part.
+Temporary files live in HOME/tmp and are held under `flock` while they are written, so that whatever
+can be locked there is the leavings of a dead process. Clocks and process ids play no part.
 """
 
 from __future__ import annotations
@@ -52,11 +52,14 @@ def _open_locked(path: Path) -> BinaryIO:
         handle.close()
 
 
-def write_file(tmp: Path, write: Callable[[BinaryIO], Any], target: Callable[[int], Path] | Path) -> Path:
+def write_file(
+    tmp: Path, write: Callable[[BinaryIO], Any], target: Callable[[int], Path] | Path
+) -> Path:
     """Write a file that either is there in full or not at all.
 
-    `write` fills the open file; `target` is the final path, or computes it from the size in bytes. An existing target
-    is replaced. Raises FoleyError when the disk is full, read-only or forbidden; nothing is left behind then.
+    `write` fills the open file; `target` is the final path, or computes it from the size in bytes.
+    An existing target is replaced. Raises FoleyError when the disk is full, read-only or forbidden;
+    nothing is left behind then.
     """
     aside = tmp / f"{uuid.uuid4().hex}.part"
     with clear_os_errors(f"write under {tmp.parent}"):
@@ -111,8 +114,8 @@ def scratch_folder(tmp: Path) -> Generator[Path, None, None]:
 def new_folder(tmp: Path, target: Path) -> Generator[Path, None, None]:
     """Fill a folder aside, then move it to `target` in one step.
 
-    When another process was first, its folder stays and ours is dropped: both hold the same, because such folders are
-    named after what they hold.
+    When another process was first, its folder stays and ours is dropped: both hold the same,
+    because such folders are named after what they hold.
     """
     with clear_os_errors(f"write {target}"), scratch_folder(tmp) as aside:
         filled = aside / "filled"
@@ -126,7 +129,10 @@ def new_folder(tmp: Path, target: Path) -> Generator[Path, None, None]:
 
 @contextmanager
 def file_lock(path: Path, wait: bool = True) -> Generator[bool, None, None]:
-    """Hold an exclusive lock between processes; yields False when `wait` is off and another one holds it."""
+    """Hold an exclusive lock between processes.
+
+    Yields False when `wait` is off and another one holds it.
+    """
     with clear_os_errors(f"lock {path}"), open(path, "ab") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -1,4 +1,7 @@
-"""A home folder: its paths, locks, commits and records, on which datasets, features and the catalog are built."""
+"""A home folder.
+
+Its paths, locks, commits and records, on which datasets, features and the catalog are built.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,15 @@ _KINDS = ("checkpoints", "evaluations", "sounds", "runs")
 class Home:
     """Commits, datasets, features and records under one folder on one machine.
 
-    Safe to use from several threads and processes at once, killed at any moment. Pickles as its home folder.
+    Safe to use from several threads and processes at once, killed at any moment. Pickles as its
+    home folder.
     """
 
     def __init__(self, home: str | Path) -> None:
-        """Open, and create where needed, the folders under `home`. Raises FoleyError when that is not allowed."""
+        """Open, and create where needed, the folders under `home`.
+
+        Raises FoleyError when that is not allowed.
+        """
         self.home = Path(home).expanduser().absolute()
         for name in _FOLDERS:
             make_folder(self.home / name)
@@ -58,11 +65,14 @@ class Home:
 
         with self._guard:
             if self._database is None:
-                options: dict[str, Any] = {"autoinstall_known_extensions": False, "temp_directory": ""}
+                options: dict[str, Any] = {
+                    "autoinstall_known_extensions": False,
+                    "temp_directory": "",
+                }
                 self._database = duckdb.connect(config=options)
             return self._database.cursor()
 
-    # commits -----------------------------------------------------------------------------------------------------
+    # commits --------------------------------------------------------------------------------------
 
     def commits_folder(self, stage: str, fingerprint: str) -> Path:
         """Folder of a stage's commits under a fingerprint."""
@@ -78,7 +88,9 @@ class Home:
             return CLIPS_DESCRIPTOR
         found = commits.read_descriptor(self.commits_folder(stage, fingerprint))
         if found is None:
-            raise FoleyError(f"stage {stage} was never planned under fingerprint {fingerprint}: run it first")
+            raise FoleyError(
+                f"stage {stage} was never planned under fingerprint {fingerprint}: run it first"
+            )
         return found
 
     def describe(self, descriptor: Descriptor) -> None:
@@ -87,7 +99,9 @@ class Home:
         commits.write_descriptor(self.tmp, folder, descriptor)
         current = folder.parent / "CURRENT"
         if self.current(descriptor.stage) != descriptor.fingerprint:
-            write_file(self.tmp, lambda handle: handle.write(descriptor.fingerprint.encode()), current)
+            write_file(
+                self.tmp, lambda handle: handle.write(descriptor.fingerprint.encode()), current
+            )
 
     def current(self, stage: str) -> str | None:
         """Fingerprint under which the stage was last planned."""
@@ -102,27 +116,39 @@ class Home:
         waiting = {name: self.descriptor(name, self.current(name) or "") for name in found}
         ordered: dict[str, Descriptor] = {}
         while waiting:
-            free = [s for s, d in waiting.items() if not set(d.upstream) & set(waiting)] or list(waiting)
+            free = [s for s, d in waiting.items() if not set(d.upstream) & set(waiting)] or list(
+                waiting
+            )
             ordered.update({stage: waiting.pop(stage) for stage in free})
         return ordered
 
     def fingerprints(self, stage: str) -> list[str]:
         """Every fingerprint that a stage was ever planned under."""
-        return sorted(path.parent.name for path in (self.home / "commits" / stage).glob("*/stage.json"))
+        return sorted(
+            path.parent.name for path in (self.home / "commits" / stage).glob("*/stage.json")
+        )
 
     def commit(self, stage: str, fingerprint: str, id_: str, rows: pa.Table) -> Path:
-        """Write rows (spine columns first, see warehouse.schema) as one immutable commit; returns its path."""
+        """Write rows (spine columns first, see warehouse.schema) as one immutable commit.
+
+        Returns its path.
+        """
         folder = self.commits_folder(stage, fingerprint)
         return commits.write_commit(self.tmp, folder, id_, rows, {"stage": stage, "commit": id_})
 
-    # records -----------------------------------------------------------------------------------------------------
+    # records --------------------------------------------------------------------------------------
 
     def record_path(self, kind: str, id: str) -> Path:
-        """Where a record lies. Raises FoleyError for an unknown kind or an id that is no plain name."""
+        """Where a record lies.
+
+        Raises FoleyError for an unknown kind or an id that is no plain name.
+        """
         if kind not in _KINDS:
             raise FoleyError(f"no such kind of record: {kind}; there are {', '.join(_KINDS)}")
         if not id or id.startswith(".") or "/" in id or "\\" in id:
-            raise FoleyError(f"{id!r} cannot name one of the {kind}: use letters, digits, '-', '_' and '.'")
+            raise FoleyError(
+                f"{id!r} cannot name one of the {kind}: use letters, digits, '-', '_' and '.'"
+            )
         folder = self.home / kind
         return folder / id / "checkpoint.json" if kind == "checkpoints" else folder / f"{id}.json"
 

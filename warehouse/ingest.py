@@ -30,7 +30,10 @@ _SPLITS = (None, "train", "val", "test")
 
 @dataclass(frozen=True)
 class IngestResult:
-    """How many clips were new, changed and as before; `failed` of all these have a file that cannot be read."""
+    """How many clips were new, changed and as before.
+
+    `failed` of all these have a file that cannot be read.
+    """
 
     new: int
     changed: int
@@ -38,13 +41,16 @@ class IngestResult:
     failed: int
 
 
-def ingest(wh: Home, clips: pa.Table, progress: Callable[[int, int], None] | None = None) -> IngestResult:
+def ingest(
+    wh: Home, clips: pa.Table, progress: Callable[[int, int], None] | None = None
+) -> IngestResult:
     """Bring in clips: a row is committed for every new clip and for every one whose file or description changed.
 
-    `clips` has clip_id, path and source, and may have source_video (default: the clip_id), url, label, prompt, split
-    (train, val or test) and truth. A file of unchanged size and modification time is not read again. A file that
-    cannot be read gives a failed row. Commits every 4,096 clips, so that a killed ingest goes on where it was.
-    Raises FoleyError when a needed column is absent, a clip_id comes twice, or a split has an unknown name.
+    `clips` has clip_id, path and source, and may have source_video (default: the clip_id), url,
+    label, prompt, split (train, val or test) and truth. A file of unchanged size and modification
+    time is not read again. A file that cannot be read gives a failed row. Commits every 4,096
+    clips, so that a killed ingest goes on where it was. Raises FoleyError when a needed column is
+    absent, a clip_id comes twice, or a split has an unknown name.
     """
     given = _described(clips)
     known = {row["clip_id"]: row for row in _known(wh, list(given))}
@@ -78,9 +84,13 @@ def _described(clips: pa.Table) -> dict[str, dict[str, Any]]:
     for row in clips.to_pylist():
         clip_id = row["clip_id"]
         if not clip_id or clip_id in found:
-            raise FoleyError(f"clip_id {clip_id!r} is empty or comes twice: every clip needs an id of its own")
+            raise FoleyError(
+                f"clip_id {clip_id!r} is empty or comes twice: every clip needs an id of its own"
+            )
         if row.get("split") not in _SPLITS:
-            raise FoleyError(f"clip {clip_id} has split {row['split']!r}: use train, val, test or nothing")
+            raise FoleyError(
+                f"clip {clip_id} has split {row['split']!r}: use train, val, test or nothing"
+            )
         clip = {name: row.get(name) for name in _GIVEN}
         clip["source_video"] = clip["source_video"] or clip_id
         clip["path"] = str(Path(str(row["path"])).absolute())
@@ -100,10 +110,16 @@ def _look(clip: Mapping[str, Any], old: Mapping[str, Any] | None) -> dict[str, A
     try:
         stat = os.stat(clip["path"])
         row |= {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        same = old and old["sha256"] and all(row[k] == old[k] for k in ("path", "bytes", "mtime_ns"))
+        same = (
+            old and old["sha256"] and all(row[k] == old[k] for k in ("path", "bytes", "mtime_ns"))
+        )
         row["sha256"] = old["sha256"] if same and old else _sha256(clip["path"])
     except OSError as exc:
-        row |= {"status": "failed", "error": type(exc).__name__, "message": exc.strerror or str(exc)}
+        row |= {
+            "status": "failed",
+            "error": type(exc).__name__,
+            "message": exc.strerror or str(exc),
+        }
     return row
 
 
@@ -115,7 +131,10 @@ def _sha256(path: str) -> str:
 
 
 def _same(row: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    return all(row[k] == old[k] for k in (*_GIVEN, "status", "error", "message", "sha256", "bytes", "mtime_ns"))
+    return all(
+        row[k] == old[k]
+        for k in (*_GIVEN, "status", "error", "message", "sha256", "bytes", "mtime_ns")
+    )
 
 
 def _commit(wh: Home, found: list[dict[str, Any]]) -> None:
@@ -125,6 +144,7 @@ def _commit(wh: Home, found: list[dict[str, Any]]) -> None:
     common: dict[str, Any] = {"reason": None, "attempt": 1, "seconds": 0.0, "commit": id_}
     common["committed_at"] = datetime.now(UTC)
     table = pa.Table.from_pylist(
-        [{**row, **common, "input": clip_hash(row["clip_id"])} for row in found], schema=pa.schema([*SPINE, *CLIPS])
+        [{**row, **common, "input": clip_hash(row["clip_id"])} for row in found],
+        schema=pa.schema([*SPINE, *CLIPS]),
     )
     wh.commit("clips", "source", id_, table)

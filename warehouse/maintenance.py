@@ -1,4 +1,3 @@
-# ruff: noqa: S608 (SQL is put together here; names are quoted by live.quote, texts by live.literal)
 """Keeping the warehouse in order: verify, release from quarantine, compact, sweep."""
 
 from __future__ import annotations
@@ -36,24 +35,32 @@ class Problem:
     what: str
 
 
-def verify(wh: Home, deep: bool = True, progress: Callable[[Path], None] | None = None) -> list[Problem]:
+def verify(
+    wh: Home, deep: bool = True, progress: Callable[[Path], None] | None = None
+) -> list[Problem]:
     """Look for files that are not as they were written; `deep` reads every page and checks its checksum.
 
-    Covers commits, dataset versions, feature shards and JSON records. A damaged commit does no harm to a run: its
-    clips count as not done. Nothing is changed.
+    Covers commits, dataset versions, feature shards and JSON records. A damaged commit does no harm
+    to a run: its clips count as not done. Nothing is changed.
     """
     found: list[Problem] = []
     for stage, fingerprint in _folders(wh):
         listing = wh.listing(stage, fingerprint)
-        found += [Problem(path, "is not of the size that its name promises") for path in listing.damaged]
+        found += [
+            Problem(path, "is not of the size that its name promises") for path in listing.damaged
+        ]
         for commit in listing.good if deep else ():
             found += _check(commit.path, commit.rows)
             if progress:
                 progress(commit.path)
     for path in sorted(wh.home.glob("datasets/*/dataset.json")):
-        found += _check_folder(path, lambda note: [("members.parquet", note["counts"]["clips"], None)], deep)
+        found += _check_folder(
+            path, lambda note: [("members.parquet", note["counts"]["clips"], None)], deep
+        )
     for path in sorted(wh.home.glob("features/*/_features.json")):
-        found += _check_folder(path, lambda note: [(s["file"], s["rows"], s["bytes"]) for s in note["shards"]], deep)
+        found += _check_folder(
+            path, lambda note: [(s["file"], s["rows"], s["bytes"]) for s in note["shards"]], deep
+        )
     for pattern in (
         "checkpoints/*/checkpoint.json",
         "evaluations/*.json",
@@ -103,17 +110,22 @@ def _check(path: Path, rows: int) -> Iterator[Problem]:
 
 def _folders(wh: Home) -> list[tuple[str, str]]:
     """Every (stage, fingerprint) that has a folder."""
-    return [(p.parent.name, p.name) for p in sorted((wh.home / "commits").glob("*/*")) if p.is_dir()]
+    return [
+        (p.parent.name, p.name) for p in sorted((wh.home / "commits").glob("*/*")) if p.is_dir()
+    ]
 
 
 def release(wh: Home, stage: str, reason_like: str | None = None) -> int:
     """Give failed clips of a stage (under its current fingerprint) all their attempts again; returns how many.
 
-    `reason_like` is an SQL LIKE pattern for "<error>: <message>". Raises FoleyError for a stage that was never planned.
+    `reason_like` is an SQL LIKE pattern for "<error>: <message>". Raises FoleyError for a stage
+    that was never planned.
     """
     fingerprint = wh.current(stage)
     if fingerprint is None:
-        raise FoleyError(f"no stage {stage!r} was planned yet; there are: {', '.join(wh.stages()) or 'none'}")
+        raise FoleyError(
+            f"no stage {stage!r} was planned yet; there are: {', '.join(wh.stages()) or 'none'}"
+        )
     descriptor = wh.descriptor(stage, fingerprint)
 
     def work(listings: dict[str, Listing]) -> pa.Table:
@@ -121,19 +133,35 @@ def release(wh: Home, stage: str, reason_like: str | None = None) -> int:
         try:
             con.register("present", present(wh, listings["clips"], descriptor.reads))
             live = live_sql(con, listings[stage], descriptor, ["generation", "error", "message"])
-            like = f"and concat(error, ': ', message) like {literal(reason_like)}" if reason_like else ""
+            like = (
+                f"and concat(error, ': ', message) like {literal(reason_like)}"
+                if reason_like
+                else ""
+            )
             where = f"where status = 'failed' {like}"
-            return con.sql(f"select clip_id, input, generation from {live} {where} order by clip_id").to_arrow_table()
+            return con.sql(
+                f"select clip_id, input, generation from {live} {where} order by clip_id"
+            ).to_arrow_table()
         finally:
             con.close()
 
     failed = run_checked(wh, {"clips": ("clips", "source"), stage: (stage, fingerprint)}, work)
     if failed.num_rows:
         rows = failed.to_pylist()
-        id_ = commit_id(["release", stage, fingerprint, *(f"{r['clip_id']} {r['generation']}" for r in rows)])
-        common = {"status": "released", "attempt": 0, "seconds": 0.0, "committed_at": datetime.now(UTC), "commit": id_}
+        id_ = commit_id(
+            ["release", stage, fingerprint, *(f"{r['clip_id']} {r['generation']}" for r in rows)]
+        )
+        common = {
+            "status": "released",
+            "attempt": 0,
+            "seconds": 0.0,
+            "committed_at": datetime.now(UTC),
+            "commit": id_,
+        }
         rows = [{**row, **common, "generation": row["generation"] + 1} for row in rows]
-        wh.commit(stage, fingerprint, id_, pa.Table.from_pylist(rows, schema=descriptor.all_columns))
+        wh.commit(
+            stage, fingerprint, id_, pa.Table.from_pylist(rows, schema=descriptor.all_columns)
+        )
     return failed.num_rows
 
 
@@ -151,8 +179,9 @@ class Compacted:
 def compact(wh: Home, stage: str | None = None, at_least: int = 4) -> list[Compacted]:
     """Merge small commits into large ones sorted by clip_id; `at_least` so many at a time.
 
-    The merged commit is there before the small ones go, and rows that are in both count once; so nobody sees more or
-    less than the truth. One compaction of a stage runs at a time, others skip it.
+    The merged commit is there before the small ones go, and rows that are in both count once; so
+    nobody sees more or less than the truth. One compaction of a stage runs at a time, others skip
+    it.
     """
     done: list[Compacted] = []
     for name, fingerprint in _folders(wh):
@@ -167,7 +196,10 @@ def compact(wh: Home, stage: str | None = None, at_least: int = 4) -> list[Compa
 
 
 def _groups(commits: tuple[Commit, ...], at_least: int) -> Iterator[list[Commit]]:
-    """Small commits in groups that stay under the size of a large one; only rows and sizes are looked at."""
+    """Small commits in groups that stay under the size of a large one.
+
+    Only rows and sizes are looked at.
+    """
     small = [c for c in commits if c.rows * 2 <= _COMPACT_ROWS and c.bytes * 2 <= _COMPACT_BYTES]
     group: list[Commit] = []
     for commit in small:
@@ -190,7 +222,11 @@ def _merge(wh: Home, stage: str, fingerprint: str, group: list[Commit]) -> Compa
     names = [c.path.name for c in group]
     id_ = "c" + commit_id([stage, fingerprint, *names])
     path = write_commit(
-        wh.tmp, wh.commits_folder(stage, fingerprint), id_, merged, {"commit": id_, "stage": stage, "replaces": names}
+        wh.tmp,
+        wh.commits_folder(stage, fingerprint),
+        id_,
+        merged,
+        {"commit": id_, "stage": stage, "replaces": names},
     )
     _remove(wh, [commit.path for commit in group])
     return Compacted(stage, fingerprint, len(group), merged.num_rows, path)
@@ -205,7 +241,10 @@ def _remove(wh: Home, paths: Sequence[Path]) -> None:
 
 
 def _order(rows: pa.Table) -> list[int]:
-    """Row numbers sorted by clip, input, generation and commit; a row that is in several files counts once."""
+    """Row numbers sorted by clip, input, generation and commit.
+
+    A row that is in several files counts once.
+    """
     keys = ["clip_id", "input", "generation", "commit", "status"]
     found = list(zip(*(rows[key].to_pylist() for key in keys), range(rows.num_rows), strict=True))
     found.sort()
@@ -233,10 +272,11 @@ class Garbage:
 def gc(wh: Home, dry_run: bool = True, unused: bool = False) -> list[Garbage]:
     """Find, and with `dry_run` off remove, what dead runs left behind.
 
-    That is: temporary files without a living writer, commits that compaction replaced, damaged commits of
-    fingerprints that no dataset version or feature set refers to, and pages of dataset versions that are gone. With
-    `unused` also all commits of fingerprints that are neither current nor referred to by those (going back to those
-    settings then means work), and pages of versions that have a newer one (`foley report curation` writes them anew).
+    That is: temporary files without a living writer, commits that compaction replaced, damaged
+    commits of fingerprints that no dataset version or feature set refers to, and pages of dataset
+    versions that are gone. With `unused` also all commits of fingerprints that are neither current
+    nor referred to by those (going back to those settings then means work), and pages of versions
+    that have a newer one (`foley report curation` writes them anew).
     """
     found = [*_temporary(wh), *_old_commits(wh, unused), *_old_pages(wh, unused)]
     if not dry_run:
@@ -269,7 +309,9 @@ def _old_commits(wh: Home, unused: bool) -> Iterator[Garbage]:
 
 
 def _old_pages(wh: Home, unused: bool) -> Iterator[Garbage]:
-    pages = written_pages(wh.home)  # before the versions are listed: a page is written after its version
+    pages = written_pages(
+        wh.home
+    )  # before the versions are listed: a page is written after its version
     newest = {dataset.name: dataset.version for dataset in list_datasets(wh)}
     for version, page in pages.items():
         if not (wh.home / "datasets" / version).is_dir():

@@ -1,4 +1,7 @@
-"""Run records of runs that were killed. Imports nothing heavy, so that `foley status` can mend them too."""
+"""Run records of runs that were killed.
+
+Imports nothing heavy, so that `foley status` can mend them too.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ def run_lock(id: str) -> str:
 def mend(wh: Home) -> list[str]:
     """Mark runs that are `running` in the records and whose process is gone as `killed`; their ids.
 
-    A live run holds a lock, which the system frees however its process ends: no clock and no process id decides.
+    A live run holds a lock, which the system frees however its process ends: no clock and no
+    process id decides.
     """
     killed: list[str] = []
     for record in wh.records("runs"):
@@ -29,7 +33,11 @@ def mend(wh: Home) -> list[str]:
         with file_lock(path, wait=False) as free:
             if not free or wh.record("runs", id).get("state") != "running":
                 continue
-            wh.write_record("runs", id, record | {"state": "killed", "error": "its process ended without a word"})
+            wh.write_record(
+                "runs",
+                id,
+                record | {"state": "killed", "error": "its process ended without a word"},
+            )
             path.unlink(missing_ok=True)
             killed.append(id)
     return killed

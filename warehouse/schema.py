@@ -22,7 +22,8 @@ def field(name: str, type_: pa.DataType, comment: str) -> pa.Field:
 def array_field(name: str, dtype: str, shape: tuple[int, ...], comment: str) -> pa.Field:
     """A column of arrays: raw little-endian bytes, row-major, with dtype and shape in the metadata.
 
-    At most one dimension may be -1 (it differs from clip to clip and follows from the number of bytes).
+    At most one dimension may be -1 (it differs from clip to clip and follows from the number of
+    bytes).
     """
     if sum(n == -1 for n in shape) > 1:
         raise ValueError(f"column {name}: at most one dimension of {shape} may be -1")
@@ -40,7 +41,9 @@ def array_spec(column: pa.Field) -> tuple[str, tuple[int, ...]]:
     """(dtype, shape) of an array column; shape may hold one -1."""
     metadata = column.metadata or {}
     if b"dtype" not in metadata or b"shape" not in metadata:
-        raise ValueError(f"column {column.name} has no dtype and shape in its metadata: declare it with array_field()")
+        raise ValueError(
+            f"column {column.name} has no dtype and shape in its metadata: declare it with array_field()"
+        )
     return metadata[b"dtype"].decode(), tuple(json.loads(metadata[b"shape"]))
 
 
@@ -67,15 +70,25 @@ def comment_of(column: pa.Field) -> str:
 SPINE = pa.schema(
     [
         field("clip_id", pa.string(), "id of the clip"),
-        field("input", pa.uint64(), "hash of the clip's id and of the clip columns that the stage reads"),
         field(
-            "generation", pa.int32(), "0 for the first row of a clip and input, 1 for the next: order without clocks"
+            "input",
+            pa.uint64(),
+            "hash of the clip's id and of the clip columns that the stage reads",
+        ),
+        field(
+            "generation",
+            pa.int32(),
+            "0 for the first row of a clip and input, 1 for the next: order without clocks",
         ),
         field("status", pa.string(), "passed, rejected, failed or released (from quarantine)"),
         field("reason", pa.string(), "why the stage rejected the clip"),
         field("error", pa.string(), "class of the error of a failed clip"),
         field("message", pa.string(), "message of the error of a failed clip"),
-        field("attempt", pa.int32(), "which attempt this row is since the clip's last release from quarantine"),
+        field(
+            "attempt",
+            pa.int32(),
+            "which attempt this row is since the clip's last release from quarantine",
+        ),
         field("seconds", pa.float32(), "the clip's share of the batch's wall time, seconds"),
         field("committed_at", pa.timestamp("us", tz="UTC"), "when the batch was committed"),
         field("commit", pa.string(), "commit that wrote the row"),
@@ -86,7 +99,11 @@ CLIPS = pa.schema(
     [
         field("path", pa.string(), "absolute path of the media file"),
         field("source", pa.string(), "where the clip comes from"),
-        field("source_video", pa.string(), "id of the video that the clip was cut from; splits never divide it"),
+        field(
+            "source_video",
+            pa.string(),
+            "id of the video that the clip was cut from; splits never divide it",
+        ),
         field("url", pa.string(), "address the clip was fetched from"),
         field("label", pa.string(), "class given by the source"),
         field("prompt", pa.string(), "text prompt"),
@@ -94,6 +111,10 @@ CLIPS = pa.schema(
         field("sha256", pa.string(), "hash of the file's content"),
         field("bytes", pa.int64(), "size of the file"),
         field("mtime_ns", pa.int64(), "modification time of the file, nanoseconds"),
-        field("truth", pa.string(), "what is known about the clip, JSON (procedural clips: impact times and material)"),
+        field(
+            "truth",
+            pa.string(),
+            "what is known about the clip, JSON (procedural clips: impact times and material)",
+        ),
     ]
 )

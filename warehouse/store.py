@@ -1,4 +1,7 @@
-"""The warehouse of one home folder: the one object through which flows and stages keep and find things."""
+"""The warehouse of one home folder.
+
+The one object through which flows and stages keep and find things.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,14 @@ if TYPE_CHECKING:
 
 
 class Warehouse(Home):
-    """A home folder with what is most often asked of it. Modules are loaded by the method that needs them."""
+    """A home folder with what is most often asked of it.
 
-    def ingest(self, clips: pa.Table, progress: Callable[[int, int], None] | None = None) -> IngestResult:
+    Modules are loaded by the method that needs them.
+    """
+
+    def ingest(
+        self, clips: pa.Table, progress: Callable[[int, int], None] | None = None
+    ) -> IngestResult:
         """Bring in clips: see :func:`warehouse.ingest.ingest`."""
         from warehouse.ingest import ingest
 
@@ -47,10 +55,13 @@ class Warehouse(Home):
         """Newest row of every clip, sorted by clip_id."""
         return self.rows("clips", "source", status, columns, clip_ids)
 
-    # datasets, features, catalog -----------------------------------------------------------------------------------
+    # datasets, features, catalog ------------------------------------------------------------------
 
     def dataset(self, name_or_version: str) -> Dataset:
-        """A dataset version, or the newest version of a name. Raises FoleyError when there is none."""
+        """A dataset version, or the newest version of a name.
+
+        Raises FoleyError when there is none.
+        """
         from warehouse.datasets.versions import find_dataset
 
         return find_dataset(self, name_or_version)

@@ -1,4 +1,7 @@
-"""What a run shows in Prefect's UI beside its logs: progress, pictures, tables, links, and the SQL to look further."""
+"""What a run shows in Prefect's UI beside its logs.
+
+Progress, pictures, tables, links, and the SQL to look further.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,8 @@ _EVERY = 2.0  # seconds between two updates of a progress bar
 CURVES_EVERY = 60.0  # seconds between two pictures of a training that runs
 _MOST_ROWS = 200
 R = TypeVar("R")
-#: Requests are made beside the main thread, where Ctrl-C or a cancellation may come in the middle of one: Prefect then
-#: makes another error of it.
+#: Requests are made beside the main thread, where Ctrl-C or a cancellation may come in the middle
+#: of one: Prefect then makes another error of it.
 _requests = ThreadPoolExecutor(4, thread_name_prefix="artifacts")
 artifacts: Any = prefect.artifacts  # sync or async by its caller, which type checkers do not see
 
@@ -40,7 +43,9 @@ def _shown(what: Callable[..., R], **values: Any) -> R | None:
     try:
         return _requests.submit(copy_context().run, what, **values).result()
     except Exception as error:  # noqa: BLE001 (whatever the server or the network has)
-        get_run_logger().warning("not shown in the UI: %s: %s", values.get("key", what.__name__), error)
+        get_run_logger().warning(
+            "not shown in the UI: %s: %s", values.get("key", what.__name__), error
+        )
         return None
 
 
@@ -56,21 +61,36 @@ class Moving:
         self.total = max(1, total)
         self.updated = monotonic()
         text = f"{name}: {total} {unit}"
-        self.id = _shown(artifacts.create_progress_artifact, progress=0.0, key=_key("progress", name), description=text)
+        self.id = _shown(
+            artifacts.create_progress_artifact,
+            progress=0.0,
+            key=_key("progress", name),
+            description=text,
+        )
 
     def show(self, done: int) -> None:
-        """Move the bar there; seldom, and always to its end. Ends the run here where a person paused it."""
+        """Move the bar there; seldom, and always to its end.
+
+        Ends the run here where a person paused it.
+        """
         if run := FlowRunContext.get():
             run.flow_run_suspension_request.raise_if_requested()
         now = monotonic()
         if self.id is None or (done < self.total and now - self.updated < _EVERY):
             return
         self.updated = now
-        _shown(artifacts.update_progress_artifact, artifact_id=self.id, progress=min(100.0, 100 * done / self.total))
+        _shown(
+            artifacts.update_progress_artifact,
+            artifact_id=self.id,
+            progress=min(100.0, 100 * done / self.total),
+        )
 
 
 class Curves:
-    """The curves of a training in the UI: what TensorBoard has, as one picture that grows while it runs."""
+    """The curves of a training in the UI.
+
+    What TensorBoard has, as one picture that grows while it runs.
+    """
 
     def __init__(self) -> None:
         self.losses: list[tuple[int, float]] = []
@@ -78,7 +98,10 @@ class Curves:
         self.shown = -math.inf
 
     def add(self, state: Progress) -> None:
-        """Note a step; a new picture where something was validated, at most one every CURVES_EVERY seconds."""
+        """Note a step.
+
+        A new picture where something was validated, at most one every CURVES_EVERY seconds.
+        """
         self.losses.append((state.step, state.loss))
         if (v := state.validation) is None:
             return
@@ -90,7 +113,11 @@ class Curves:
 
 def show_training(losses: Sequence[Sequence[float]], validation: Sequence[Sequence[float]]) -> None:
     """Loss [step, loss] and validation [step, true, null, another's video] of a training, as a picture."""
-    _picture("training", training_svg(losses, validation), f"after {losses[-1][0]:.0f} steps" if losses else "no step")
+    _picture(
+        "training",
+        training_svg(losses, validation),
+        f"after {losses[-1][0]:.0f} steps" if losses else "no step",
+    )
 
 
 def show_curation(wh: Warehouse, dataset: Dataset) -> None:
@@ -99,19 +126,33 @@ def show_curation(wh: Warehouse, dataset: Dataset) -> None:
     steps = funnel(wh, dataset.fingerprints, everyone)
     title = f"{dataset.version}: {dataset.counts['kept']} of {dataset.counts['clips']} clips kept"
     _picture("funnel", funnel_svg(title, dataset.funnel), title)
-    _picture("scores", histograms_svg(_scores(wh, dataset, everyone)), f"{dataset.version}: scores of all clips")
+    _picture(
+        "scores",
+        histograms_svg(_scores(wh, dataset, everyone)),
+        f"{dataset.version}: scores of all clips",
+    )
     reasons = [
         {"stage": step["stage"], "reason": why, "clips": number}
         for step in steps
         for why, number in step["reasons"].items()
     ]
-    _shown(artifacts.create_table_artifact, table=reasons, key="dropped", description="why clips were dropped")
+    _shown(
+        artifacts.create_table_artifact,
+        table=reasons,
+        key="dropped",
+        description="why clips were dropped",
+    )
     failures = _failures(wh, dataset, everyone)
     more = "" if len(failures) < _MOST_ROWS else f" (the first {_MOST_ROWS})"
     _shown(
-        artifacts.create_table_artifact, table=failures, key="failures", description=f"clips that failed a stage{more}"
+        artifacts.create_table_artifact,
+        table=failures,
+        key="failures",
+        description=f"clips that failed a stage{more}",
     )
-    _shown(artifacts.create_markdown_artifact, markdown=_look_further(wh, dataset), key="look-further")
+    _shown(
+        artifacts.create_markdown_artifact, markdown=_look_further(wh, dataset), key="look-further"
+    )
 
 
 def _picture(key: str, svg: str, text: str) -> None:
@@ -141,7 +182,11 @@ def _failures(wh: Warehouse, dataset: Dataset, clip_ids: Sequence[str]) -> list[
     found: list[dict[str, Any]] = []
     for stage, fingerprint in {"clips": "source", **dataset.fingerprints}.items():
         columns = ["clip_id", "reason", "error", "message", "attempt"]
-        rows = wh.rows(stage, fingerprint, "failed", columns, clip_ids).slice(0, _MOST_ROWS - len(found)).to_pylist()
+        rows = (
+            wh.rows(stage, fingerprint, "failed", columns, clip_ids)
+            .slice(0, _MOST_ROWS - len(found))
+            .to_pylist()
+        )
         for row in rows:
             what = {"reason": reason(row), "error": row["error"], "attempt": row["attempt"]}
             found.append({"stage": stage, "clip_id": row["clip_id"]} | what)
@@ -157,7 +202,9 @@ def _look_further(wh: Warehouse, dataset: Dataset) -> str:
         "What failed": "select stage, error, count(*), any_value(message) as example from failures group by all",
         "What changed since the version before": f"from dataset_diff where {chosen}",
     }
-    parts = [f'### {text}\n```\nfoley sql --home {wh.home} "{sql}"\n```' for text, sql in queries.items()]
+    parts = [
+        f'### {text}\n```\nfoley sql --home {wh.home} "{sql}"\n```' for text, sql in queries.items()
+    ]
     return "\n".join(["## Look further", *parts])
 
 
@@ -165,7 +212,11 @@ def show_figures(name: str, figures: Mapping[str, Any], report: str | None = Non
     """The figures of an evaluation as text, with a link to a report under HOME/reports."""
     from pipeline.evaluation.results import figures as text
 
-    _shown(artifacts.create_markdown_artifact, markdown=f"## {name}\n```\n{text(figures)}\n```", key="figures")
+    _shown(
+        artifacts.create_markdown_artifact,
+        markdown=f"## {name}\n```\n{text(figures)}\n```",
+        key="figures",
+    )
     if report:
         show_report(report)
 
@@ -178,10 +229,17 @@ def show_report(name: str, key: str = "report") -> None:
 
 def show_rows(key: str, rows: Sequence[Mapping[str, Any]], text: str) -> None:
     """A table, cut where it is longer than a page can show."""
-    _shown(artifacts.create_table_artifact, table=[dict(row) for row in rows[:_MOST_ROWS]], key=key, description=text)
+    _shown(
+        artifacts.create_table_artifact,
+        table=[dict(row) for row in rows[:_MOST_ROWS]],
+        key=key,
+        description=text,
+    )
 
 
-def note_asset(kind: str, id: str, came_from: Sequence[tuple[str, str]], facts: Mapping[str, Any]) -> None:
+def note_asset(
+    kind: str, id: str, came_from: Sequence[tuple[str, str]], facts: Mapping[str, Any]
+) -> None:
     """Tell Prefect that a dataset or checkpoint was made, and from what: its lineage as assets."""
     asset = Asset(key=asset_key(kind, id), properties=AssetProperties(name=f"{kind} {id}"))
     parents: list[Asset | str] = [asset_key(*parent) for parent in came_from]

@@ -10,7 +10,9 @@ from tqdm import tqdm
 
 def bar(what: str, total: int | None = None, unit: str = "step") -> tqdm[Any]:
     """A bar for one step of the work, to be used as a context manager."""
-    return tqdm(total=total, desc=f"{what:<16}", unit=unit, disable=None, dynamic_ncols=True, smoothing=0.1)
+    return tqdm(
+        total=total, desc=f"{what:<16}", unit=unit, disable=None, dynamic_ncols=True, smoothing=0.1
+    )
 
 
 def follow(progress: tqdm[Any]) -> Callable[[int, int], None]:

@@ -17,14 +17,15 @@ _WIDTH = 760
 
 
 def _svg(height: int, parts: Sequence[str]) -> str:
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}">'
-    )
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}">'
     return f'{head}{_STYLE}<rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>'
 
 
 def funnel_svg(title: str, steps: Sequence[Mapping[str, Any]]) -> str:
-    """A bar a step: clips left after it, and how many it dropped. Steps are those of `Dataset.funnel`."""
+    """A bar a step: clips left after it, and how many it dropped.
+
+    Steps are those of `Dataset.funnel`.
+    """
     most = max([1, *(step["left"] for step in steps)])
     parts = [f'<text class="t" x="16" y="26">{escape(title)}</text>']
     for row, step in enumerate(steps):
@@ -46,7 +47,9 @@ def histograms_svg(scores: Mapping[str, Sequence[float]]) -> str:
     for number, (name, values) in enumerate(scores.items()):
         chart = histogram(name, values, height=90)
         left, top = 16 + 376 * (number % 2), 30 + 160 * (number // 2)
-        parts.append(f'<text class="t" x="{left}" y="{top}">{escape(name)} ({chart.count:,} clips)</text>')
+        parts.append(
+            f'<text class="t" x="{left}" y="{top}">{escape(name)} ({chart.count:,} clips)</text>'
+        )
         for bar in chart.bars:
             x, width = left + 3.4 * bar.x, max(1.0, 3.4 * bar.width - 1)
             parts.append(
@@ -64,4 +67,6 @@ def training_svg(losses: Sequence[Sequence[float]], validation: Sequence[Sequenc
     series = [("training", thinned([(step, loss) for step, loss in losses]))]
     for column, name in enumerate(("own video", "no video", "another's video"), start=1):
         series.append((name, thinned([(row[0], row[column]) for row in validation])))
-    return curves_svg("training steps; v-loss of training, and of held-out clips by what they see", series)
+    return curves_svg(
+        "training steps; v-loss of training, and of held-out clips by what they see", series
+    )

@@ -31,7 +31,10 @@ _LOOK_EVERY = 1.0  # seconds between two looks at how far the batches are
 
 @dataclass(frozen=True)
 class StageCounts:
-    """What a run did of a stage: rows written by status, rows that were there already, batches that were lost."""
+    """What a run did of a stage.
+
+    Rows written by status, rows that were there already, batches that were lost.
+    """
 
     stage: str
     fingerprint: str
@@ -53,9 +56,16 @@ class StageCounts:
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def process_batch(
-    wh: Warehouse, stage: Stage, header: Plan, batch: Batch, moved: Callable[[int], None] | None = None
+    wh: Warehouse,
+    stage: Stage,
+    header: Plan,
+    batch: Batch,
+    moved: Callable[[int], None] | None = None,
 ) -> BatchResult:
-    """One batch of clips through one stage, committed to the warehouse; `moved` hears of clips on the way."""
+    """One batch of clips through one stage, committed to the warehouse.
+
+    `moved` hears of clips on the way.
+    """
     with heard(moved):
         result = run_batch(wh, stage, header, batch)
     get_run_logger().info(
@@ -78,8 +88,9 @@ def run_stages(
 ) -> list[StageCounts]:
     """Run stages one after another inside a flow.
 
-    A batch that is lost (a crash, not a bad clip, which is a row) costs the others nothing. Raises FoleyError at the
-    end if any was lost, so that the run fails visibly; the next run does what is missing.
+    A batch that is lost (a crash, not a bad clip, which is a row) costs the others nothing. Raises
+    FoleyError at the end if any was lost, so that the run fails visibly; the next run does what is
+    missing.
     """
     with Runners(parameters) as runners:
         counts = [run_stage(wh, stage, fps, parameters, runners, clip_ids) for stage in stages]
@@ -105,11 +116,19 @@ def run_stage(
     logger = get_run_logger()
     lanes = parameters.batches_at_once
     work = plan(wh, stage, fps, clip_ids, parameters.max_attempts, parameters.batch_size, lanes)
-    counts = StageCounts(stage.name, work.fingerprint, work.done, work.waiting, work.quarantined, len(work.batches))
+    counts = StageCounts(
+        stage.name, work.fingerprint, work.done, work.waiting, work.quarantined, len(work.batches)
+    )
     if not work.batches:
         logger.info("%s: nothing to do, %d clips done before", stage.name, work.done)
         return counts
-    logger.info("%s: %d clips in %d batches, %d done before", stage.name, work.todo, len(work.batches), work.done)
+    logger.info(
+        "%s: %d clips in %d batches, %d done before",
+        stage.name,
+        work.todo,
+        len(work.batches),
+        work.done,
+    )
     started = perf_counter()
     results: list[BatchResult] = []
     lost: list[str] = []
@@ -139,7 +158,10 @@ def run_stage(
 
 
 class _Inside:
-    """Clips that are through in batches that are not: stages say so where they run on threads of this process."""
+    """Clips that are through in batches that are not.
+
+    Stages say so where they run on threads of this process.
+    """
 
     def __init__(self) -> None:
         self._clips: Counter[int] = Counter()
@@ -167,10 +189,13 @@ _Finished = tuple[Batch, BatchResult | BaseException | None]
 _NOTHING = Batch((), (), (), ())
 
 
-def _run_batches(wh: Warehouse, stage: Stage, work: Plan, runners: Runners, inside: _Inside) -> Iterator[_Finished]:
+def _run_batches(
+    wh: Warehouse, stage: Stage, work: Plan, runners: Runners, inside: _Inside
+) -> Iterator[_Finished]:
     """Run batches and yield each with its result or error as it finishes.
 
-    Those that a dead worker took with it are tried again on new workers, after a pause that doubles.
+    Those that a dead worker took with it are tried again on new workers, after a pause that
+    doubles.
     """
     waiting = list(enumerate(work.batches, 1))
     for attempt in range(TRIES):
@@ -183,7 +208,9 @@ def _run_batches(wh: Warehouse, stage: Stage, work: Plan, runners: Runners, insi
         if not again:
             return
         pause = 2**attempt
-        get_run_logger().warning("%s: %d batches lost their worker, again in %d s", stage.name, len(again), pause)
+        get_run_logger().warning(
+            "%s: %d batches lost their worker, again in %d s", stage.name, len(again), pause
+        )
         runners.renew()
         time.sleep(pause)
         waiting = again
@@ -203,7 +230,9 @@ def _run_once(
     finished: queue.SimpleQueue[PrefectFuture[BatchResult]] = queue.SimpleQueue()
     running: dict[PrefectFuture[BatchResult], tuple[int, Batch]] = {}
 
-    def until_fewer_than(most: int) -> Iterator[tuple[int, Batch, BatchResult | BaseException | None]]:
+    def until_fewer_than(
+        most: int,
+    ) -> Iterator[tuple[int, Batch, BatchResult | BaseException | None]]:
         while len(running) >= most:
             try:
                 future = finished.get(timeout=_LOOK_EVERY)
@@ -214,7 +243,7 @@ def _run_once(
             inside.end(number)
             try:
                 yield number, batch, future.result(raise_on_failure=False)
-            except Exception as error:  # noqa: BLE001 (a crashed task has no result to give, but a reason)
+            except Exception as error:  # noqa: BLE001 (a broken pool refuses what comes after) (a crashed task has no result to give, but a reason)
                 yield number, batch, error
 
     for number, batch in waiting:
@@ -225,7 +254,7 @@ def _run_once(
             given["moved"] = inside.listener(number)
         try:
             future = runners.submit(task, given)
-        except Exception as error:  # noqa: BLE001 (a broken pool refuses what comes after)
+        except Exception as error:  # noqa: BLE001 (a broken pool refuses what comes after) (a crashed task has no result to give, but a reason)
             yield number, batch, error
             continue
         running[future] = (number, batch)

@@ -1,4 +1,7 @@
-"""One run a device: a run takes as many of this machine's GPUs as it uses; other runs take other ones, or wait."""
+"""One run a device: a run takes as many of this machine's GPUs as it uses.
+
+Other runs take other ones, or wait.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,16 @@ from warehouse.files import file_lock, make_folder
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _LOOK_EVERY = 0.5  # seconds
-#: What this process took: CUDA reads the variable once, so later flows of the process must have the same devices.
+#: What this process took: CUDA reads the variable once, so later flows of the process must have the
+#: same devices.
 _taken: list[str] = []
 
 
 def devices() -> list[str]:
-    """Devices that this process may use: those of CUDA_VISIBLE_DEVICES, or all that NVIDIA's driver shows."""
+    """Devices that this process may use.
+
+    Those of CUDA_VISIBLE_DEVICES, or all that NVIDIA's driver shows.
+    """
     given = os.environ.get(VISIBLE)
     if given is None:
         return [str(index) for index, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
@@ -31,15 +38,18 @@ def devices() -> list[str]:
 def taken(count: int, waits: Callable[[str], object]) -> Generator[list[str]]:
     """Take `count` devices for the enclosed work and show CUDA no others; none are taken where there are none.
 
-    Where too few are free it says so once, by `waits`, and waits. A device is held by a lock on this machine, which the
-    system frees however its holder ends. Raises FoleyError where there are fewer devices than asked for.
+    Where too few are free it says so once, by `waits`, and waits. A device is held by a lock on
+    this machine, which the system frees however its holder ends. Raises FoleyError where there are
+    fewer devices than asked for.
     """
     known = devices()
     if not count or not known:
         yield []
         return
     if len(known) < count:
-        raise FoleyError(f"{count} devices are asked for, and there are {len(known)}: {', '.join(known)}")
+        raise FoleyError(
+            f"{count} devices are asked for, and there are {len(known)}: {', '.join(known)}"
+        )
     before = os.environ.get(VISIBLE)
     again = _taken if count <= len(_taken) and set(_taken) <= set(known) else known
     with _wait(again, count, waits) as held:
@@ -54,7 +64,10 @@ def taken(count: int, waits: Callable[[str], object]) -> Generator[list[str]]:
 
 @contextmanager
 def _wait(names: Sequence[str], count: int, waits: Callable[[str], object]) -> Generator[list[str]]:
-    """Hold locks of `count` of these devices: all at once or none, so that two who wait never hold half each."""
+    """Hold locks of `count` of these devices.
+
+    All at once or none, so that two who wait never hold half each.
+    """
     said = False
     while True:
         with ExitStack() as locks:
@@ -66,7 +79,9 @@ def _wait(names: Sequence[str], count: int, waits: Callable[[str], object]) -> G
                 yield held
                 return
         if not said:
-            waits(f"no {count} of the devices {', '.join(names)} are free: waiting for another run to end")
+            waits(
+                f"no {count} of the devices {', '.join(names)} are free: waiting for another run to end"
+            )
             said = True
         time.sleep(_LOOK_EVERY)
 

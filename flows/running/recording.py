@@ -1,4 +1,7 @@
-"""What every flow run does beside its work: a record in the warehouse, a clear error, a quick end when told to."""
+"""What every flow run does beside its work.
+
+A record in the warehouse, a clear error, a quick end when told to.
+"""
 
 from __future__ import annotations
 
@@ -53,9 +56,12 @@ def clear_errors(function: Callable[P, R]) -> Callable[P, R]:
             message = " ".join(str(error).split())
             get_run_logger().error("%s", message)
             logging.getLogger("prefect.flow_runs").addFilter(_no_trace)
-            return cast("R", Failed(message=message, data=error))  # a direct caller gets the exception from it
+            return cast(
+                "R", Failed(message=message, data=error)
+            )  # a direct caller gets the exception from it
 
-    # Prefect makes the form from the signature, and cannot look up names in the module that the function is from.
+    # Prefect makes the form from the signature, and cannot look up names in the module that the
+    # function is from.
     run.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
     run.__annotations__ = inspect.get_annotations(function, eval_str=True)
     return run
@@ -64,7 +70,8 @@ def clear_errors(function: Callable[P, R]) -> Callable[P, R]:
 def _was_cancelled() -> bool:
     """Whether this run is here because it crashed (was killed, say) while it was being cancelled.
 
-    Prefect takes such a run for crashed, and the automation of flows/server/automations.py starts it again.
+    Prefect takes such a run for crashed, and the automation of flows/server/automations.py starts
+    it again.
     """
     if (flow_run.run_count or 0) < 2:
         return False
@@ -87,8 +94,8 @@ def recorded(wh: Warehouse, flow: str, parameters: Parameters) -> Generator[dict
 
     The work has the devices that its parameters ask for to itself.
 
-    Yields the record, for the work to add to. The state is running, then completed, failed, paused or cancelled; that
-    of a run that was killed becomes `killed` when anybody looks next.
+    Yields the record, for the work to add to. The state is running, then completed, failed, paused
+    or cancelled; that of a run that was killed becomes `killed` when anybody looks next.
     """
     mend(wh)
     started = datetime.now(UTC)
@@ -115,10 +122,18 @@ def recorded(wh: Warehouse, flow: str, parameters: Parameters) -> Generator[dict
             raise
         finally:
             finished = datetime.now(UTC)
-            record |= {"finished_at": finished.isoformat(), "seconds": round((finished - started).total_seconds(), 3)}
+            record |= {
+                "finished_at": finished.isoformat(),
+                "seconds": round((finished - started).total_seconds(), 3),
+            }
             wh.write_record("runs", id, record)
             lock.unlink(missing_ok=True)
-            _publish(wh, _LAST_WORD if isinstance(sys.exception(), TerminationSignal | KeyboardInterrupt) else None)
+            _publish(
+                wh,
+                _LAST_WORD
+                if isinstance(sys.exception(), TerminationSignal | KeyboardInterrupt)
+                else None,
+            )
 
 
 def _end(error: BaseException) -> str:
@@ -132,7 +147,10 @@ def _say(text: str) -> None:
 
 
 def _publish(wh: Warehouse, seconds: float | None) -> None:
-    """Publish the catalog; a run that is told to end waits for it only so long, and the next run publishes."""
+    """Publish the catalog.
+
+    A run that is told to end waits for it only so long, and the next run publishes.
+    """
     if seconds is None:
         wh.publish()
         return
@@ -143,7 +161,10 @@ def _publish(wh: Warehouse, seconds: float | None) -> None:
 
 @contextmanager
 def alone(wh: Warehouse, what: str) -> Generator[None]:
-    """Hold the warehouse's lock for one kind of work, one after another; a killed holder's is free at once."""
+    """Hold the warehouse's lock for one kind of work, one after another.
+
+    A killed holder's is free at once.
+    """
     path = wh.lock_path(what)
     with file_lock(path, wait=False) as mine:
         if mine:

@@ -1,4 +1,7 @@
-"""What runs the batches of a stage: threads or processes of this machine, a Dask cluster, a Ray cluster."""
+"""What runs the batches of a stage.
+
+Threads or processes of this machine, a Dask cluster, a Ray cluster.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,9 @@ _TRANSIENT = (
 )
 
 
-#: Run by a Dask worker as it starts. To cancel a run is to send SIGTERM to all its processes; Dask would start a worker
-#: that ends of it anew, and that one would outlive the run. A worker ends by itself when the run's process is gone.
+#: Run by a Dask worker as it starts. To cancel a run is to send SIGTERM to all its processes; Dask
+#: would start a worker that ends of it anew, and that one would outlive the run. A worker ends by
+#: itself when the run's process is gone.
 _DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 
 
@@ -40,7 +44,9 @@ def task_runner(parameters: BatchParameters) -> TaskRunner[Any]:
     """A runner that is not started yet. Raises FoleyError where its packages are not installed."""
     makers: dict[str, Callable[[BatchParameters], TaskRunner[Any]]] = {
         "thread": lambda p: ThreadPoolTaskRunner(max_workers=p.batches_at_once),
-        "process": lambda p: ProcessPoolTaskRunner(max_workers=p.batches_at_once, initializer=end_with_parent),
+        "process": lambda p: ProcessPoolTaskRunner(
+            max_workers=p.batches_at_once, initializer=end_with_parent
+        ),
         "dask": _dask,
         "ray": _ray,
     }
@@ -48,7 +54,10 @@ def task_runner(parameters: BatchParameters) -> TaskRunner[Any]:
 
 
 class Runners:
-    """The runner of a run's stages: started for the first batch, and anew after its workers died."""
+    """The runner of a run's stages.
+
+    Started for the first batch, and anew after its workers died.
+    """
 
     def __init__(self, parameters: BatchParameters) -> None:
         self.parameters = parameters
@@ -61,7 +70,10 @@ class Runners:
 
     @property
     def at_once(self) -> int:
-        """Batches to have submitted: one more than run, on a cluster, so that no worker waits for us."""
+        """Batches to have submitted.
+
+        One more than run, on a cluster, so that no worker waits for us.
+        """
         local = self.parameters.runner in ("thread", "process")
         return self.parameters.batches_at_once + (0 if local else 1)
 
@@ -80,7 +92,10 @@ class Runners:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End the runner, but do not wait for batches where the run was told to end: they are not waited for."""
+        """End the runner, but do not wait for batches where the run was told to end.
+
+        They are not waited for.
+        """
         if kind is None or issubclass(kind, Exception):
             self._end()
 
@@ -108,7 +123,9 @@ def _dask(parameters: BatchParameters) -> TaskRunner[Any]:
 
 def _ray(parameters: BatchParameters) -> TaskRunner[Any]:
     _check("prefect_ray", "ray")
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # its workers run in the environment that is there
+    os.environ.setdefault(
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0"
+    )  # its workers run in the environment that is there
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from prefect_ray.task_runners import RayTaskRunner
 
@@ -138,4 +155,6 @@ def is_transient(error: BaseException) -> bool:
     """Whether the same batch is likely to go through when it is tried again."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     text = str(error)
-    return bool(kinds & set(_TRANSIENT)) or any(f"{name}:" in text or f"{name}(" in text for name in _TRANSIENT)
+    return bool(kinds & set(_TRANSIENT)) or any(
+        f"{name}:" in text or f"{name}(" in text for name in _TRANSIENT
+    )

@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-#: Seconds from the signal to the end, whatever the process is doing; a person who cancels is promised 10.
+#: Seconds from the signal to the end, whatever the process is doing; a person who cancels is
+#: promised 10.
 PATIENCE = 4.0
 
 
@@ -19,9 +20,10 @@ PATIENCE = 4.0
 def ends_in_time() -> Generator[None]:
     """Have the kernel end this process PATIENCE seconds after a SIGTERM that comes while in here.
 
-    Prefect raises an exception for the signal, which is the polite end; but a model or a library may be in the middle
-    of something. Prefect's own handler has to stay (it answers the worker only while it is installed), so the signal is
-    seen by the side: Python writes its number to a pipe. A commit that is not whole then is not there.
+    Prefect raises an exception for the signal, which is the polite end; but a model or a library
+    may be in the middle of something. Prefect's own handler has to stay (it answers the worker only
+    while it is installed), so the signal is seen by the side: Python writes its number to a pipe. A
+    commit that is not whole then is not there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -42,9 +44,10 @@ def ends_in_time() -> Generator[None]:
 def outlive_the_worker() -> None:
     """Have this run of a worker go on where the worker is killed: what it prints then goes nowhere.
 
-    Its output is a pipe to the worker, and Prefect's console (rich) ends the process where nobody reads. The log goes
-    to Prefect's server by itself. A line in the very milliseconds of the worker's death still ends it: it is started
-    again then. A run on the command line does end so: its reader has enough, as `head` has.
+    Its output is a pipe to the worker, and Prefect's console (rich) ends the process where nobody
+    reads. The log goes to Prefect's server by itself. A line in the very milliseconds of the
+    worker's death still ends it: it is started again then. A run on the command line does end so:
+    its reader has enough, as `head` has.
     """
     if "PREFECT__FLOW_RUN_ID" in os.environ:
         threading.Thread(target=_drop_unread, name=_drop_unread.__name__, daemon=True).start()
@@ -67,13 +70,17 @@ def _watch(reading: int) -> None:
     with suppress(OSError), os.fdopen(reading, "rb", buffering=0) as pipe:
         while number := pipe.read(1):
             if number[0] == signal.SIGTERM:
-                signal.setitimer(signal.ITIMER_REAL, PATIENCE)  # SIGALRM, which nobody catches, ends the process
+                signal.setitimer(
+                    signal.ITIMER_REAL, PATIENCE
+                )  # SIGALRM, which nobody catches, ends the process
 
 
 def _drop_unread() -> None:
     for output in (1, 2):  # one worker reads both
         reader = select.poll()
-        reader.register(output, 0)  # no event is asked for: that nobody reads any more comes unasked
+        reader.register(
+            output, 0
+        )  # no event is asked for: that nobody reads any more comes unasked
         reader.poll()
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), output)

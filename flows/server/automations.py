@@ -16,17 +16,20 @@ from prefect.exceptions import ObjectNotFound
 
 from warehouse.errors import FoleyError
 
-#: Three heartbeats (30 s each, PREFECT_FLOWS_HEARTBEAT_FREQUENCY) that did not come. With Prefect's own 180 s between
-#: heartbeats this window would end live runs, so every place that starts our runs sets both.
+#: Three heartbeats (30 s each, PREFECT_FLOWS_HEARTBEAT_FREQUENCY) that did not come. With Prefect's
+#: own 180 s between heartbeats this window would end live runs, so every place that starts our runs
+#: sets both.
 WINDOW = timedelta(seconds=90)
-#: Starts of one run: the first and those after it was killed. A run that kills its machine must end.
+#: Starts of one run: the first and those after it was killed. A run that kills its machine must
+#: end.
 MAX_STARTS = 4
 TAG = "foley"
 BLOCK = "foley-webhook"
 _RUNS: Any = {"prefect.resource.id": "prefect.flow-run.*"}
 _OURS: Any = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"}
 _ENDS = {
-    f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", "Cancelling")
+    f"prefect.flow-run.{name}"
+    for name in ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", "Cancelling")
 }
 
 
@@ -39,21 +42,28 @@ def _dead_are_marked() -> AutomationCore:
             match=_RUNS,
             match_related=_OURS,
             after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", "prefect.flow-run.Paused", "prefect.flow-run.Suspended", *_ENDS},
+            expect={
+                "prefect.flow-run.heartbeat",
+                "prefect.flow-run.Paused",
+                "prefect.flow-run.Suspended",
+                *_ENDS,
+            },
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
             within=WINDOW,
         ),
-        actions=[ChangeFlowRunState(state="CRASHED", message="its process gave no heartbeat for 90 s")],  # type: ignore[arg-type]
+        actions=[
+            ChangeFlowRunState(state="CRASHED", message="its process gave no heartbeat for 90 s")
+        ],  # type: ignore[arg-type]
     )
 
 
 def _dead_are_restarted() -> AutomationCore:
     """A run that lived and then crashed is scheduled again, where it has a deployment to run it.
 
-    A run that crashed before it started (its code cannot be imported, say) is left: it would crash again. One that is
-    killed again and again is left after its last start.
+    A run that crashed before it started (its code cannot be imported, say) is left: it would crash
+    again. One that is killed again and again is left after its last start.
     """
     return AutomationCore(
         name="foley: start crashed runs again",
@@ -67,7 +77,11 @@ def _dead_are_restarted() -> AutomationCore:
             threshold=1,
             within=timedelta(0),
         ),
-        actions=[ChangeFlowRunState(state="SCHEDULED", name="AwaitingRetry", message="started again after a crash")],  # type: ignore[arg-type]
+        actions=[
+            ChangeFlowRunState(
+                state="SCHEDULED", name="AwaitingRetry", message="started again after a crash"
+            )
+        ],  # type: ignore[arg-type]
     )
 
 
@@ -94,7 +108,10 @@ def _failed_are_told(block: Any) -> AutomationCore:
 
 
 def set_up(client: SyncPrefectClient) -> list[str]:
-    """Create or update the automations; their names. The webhook's is there once a webhook is saved."""
+    """Create or update the automations; their names.
+
+    The webhook's is there once a webhook is saved.
+    """
     wanted = [_dead_are_marked(), _dead_are_restarted()]
     if (block := _block(client)) is not None:
         wanted.append(_failed_are_told(block))
@@ -106,7 +123,9 @@ def set_up(client: SyncPrefectClient) -> list[str]:
 def save_webhook(url: str) -> None:
     """Keep the address that failures are told to, as a secret block: it may hold a token."""
     if not url.startswith(("http://", "https://")):
-        raise FoleyError("the webhook is no address: give one that begins with https:// (or http:// on this machine)")
+        raise FoleyError(
+            "the webhook is no address: give one that begins with https:// (or http:// on this machine)"
+        )
     block: Any = CustomWebhookNotificationBlock(
         name=BLOCK,
         url="{{url}}",
@@ -124,7 +143,10 @@ def _block(client: SyncPrefectClient) -> Any:
 
 
 def _replace(client: SyncPrefectClient, wanted: AutomationCore) -> None:
-    """Leave one automation of that name, as it is wanted; one that a person switched off stays off."""
+    """Leave one automation of that name, as it is wanted.
+
+    One that a person switched off stays off.
+    """
     known = client.read_automations_by_name(wanted.name)
     if not known:
         client.create_automation(wanted)
@@ -132,7 +154,9 @@ def _replace(client: SyncPrefectClient, wanted: AutomationCore) -> None:
     for extra in known[1:]:
         client.delete_automation(extra.id)
     wanted = wanted.model_copy(update={"enabled": known[0].enabled})
-    if _said(known[0]) != _said(wanted):  # an update has the server forget which runs it waits for a sign of
+    if _said(known[0]) != _said(
+        wanted
+    ):  # an update has the server forget which runs it waits for a sign of
         client.update_automation(known[0].id, wanted)
 
 
@@ -142,6 +166,8 @@ def _said(automation: AutomationCore) -> Any:
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(part) for key, part in value.items() if key != "id"}
-        return sorted(map(plain, value), key=repr) if isinstance(value, list) else value  # some were sets
+        return (
+            sorted(map(plain, value), key=repr) if isinstance(value, list) else value
+        )  # some were sets
 
     return plain(automation.model_dump(mode="json", include=set(AutomationCore.model_fields)))

@@ -1,8 +1,8 @@
 """Prefect's API in a child process, for runs where no server is configured.
 
-It is what Prefect itself starts in that case, save that it starts in the background while the rest is imported, that
-the parent need not import the server's code (6 s of processor time), and that it ends with its parent, even one that
-was killed.
+It is what Prefect itself starts in that case, save that it starts in the background while the rest
+is imported, that the parent need not import the server's code (6 s of processor time), and that it
+ends with its parent, even one that was killed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ from pathlib import Path
 from flows.server.server import answers
 from warehouse.errors import FoleyError, clear_os_errors
 
-_EPHEMERAL = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+_EPHEMERAL = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
 
 
 class EmbeddedServer:
     """A server on the loopback address, for this process and its children.
 
-    It starts in the background; call :meth:`wait` before the first flow. It ends when the interpreter does: after
-    Prefect's own workers, which by then have sent the last states and logs.
+    It starts in the background; call :meth:`wait` before the first flow. It ends when the
+    interpreter does: after Prefect's own workers, which by then have sent the last states and logs.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,18 +40,22 @@ class EmbeddedServer:
         self.port: int = self._listener.getsockname()[1]
 
     def start(self) -> None:
-        """Start the server, without waiting for it. Raises FoleyError when its log cannot be written."""
+        """Start the server, without waiting for it.
+
+        Raises FoleyError when its log cannot be written.
+        """
         with clear_os_errors(f"write {self.log}"):
             self.log.parent.mkdir(parents=True, exist_ok=True)
             log = self.log.open("wb")
         with log, self._listener:
-            self._process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+            self._process = subprocess.Popen(
                 [sys.executable, "-m", "flows.server.embedded", str(self._listener.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 pass_fds=[self._listener.fileno()],
-                start_new_session=True,  # Ctrl-C is for us: the server must outlive it to hear how the run ended
+                # Ctrl-C is for us: the server must outlive it to hear how the run ended
+                start_new_session=True,
                 env=os.environ | _EPHEMERAL,
             )
         atexit.register(self.stop)
@@ -58,14 +66,19 @@ class EmbeddedServer:
         return f"http://127.0.0.1:{self.port}/api"
 
     def wait(self, seconds: float = 300.0) -> None:
-        """Return when the server answers. Raises FoleyError if it ended, or does not answer in time."""
+        """Return when the server answers.
+
+        Raises FoleyError if it ended, or does not answer in time.
+        """
         end = time.monotonic() + seconds
         # the connection waits in the port's queue until the server accepts it
         while not answers("127.0.0.1", self.port, max(0.1, end - time.monotonic())):
             if self._process.poll() is not None:
                 raise FoleyError(f"Prefect's embedded server did not start: see {self.log}")
             if time.monotonic() > end:
-                raise FoleyError(f"Prefect's embedded server did not answer for {seconds:.0f} s: see {self.log}")
+                raise FoleyError(
+                    f"Prefect's embedded server did not answer for {seconds:.0f} s: see {self.log}"
+                )
 
     def stop(self) -> None:
         """End the server: it writes what it has received and goes."""

@@ -1,4 +1,7 @@
-"""Brings a Prefect server to what deployments/prefect.yaml says: pools, deployments, schedules, automations."""
+"""Brings a Prefect server to what deployments/prefect.yaml says.
+
+Pools, deployments, schedules, automations.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ FILE = Path(__file__).parents[2] / "deployments" / "prefect.yaml"
 def register(gpus: int = 1, webhook: str | None = None, file: Path = FILE) -> list[str]:
     """Register everything at PREFECT_API_URL, idempotently; the names of the deployments.
 
-    `gpus` is how many runs of the GPU pool go at once. Raises FoleyError with what `prefect deploy` said when it fails.
+    `gpus` is how many runs of the GPU pool go at once. Raises FoleyError with what `prefect deploy`
+    said when it fails.
     """
     with get_client(sync_client=True) as client:
         for pool in POOLS:
@@ -38,17 +42,31 @@ def register(gpus: int = 1, webhook: str | None = None, file: Path = FILE) -> li
 
 
 def _pool(client: SyncPrefectClient, name: str, limit: int | None) -> None:
-    """A process pool, unless there is a pool of that name of any type; the GPU pool runs one run a device."""
+    """A process pool, unless there is a pool of that name of any type.
+
+    The GPU pool runs one run a device.
+    """
     template = ProcessWorker.get_default_base_job_template()
     with suppress(ObjectAlreadyExists):
-        client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
+        client.create_work_pool(
+            WorkPoolCreate(name=name, type="process", base_job_template=template)
+        )
     if limit is not None:
         client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
 
 
 def _deploy(file: Path) -> None:
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)  # noqa: S603
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "--no-prompt",
+        "deploy",
+        "--all",
+        "--prefect-file",
+        str(file),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
     if done.returncode:
         said = [line.strip(" │╭╰─╮╯") for line in (done.stdout + done.stderr).splitlines()]
         raise FoleyError(f"prefect deploy failed: {' '.join(line for line in said if line)[-600:]}")
@@ -66,7 +84,9 @@ def _reconcile(client: SyncPrefectClient, file: Path) -> list[str]:
         try:
             deployment = client.read_deployment_by_name(name)
         except ObjectNotFound:
-            raise FoleyError(f"deployment {name} is not on the server after prefect deploy: see {file}") from None
+            raise FoleyError(
+                f"deployment {name} is not on the server after prefect deploy: see {file}"
+            ) from None
         slugs = {schedule["slug"] for schedule in wanted.get("schedules", ())}
         for schedule in deployment.schedules:
             slug = getattr(schedule, "slug", None)

@@ -21,7 +21,8 @@ from typing import Any
 from warehouse.errors import FoleyError, clear_os_errors
 from warehouse.files import is_locked, make_folder, read_json, write_json
 
-#: user:password of the API; Prefect's own name, so that its clients and workers need no other setting.
+#: user:password of the API; Prefect's own name, so that its clients and workers need no other
+#: setting.
 AUTH = "PREFECT_SERVER_API_AUTH_STRING"
 _START_SECONDS = 600.0
 _STOP_SECONDS = 60.0
@@ -29,16 +30,21 @@ _STOP_SECONDS = 60.0
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    # A run whose process is gone is found by its missing heartbeats, see flows/server/automations.py.
+    # A run whose process is gone is found by its missing heartbeats, see
+    # flows/server/automations.py.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-    # How soon a worker looks for runs, and the scheduler for due ones; Prefect's own are 10 s and 60 s.
+    # How soon a worker looks for runs, and the scheduler for due ones; Prefect's own are 10 s and
+    # 60 s.
     "PREFECT_WORKER_QUERY_SECONDS": "5",
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "20",
-    # Runs that ended 90 days ago go from Prefect's database, which else grows for ever; the warehouse keeps a record.
+    # Runs that ended 90 days ago go from Prefect's database, which else grows for ever; the
+    # warehouse keeps a record.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-    # Batches run side by side, one a core: threads inside an operator would only get in each other's way.
+    # Batches run side by side, one a core: threads inside an operator would only get in each
+    # other's way.
     "OMP_NUM_THREADS": "1",
-    # A training takes all cores: its threads then sleep while they wait, and leave the cores to what runs beside it.
+    # A training takes all cores: its threads then sleep while they wait, and leave the cores to
+    # what runs beside it.
     "OMP_WAIT_POLICY": "PASSIVE",
     # A worker's log is for what Prefect and we say.
     "PYTHONWARNINGS": "ignore",
@@ -94,7 +100,10 @@ def found(home: Path) -> Serving | None:
 
 
 def _note(home: Path) -> dict[str, Any] | None:
-    """What the supervisor that is up wrote down of itself; that of an earlier one, which was killed say, is none."""
+    """What the supervisor that is up wrote down of itself.
+
+    That of an earlier one, which was killed say, is none.
+    """
     path = home / "prefect" / "up.json"
     if not is_locked(home / "locks" / "up.lock") or not path.is_file():
         return None
@@ -109,18 +118,21 @@ def _note(home: Path) -> dict[str, Any] | None:
 def start(serving: Serving) -> None:
     """Start server and workers in the background and return when the server answers.
 
-    Raises FoleyError where one is up already, the port is taken, or it would be open to others without a password.
+    Raises FoleyError where one is up already, the port is taken, or it would be open to others
+    without a password.
     """
     if found(serving.home):
         raise _up_already(serving)
     if not is_loopback(serving.host) and ":" not in os.environ.get(AUTH, ""):
-        raise FoleyError(f"--host {serving.host} is open to other machines: set {AUTH}=user:password first")
+        raise FoleyError(
+            f"--host {serving.host} is open to other machines: set {AUTH}=user:password first"
+        )
     _check_port(serving)
     for name in ("prefect", "locks", "tmp", "reports"):
         make_folder(serving.home / name)
     log = serving.folder / "supervisor.log"
     with clear_os_errors(f"write {log}"), log.open("ab") as output:
-        process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+        process = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
@@ -152,12 +164,18 @@ def _check_port(serving: Serving) -> None:
             pass
     except OSError as error:
         why = error.strerror or str(error)
-        raise FoleyError(f"cannot serve on {serving.host} port {serving.port}: {why}: choose another --port") from error
+        raise FoleyError(
+            f"cannot serve on {serving.host} port {serving.port}: {why}: choose another --port"
+        ) from error
 
 
 def _wait(serving: Serving, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + _START_SECONDS
-    while not ((known := _note(serving.home)) and known["pid"] == process.pid and answers(serving.host, serving.port)):
+    while not (
+        (known := _note(serving.home))
+        and known["pid"] == process.pid
+        and answers(serving.host, serving.port)
+    ):
         if process.poll() is not None:
             raise _up_already(serving) if known else _not_started(serving, "did not start")
         if time.monotonic() > end:
@@ -184,7 +202,10 @@ def answers(host: str, port: int, seconds: float = 10.0) -> bool:
 
 
 def stop(home: Path) -> bool:
-    """Stop what `start` started; False when nothing was up. Runs under way are told to end, and go on another time."""
+    """Stop what `start` started; False when nothing was up.
+
+    Runs under way are told to end, and go on another time.
+    """
     known = _note(home)
     if known is None:
         return False
@@ -194,12 +215,17 @@ def stop(home: Path) -> bool:
     end = time.monotonic() + _STOP_SECONDS
     while found(home):
         if time.monotonic() > end:
-            raise FoleyError(f"process {pid} does not end: see {home / 'prefect' / 'supervisor.log'}")
+            raise FoleyError(
+                f"process {pid} does not end: see {home / 'prefect' / 'supervisor.log'}"
+            )
         time.sleep(0.1)
     return True
 
 
 def note(serving: Serving) -> None:
-    """Write down where the server of the home folder is; the caller holds its lock and is its supervisor."""
+    """Write down where the server of the home folder is.
+
+    The caller holds its lock and is its supervisor.
+    """
     state = {"host": serving.host, "port": serving.port, "gpus": serving.gpus, "pid": os.getpid()}
     write_json(serving.home / "tmp", serving.folder / "up.json", state)

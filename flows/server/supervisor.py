@@ -1,4 +1,7 @@
-"""The process behind `foley up`: runs Prefect's server and one worker a pool, and starts them again when they end."""
+"""The process behind `foley up`.
+
+Runs Prefect's server and one worker a pool, and starts them again when they end.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +44,19 @@ class Child:
         if self.process is not None and self.process.poll() is None:
             return
         if self.process is not None:
-            self.pause = min(_LONGEST_PAUSE, max(1.0, self.pause * 2)) if now - self.started < 60 else 1.0
+            self.pause = (
+                min(_LONGEST_PAUSE, max(1.0, self.pause * 2)) if now - self.started < 60 else 1.0
+            )
             self.due = now + self.pause
-            print(f"{self.name} ended with {self.process.returncode}, again in {self.pause:.0f} s", flush=True)
+            print(
+                f"{self.name} ended with {self.process.returncode}, again in {self.pause:.0f} s",
+                flush=True,
+            )
             self.process = None
         if now < self.due:
             return
         with (folder / f"{self.name}.log").open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603 (our own interpreter and modules)
+            self.process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -75,13 +83,18 @@ def _end_with_parent() -> None:
 
 
 def _runs(serving: Serving) -> set[int]:
-    """Process groups of this server's runs on this machine: each leads one, and outlives a worker that is killed."""
+    """Process groups of this server's runs on this machine.
+
+    Each leads one, and outlives a worker that is killed.
+    """
     ours = {f"PREFECT_API_URL={serving.address}/api", f"FOLEY_HOME={serving.home}"}
     found: set[int] = set()
     for file in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):  # it ended, or is another user's
             variables = file.read_bytes().decode(errors="replace").split("\0")
-            if ours <= set(variables) and any(name.startswith("PREFECT__FLOW_RUN_ID=") for name in variables):
+            if ours <= set(variables) and any(
+                name.startswith("PREFECT__FLOW_RUN_ID=") for name in variables
+            ):
                 found.add(os.getpgid(int(file.parent.name)))
     return found - {os.getpgrp()}
 
@@ -103,10 +116,22 @@ def supervise(serving: Serving) -> None:
     signal.signal(signal.SIGINT, stop)
     python = [sys.executable, "-m"]
     where = ["--host", serving.host, "--port", str(serving.port)]
-    quiet = ["--log-level", "warning", "--timeout-graceful-shutdown", "5", "--timeout-keep-alive", "5"]
-    server = Child("server", [*python, "uvicorn", "flows.server.web_app:create", "--factory", *where, *quiet])
+    quiet = [
+        "--log-level",
+        "warning",
+        "--timeout-graceful-shutdown",
+        "5",
+        "--timeout-keep-alive",
+        "5",
+    ]
+    server = Child(
+        "server", [*python, "uvicorn", "flows.server.web_app:create", "--factory", *where, *quiet]
+    )
     workers = [
-        Child(f"worker-{pool}", [*python, "prefect", "worker", "start", "--type", "process", "--pool", pool])
+        Child(
+            f"worker-{pool}",
+            [*python, "prefect", "worker", "start", "--type", "process", "--pool", pool],
+        )
         for pool in POOLS
     ]
     try:
@@ -124,7 +149,9 @@ def supervise(serving: Serving) -> None:
         for child in workers:
             child.stop()
         end = time.monotonic() + PATIENCE + 1
-        while _runs(serving) and time.monotonic() < end:  # those whose worker was gone have the server until here
+        while (
+            _runs(serving) and time.monotonic() < end
+        ):  # those whose worker was gone have the server until here
             time.sleep(0.2)
         _signal(_runs(serving), signal.SIGKILL)
         server.stop()

@@ -19,7 +19,8 @@ from flows.server.server import AUTH
 class OwnPagesOnly:
     """Refuses what another web page sends: a browser names that page as `Origin`, also where CORS does not ask.
 
-    Else any page that somebody opens on this machine could start runs, by a plain POST or a WebSocket of events.
+    Else any page that somebody opens on this machine could start runs, by a plain POST or a
+    WebSocket of events.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -40,11 +41,14 @@ class OwnPagesOnly:
 def create() -> FastAPI:
     """The application that uvicorn serves: API and UI, and HOME/reports at /reports.
 
-    Reports are not behind Prefect's password, so with one set (the server may be open to others) they are left out.
+    Reports are not behind Prefect's password, so with one set (the server may be open to others)
+    they are left out.
     """
     app = create_app()
     app.add_middleware(OwnPagesOnly)
     reports = Path(os.environ["FOLEY_HOME"]) / "reports"
     if AUTH not in os.environ:
-        app.router.routes.insert(0, Mount("/reports", StaticFiles(directory=reports, html=True), name="reports"))
+        app.router.routes.insert(
+            0, Mount("/reports", StaticFiles(directory=reports, html=True), name="reports")
+        )
     return app

@@ -15,22 +15,39 @@ if TYPE_CHECKING:
 
 
 def _open(home: Path | None) -> Warehouse:
-    """The warehouse of a home folder that is there; FoleyError for one that is not, rather than making it."""
+    """The warehouse of a home folder that is there.
+
+    FoleyError for one that is not, rather than making it.
+    """
     from warehouse import Warehouse
 
     folder = home_folder(home)
     if not folder.is_dir():
-        raise FoleyError(f"there is nothing in {folder} yet: run foley demo, or foley curate FOLDER, or give --home")
+        raise FoleyError(
+            f"there is nothing in {folder} yet: run foley demo, or foley curate FOLDER, or give --home"
+        )
     return Warehouse(folder)
 
 
 @click.command()
 @click.argument("query")
 @HOME
-@click.option("--format", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), help="Write the rows to this .csv, .json or .parquet file.")
-@click.option("--features", metavar="ID", help="Also give the arrays of this feature set, as the view `arrays`.")
-def sql(query: str, home: Path | None, format: Any, output: Path | None, features: str | None) -> None:
+@click.option(
+    "--format", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write the rows to this .csv, .json or .parquet file.",
+)
+@click.option(
+    "--features",
+    metavar="ID",
+    help="Also give the arrays of this feature set, as the view `arrays`.",
+)
+def sql(
+    query: str, home: Path | None, format: Any, output: Path | None, features: str | None
+) -> None:
     """Run a read-only SQL query on the catalog, such as "select * from funnel"."""
     from warehouse import query as run
     from warehouse.catalog.rendering import render, write
@@ -74,7 +91,11 @@ def verify(home: Path | None, quick: bool) -> None:
 @click.command()
 @HOME
 @click.option("--stage", required=True, help="The stage that failed them.")
-@click.option("--reason", metavar="LIKE", help="Only failures whose '<error>: <message>' is like this SQL pattern.")
+@click.option(
+    "--reason",
+    metavar="LIKE",
+    help="Only failures whose '<error>: <message>' is like this SQL pattern.",
+)
 def retry(stage: str, home: Path | None, reason: str | None) -> None:
     """Give failed clips all their attempts again; the next run takes them."""
     from warehouse import release
@@ -105,7 +126,9 @@ def compact(home: Path | None, stage: str | None) -> None:
 @HOME
 @click.option("--delete", is_flag=True, help="Remove what was found; without it, only list.")
 @click.option(
-    "--unused", is_flag=True, help="Also results of settings, and pages of dataset versions, that are out of use."
+    "--unused",
+    is_flag=True,
+    help="Also results of settings, and pages of dataset versions, that are out of use.",
 )
 def gc(home: Path | None, delete: bool, unused: bool) -> None:
     """List, and with --delete remove, what dead runs left behind, and pages of dataset versions that are gone."""
@@ -115,7 +138,9 @@ def gc(home: Path | None, delete: bool, unused: bool) -> None:
     for garbage in found:
         click.echo(f"{garbage.bytes:>12}  {garbage.path}  ({garbage.why})")
     done = "removed" if delete else "could be removed with --delete"
-    click.echo(f"{sum(garbage.bytes for garbage in found) / 1e6:.1f} MB in {len(found)} places {done}")
+    click.echo(
+        f"{sum(garbage.bytes for garbage in found) / 1e6:.1f} MB in {len(found)} places {done}"
+    )
 
 
 @click.command()
@@ -133,10 +158,22 @@ def lineage(what: str, home: Path | None) -> None:
 @click.command()
 @HOME
 @click.option("--clips", type=click.IntRange(1), required=True, help="Clips to come.")
-@click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="Devices, for stages with models.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Cores, for the others.")
-@click.option("--gpu-price", type=click.FloatRange(0), default=0.0, help="Price of a device's hour.")
-@click.option("--worker-price", type=click.FloatRange(0), default=0.0, help="Price of a core's hour.")
+@click.option(
+    "--gpus",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Devices, for stages with models.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Cores, for the others."
+)
+@click.option(
+    "--gpu-price", type=click.FloatRange(0), default=0.0, help="Price of a device's hour."
+)
+@click.option(
+    "--worker-price", type=click.FloatRange(0), default=0.0, help="Price of a core's hour."
+)
 def plan(home: Path | None, **options: Any) -> None:
     """Hours, disk and cost by stage for more clips, from the rates that this warehouse measured."""
     from foley.cli.output import plan as summary
@@ -150,7 +187,9 @@ def plan(home: Path | None, **options: Any) -> None:
 @HOME
 @click.option("--dataset", help="Dataset name or version.  [default: the newest]")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: in HOME/reports]"
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write.  [default: in HOME/reports]",
 )
 @SEED
 def report(home: Path | None, dataset: str | None, out: Path | None, seed: int) -> None:
@@ -166,4 +205,14 @@ def report(home: Path | None, dataset: str | None, out: Path | None, seed: int) 
     click.echo(str(path))
 
 
-KEEPING: tuple[click.Command, ...] = (sql, status, report, verify, retry, compact, gc, lineage, plan)
+KEEPING: tuple[click.Command, ...] = (
+    sql,
+    status,
+    report,
+    verify,
+    retry,
+    compact,
+    gc,
+    lineage,
+    plan,
+)

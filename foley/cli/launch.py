@@ -43,7 +43,10 @@ _FLOWS = {
 
 
 def run_flow(name: str, home: Path, options: Mapping[str, Any]) -> Any:
-    """Run one of the flows and give what it returns. Raises FoleyError for a parameter out of its limits."""
+    """Run one of the flows and give what it returns.
+
+    Raises FoleyError for a parameter out of its limits.
+    """
     parameters = _checked(_FLOWS[name], home, options)
     flow = _started(name, set_up_prefect(home))
     return flow(parameters)
@@ -55,7 +58,9 @@ def named_folders(given: Iterable[str]) -> list[dict[str, str]]:
     for text in given:
         name, sign, folder = text.partition("=")
         if not (name and sign and folder):
-            raise FoleyError(f"--system {text}: give it as NAME=FOLDER, such as mmaudio=results/mmaudio")
+            raise FoleyError(
+                f"--system {text}: give it as NAME=FOLDER, such as mmaudio=results/mmaudio"
+            )
         found.append({"name": name, "folder": folder})
     return found
 
@@ -93,7 +98,14 @@ def _render(parameters: DemoParameters) -> tuple[Path, float]:
     workers = parameters.batches_at_once
     count, flawed = parameters.clips, int(parameters.clips * FLAWED_SHARE)
     with bar("render", unit="clip") as progress:
-        write_corpus(corpus, count, parameters.seed, flawed=flawed, workers=workers, progress=follow(progress))
+        write_corpus(
+            corpus,
+            count,
+            parameters.seed,
+            flawed=flawed,
+            workers=workers,
+            progress=follow(progress),
+        )
     return corpus, perf_counter() - started
 
 
@@ -121,7 +133,9 @@ def _toy_weights(home: Path) -> Path:
     return folder
 
 
-def run_dub(source: Path, out: Path, home: Path | None, options: Mapping[str, Any]) -> Iterator[Dubbed]:
+def run_dub(
+    source: Path, out: Path, home: Path | None, options: Mapping[str, Any]
+) -> Iterator[Dubbed]:
     """Sound for a video, a folder or a CSV. Raises FoleyError for a wrong path or setting, before anything is made.
 
     `home` is the folder that keeps a record of every sound, None for none.
@@ -129,7 +143,12 @@ def run_dub(source: Path, out: Path, home: Path | None, options: Mapping[str, An
     from pipeline.generation.requests import Ask, requests_for
 
     chosen = dict(options)
-    ask = Ask(**{name: chosen.pop(name) for name in ("prompt", "seed", "takes", "negative_prompt", "format")})
+    ask = Ask(
+        **{
+            name: chosen.pop(name)
+            for name in ("prompt", "seed", "takes", "negative_prompt", "format")
+        }
+    )
     requests = requests_for(source, out, ask)
     preset_name, weights, bridge = (chosen.pop(name) for name in ("preset", "weights", "bridge"))
     from model.presets.preset import load_preset

@@ -28,13 +28,24 @@ def cli() -> None:
 
 @cli.command()
 @HOME
-@click.option("--clips", type=click.IntRange(64, 100_000), default=320, show_default=True, help="Good clips to render.")
+@click.option(
+    "--clips",
+    type=click.IntRange(64, 100_000),
+    default=320,
+    show_default=True,
+    help="Good clips to render.",
+)
 @click.option("--steps", type=click.IntRange(1), help="Training steps.  [default: the preset's]")
-@click.option("--from-scratch", is_flag=True, help="Train all toy weights first, not only the bridge.")
+@click.option(
+    "--from-scratch", is_flag=True, help="Train all toy weights first, not only the bridge."
+)
 @SEED
 @WORKERS
 def demo(home: Path | None, **options: Any) -> None:
-    """Render clips, curate them, train, evaluate and report: everything, in minutes, in ./foley-demo."""
+    """Render clips, curate them, train, evaluate and report.
+
+    Everything, in minutes, in ./foley-demo.
+    """
     from foley.cli.launch import run_demo
     from foley.cli.output import demo as summary
 
@@ -47,12 +58,21 @@ def demo(home: Path | None, **options: Any) -> None:
 @click.argument("source")
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @HOME
-@click.option("--splits", multiple=True, type=click.Choice(["train", "val", "test"]), help="Splits.  [default: all]")
-@click.option("--classes", multiple=True, help="Labels of kinetics700, one an option.  [default: all]")
+@click.option(
+    "--splits",
+    multiple=True,
+    type=click.Choice(["train", "val", "test"]),
+    help="Splits.  [default: all]",
+)
+@click.option(
+    "--classes", multiple=True, help="Labels of kinetics700, one an option.  [default: all]"
+)
 @click.option("--archives", type=click.IntRange(1), help="At most so many archives of each split.")
 @click.option("--template", default="{label}", show_default=True, help="Prompt of a clip.")
 @click.option("--base-url", help="Another mirror of kinetics700.")
-@click.option("--workers", type=click.IntRange(1, 256), default=8, show_default=True, help="Archives at once.")
+@click.option(
+    "--workers", type=click.IntRange(1, 256), default=8, show_default=True, help="Archives at once."
+)
 def download(home: Path | None, **options: Any) -> None:
     """Fetch kinetics700, or the addresses of a .csv file, into FOLDER, for `foley curate`."""
     from foley.cli.launch import run_flow
@@ -69,7 +89,12 @@ def download(home: Path | None, **options: Any) -> None:
 @HOME
 @PRESET
 @WEIGHTS
-@click.option("--policy", default="all", show_default=True, help="all, hunyuan, mova, strict, toy, or a .toml file.")
+@click.option(
+    "--policy",
+    default="all",
+    show_default=True,
+    help="all, hunyuan, mova, strict, toy, or a .toml file.",
+)
 @click.option("--dataset", help="Name of the dataset.  [default: the policy's]")
 @WORKERS
 def curate(home: Path | None, **options: Any) -> None:
@@ -89,7 +114,9 @@ def curate(home: Path | None, **options: Any) -> None:
 @click.option("--dataset", help="Dataset name or version.  [default: the newest]")
 @click.option("--steps", type=click.IntRange(1), help="Training steps.  [default: the preset's]")
 @click.option("--subset", type=click.Choice(["sft", "ablation"]), help="Train on this subset only.")
-@click.option("--processes", type=click.IntRange(1, 64), default=1, help="Processes that train together.")
+@click.option(
+    "--processes", type=click.IntRange(1, 64), default=1, help="Processes that train together."
+)
 @SEED
 def train(home: Path | None, **options: Any) -> None:
     """Train the bridge on a dataset's cached features."""
@@ -97,7 +124,9 @@ def train(home: Path | None, **options: Any) -> None:
 
     with quietly():
         result = run_flow("train", home_folder(home), options)
-    click.echo(f"{'' if result.trained else 'Nothing to do, it was trained before: '}checkpoint {result.id}")
+    click.echo(
+        f"{'' if result.trained else 'Nothing to do, it was trained before: '}checkpoint {result.id}"
+    )
     click.echo(str(result.path))
 
 
@@ -107,15 +136,20 @@ def train(home: Path | None, **options: Any) -> None:
 @PRESET
 @WEIGHTS
 @click.option("--dataset", help="Dataset name or version.  [default: the newest]")
-@click.option("--poolings", help="Variants of pooling, such as frame,grid2.  [default: the preset's]")
-@click.option("--marks", help="Steps to score at, such as 100,200.  [default: the preset's; curation: the last]")
+@click.option(
+    "--poolings", help="Variants of pooling, such as frame,grid2.  [default: the preset's]"
+)
+@click.option(
+    "--marks",
+    help="Steps to score at, such as 100,200.  [default: the preset's; curation: the last]",
+)
 @SEED
 @WORKERS
 def ablate(home: Path | None, poolings: str | None, marks: str | None, **options: Any) -> None:
     """Train the same with one thing changed, and score each at the same steps, on the same held-out clips.
 
-    pooling: on differently pooled video tokens (the paper's Table 1). curation: on what the dataset's policy kept, and
-    on all that it judged and that decodes.
+    pooling: on differently pooled video tokens (the paper's Table 1). curation: on what the
+    dataset's policy kept, and on all that it judged and that decodes.
     """
     from foley.cli.launch import run_flow
 
@@ -132,11 +166,23 @@ def ablate(home: Path | None, poolings: str | None, marks: str | None, **options
 @PRESET
 @WEIGHTS
 @click.option("--checkpoint", help="Id of a checkpoint.  [default: the newest]")
-@click.option("--system", "systems", multiple=True, metavar="NAME=FOLDER", help="Sounds named as the videos; repeat.")
+@click.option(
+    "--system",
+    "systems",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="Sounds named as the videos; repeat.",
+)
 @click.option("--on", type=click.Path(path_type=Path), help="Evaluation set: a folder of videos.")
-@click.option("--reference", type=click.Path(path_type=Path), help="Folder of true sounds.  [default: the videos' own]")
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    help="Folder of true sounds.  [default: the videos' own]",
+)
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many videos of the set.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for Table 2.  [default: in HOME/reports]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for Table 2.  [default: in HOME/reports]"
+)
 @click.option("--table", is_flag=True, help="All metrics of Table 2 for the held-out clips too.")
 @SEED
 @WORKERS
@@ -148,7 +194,9 @@ def evaluate(home: Path | None, table: bool, systems: tuple[str, ...], **options
         from foley.cli.launch import named_folders
 
         with quietly():
-            compared = run_flow("compare", home_folder(home), options | {"systems": named_folders(systems)})
+            compared = run_flow(
+                "compare", home_folder(home), options | {"systems": named_folders(systems)}
+            )
             from pipeline.evaluation.page import summary
         click.echo(summary(compared.found, compared.files))
         return
@@ -162,20 +210,52 @@ def evaluate(home: Path | None, table: bool, systems: tuple[str, ...], **options
 
 @cli.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write; .wav, .flac: sound alone.")
-@click.option("--prompt", help="What is to be heard.  [default for a folder: as in its clips.csv, or the file's name]")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="File to write; .wav, .flac: sound alone.",
+)
+@click.option(
+    "--prompt",
+    help="What is to be heard.  [default for a folder: as in its clips.csv, or the file's name]",
+)
 @click.option("--negative-prompt", help="What is not to be heard.")
-@click.option("--takes", type=click.IntRange(1, 1000), default=1, show_default=True, help="Sounds a video, by seed.")
-@click.option("--format", type=click.Choice(["mp4", "mov", "mkv", "webm", "wav", "flac"]), help="Of files in a folder.")
+@click.option(
+    "--takes",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Sounds a video, by seed.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["mp4", "mov", "mkv", "webm", "wav", "flac"]),
+    help="Of files in a folder.",
+)
 @click.option("--cfg", type=click.FloatRange(0, 100), help="Guidance.  [default: the preset's]")
 @click.option(
-    "--video-cfg", type=click.FloatRange(0, 100), help="Guidance by video.  [default: as one with the text's]"
+    "--video-cfg",
+    type=click.FloatRange(0, 100),
+    help="Guidance by video.  [default: as one with the text's]",
 )
-@click.option("--steps", type=click.IntRange(1, 10_000), help="Sampling steps.  [default: the preset's]")
+@click.option(
+    "--steps", type=click.IntRange(1, 10_000), help="Sampling steps.  [default: the preset's]"
+)
 @click.option("--fast", is_flag=True, help="Fewer steps: the preset's fast_steps.")
-@click.option("--batch", type=click.IntRange(1, 1024), default=8, show_default=True, help="Sounds made at once.")
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 1024),
+    default=8,
+    show_default=True,
+    help="Sounds made at once.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--bridge", type=click.Path(path_type=Path), help="A bridge.safetensors.  [default: the preset's own]")
+@click.option(
+    "--bridge",
+    type=click.Path(path_type=Path),
+    help="A bridge.safetensors.  [default: the preset's own]",
+)
 @HOME
 @PRESET
 @WEIGHTS
@@ -183,8 +263,8 @@ def evaluate(home: Path | None, table: bool, systems: tuple[str, ...], **options
 def generate(source: Path, out: Path, home: Path | None, **options: Any) -> int:
     """Make sound for SOURCE: a video, a folder, or a CSV with the columns video, prompt, seed, negative_prompt, out.
 
-    For a video, OUT is the file to write; for a folder or a CSV, the folder to write to. Where a home folder is given,
-    or there is one, every sound gets a row in its catalog.
+    For a video, OUT is the file to write; for a folder or a CSV, the folder to write to. Where a
+    home folder is given, or there is one, every sound gets a row in its catalog.
     """
     from foley.cli.launch import run_dub
 
@@ -219,7 +299,9 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         code = _stopped()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has enough, as `head` has
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # the reader has enough, as `head` has
         code = 0
     except Exception as error:
         if was_interrupted(error):
@@ -240,8 +322,8 @@ def _stopped() -> int:
 def _leave_at_once() -> Callable[[int], NoReturn]:
     """A way out that runs all exit handlers (this one, registered first, comes last) but takes no module apart.
 
-    Prefect's daemon threads keep parts of DuckDB's extension module alive, which says so at length on standard error
-    when the interpreter takes it apart.
+    Prefect's daemon threads keep parts of DuckDB's extension module alive, which says so at length
+    on standard error when the interpreter takes it apart.
     """
     codes: list[int] = []
 

@@ -44,7 +44,11 @@ def curated(result: Curated) -> str:
     splits = ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test"))
     lines += [
         f"Dataset {result.dataset.version}: {counts['kept']} of {counts['clips']} clips kept ({splits}).",
-        *(f"  {step['dropped']} dropped by {step['step']}" for step in result.dataset.funnel if step["dropped"]),
+        *(
+            f"  {step['dropped']} dropped by {step['step']}"
+            for step in result.dataset.funnel
+            if step["dropped"]
+        ),
     ]
     return "\n".join(lines)
 
@@ -52,8 +56,13 @@ def curated(result: Curated) -> str:
 def downloaded(result: Downloaded) -> str:
     """The end of `foley download`."""
     before = result.units - result.fetched - len(result.failed)
-    lines = [f"{result.folder}: {result.clips} clips; {result.fetched} fetched, {before} there before."]
-    rows = [{"split": split, **{k.replace("_", " "): v for k, v in c.items()}} for split, c in result.counts.items()]
+    lines = [
+        f"{result.folder}: {result.clips} clips; {result.fetched} fetched, {before} there before."
+    ]
+    rows = [
+        {"split": split, **{k.replace("_", " "): v for k, v in c.items()}}
+        for split, c in result.counts.items()
+    ]
     lines += ["", render(list(rows[0]), rows, "table"), ""] if rows else []
     if result.without_video or result.without_row:
         lines.append(
@@ -62,7 +71,9 @@ def downloaded(result: Downloaded) -> str:
     lines += [f"failed: {error}" for _, error in result.failed[:10]]
     if len(result.failed) > 10:
         lines.append(f"... and {len(result.failed) - 10} more")
-    lines.append("Details are in download.json" + ("; run again for what failed." if result.failed else "."))
+    lines.append(
+        "Details are in download.json" + ("; run again for what failed." if result.failed else ".")
+    )
     lines.append(f"Go on with: foley curate {result.folder}")
     return "\n".join(lines)
 
@@ -70,12 +81,21 @@ def downloaded(result: Downloaded) -> str:
 def demo(result: Demo) -> str:
     """The end of `foley demo`."""
     results = result.results
-    lines: list[str] = [] if result.worked else ["Nothing to do: every stage was done before. What it found:", ""]
+    lines: list[str] = (
+        [] if result.worked else ["Nothing to do: every stage was done before. What it found:", ""]
+    )
     lines += [render(["stage", "passed", "rejected", "failed"], results["funnel"], "table"), ""]
-    reasons: list[tuple[str, Any]] = [item for step in results["funnel"] for item in step["reasons"].items()]
+    reasons: list[tuple[str, Any]] = [
+        item for step in results["funnel"] for item in step["reasons"].items()
+    ]
     lines += [f"  {number} clip{'s' if number > 1 else ''}: {reason}" for reason, number in reasons]
     lines += ["", flaw_table(results["curation"])]
-    lines += ["", f"Synchronisation on {results['held_out_clips']} held-out clips", figures(results), ""]
+    lines += [
+        "",
+        f"Synchronisation on {results['held_out_clips']} held-out clips",
+        figures(results),
+        "",
+    ]
     seconds = ", ".join(f"{name} {value:.0f}" for name, value in results["seconds"].items())
     clips = result.report.with_name(f"curation-{results['dataset']}.html")
     lines += [f"seconds: {seconds}", f"report:  {result.report}", f"clips:   {clips}"]
@@ -84,9 +104,16 @@ def demo(result: Demo) -> str:
 
 def flaw_table(flaws: Mapping[str, Mapping[str, Any]]) -> str:
     """What a curation made of clips of which it is known what is wrong with them."""
-    names = {"known to be": "kind", "kept": "kept", "dropped": "dropped", "by score": "score", "area under ROC": "auc"}
+    names = {
+        "known to be": "kind",
+        "kept": "kept",
+        "dropped": "dropped",
+        "by score": "score",
+        "area under ROC": "auc",
+    }
     rows = [
-        {title: ({"kind": kind} | dict(row)).get(key) for title, key in names.items()} for kind, row in flaws.items()
+        {title: ({"kind": kind} | dict(row)).get(key) for title, key in names.items()}
+        for kind, row in flaws.items()
     ]
     return render(list(names), rows, "table")
 
@@ -127,7 +154,9 @@ def plan(found: Plan) -> str:
         }
         for s in found.stages
     ]
-    hours, size, cost = (sum(getattr(s, name) for s in found.stages) for name in ("hours", "gigabytes", "cost"))
+    hours, size, cost = (
+        sum(getattr(s, name) for s in found.stages) for name in ("hours", "gigabytes", "cost")
+    )
     total = {
         "stage": "total",
         "clips": found.clips,

@@ -12,7 +12,10 @@ from pathlib import Path
 
 @contextmanager
 def quietly() -> Generator[None]:
-    """Keep standard output for results, and standard error for our bars: libraries print to neither."""
+    """Keep standard output for results, and standard error for our bars.
+
+    Libraries print to neither.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), warnings.catch_warnings():
         if not sys.warnoptions:

@@ -11,9 +11,15 @@ from flows.server.server import Serving, found, start, stop
 from foley.cli.options import HOME, home_folder
 
 GPUS = click.option(
-    "--gpus", type=click.IntRange(1, 64), default=1, show_default=True, help="Runs that use a device at once."
+    "--gpus",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Runs that use a device at once.",
 )
-WEBHOOK = click.option("--webhook", metavar="URL", help="Where failed runs are told; kept as a secret block.")
+WEBHOOK = click.option(
+    "--webhook", metavar="URL", help="Where failed runs are told; kept as a secret block."
+)
 
 
 @click.command()

@@ -34,16 +34,25 @@ def fetch(names: tuple[str, ...], preset: str, weights: Path | None) -> None:
     if not wanted:
         click.echo(f"Nothing to fetch: preset {preset!r} ships its weights, in {found.weights}")
         return
-    run(found, wanted, lambda name, files: click.echo(f"{name}: {source(files)} ({files.licence})", err=True))
+    run(
+        found,
+        wanted,
+        lambda name, files: click.echo(f"{name}: {source(files)} ({files.licence})", err=True),
+    )
     click.echo(f"{', '.join(wanted)}: in {found.weights}")
 
 
 @models.command()
 @PRESET
 @WEIGHTS
-@click.option("--format", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@click.option(
+    "--format", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
+)
 def check(preset: str, weights: Path | None, format: Any) -> None:
-    """What is there of each model, its hash and licence, and whether it fits; exit code 1 if something is amiss."""
+    """What is there of each model, its hash and licence, and whether it fits.
+
+    Exit code 1 if something is amiss.
+    """
     from model.hub.fetch import check as run
     from model.hub.fetch import page
     from model.presets.preset import load_preset
@@ -57,7 +66,9 @@ def check(preset: str, weights: Path | None, format: Any) -> None:
             "model": one.model,
             "state": one.state,
             "parameters": f"{one.parameters / 1e6:.1f}M" if one.parameters else None,
-            "memory": _size(4 * one.parameters) if one.parameters else None,  # as loaded, in float32
+            "memory": _size(4 * one.parameters)
+            if one.parameters
+            else None,  # as loaded, in float32
             "disk": _size(one.bytes) if one.bytes else None,
             "sha256": one.sha256 if format == "json" else (one.sha256 or "")[:12],
             "revision": one.revision if format == "json" else (one.revision or "")[:12],

@@ -1,1 +1,4 @@
-"""The networks whose features and classes the metrics compare: what hears, what watches, and what does both."""
+"""The networks whose features and classes the metrics compare.
+
+What hears, what watches, and what does both.
+"""

@@ -21,7 +21,10 @@ from model.weights.load import check_strict, load_transformers, read_weights
 
 
 def parameters(preset: Preset, name: str) -> int:
-    """Parameters of one of a preset's models, whose weights fit strictly; raises WeightsError or ModelError if not."""
+    """Parameters of one of a preset's models, whose weights fit strictly.
+
+    Raises WeightsError or ModelError if not.
+    """
     path = preset.model(name)
     match name:
         case "backbone":
@@ -53,7 +56,10 @@ def count(module: nn.Module) -> int:
 
 
 def on_meta(build: Callable[[], Any]) -> Any:
-    """The module that `build` makes, with shapes and no values; buffers have some until then: builders read them."""
+    """The module that `build` makes, with shapes and no values.
+
+    Buffers have some until then: builders read them.
+    """
     with init_empty_weights():
         return build().to("meta")
 

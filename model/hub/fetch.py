@@ -1,8 +1,9 @@
 """The store of weights: brings a preset's published models into its folder of weights, and says what is there.
 
-The first fetch of a model notes the commit that it came from and the sha256 of every file in `models.lock.json` beside
-them; later fetches bring just that, and `check` compares with it. Where the preset asks for another revision than was
-fetched, the files of that one take their place. Files that a person put there need no lock, and are never replaced.
+The first fetch of a model notes the commit that it came from and the sha256 of every file in
+`models.lock.json` beside them; later fetches bring just that, and `check` compares with it. Where
+the preset asks for another revision than was fetched, the files of that one take their place. Files
+that a person put there need no lock, and are never replaced.
 """
 
 from __future__ import annotations
@@ -69,7 +70,10 @@ def fetchable(preset: Preset) -> list[str]:
 
 
 def read_lock(store: Path) -> Lock:
-    """The lock of a store; an empty one where nothing was fetched yet. Raises ModelError if it cannot be read."""
+    """The lock of a store; an empty one where nothing was fetched yet.
+
+    Raises ModelError if it cannot be read.
+    """
     path = store / LOCK
     try:
         return Lock.model_validate_json(path.read_bytes()) if path.is_file() else Lock()
@@ -77,11 +81,14 @@ def read_lock(store: Path) -> Lock:
         raise ModelError(f"cannot read {path}: delete it to fetch anew") from None
 
 
-def fetch(preset: Preset, names: Iterable[str], on_model: Callable[[str, ModelFiles], None]) -> None:
+def fetch(
+    preset: Preset, names: Iterable[str], on_model: Callable[[str, ModelFiles], None]
+) -> None:
     """Bring the named models of a preset into its folder of weights; what is complete there costs its hashes only.
 
-    An interrupted download goes on where it stopped. Raises ModelError for an unknown name, and with what to do
-    if a source cannot be reached, wants its licence accepted, or gives other bytes than before.
+    An interrupted download goes on where it stopped. Raises ModelError for an unknown name, and
+    with what to do if a source cannot be reached, wants its licence accepted, or gives other bytes
+    than before.
     """
     import httpx2
 
@@ -103,7 +110,10 @@ def fetch(preset: Preset, names: Iterable[str], on_model: Callable[[str, ModelFi
 
 
 def check(preset: Preset) -> list[Found]:
-    """What the store holds of each model: against the lock, and strictly against the architecture."""
+    """What the store holds of each model.
+
+    Against the lock, and strictly against the architecture.
+    """
     lock = read_lock(preset.weights)
     return [_check_one(preset, name, lock) for name in Models.model_fields]
 
@@ -118,7 +128,11 @@ def _check_one(preset: Preset, name: str, lock: Lock) -> Found:
     if not weights.is_file():
         bring = f": foley models fetch brings them from {source(files)}" if source(files) else ""
         return Found(name, files, "missing", problem=f"no weights at {weights}{bring}")
-    size = sum(f.stat().st_size for f in path.iterdir() if f.is_file()) if path.is_dir() else weights.stat().st_size
+    size = (
+        sum(f.stat().st_size for f in path.iterdir() if f.is_file())
+        if path.is_dir()
+        else weights.stat().st_size
+    )
     pin = lock.sources.get(source(files) or "", Pin())
     digest = file_sha256(weights)
     facts: dict[str, Any] = {"bytes": size, "sha256": digest, "revision": pin.revision}
@@ -132,7 +146,10 @@ def _check_one(preset: Preset, name: str, lock: Lock) -> Found:
 
 
 def _other_revision(files: ModelFiles, pin: Pin) -> str | None:
-    """In words, that the preset names another commit than was fetched; of a tag or branch only the hub knows."""
+    """In words, that the preset names another commit than was fetched.
+
+    Of a tag or branch only the hub knows.
+    """
     asked = files.revision or ""
     if not pin.revision or not re.fullmatch("[0-9a-f]{40}", asked) or asked == pin.revision:
         return None
@@ -169,9 +186,14 @@ def _from_hub(preset: Preset, files: ModelFiles, pin: Pin) -> Pin:
     if pin.files and wanted == pin.revision and _differs(preset.weights, pin) is None:
         return pin
     if constants.is_offline_mode():
-        cached = snapshot_download(files.repo, revision=wanted, allow_patterns=patterns, local_files_only=True)
+        cached = snapshot_download(
+            files.repo, revision=wanted, allow_patterns=patterns, local_files_only=True
+        )
         shutil.copytree(cached, folder, dirs_exist_ok=True)  # follows the cache's links
-        revision, names = Path(cached).name, [f.relative_to(cached).as_posix() for f in visible_files(Path(cached))]
+        revision, names = (
+            Path(cached).name,
+            [f.relative_to(cached).as_posix() for f in visible_files(Path(cached))],
+        )
     else:
         info = HfApi().model_info(files.repo, revision=wanted, files_metadata=True)
         revision, published = info.sha, {file.rfilename: file for file in info.siblings or []}
@@ -182,8 +204,18 @@ def _from_hub(preset: Preset, files: ModelFiles, pin: Pin) -> Pin:
             known = before if revision == pin.revision else None
             url = hf_hub_url(files.repo, name, revision=revision)
             stale = before if revision != pin.revision else None
-            _download(url, path, file.lfs.sha256 if file.lfs else known, build_hf_headers(), file.size, stale)
-    found = {(folder / name).relative_to(preset.weights).as_posix(): file_sha256(folder / name) for name in names}
+            _download(
+                url,
+                path,
+                file.lfs.sha256 if file.lfs else known,
+                build_hf_headers(),
+                file.size,
+                stale,
+            )
+    found = {
+        (folder / name).relative_to(preset.weights).as_posix(): file_sha256(folder / name)
+        for name in names
+    }
     return Pin(revision=revision, files=found)
 
 
@@ -205,8 +237,9 @@ def _download(
 ) -> None:
     """Bring one file, unless it is there, going on where an earlier attempt stopped; ModelError for another hash.
 
-    A file of the hash `stale` is of an earlier revision, and is replaced if it is not what is wanted. huggingface_hub's
-    own downloads go on within a process only: they drop what they have when it ends.
+    A file of the hash `stale` is of an earlier revision, and is replaced if it is not what is
+    wanted. huggingface_hub's own downloads go on within a process only: they drop what they have
+    when it ends.
     """
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.file_download import http_get
@@ -219,7 +252,9 @@ def _download(
             raise ModelError(
                 f"{path} has sha256 {found[:16]}, expected is {str(sha256)[:16]}: move it away and fetch again"
             )
-    part = path.with_name(f".{path.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")  # of this revision
+    part = path.with_name(
+        f".{path.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part"
+    )  # of this revision
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with part.open("ab") as stream:
@@ -230,7 +265,9 @@ def _download(
         raise
     if sha256 and (found := file_sha256(part)) != sha256:
         part.unlink()
-        raise ModelError(f"{url} gave a file of sha256 {found[:16]}, expected was {sha256[:16]}: fetch it again")
+        raise ModelError(
+            f"{url} gave a file of sha256 {found[:16]}, expected was {sha256[:16]}: fetch it again"
+        )
     part.replace(path)
 
 

@@ -1,7 +1,7 @@
 """The mathematics of the evaluation metrics, apart from any network: arrays in, numbers out, all in float64.
 
-Definitions follow the benchmark that the paper used (hkchengrex/av-benchmark, av_bench/metrics; paper section 4.2).
-What differs is said where it differs: nothing here fails in silence.
+Definitions follow the benchmark that the paper used (hkchengrex/av-benchmark, av_bench/metrics;
+paper section 4.2). What differs is said where it differs: nothing here fails in silence.
 """
 
 from __future__ import annotations
@@ -59,9 +59,14 @@ def frechet_distance(a: Array, b: Array) -> float:
     """
     x, y = _finite("features", a, 2), _finite("features", b, 2)
     if min(len(x), len(y)) < 2 or x.shape[1] != y.shape[1]:
-        raise MetricError(f"a Frechet distance needs two sets of at least 2 features each, not {x.shape} and {y.shape}")
+        raise MetricError(
+            f"a Frechet distance needs two sets of at least 2 features each, not {x.shape} and {y.shape}"
+        )
     apart = x.mean(0) - y.mean(0)
-    x, y = _shortened(x - x.mean(0)) / np.sqrt(len(x) - 1), _shortened(y - y.mean(0)) / np.sqrt(len(y) - 1)
+    x, y = (
+        _shortened(x - x.mean(0)) / np.sqrt(len(x) - 1),
+        _shortened(y - y.mean(0)) / np.sqrt(len(y) - 1),
+    )
     try:
         shared = np.linalg.svd(x @ y.T, compute_uv=False).sum()
     except np.linalg.LinAlgError as error:
@@ -69,20 +74,25 @@ def frechet_distance(a: Array, b: Array) -> float:
     spread = (x**2).sum() + (y**2).sum()
     distance = float(apart @ apart + spread - 2 * shared)
     if not np.isfinite(distance) or distance < -1e-6 * max(1.0, spread):
-        raise MetricError(f"the Frechet distance came out as {distance:g}: the features are too large to subtract")
+        raise MetricError(
+            f"the Frechet distance came out as {distance:g}: the features are too large to subtract"
+        )
     return max(distance, 0.0)
 
 
 def _shortened(centred: Floats) -> Floats:
-    """A matrix of at most D rows with the same X^T X: nuclear norms of products with it stay the same."""
+    """A matrix of at most D rows with the same X^T X.
+
+    Nuclear norms of products with it stay the same.
+    """
     return np.asarray(np.linalg.qr(centred, "r")) if len(centred) > centred.shape[1] else centred
 
 
 def inception_score(logits: Array, splits: int = 10, seed: int = 2020) -> float:
     """Inception score of logits [clips, classes]: exp of the mean KL of each clip's classes from the mean of its split.
 
-    Clips are shuffled (seed as in the benchmark) and divided into `splits`, whose scores are averaged; with fewer clips
-    than splits, into as many splits as there are clips.
+    Clips are shuffled (seed as in the benchmark) and divided into `splits`, whose scores are
+    averaged; with fewer clips than splits, into as many splits as there are clips.
     """
     log_p = log_softmax(_finite("logits", logits, 2))
     if len(log_p) == 0:
@@ -101,7 +111,10 @@ def inception_score(logits: Array, splits: int = 10, seed: int = 2020) -> float:
 
 
 def cosine(a: Array, b: Array) -> Floats:
-    """Cosine of each pair of embeddings [clips, D] -> [clips], -1..1 (IB: video and audio by ImageBind)."""
+    """Cosine of each pair of embeddings [clips, D] -> [clips], -1..1 (IB.
+
+    Video and audio by ImageBind).
+    """
     x, y = _finite("embeddings", a, 2), _finite("embeddings", b, 2)
     if x.shape != y.shape:
         raise MetricError(f"embeddings have shapes {x.shape} and {y.shape}")
@@ -115,14 +128,21 @@ def offsets_of(logits: Array) -> Floats:
     """Most likely offset (s) of logits [..., 21] over OFFSETS."""
     found = np.asarray(logits, np.float64)
     if found.shape[-1:] != OFFSETS.shape or not np.isfinite(found).all():
-        raise MetricError(f"sync logits must be finite and of {len(OFFSETS)} classes, not shape {found.shape}")
+        raise MetricError(
+            f"sync logits must be finite and of {len(OFFSETS)} classes, not shape {found.shape}"
+        )
     return OFFSETS[found.argmax(-1)]
 
 
 def desync(logits: Array) -> Floats:
-    """DeSync (s) of each clip from sync logits [clips, windows, 21]: absolute offset, mean over its windows."""
+    """DeSync (s) of each clip from sync logits [clips, windows, 21].
+
+    Absolute offset, mean over its windows.
+    """
     if np.ndim(logits) != 3:
-        raise MetricError(f"sync logits must be [clips, windows, {len(OFFSETS)}], not shape {np.shape(logits)}")
+        raise MetricError(
+            f"sync logits must be [clips, windows, {len(OFFSETS)}], not shape {np.shape(logits)}"
+        )
     return np.abs(offsets_of(logits)).mean(1)
 
 
@@ -132,7 +152,9 @@ def area_under_roc(positive: Sequence[float] | Array, negative: Sequence[float] 
 
     if len(positive) == 0 or len(negative) == 0:
         raise MetricError("an area under the ROC curve needs scores of both kinds")
-    return float(mannwhitneyu(positive, negative, method="asymptotic").statistic) / (len(positive) * len(negative))
+    return float(mannwhitneyu(positive, negative, method="asymptotic").statistic) / (
+        len(positive) * len(negative)
+    )
 
 
 @dataclass(frozen=True)
@@ -145,20 +167,27 @@ class Interval:
 
 
 def resampled(
-    statistic: Callable[[npt.NDArray[np.int64]], float], clips: int, resamples: int = RESAMPLES, seed: int = 0
+    statistic: Callable[[npt.NDArray[np.int64]], float],
+    clips: int,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Floats:
     """`statistic` of bootstrap samples of clips, each given as indices [clips] -> [resamples].
 
-    The same clips, resamples and seed give the same samples, so that statistics of two systems are paired.
+    The same clips, resamples and seed give the same samples, so that statistics of two systems are
+    paired.
     """
     rng = np.random.default_rng(seed)
     return np.array([statistic(rng.integers(clips, size=clips)) for _ in range(resamples)])
 
 
-def frechet_samples(clips: Sequence[Array], reference: Array, resamples: int, seed: int = 0) -> Floats:
+def frechet_samples(
+    clips: Sequence[Array], reference: Array, resamples: int, seed: int = 0
+) -> Floats:
     """Frechet distances to features [m, D] of bootstrap samples of clips, features [pieces, D] each -> [resamples].
 
-    What `frechet_distance` finds for every sample, with the products that all samples share computed once.
+    What `frechet_distance` finds for every sample, with the products that all samples share
+    computed once.
     """
     x = _finite("features", np.concatenate([np.atleast_2d(clip) for clip in clips]), 2)
     y = _finite("features", reference, 2)
@@ -192,19 +221,22 @@ def mean_interval(scores: Array, resamples: int = RESAMPLES, seed: int = 0) -> I
     if len(values) == 0:
         raise MetricError("a mean needs at least one clip")
     return interval(
-        float(values.mean()), resampled(lambda rows: float(values[rows].mean()), len(values), resamples, seed)
+        float(values.mean()),
+        resampled(lambda rows: float(values[rows].mean()), len(values), resamples, seed),
     )
 
 
 def paired_p(a: Array, b: Array, resamples: int = 9999, seed: int = 0) -> float:
     """Two-sided p of equal means of two systems' scores of the same clips: exchange of the two within clips.
 
-    Every exchange there is, where they are no more than `resamples`; else so many random ones and the given one, so
-    that p is never 0.
+    Every exchange there is, where they are no more than `resamples`; else so many random ones and
+    the given one, so that p is never 0.
     """
     x, y = _finite("scores", a, 1), _finite("scores", b, 1)
     if x.shape != y.shape or len(x) < 2:
-        raise MetricError(f"a paired test needs scores of the same clips, at least 2, not {len(x)} and {len(y)}")
+        raise MetricError(
+            f"a paired test needs scores of the same clips, at least 2, not {len(x)} and {len(y)}"
+        )
     apart, every = x - y, 2 ** min(len(x), 62)
     if every <= resamples:
         swapped = (np.arange(every)[:, None] >> np.arange(len(x))) & 1

@@ -21,14 +21,19 @@ FLOOR_DB = 35.0  # an onset this far under the loudest one is noise
 
 
 def detect_onsets(audio: Samples, sample_rate: int) -> Times:
-    """Onset times (s) in mono audio [S]: peaks of the rise in level, over a floor set by the loudest frame."""
+    """Onset times (s) in mono audio [S].
+
+    Peaks of the rise in level, over a floor set by the loudest frame.
+    """
     from scipy.ndimage import maximum_filter1d  # here, because scipy takes a second to import
     from scipy.signal import stft
 
     window, hop = int(WINDOW_S * sample_rate), int(HOP_S * sample_rate)
     if len(audio) < 2 * window:
         return np.zeros(0)
-    _, times, spectrum = stft(audio, sample_rate, nperseg=window, noverlap=window - hop, padded=False)
+    _, times, spectrum = stft(
+        audio, sample_rate, nperseg=window, noverlap=window - hop, padded=False
+    )
     level = 10 * np.log10((np.abs(spectrum) ** 2).sum(0) + 1e-10)  # [frames] dB
     level = np.maximum(level, level.max() - FLOOR_DB)
     lag = max(1, int(0.024 / HOP_S))

@@ -1,1 +1,4 @@
-"""Networks that score or describe sound and pictures, one file each. May import presets and weights."""
+"""Networks that score or describe sound and pictures, one file each.
+
+May import presets and weights.
+"""

@@ -1,7 +1,7 @@
 """Curation scorers: ImageBind audio-video cosine and Audiobox Aesthetics, as upstream's own model classes.
 
-Input preparation follows upstream (imagebind/data.py, audiobox_aesthetics/infer.py); reading files is left out, since
-this project decodes media itself.
+Input preparation follows upstream (imagebind/data.py, audiobox_aesthetics/infer.py); reading files
+is left out, since this project decodes media itself.
 """
 
 from __future__ import annotations
@@ -25,14 +25,21 @@ AXES = ("CE", "CU", "PC", "PQ")
 
 
 def build_audiobox(preset: Preset) -> Any:
-    """An untrained AesMultiOutput; upstream fixes its WavLM's size in a module constant, so that is varied."""
+    """An untrained AesMultiOutput.
+
+    Upstream fixes its WavLM's size in a module constant, so that is varied.
+    """
     from audiobox_aesthetics.model import aes
 
     config = aes.WavLMConfig(vars(aes.DEFAULT_AUDIO_CFG) | preset.audiobox)
     layers = int(config.encoder_layers) + 1
     target = {axis: {"mean": 5.0, "std": 1.0} for axis in AXES}
     with patch.object(aes, "DEFAULT_AUDIO_CFG", config):
-        return aes.AesMultiOutput(nth_layer=layers, target_transform=target).eval().requires_grad_(False)
+        return (
+            aes.AesMultiOutput(nth_layer=layers, target_transform=target)
+            .eval()
+            .requires_grad_(False)
+        )
 
 
 def read_audiobox(path: Path) -> dict[str, Tensor]:
@@ -53,7 +60,10 @@ def read_target_transform(path: Path) -> dict[str, dict[str, float]]:
     config = _audiobox_config(path)
     try:
         found = json.loads(config.read_text())["target_transform"]
-        return {axis: {"mean": float(found[axis]["mean"]), "std": float(found[axis]["std"])} for axis in AXES}
+        return {
+            axis: {"mean": float(found[axis]["mean"]), "std": float(found[axis]["std"])}
+            for axis in AXES
+        }
     except (OSError, ValueError, KeyError, TypeError):
         raise WeightsError(
             f"no target_transform (mean and std of {', '.join(AXES)}) in {config}: it is published beside the weights"
@@ -78,17 +88,26 @@ class AudioboxScorer:
     @staticmethod
     def revision(preset: Preset) -> str:
         """Content hash of the weights."""
-        return files_revision([preset.model("audiobox"), _audiobox_config(preset.model("audiobox"))])
+        return files_revision(
+            [preset.model("audiobox"), _audiobox_config(preset.model("audiobox"))]
+        )
 
     @torch.inference_mode()
     def score(self, audio: Sequence[npt.NDArray[np.float32]]) -> list[dict[str, float]]:
-        """Mono audio [S] at 16 kHz of B clips -> CE, CU, PC, PQ of each, about 1..10; longer clips by 10 s windows."""
+        """Mono audio [S] at 16 kHz of B clips -> CE, CU, PC, PQ of each, about 1..10.
+
+        Longer clips by 10 s windows.
+        """
         from audiobox_aesthetics.infer import make_inference_batch
 
-        waves, masks, weights, owners = make_inference_batch([torch.from_numpy(a)[None] for a in audio])
+        waves, masks, weights, owners = make_inference_batch(
+            [torch.from_numpy(a)[None] for a in audio]
+        )
         device = next(self.model.parameters()).device
         batch = {"wav": torch.stack(waves).to(device), "mask": torch.stack(masks).to(device)}
-        predicted = cast("dict[str, Tensor]", {axis: found.cpu() for axis, found in self.model(batch).items()})
+        predicted = cast(
+            "dict[str, Tensor]", {axis: found.cpu() for axis, found in self.model(batch).items()}
+        )
         share, owner = torch.tensor(weights), torch.tensor(owners)
         scores: list[dict[str, float]] = []
         for clip in range(len(audio)):

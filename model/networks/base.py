@@ -1,4 +1,7 @@
-"""What every evaluation network is: sounds or pictures in, features (and classes) out, weights as published."""
+"""What every evaluation network is.
+
+Sounds or pictures in, features (and classes) out, weights as published.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ Array = npt.NDArray[np.float32]
 
 
 class Embedded(NamedTuple):
-    """What a network says of one clip: features [pieces, ..., D], and logits [classes] where it classifies."""
+    """What a network says of one clip.
+
+    Features [pieces, ..., D], and logits [classes] where it classifies.
+    """
 
     features: Array
     logits: Array | None = None
@@ -40,10 +46,15 @@ class EvaluationNetwork(nn.Module):
         weights = cls.published(read_weights(path))
         load_strict(
             network,
-            {key: value.float() if value.is_floating_point() else value for key, value in weights.items()},
+            {
+                key: value.float() if value.is_floating_point() else value
+                for key, value in weights.items()
+            },
             path,
         )
-        return network.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+        return (
+            network.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+        )
 
     @classmethod
     def revision(cls, preset: Preset) -> str:
@@ -75,14 +86,19 @@ class EvaluationNetwork(nn.Module):
 
     @torch.inference_mode()
     def hear(self, sounds: Sequence[Samples]) -> list[Embedded]:
-        """Mono sounds at `sample_rate`, without DC -> one Embedded each; sounds of one length go through together."""
+        """Mono sounds at `sample_rate`, without DC -> one Embedded each.
+
+        Sounds of one length go through together.
+        """
         prepared = [self.prepare(sound) for sound in sounds]
         found: dict[int, Embedded] = {}
         for shape in dict.fromkeys(p.shape for p in prepared):
             rows = [i for i, p in enumerate(prepared) if p.shape == shape]
             features, logits = self(torch.stack([prepared[i] for i in rows]).to(self.device))
             for n, i in enumerate(rows):
-                found[i] = Embedded(to_numpy(features[n]), None if logits is None else to_numpy(logits[n]))
+                found[i] = Embedded(
+                    to_numpy(features[n]), None if logits is None else to_numpy(logits[n])
+                )
         return [found[i] for i in range(len(sounds))]
 
 

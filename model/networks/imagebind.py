@@ -1,4 +1,7 @@
-"""ImageBind as evaluation uses it: the pictures of the benchmark, sound and picture embedded apart."""
+"""ImageBind as evaluation uses it.
+
+The pictures of the benchmark, sound and picture embedded apart.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,10 @@ class ImageBind:
 
 
 def import_imagebind() -> Any:
-    """ImageBind's model module. `import imagebind` itself needs packages that no longer exist, so it is skipped."""
+    """ImageBind's model module.
+
+    `import imagebind` itself needs packages that no longer exist, so it is skipped.
+    """
     if "imagebind" not in sys.modules:
         spec = find_spec("imagebind")
         assert spec is not None
@@ -92,8 +98,9 @@ def build_imagebind(preset: Preset) -> Any:
 class ImageBindViews:
     """When and how ImageBind looks at a clip.
 
-    Upstream: 5 windows of 2 s with 2 frames each, 3 crops; 3 sounds of 2 s, 204 mel frames each. With `pair_fps` the
-    pictures are those of the benchmark instead: so many a second, each with the next (0.5 in av-benchmark).
+    Upstream: 5 windows of 2 s with 2 frames each, 3 crops; 3 sounds of 2 s, 204 mel frames each.
+    With `pair_fps` the pictures are those of the benchmark instead: so many a second, each with the
+    next (0.5 in av-benchmark).
     """
 
     video_clips: int = 5
@@ -106,18 +113,23 @@ class ImageBindViews:
     size: int = 224
 
     def starts(self, duration: float, clips: int) -> list[Fraction]:
-        """Start times (s) of `clips` windows spread evenly over the clip; exact, as they are cut to whole samples."""
+        """Start times (s) of `clips` windows spread evenly over the clip.
+
+        Exact, as they are cut to whole samples.
+        """
         last = max(Fraction(duration) - Fraction(self.clip_seconds), Fraction(0))
         return [last * i / max(clips - 1, 1) for i in range(clips)]
 
     def frame_times(self, duration: float, fps: float = 0.0) -> npt.NDArray[np.float64]:
         """Times (s) of the frames to decode: `frames` of every window, from its first to its last, [clips * frames].
 
-        With `fps`, that of the picture, a window holds the frames that begin in it, as upstream's does; without, the
-        one that is on screen when it begins comes first.
+        With `fps`, that of the picture, a window holds the frames that begin in it, as upstream's
+        does; without, the one that is on screen when it begins comes first.
         """
         if self.pair_fps:
-            times = (np.arange(max(2, int(duration * self.pair_fps)), dtype=np.float64) + 0.5) / self.pair_fps
+            times = (
+                np.arange(max(2, int(duration * self.pair_fps)), dtype=np.float64) + 0.5
+            ) / self.pair_fps
             return np.stack([times[:-1], times[1:]], axis=1).reshape(-1)
         starts = np.array(self.starts(duration, self.video_clips), np.float64)
         ends = np.minimum(starts + self.clip_seconds, duration)
@@ -137,7 +149,9 @@ class ImageBindScorer:
         self.views = views or ImageBindViews()
 
     @classmethod
-    def from_pretrained(cls, preset: Preset, views: ImageBindViews | None = None) -> ImageBindScorer:
+    def from_pretrained(
+        cls, preset: Preset, views: ImageBindViews | None = None
+    ) -> ImageBindScorer:
         """Load the weights (published key layout) strictly."""
         path = preset.model("imagebind")
         model = build_imagebind(preset)
@@ -151,7 +165,10 @@ class ImageBindScorer:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is: its inputs are prepared there too, so that an accelerator does not wait for it."""
+        """Where the model is.
+
+        Its inputs are prepared there too, so that an accelerator does not wait for it.
+        """
         return torch.device("cpu") if self.model is None else next(self.model.parameters()).device
 
     def prepare_frames(self, frames: Frames) -> Tensor:
@@ -164,10 +181,19 @@ class ImageBindScorer:
         size, slack = self.views.size, max(height, width) - self.views.size
         crops: list[Tensor] = []
         for offset in (0, -(-slack // 2), slack) if self.views.crops == 3 else (-(-slack // 2),):
-            y, x = (offset, -(-(width - size) // 2)) if height > width else (-(-(height - size) // 2), offset)
+            y, x = (
+                (offset, -(-(width - size) // 2))
+                if height > width
+                else (-(-(height - size) // 2), offset)
+            )
             crops.append(pixels[:, :, y : y + size, x : x + size])
         stacked = torch.stack(crops)  # [crops, N, 3, size, size]
-        return stacked.unflatten(1, (-1, self.views.frames)).transpose(0, 1).flatten(0, 1).transpose(1, 2)
+        return (
+            stacked.unflatten(1, (-1, self.views.frames))
+            .transpose(0, 1)
+            .flatten(0, 1)
+            .transpose(1, 2)
+        )
 
     def prepare_audio(self, audio: npt.NDArray[np.float32]) -> Tensor:
         """Mono audio [S] at 16 kHz -> [audio_clips, 1, 128 mels, mel_frames], normalised as upstream does."""
@@ -189,15 +215,22 @@ class ImageBindScorer:
     @torch.inference_mode()
     def watch(self, clips: Sequence[Frames]) -> Tensor:
         """Frames of B clips at `views.frame_times` -> embeddings [B, D], mean of the normalised ones of all views."""
-        return self.model({"vision": torch.stack([self.prepare_frames(f) for f in clips])})["vision"].cpu()
+        return self.model({"vision": torch.stack([self.prepare_frames(f) for f in clips])})[
+            "vision"
+        ].cpu()
 
     @torch.inference_mode()
     def hear(self, sounds: Sequence[npt.NDArray[np.float32]]) -> Tensor:
         """Mono audio of B clips at 16 kHz -> embeddings [B, D], mean of the normalised ones of all views."""
-        return self.model({"audio": torch.stack([self.prepare_audio(a) for a in sounds])})["audio"].cpu()
+        return self.model({"audio": torch.stack([self.prepare_audio(a) for a in sounds])})[
+            "audio"
+        ].cpu()
 
     def prepare(self, frames: Frames, audio: npt.NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-        """What the model takes of a clip: of frames (at `views.frame_times`), and of mono audio at 16 kHz."""
+        """What the model takes of a clip.
+
+        Of frames (at `views.frame_times`), and of mono audio at 16 kHz.
+        """
         return self.prepare_frames(frames), self.prepare_audio(audio)
 
     @torch.inference_mode()
@@ -205,8 +238,12 @@ class ImageBindScorer:
         """B prepared clips -> B cosines in -1..1."""
         pixels, mels = (torch.stack([clip[i] for clip in prepared]) for i in (0, 1))
         found = self.model({"vision": pixels, "audio": mels})
-        return [float(v) for v in F.cosine_similarity(found["vision"], found["audio"], dim=-1).cpu()]
+        return [
+            float(v) for v in F.cosine_similarity(found["vision"], found["audio"], dim=-1).cpu()
+        ]
 
-    def score(self, frames: Sequence[Frames], audio: Sequence[npt.NDArray[np.float32]]) -> list[float]:
+    def score(
+        self, frames: Sequence[Frames], audio: Sequence[npt.NDArray[np.float32]]
+    ) -> list[float]:
         """Frames (at `views.frame_times`) and audio of B clips -> B cosines in -1..1."""
         return self.compare([self.prepare(f, a) for f, a in zip(frames, audio, strict=True)])

@@ -13,7 +13,10 @@ FRAMES_A_TOKEN = 2  # pictures that become one token in time
 
 
 class DividedAttention(nn.Module):
-    """Attention over time at each place, or over places at each time; the class token attends to everything."""
+    """Attention over time at each place, or over places at each time.
+
+    The class token attends to everything.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -23,7 +26,9 @@ class DividedAttention(nn.Module):
 
     def forward(self, x: Tensor, times: int, *, over_time: bool) -> Tensor:
         """[B, 1 + times * places, D] -> the same shape."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, heads, N, d]
+        q, k, v = (
+            self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )  # each [B, heads, N, d]
         first = F.scaled_dot_product_attention(q[:, :, :1], k, v)
 
         def grouped(t: Tensor) -> Tensor:
@@ -104,7 +109,9 @@ class PatchEmbedding(nn.Module):
 class MotionFormer(nn.Module):
     """Segments of 16 pictures -> one token for every two pictures of each."""
 
-    def __init__(self, width: int, depth: int, heads: int, size: int, patch: int, frames: int) -> None:
+    def __init__(
+        self, width: int, depth: int, heads: int, size: int, patch: int, frames: int
+    ) -> None:
         super().__init__()
         places, self.times = (size // patch) ** 2, frames // FRAMES_A_TOKEN
         # two-dimensional patches: in the published file, used by no one
@@ -122,7 +129,9 @@ class MotionFormer(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Segments [N, 3, 16, H, W] -> [N, 8, D]."""
-        x = self.patch_embed_3d.proj(pictures).flatten(3).permute(0, 2, 3, 1)  # [N, times, places, D]
+        x = (
+            self.patch_embed_3d.proj(pictures).flatten(3).permute(0, 2, 3, 1)
+        )  # [N, times, places, D]
         x = (x + self.pos_embed[:, None, 1:] + self.temp_embed[:, :, None]).flatten(1, 2)
         first = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
         x = torch.cat([first, x], 1)

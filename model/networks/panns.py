@@ -1,6 +1,7 @@
 """Cnn14_16k of PANNs (Kong et al., arXiv 1912.10211; qiuqiangkong/audioset_tagging_cnn, `Cnn14_16k`).
 
-Its spectrogram is a convolution and a matrix, which lie in the published checkpoint with the weights.
+Its spectrogram is a convolution and a matrix, which lie in the published checkpoint with the
+weights.
 """
 
 from __future__ import annotations
@@ -24,17 +25,27 @@ class Stft(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         n = torch.arange(WINDOW, dtype=torch.float64)
-        angles = 2 * torch.pi * torch.outer(torch.arange(WINDOW // 2 + 1, dtype=torch.float64), n) / WINDOW
+        angles = (
+            2
+            * torch.pi
+            * torch.outer(torch.arange(WINDOW // 2 + 1, dtype=torch.float64), n)
+            / WINDOW
+        )
         window = torch.hann_window(WINDOW, dtype=torch.float64)
         for name, waves in (("conv_real", angles.cos()), ("conv_imag", -angles.sin())):
-            convolution = nn.Conv1d(1, WINDOW // 2 + 1, WINDOW, HOP, bias=False).requires_grad_(False)
+            convolution = nn.Conv1d(1, WINDOW // 2 + 1, WINDOW, HOP, bias=False).requires_grad_(
+                False
+            )
             convolution.weight.copy_((waves * window)[:, None])
             self.add_module(name, convolution)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Audio [B, S] -> power of frames centred at multiples of the hop, ends reflected [B, 257, T]."""
         around = F.pad(audio[:, None], (WINDOW // 2, WINDOW // 2), "reflect")
-        return self.get_submodule("conv_real")(around) ** 2 + self.get_submodule("conv_imag")(around) ** 2
+        return (
+            self.get_submodule("conv_real")(around) ** 2
+            + self.get_submodule("conv_imag")(around) ** 2
+        )
 
 
 class Spectrogram(nn.Module):
@@ -80,7 +91,10 @@ class ConvBlock(nn.Module):
 
 
 class Cnn14(EvaluationNetwork):
-    """Audio tags of AudioSet (527 classes) and a 2048-dimensional feature: the network of KL-PANNs, FD-PANNs and IS."""
+    """Audio tags of AudioSet (527 classes) and a 2048-dimensional feature.
+
+    The network of KL-PANNs, FD-PANNs and IS.
+    """
 
     stem = "panns"
     sample_rate = 16000

@@ -26,13 +26,21 @@ def build_spectrogram() -> Any:
 
 
 class Passt(EvaluationNetwork):
-    """Audio tags of AudioSet and a 768-dimensional embedding: the network of KL-PaSST and FD-PaSST."""
+    """Audio tags of AudioSet and a 768-dimensional embedding.
+
+    The network of KL-PaSST and FD-PaSST.
+    """
 
     stem = "passt"
     sample_rate = 32000
 
-    def __init__(self, seconds: float = 10.0, frames: int = 998, classes: int = 527, **sizes: Any) -> None:
-        """`seconds` is what is heard of a clip, padded with silence; other sizes are those of hear21passt's PaSST."""
+    def __init__(
+        self, seconds: float = 10.0, frames: int = 998, classes: int = 527, **sizes: Any
+    ) -> None:
+        """`seconds` is what is heard of a clip, padded with silence.
+
+        Other sizes are those of hear21passt's PaSST.
+        """
         super().__init__()
         from hear21passt.models import passt
 
@@ -54,7 +62,9 @@ class Passt(EvaluationNetwork):
     @classmethod
     def published(cls, weights: Any) -> dict[str, Tensor]:
         """The published file holds the bare network."""
-        return {key if key.startswith("net.") else f"net.{key}": value for key, value in weights.items()}
+        return {
+            key if key.startswith("net.") else f"net.{key}": value for key, value in weights.items()
+        }
 
     def prepare(self, audio: Samples) -> Tensor:
         """Mono audio [S] -> [samples], cut or padded with silence."""

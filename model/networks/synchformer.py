@@ -1,7 +1,8 @@
 """Synchformer (Iashin et al., arXiv 2401.16423): how far is the sound ahead of or behind the picture?
 
-Keys as in the published `synchformer_state_dict.pth`. The audio half is transformers' own AST; input preparation and
-the two windows follow the benchmark (av-benchmark, extraction and evaluate.py).
+Keys as in the published `synchformer_state_dict.pth`. The audio half is transformers' own AST;
+input preparation and the two windows follow the benchmark (av-benchmark, extraction and
+evaluate.py).
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from torch import Tensor, nn
 from transformers import ASTConfig, ASTModel
 
 from model.metrics.metrics import OFFSETS
-from model.networks.base import Array, Embedded, EvaluationNetwork, Frames, Samples, padded, to_numpy
+from model.networks.base import (
+    Array,
+    Embedded,
+    EvaluationNetwork,
+    Frames,
+    Samples,
+    padded,
+    to_numpy,
+)
 from model.networks.motionformer import MotionFormer, Pooling
 
 FPS = 25
@@ -42,7 +51,9 @@ _RENAMED = (
 @cache
 def _mel() -> torchaudio.transforms.MelSpectrogram:
     """Mel power; no part of the network, whose published keys do not have it."""
-    return torchaudio.transforms.MelSpectrogram(16000, n_fft=1024, win_length=400, hop_length=160, n_mels=MELS)
+    return torchaudio.transforms.MelSpectrogram(
+        16000, n_fft=1024, win_length=400, hop_length=160, n_mels=MELS
+    )
 
 
 class AudioHalf(nn.Module):
@@ -60,7 +71,9 @@ class AudioHalf(nn.Module):
     def forward(self, mels: Tensor) -> Tensor:
         """Segments [N, 66, 128] -> [N, 6, D]."""
         tokens = self.ast(mels).last_hidden_state[:, 2:]  # without class and distillation token
-        grid = tokens.unflatten(1, ((MELS - 16) // 10 + 1, -1)).transpose(1, 2)  # [N, times, mels, D]
+        grid = tokens.unflatten(1, ((MELS - 16) // 10 + 1, -1)).transpose(
+            1, 2
+        )  # [N, times, mels, D]
         return self.freq_attn_agg.pool(grid.flatten(0, 1)).unflatten(0, (len(mels), -1))
 
 
@@ -74,7 +87,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, D] -> [B, N, D]."""
-        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        q, k, v = (
+            f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for f in (self.query, self.key, self.value)
+        )
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -85,7 +101,9 @@ class Block(nn.Module):
         super().__init__()
         self.ln1, self.ln2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attn = SelfAttention(width, heads)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, D] -> [B, N, D]."""
@@ -122,7 +140,10 @@ class SyncTransformer(nn.Module):
 
 
 class Synchformer(EvaluationNetwork):
-    """Offset between sound and picture over a grid of 21 steps in -2..2 s: the network of DeSync."""
+    """Offset between sound and picture over a grid of 21 steps in -2..2 s.
+
+    The network of DeSync.
+    """
 
     stem = "synchformer"
     sample_rate = 16000
@@ -132,7 +153,10 @@ class Synchformer(EvaluationNetwork):
         self, width: int = 768, depth: int = 12, heads: int = 12, size: int = 224, segments: int = 14,
         sync_depth: int = 3, sync_heads: int = 8,
     ) -> None:  # fmt: skip
-        """`segments` are those that the sync transformer reads at once (a window); `size` is the side of a picture."""
+        """`segments` are those that the sync transformer reads at once (a window).
+
+        `size` is the side of a picture.
+        """
         super().__init__()
         self.size, self.segments = size, segments
         self.vfeat_extractor = MotionFormer(width, depth, heads, size, 16, SEGMENT)
@@ -152,7 +176,10 @@ class Synchformer(EvaluationNetwork):
         return renamed
 
     def times(self, seconds: float) -> npt.NDArray[np.float64]:
-        """Times (s) of the pictures to look at: 25 a second, each in the middle of its slot, as ffmpeg's fps filter."""
+        """Times (s) of the pictures to look at.
+
+        25 a second, each in the middle of its slot, as ffmpeg's fps filter.
+        """
         return (np.arange(int(seconds * FPS + 1e-6)) + 0.5) / FPS
 
     def prepare_frames(self, frames: Frames) -> Tensor:
@@ -180,7 +207,9 @@ class Synchformer(EvaluationNetwork):
     def forward(self, prepared: Tensor) -> tuple[Tensor, None]:
         """Mel segments [B, S, 66, 128] -> tokens [B, S * 6, D]."""
         batch, count = prepared.shape[:2]
-        return self.afeat_extractor(prepared.flatten(0, 1)).unflatten(0, (batch, count)).flatten(1, 2), None
+        return self.afeat_extractor(prepared.flatten(0, 1)).unflatten(0, (batch, count)).flatten(
+            1, 2
+        ), None
 
     @torch.inference_mode()
     def watch(self, clips: Sequence[Frames]) -> list[Embedded]:
@@ -198,7 +227,9 @@ class Synchformer(EvaluationNetwork):
         vis, aud = torch.from_numpy(video).to(self.device), torch.from_numpy(audio).to(self.device)
         count = min(vis.shape[1] // 8, aud.shape[1] // 6)
         if count < self.segments:
-            raise ValueError(f"{self.segments} segments are needed, not {count}: the clips are too short")
+            raise ValueError(
+                f"{self.segments} segments are needed, not {count}: the clips are too short"
+            )
         vis, aud = vis[:, : count * 8], aud[:, : count * 6]
         windows = (
             (vis[:, : self.segments * 8], aud[:, : self.segments * 6]),

@@ -21,7 +21,9 @@ class VGGish(EvaluationNetwork):
     stem = "vggish"
     sample_rate = 16000
 
-    def __init__(self, channels: Sequence[int] = (64, 128, 256, 512), hidden: int = 4096, features: int = 128) -> None:
+    def __init__(
+        self, channels: Sequence[int] = (64, 128, 256, 512), hidden: int = 4096, features: int = 128
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         inner = 1
@@ -33,7 +35,11 @@ class VGGish(EvaluationNetwork):
         self.features = nn.Sequential(*layers)
         flat = inner * (PIECE >> len(channels)) * (MELS >> len(channels))
         self.embeddings = nn.Sequential(
-            nn.Linear(flat, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, features)
+            nn.Linear(flat, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, features),
         )
         # triangles on the HTK mel scale, 125..7500 Hz, [64, 257]
         mels, _ = torchaudio.compliance.kaldi.get_mel_banks(
@@ -47,9 +53,14 @@ class VGGish(EvaluationNetwork):
         return self.spectrogram(padded(audio, LEAST))
 
     def spectrogram(self, audio: Tensor) -> Tensor:
-        """Audio [S] -> log mel magnitudes in whole pieces [pieces, 96, 64]; what is left over at the end is dropped."""
+        """Audio [S] -> log mel magnitudes in whole pieces [pieces, 96, 64].
+
+        What is left over at the end is dropped.
+        """
         frames = audio.unfold(0, WINDOW, HOP) * self.get_buffer("window").cpu()  # [T, 400]
-        mel = (torch.fft.rfft(frames, FFT).abs() @ self.get_buffer("mels").cpu().T + 0.01).log()  # [T, 64]
+        mel = (
+            torch.fft.rfft(frames, FFT).abs() @ self.get_buffer("mels").cpu().T + 0.01
+        ).log()  # [T, 64]
         return mel[: len(mel) // PIECE * PIECE].unflatten(0, (-1, PIECE))
 
     def forward(self, prepared: Tensor) -> tuple[Tensor, None]:

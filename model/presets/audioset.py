@@ -1,8 +1,9 @@
 """Classes of AudioSet that say speech or music, with their places in a tagger's output.
 
-Names and indices are those of AudioSet's `class_labels_indices.csv` (research.google.com/audioset, CC BY 4.0), the
-order in which PANNs and others give their 527 classes. Music is labelled `Music` whatever plays, so single instruments
-are not here: a bell or a rattle may well be what is wanted of a Foley sound.
+Names and indices are those of AudioSet's `class_labels_indices.csv` (research.google.com/audioset,
+CC BY 4.0), the order in which PANNs and others give their 527 classes. Music is labelled `Music`
+whatever plays, so single instruments are not here: a bell or a rattle may well be what is wanted of
+a Foley sound.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Presets: everything in which the toy and the full-size system differ, as data.
 
-A preset is a folder with `preset.toml` (read into `Preset`, its sections into those of model/presets/settings.py),
-`backbone.json` (the model configuration in stable-audio-tools' own format) and, where they may be shipped, the weights.
-Code never asks which preset it runs.
+A preset is a folder with `preset.toml` (read into `Preset`, its sections into those of
+model/presets/settings.py), `backbone.json` (the model configuration in stable-audio-tools' own
+format) and, where they may be shipped, the weights. Code never asks which preset it runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ CONFIGS = Path(__file__).parent
 
 
 class ModelError(ValueError):
-    """A model, its weights or its settings cannot be used; the message says which and what to do."""
+    """A model, its weights or its settings cannot be used.
+
+    The message says which and what to do.
+    """
 
 
 class ModelFiles(Settings):
@@ -46,15 +49,26 @@ class ModelFiles(Settings):
     files: tuple[str, ...] = Field(
         default=(), description="names or patterns of the repository's files that are needed"
     )
-    url: str | None = Field(default=None, description="address of its file, where it is not on the hub")
-    sha256: str | None = Field(default=None, description="hash of the file at `url`, where it is known")
+    url: str | None = Field(
+        default=None, description="address of its file, where it is not on the hub"
+    )
+    sha256: str | None = Field(
+        default=None, description="hash of the file at `url`, where it is known"
+    )
     licence: str = "made by this project"
-    page: str | None = Field(default=None, description="page that tells of it; none: that of the repository")
-    gated: bool = Field(default=False, description="whether its licence must be accepted on the page first")
+    page: str | None = Field(
+        default=None, description="page that tells of it; none: that of the repository"
+    )
+    gated: bool = Field(
+        default=False, description="whether its licence must be accepted on the page first"
+    )
 
 
 class Models(Settings):
-    """The models of a preset. The defaults are the layout of the weights that this project ships."""
+    """The models of a preset.
+
+    The defaults are the layout of the weights that this project ships.
+    """
 
     backbone: ModelFiles = ModelFiles(path="backbone.safetensors")
     text: ModelFiles = ModelFiles(path="t5")
@@ -73,7 +87,9 @@ class Preset(Settings):
     name: str
     folder: Path
     weights: Path
-    max_seconds: float = Field(12.0, description="longest stretch of a clip that training and evaluation use")
+    max_seconds: float = Field(
+        12.0, description="longest stretch of a clip that training and evaluation use"
+    )
     models: Models = Models()
     video: VideoSettings
     bridge: BridgeSettings
@@ -84,10 +100,15 @@ class Preset(Settings):
     imagebind: dict[str, Any] = Field(description="arguments of ImageBindModel")
     imagebind_views: dict[str, Any] = Field(description="windows that ImageBind looks at in a clip")
     scores: ScoreSettings = ScoreSettings()
-    audiobox: dict[str, Any] = Field(default_factory=dict, description="what differs from WavLM base in Audiobox")
-    evaluation_seconds: float = Field(8.0, gt=0, description="what evaluation hears and sees of a clip, s")
+    audiobox: dict[str, Any] = Field(
+        default_factory=dict, description="what differs from WavLM base in Audiobox"
+    )
+    evaluation_seconds: float = Field(
+        8.0, gt=0, description="what evaluation hears and sees of a clip, s"
+    )
     evaluation: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="what differs from the published evaluation networks, by network"
+        default_factory=dict,
+        description="what differs from the published evaluation networks, by network",
     )
     untrained: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="architectures of the toy's encoders"
@@ -143,14 +164,16 @@ class Preset(Settings):
 def load_preset(name: str, weights: Path | None = None) -> Preset:
     """The preset `name`, or that of a folder holding a `preset.toml`; `weights` takes the place of its own weights.
 
-    A preset.toml with `base = NAME` says only what differs from that preset (docs/swapping.md). Raises ModelError if
-    there is no such preset or a setting in it is wrong.
+    A preset.toml with `base = NAME` says only what differs from that preset (docs/swapping.md).
+    Raises ModelError if there is no such preset or a setting in it is wrong.
     """
     folder = CONFIGS / name if (CONFIGS / name).is_dir() else Path(name)
     file = folder / "preset.toml"
     if not file.is_file():
         known = ", ".join(sorted(p.name for p in CONFIGS.iterdir() if p.is_dir()))
-        raise ModelError(f"no preset {name!r}: choose one of {known}, or a folder that holds a preset.toml")
+        raise ModelError(
+            f"no preset {name!r}: choose one of {known}, or a folder that holds a preset.toml"
+        )
     try:
         values = tomllib.loads(file.read_text())
     except tomllib.TOMLDecodeError as error:
@@ -159,7 +182,10 @@ def load_preset(name: str, weights: Path | None = None) -> Preset:
     own, store = folder / "weights", model_store()
     if base := values.pop("base", None):
         found = load_preset(base)
-        values = _merged(found.model_dump(exclude={"weights"}, exclude_unset=True), {"name": folder.name} | values)
+        values = _merged(
+            found.model_dump(exclude={"weights"}, exclude_unset=True),
+            {"name": folder.name} | values,
+        )
         store = found.weights
     if (folder / "backbone.json").is_file() or not base:
         values["folder"] = folder
@@ -187,12 +213,19 @@ def _find_beside(values: dict[str, Any], folder: Path) -> None:
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`changes` over `base`, section by section; a model is replaced as a whole, since its files belong together."""
+    """`changes` over `base`, section by section.
+
+    A model is replaced as a whole, since its files belong together.
+    """
     found = dict(base)
     for key, value in changes.items():
         if key == "models":
             found[key] = base.get(key, {}) | value
-        elif isinstance(value, dict) and isinstance(base.get(key), dict) and key not in ("imagebind", "audiobox"):
+        elif (
+            isinstance(value, dict)
+            and isinstance(base.get(key), dict)
+            and key not in ("imagebind", "audiobox")
+        ):
             found[key] = _merged(base[key], cast("dict[str, Any]", value))
         else:
             found[key] = value

@@ -8,7 +8,8 @@ v = v(no text, no video) + cfg * (v(text, no video) - v(no text, no video)) + vi
 video)). Three forwards a step, as one batch; two where cfg is 1 or video_cfg is 0. With equal scales it is the joint
 one, with video_cfg 0 the sound of the text alone, with video_cfg 1 the video counts as it was trained to.
 
-"No text" is a zeroed prompt, or the negative prompt where there is one; "no video" is the learned null token.
+"No text" is a zeroed prompt, or the negative prompt where there is one; "no video" is the learned
+null token.
 """
 
 from __future__ import annotations
@@ -32,10 +33,17 @@ class Guidance:
 
     @property
     def terms(self) -> list[tuple[float, bool, bool]] | None:
-        """Separate guidance as a weighted sum: (weight, with text?, with video?) of each forward; None if joint."""
+        """Separate guidance as a weighted sum: (weight, with text?, with video?) of each forward.
+
+        None if joint.
+        """
         if self.video_cfg is None or self.video_cfg == self.cfg:
             return None
-        weights = (self.video_cfg, True, True), (self.cfg - self.video_cfg, True, False), (1 - self.cfg, False, False)
+        weights = (
+            (self.video_cfg, True, True),
+            (self.cfg - self.video_cfg, True, False),
+            (1 - self.cfg, False, False),
+        )
         return [term for term in weights if term[0]]
 
     def videos(self, videos: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -54,14 +62,22 @@ class Guidance:
         count = len(self.terms)
         rows = _rows(inputs, [text for _, text, _ in self.terms])
         found = backbone(x.repeat(count, 1, 1), t.repeat(count), cfg_scale=1.0, **rows).chunk(count)
-        return torch.stack([weight * v for (weight, _, _), v in zip(self.terms, found, strict=True)]).sum(0)
+        return torch.stack(
+            [weight * v for (weight, _, _), v in zip(self.terms, found, strict=True)]
+        ).sum(0)
 
 
 def _rows(inputs: dict[str, Any], texts: Sequence[bool]) -> dict[str, Any]:
     """The DiT's arguments for one copy of the batch a term, with the prompt or against it."""
-    given: dict[str, Tensor] = {k: v for k, v in inputs.items() if v is not None and not k.startswith("negative_")}
-    against = {k: torch.zeros_like(v) for k, v in given.items() if k in ("cross_attn_cond", "prepend_cond")}
+    given: dict[str, Tensor] = {
+        k: v for k, v in inputs.items() if v is not None and not k.startswith("negative_")
+    }
+    against = {
+        k: torch.zeros_like(v) for k, v in given.items() if k in ("cross_attn_cond", "prepend_cond")
+    }
     negative: Tensor | None = inputs.get("negative_cross_attn_cond")
     if negative is not None:
         against["cross_attn_cond"] = negative * inputs["negative_cross_attn_mask"][..., None]
-    return {k: torch.cat([v if text else against.get(k, v) for text in texts]) for k, v in given.items()}
+    return {
+        k: torch.cat([v if text else against.get(k, v) for text in texts]) for k, v in given.items()
+    }

@@ -1,9 +1,10 @@
 """Sound longer than a bridge was trained for: overlapping windows, joined in latent space at every denoising step.
 
-The sampler keeps one latent for the whole sound. At each step the model sees it window by window, each no longer than
-the trained length and with the video of its own stretch of time, and the velocities that overlapping windows give are
-cross-faded (MultiDiffusion, Bar-Tal et al. 2023, section 3). All windows so agree on one noise and one sound, and
-there is no seam to hide afterwards. Memory beyond the latent itself (and tokens) does not grow with the length.
+The sampler keeps one latent for the whole sound. At each step the model sees it window by window,
+each no longer than the trained length and with the video of its own stretch of time, and the
+velocities that overlapping windows give are cross-faded (MultiDiffusion, Bar-Tal et al. 2023,
+section 3). All windows so agree on one noise and one sound, and there is no seam to hide
+afterwards. Memory beyond the latent itself (and tokens) does not grow with the length.
 
 Shapes: B clips, C latent channels, L latent frames.
 """
@@ -20,7 +21,8 @@ from torch import Tensor
 from model.backbone import Backbone
 from model.presets.settings import WindowSettings
 
-DECODER_MARGIN = 32  # latent frames on either side that a decoded piece is computed with: more than the VAE looks at
+# latent frames on either side that a decoded piece is computed with: more than the VAE looks at
+DECODER_MARGIN = 32
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,13 @@ class Window:
         return self.stop - self.start
 
 
-def plan_windows(length: int, latent_rate: float, token_rate: float, settings: WindowSettings) -> list[Window]:
+def plan_windows(
+    length: int, latent_rate: float, token_rate: float, settings: WindowSettings
+) -> list[Window]:
     """Windows that cover `length` latent frames: one if that is within the trained length, else several of it.
 
-    Neighbours overlap by `settings.overlap` seconds, the last two by more where the length asks for it. Rates are
-    latent and effective frames a second.
+    Neighbours overlap by `settings.overlap` seconds, the last two by more where the length asks for
+    it. Rates are latent and effective frames a second.
     """
     whole = max(1, round(settings.seconds * latent_rate))
     starts = [0]
@@ -61,7 +65,10 @@ def _window(start: int, stop: int, latent_rate: float, token_rate: float) -> Win
 
 
 def cross_fades(windows: list[Window]) -> list[Tensor]:
-    """A weight for every latent frame of every window, that rise and fall over the overlaps; they sum to 1."""
+    """A weight for every latent frame of every window, that rise and fall over the overlaps.
+
+    They sum to 1.
+    """
     weights: list[Tensor] = []
     total = torch.zeros(windows[-1].stop)
     for i, window in enumerate(windows):
@@ -80,8 +87,8 @@ def cross_fades(windows: list[Window]) -> list[Tensor]:
 def decode_in_pieces(backbone: Backbone, latents: Tensor, size: int) -> Iterator[Tensor]:
     """Latents [B, C, L] -> audio [B, channels, n] on the CPU, at most `size` latent frames at a time.
 
-    Each piece is decoded with a margin wider than the decoder's receptive field, so that the pieces are those of the
-    whole decoded at once, up to rounding.
+    Each piece is decoded with a margin wider than the decoder's receptive field, so that the pieces
+    are those of the whole decoded at once, up to rounding.
     """
     ratio, length = backbone.preset.downsampling_ratio, latents.shape[-1]
     for start in range(0, length, size):

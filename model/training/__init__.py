@@ -1,1 +1,4 @@
-"""Training the bridge: one step, validation, divergence. May import sampling and the model itself."""
+"""Training the bridge: one step, validation, divergence.
+
+May import sampling and the model itself.
+"""

@@ -8,8 +8,8 @@ from itertools import takewhile
 from statistics import median
 from typing import Any
 
-#: Steps in a row that must cost too much. One clip of loud noise costs its batch tens of times the usual loss, and
-#: every few batches of an uncurated set hold one.
+#: Steps in a row that must cost too much. One clip of loud noise costs its batch tens of times the
+#: usual loss, and every few batches of an uncurated set hold one.
 PATIENCE = 20
 #: Steps from which on there is a usual loss.
 FEWEST = 5
@@ -40,12 +40,20 @@ class LossWatch:
     def check(self, step: int, loss: float, norm: float) -> None:
         """Note the loss of `step` (from 1) and the norm of its gradient. Raises DivergedError."""
         self._losses.append(loss)
-        high = len([*takewhile(lambda value: not value <= self.most * self._usual, reversed(self._losses))])
-        good = step - max(1, high) - 1  # the weights after it gave the last loss that was not too high
+        high = len(
+            [*takewhile(lambda value: not value <= self.most * self._usual, reversed(self._losses))]
+        )
+        good = (
+            step - max(1, high) - 1
+        )  # the weights after it gave the last loss that was not too high
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise DivergedError(f"step {step}: the loss is {loss:g} and the norm of its gradient {norm:g}", good)
+            raise DivergedError(
+                f"step {step}: the loss is {loss:g} and the norm of its gradient {norm:g}", good
+            )
         if high == PATIENCE:
-            raise DivergedError(f"step {step}: the loss rose to {loss:.4g}, it had been {self._usual:.4g}", good)
+            raise DivergedError(
+                f"step {step}: the loss rose to {loss:.4g}, it had been {self._usual:.4g}", good
+            )
         if len(self._losses) >= FEWEST:
             self._usual = min(self._usual, median(self._losses))
 

@@ -1,8 +1,9 @@
 """Training of the bridge on a frozen backbone, from cached features only (paper sections 3.3 and 4.1).
 
-One optimiser step sees `settings.micro_batches` batches, whatever the number of processes: each process takes its share
-of them and gradients are summed. All randomness of a micro-batch follows from (seed, step, its number). So a run can
-stop after any step and go on to the same weights, and several processes train what one would.
+One optimiser step sees `settings.micro_batches` batches, whatever the number of processes: each
+process takes its share of them and gradients are summed. All randomness of a micro-batch follows
+from (seed, step, its number). So a run can stop after any step and go on to the same weights, and
+several processes train what one would.
 """
 
 from __future__ import annotations
@@ -39,7 +40,11 @@ class FeatureBatch:
 
     def to(self, device: torch.device) -> FeatureBatch:
         """The same on a device."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
         return replace(self, **moved, text=[row.to(device) for row in self.text])
 
 
@@ -68,14 +73,18 @@ class Progress:
 
 
 def stratified_times(size: int, generator: torch.Generator) -> Tensor:
-    """Times [size], uniform in 0..1, one from each of `size` equal intervals: less noise in the loss."""
+    """Times [size], uniform in 0..1, one from each of `size` equal intervals.
+
+    Less noise in the loss.
+    """
     return (torch.arange(size) + torch.rand(size, generator=generator)) / size
 
 
 def diffuse(clean: Tensor, t: Tensor, noise: Tensor, objective: str = "v") -> tuple[Tensor, Tensor]:
     """Latents [B, C, L] at times t [B] -> noisy latents and what the DiT has to predict.
 
-    `objective` is the backbone's own: "v" (alpha noise - sigma clean) or "rectified_flow" (noise - clean).
+    `objective` is the backbone's own: "v" (alpha noise - sigma clean) or "rectified_flow" (noise -
+    clean).
     """
     t = t[:, None, None]
     if objective == "rectified_flow":
@@ -87,22 +96,35 @@ def diffuse(clean: Tensor, t: Tensor, noise: Tensor, objective: str = "v") -> tu
 def learning_rate(settings: TrainSettings, step: int) -> float:
     """Learning rate of optimiser step `step` (from 0).
 
-    "cosine" rises linearly and falls to zero as half a cosine; "inverse" is the backbone's own (stable-audio-tools'
-    InverseLR: gamma 1e6, power 0.5, exponential warm-up 0.99).
+    "cosine" rises linearly and falls to zero as half a cosine; "inverse" is the backbone's own
+    (stable-audio-tools' InverseLR: gamma 1e6, power 0.5, exponential warm-up 0.99).
     """
     if settings.schedule == "inverse":
         return settings.learning_rate * (1 - 0.99 ** (step + 1)) * (1 + step / 1e6) ** -0.5
     rise = min(1.0, (step + 1) / settings.warmup_steps)
-    return settings.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / settings.steps)))
+    return (
+        settings.learning_rate
+        * rise
+        * 0.5
+        * (1 + math.cos(math.pi * min(1.0, step / settings.steps)))
+    )
 
 
 def v_loss(
-    backbone: Backbone, batch: FeatureBatch, clean: Tensor, t: Tensor, noise: Tensor, text_drop: float = 0.0, **kw: Any
+    backbone: Backbone,
+    batch: FeatureBatch,
+    clean: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    text_drop: float = 0.0,
+    **kw: Any,
 ) -> Tensor:
     """Mean squared error of the prediction over the latents that clips have (call it inside `watching`)."""
     noisy, target = diffuse(clean, t, noise, backbone.objective)
     inputs = backbone.inputs(backbone.conditioning(batch.text, batch.seconds))
-    error = (backbone(noisy, t, cfg_dropout_prob=text_drop, **inputs, **kw) - target).square().mean(1)  # [B, L]
+    error = (
+        (backbone(noisy, t, cfg_dropout_prob=text_drop, **inputs, **kw) - target).square().mean(1)
+    )  # [B, L]
     present = torch.arange(error.shape[-1], device=error.device) < batch.latents[:, None]
     return error[present].mean()
 
@@ -118,12 +140,15 @@ def validate(
 ) -> Losses:
     """v-loss with true, null and another clip's video, on the same times and noise for the three.
 
-    Where several processes validate, `mine` are the numbers of this one's batches and `together` sums a tensor over
-    all: each batch's losses are then those of one process, and so is their sum, to the bit.
+    Where several processes validate, `mine` are the numbers of this one's batches and `together`
+    sums a tensor over all: each batch's losses are then those of one process, and so is their sum,
+    to the bit.
     """
     totals = torch.zeros(len(batches), 3, dtype=torch.float64)
     for index in range(len(batches)) if mine is None else mine:
-        totals[index] = _batch_losses(backbone, bridge, batches[index].to(backbone.device), seed + index)
+        totals[index] = _batch_losses(
+            backbone, bridge, batches[index].to(backbone.device), seed + index
+        )
     clips = sum(len(batch.video) for batch in batches)
     true, null, other = (together(totals.to(backbone.device)).cpu().sum(0) / clips).tolist()
     return Losses(true, null, other)
@@ -147,28 +172,44 @@ def _batch_losses(backbone: Backbone, bridge: Bridge, batch: FeatureBatch, seed:
 class Trainer:
     """The inserted bridge, its optimiser and its moving average, between two optimiser steps.
 
-    `processes` is Accelerate's view of the processes that train together; None means this one alone. The backbone
-    stays frozen: no gradient or optimiser state of it is kept.
+    `processes` is Accelerate's view of the processes that train together; None means this one
+    alone. The backbone stays frozen: no gradient or optimiser state of it is kept.
     """
 
     def __init__(
-        self, backbone: Backbone, bridge: Bridge, settings: TrainSettings, processes: PartialState | None = None
+        self,
+        backbone: Backbone,
+        bridge: Bridge,
+        settings: TrainSettings,
+        processes: PartialState | None = None,
     ) -> None:
-        self.backbone, self.bridge, self.settings, self.processes = backbone, bridge, settings, processes
+        self.backbone, self.bridge, self.settings, self.processes = (
+            backbone,
+            bridge,
+            settings,
+            processes,
+        )
         self.rank = processes.process_index if processes else 0
         self.world = processes.num_processes if processes else 1
         self.step = 0
         #: False while weights are being changed: what is there then must not be kept.
         self.whole = True
         self._watch = LossWatch(settings.diverged_at)
-        self.parameters = [parameter for parameter in bridge.parameters() if parameter.requires_grad]
+        self.parameters = [
+            parameter for parameter in bridge.parameters() if parameter.requires_grad
+        ]
         self.optimiser = torch.optim.AdamW(
-            self.parameters, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay
+            self.parameters,
+            settings.learning_rate,
+            settings.betas,
+            weight_decay=settings.weight_decay,
         )
         self.average = [p.detach().clone() for p in self.parameters] if settings.ema_decay else None
         if settings.precision == "bf16":
             for frozen in set(backbone.dit.parameters()) - set(self.parameters):
-                if frozen.ndim > 1:  # norms and biases are small, and CPUs want them whole; so does training its own
+                if (
+                    frozen.ndim > 1
+                ):  # norms and biases are small, and CPUs want them whole; so does training its own
                     frozen.data = frozen.data.bfloat16()
         if settings.compile:
             backbone.compile_blocks()
@@ -181,9 +222,9 @@ class Trainer:
     def train_step(self, batches: Sequence[FeatureBatch]) -> Progress:
         """One optimiser step on this process's micro-batches, in the order of `mine`.
 
-        A share `video_drop` of clips sees the null token and a share `text_drop` no text, so that guidance can tell
-        what each adds ("token-drop regularization with 10% probability", section 4.1). Raises DivergedError, in every
-        process and before any weight has changed.
+        A share `video_drop` of clips sees the null token and a share `text_drop` no text, so that
+        guidance can tell what each adds ("token-drop regularization with 10% probability", section
+        4.1). Raises DivergedError, in every process and before any weight has changed.
         """
         self.optimiser.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.backbone.device)
@@ -213,14 +254,20 @@ class Trainer:
         generator = torch.Generator().manual_seed(_mix(settings.seed, self.step, number))
         size = len(batch.video)
         t = stratified_times(size, generator)[torch.randperm(size, generator=generator)]
-        draw = torch.randn((2, *batch.latent_mean.shape), generator=generator).to(batch.video.device)
+        draw = torch.randn((2, *batch.latent_mean.shape), generator=generator).to(
+            batch.video.device
+        )
         seen = torch.rand(size, generator=generator) >= settings.video_drop
         clean = batch.latent_mean + batch.latent_scale * draw[0]
-        torch.manual_seed(_mix(settings.seed, self.step, number) + 1)  # the library drops text by the global generator
+        torch.manual_seed(
+            _mix(settings.seed, self.step, number) + 1
+        )  # the library drops text by the global generator
         device = batch.video.device
         with (
             self.precision(),
-            self.bridge.watching(batch.video, clean.shape[-1], frames=batch.frames, seen=seen.to(device)),
+            self.bridge.watching(
+                batch.video, clean.shape[-1], frames=batch.frames, seen=seen.to(device)
+            ),
         ):
             loss = v_loss(
                 self.backbone, batch, clean, t.to(device), draw[1], settings.text_drop,
@@ -232,7 +279,9 @@ class Trainer:
 
     def precision(self) -> torch.autocast:
         """The types of numbers that forwards run in."""
-        return torch.autocast(self.backbone.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
+        return torch.autocast(
+            self.backbone.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
+        )
 
     def _sum_over_processes(self, value: Tensor) -> Tensor:
         if self.world == 1:
@@ -264,22 +313,40 @@ class Trainer:
             parameter.copy_(value)
 
     def validate(self, batches: Sequence[FeatureBatch]) -> Losses:
-        """Validation losses of the weights that would be kept; all processes call this, and share the batches."""
+        """Validation losses of the weights that would be kept.
+
+        All processes call this, and share the batches.
+        """
         mine = range(self.rank, len(batches), self.world)
         with self.averaged(), self.precision():
-            return validate(self.backbone, self.bridge, batches, self.settings.seed, mine, self._sum_over_processes)
+            return validate(
+                self.backbone,
+                self.bridge,
+                batches,
+                self.settings.seed,
+                mine,
+                self._sum_over_processes,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on as if nothing had happened."""
         parts = {"bridge": self.bridge, "optimiser": self.optimiser, "watch": self._watch}
-        return {"step": self.step, "average": self.average} | {name: p.state_dict() for name, p in parts.items()}
+        return {"step": self.step, "average": self.average} | {
+            name: p.state_dict() for name, p in parts.items()
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`. Raises RuntimeError or KeyError if it is another training's."""
+        """Go on from :meth:`state_dict`.
+
+        Raises RuntimeError or KeyError if it is another training's.
+        """
         self.bridge.load_state_dict(state["bridge"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
-            self.average = [value.to(p.device) for value, p in zip(state["average"], self.parameters, strict=True)]
+            self.average = [
+                value.to(p.device)
+                for value, p in zip(state["average"], self.parameters, strict=True)
+            ]
         self._watch.load_state_dict(state["watch"])
         self.step = state["step"]
 

@@ -1,6 +1,7 @@
 """Imports of libraries that do far more on import than is needed of them, without that.
 
-A short command such as `foley generate` spends most of its time importing. What is left out here is never called.
+A short command such as `foley generate` spends most of its time importing. What is left out here is
+never called.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import torch
 
 
 def bare_package(name: str, *modules: str) -> Any:
-    """A package with only some of its modules imported: its own `__init__`, which imports all, is not run."""
+    """A package with only some of its modules imported.
+
+    Its own `__init__`, which imports all, is not run.
+    """
     if name not in sys.modules:
         spec = find_spec(name)
         assert spec is not None
@@ -44,5 +48,8 @@ def import_stable_audio_tools() -> None:
 
     import_k_diffusion()
     if "stable_audio_tools.models.transformer" not in sys.modules:
-        with patch.object(torch, "compile", uncompiled), redirect_stdout(StringIO()):  # it prints what is missing
+        with (
+            patch.object(torch, "compile", uncompiled),
+            redirect_stdout(StringIO()),
+        ):  # it prints what is missing
             import_module("stable_audio_tools.models.transformer")

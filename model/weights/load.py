@@ -1,4 +1,7 @@
-"""Weight files: strict loading that names what does not fit, and content hashes that name a revision."""
+"""Weight files.
+
+Strict loading that names what does not fit, and content hashes that name a revision.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +40,8 @@ class WeightsError(ValueError):
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file, or of a torch checkpoint without pickled code, by key.
 
-    The file is mapped, not copied: a tensor takes memory when its values are read. Raises WeightsError if the file is
-    missing or cannot be read.
+    The file is mapped, not copied: a tensor takes memory when its values are read. Raises
+    WeightsError if the file is missing or cannot be read.
     """
     if not path.is_file():
         raise WeightsError(f"no weights at {path}: {_BRING}")
@@ -53,7 +56,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def _load_checkpoint(path: Path) -> object:
     with torch.serialization.safe_globals(_ARRAYS):
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
 
 
 def _first_line(error: BaseException) -> str:
@@ -63,7 +68,8 @@ def _first_line(error: BaseException) -> str:
 def load_strict(module: nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:
     """Copy `weights` into `module`; every key must be there, none may be left over, each of the right shape.
 
-    Values take the type of the module's own. Raises WeightsError naming the first keys that do not fit.
+    Values take the type of the module's own. Raises WeightsError naming the first keys that do not
+    fit.
     """
     check_strict(module, weights, source)
     module.load_state_dict(dict(weights))
@@ -130,7 +136,10 @@ def save_weights(
     """Write tensors as safetensors, floating-point ones cast to `dtype` if given, with text facts in the header."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {
-        key: value.detach().to(dtype if dtype and value.is_floating_point() else value.dtype).contiguous().cpu()
+        key: value.detach()
+        .to(dtype if dtype and value.is_floating_point() else value.dtype)
+        .contiguous()
+        .cpu()
         for key, value in weights.items()
     }
     save_file(tensors, path, metadata)

@@ -1,5 +1,7 @@
-# ruff: noqa: S608 (SQL is put together here; names are quoted by live.quote, texts by live.literal)
-"""The clips that a dataset version judged, with every fact that it judged them by: one table, from the catalog."""
+"""The clips that a dataset version judged, with every fact that it judged them by.
+
+One table, from the catalog.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,9 @@ _NUMBERS = ("FLOAT", "DOUBLE", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UINT
 class Judged:
     """A dataset version (its row of the catalog's `datasets`), and a connection that has the temporary table `judged`.
 
-    `judged` has a row a clip: the columns of `dataset_members`, path, label, prompt, truth and message (of a failure)
-    of the clip, and all facts. `facts` are the numbers among these: their comment in the catalog by name.
+    `judged` has a row a clip: the columns of `dataset_members`, path, label, prompt, truth and
+    message (of a failure) of the clip, and all facts. `facts` are the numbers among these: their
+    comment in the catalog by name.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -54,7 +57,9 @@ def judged(home: Path, version: str | None = None) -> Generator[Judged]:
     if not catalog.exists():
         raise FoleyError(f"there is no catalog in {home} yet: curate something first")
     try:
-        with duckdb.connect(str(catalog), read_only=True, config={"autoinstall_known_extensions": False}) as con:
+        with duckdb.connect(
+            str(catalog), read_only=True, config={"autoinstall_known_extensions": False}
+        ) as con:
             dataset = _dataset(con, home, version)
             facts = _fill(con, dataset)
             yield Judged(con, dataset, facts)
@@ -63,14 +68,29 @@ def judged(home: Path, version: str | None = None) -> Generator[Judged]:
 
 
 def _dataset(con: duckdb.DuckDBPyConnection, home: Path, version: str | None) -> dict[str, Any]:
-    chosen = f"not suffix(name, {literal(UNCURATED)})" if version is None else f"{literal(version)} in (version, name)"
-    found = con.sql(f"from datasets where {chosen} order by created_at desc limit 1").to_arrow_table().to_pylist()
+    chosen = (
+        f"not suffix(name, {literal(UNCURATED)})"
+        if version is None
+        else f"{literal(version)} in (version, name)"
+    )
+    found = (
+        con.sql(f"from datasets where {chosen} order by created_at desc limit 1")
+        .to_arrow_table()
+        .to_pylist()
+    )
     if not found:
-        known = [row[0] for row in con.sql("select version from datasets order by created_at desc limit 5").fetchall()]
+        known = [
+            row[0]
+            for row in con.sql(
+                "select version from datasets order by created_at desc limit 5"
+            ).fetchall()
+        ]
         if not known:
             raise FoleyError(f"there is no dataset in {home} yet: run foley curate FOLDER first")
         raise FoleyError(f"no dataset {version!r} in {home}; the latest are: {', '.join(known)}")
-    return found[0] | {name: json.loads(found[0][name]) for name in ("policy", "fingerprints", "funnel")}
+    return found[0] | {
+        name: json.loads(found[0][name]) for name in ("policy", "fingerprints", "funnel")
+    }
 
 
 def _fill(con: duckdb.DuckDBPyConnection, dataset: dict[str, Any]) -> dict[str, str]:
@@ -90,7 +110,11 @@ def _fill(con: duckdb.DuckDBPyConnection, dataset: dict[str, Any]) -> dict[str, 
             f"and s{i}.fingerprint = {literal(fingerprint)}"
         )
         messages.append(f"s{i}.message")
-    absent = [f"null::double as {quote(name)}" for name in dataset["policy"]["optional"] if name not in columns]
+    absent = [
+        f"null::double as {quote(name)}"
+        for name in dataset["policy"]["optional"]
+        if name not in columns
+    ]
     shown = [f"{source} as {quote(name)}" for name, source in columns.items()] + absent
     con.execute(
         f"create temp table judged as select m.*, c.path, c.label, c.prompt, c.truth, coalesce({', '.join(messages)}) "

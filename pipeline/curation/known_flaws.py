@@ -27,9 +27,9 @@ from known where json_exists(told, '$.flaw')"""
 def flaw_figures(found: Judged) -> dict[str, dict[str, Any]]:
     """What became of the clips of each kind, and how well a score tells them from true ones.
 
-    By kind (true, broken, misdubbed, degraded, and the kinds of these): kept and dropped clips, and for flawed ones the
-    `score` that has to find them with its `auc`, the area under the ROC curve of true against flawed clips. Empty where
-    no clip's truth is known.
+    By kind (true, broken, misdubbed, degraded, and the kinds of these): kept and dropped clips, and
+    for flawed ones the `score` that has to find them with its `auc`, the area under the ROC curve
+    of true against flawed clips. Empty where no clip's truth is known.
     """
     if "imagebind" not in found.facts or "pq" not in found.facts:
         return {}

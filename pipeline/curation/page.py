@@ -1,5 +1,7 @@
-# ruff: noqa: S608 (SQL is put together here; names are quoted by live.quote, texts by live.literal)
-"""Gathers what the page of a curation shows, by queries on the catalog: few numbers, however many clips there are."""
+"""Gathers what the page of a curation shows, by queries on the catalog.
+
+Few numbers, however many clips there are.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ BINS, SAMPLES = 9, 20  # so the page holds at most so many clips, each of at mos
 PREVIEW_BYTES = 160_000
 PREVIEW_SECONDS, PREVIEW_FPS, PREVIEW_SIDE, PREVIEW_RATE = 4.0, 12, 128, 32_000
 _SIGNS = {">": ">", ">=": "≥", "<": "<", "<=": "≤"}
-_COMPARISON = re.compile(r"\b(?P<fact>[A-Za-z_]\w*)\s*(?P<sign><=?|>=?)\s*(?P<bound>-?\d+(?:\.\d+)?)")
+_COMPARISON = re.compile(
+    r"\b(?P<fact>[A-Za-z_]\w*)\s*(?P<sign><=?|>=?)\s*(?P<bound>-?\d+(?:\.\d+)?)"
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ def look(home: Path, version: str | None = None, seed: int = 0) -> CurationPage:
             dataset=found.dataset,
             steps=_steps(found),
             facts=[_fact(found, name, span, thresholds) for name, span in spans.items()],
-            sweeps=[_sweep(found, gates, threshold, spans[threshold.fact]) for threshold in thresholds],
+            sweeps=[
+                _sweep(found, gates, threshold, spans[threshold.fact]) for threshold in thresholds
+            ],
             labels=[Label(row["label"], row["clips"], row["kept"]) for row in _ends(labels)],
             classes=len(labels),
             bins=_bins(found, [t.fact for t in thresholds], seed),
@@ -81,7 +87,10 @@ def thresholds_of(gates: Sequence[Mapping[str, str]]) -> list[Threshold]:
 
 
 def _steps(found: Judged) -> list[Step]:
-    """The funnel with its reasons; of a failure its message counts, without the name of the file."""
+    """The funnel with its reasons.
+
+    Of a failure its message counts, without the name of the file.
+    """
     rows = found.con.sql(
         "with dropped as (select if(contains(reason, ': '), split_part(reason, ': ', 1) || ': ', reason) as step, "
         "if(ends_with(reason, ': failed') or starts_with(reason, 'clips: '), "
@@ -91,19 +100,30 @@ def _steps(found: Judged) -> list[Step]:
         "group by step",
         params=[REASONS],
     ).fetchall()
-    why = {step: ([(str(text), int(n)) for text, n in reasons], kinds) for step, reasons, kinds in rows}
+    why = {
+        step: ([(str(text), int(n)) for text, n in reasons], kinds) for step, reasons, kinds in rows
+    }
     funnel: list[dict[str, Any]] = found.dataset["funnel"]
     gates = found.dataset["policy"]["gates"]
-    conditions = [""] * (len(funnel) - len(gates)) + [gate["keep"] for gate in gates]  # stages come first
+    conditions = [""] * (len(funnel) - len(gates)) + [
+        gate["keep"] for gate in gates
+    ]  # stages come first
     steps: list[Step] = []
     for row, keep in zip(funnel, conditions, strict=True):
         reasons, kinds = ([], 0) if keep else why.get(f"{row['step']}: ", ([], 0))
-        steps.append(Step(row["step"], row["dropped"], row["left"], keep, tuple(reasons), kinds - len(reasons)))
+        steps.append(
+            Step(
+                row["step"], row["dropped"], row["left"], keep, tuple(reasons), kinds - len(reasons)
+            )
+        )
     return steps
 
 
 def _spans(found: Judged, thresholds: Sequence[Threshold]) -> dict[str, tuple[float, float]]:
-    """The axis of every fact that differs between clips: all but the outermost thousandth, with its thresholds."""
+    """The axis of every fact that differs between clips.
+
+    All but the outermost thousandth, with its thresholds.
+    """
     names = list(found.facts)
     if not names:
         return {}
@@ -113,13 +133,19 @@ def _spans(found: Judged, thresholds: Sequence[Threshold]) -> dict[str, tuple[fl
     spans: dict[str, tuple[float, float]] = {}
     order = [t.fact for t in thresholds] + names
     for name, ends in sorted(zip(names, row, strict=True), key=lambda item: order.index(item[0])):
-        if ends is not None and all(map(math.isfinite, ends)) and (asked[name] or ends[0] < ends[1]):
+        if (
+            ends is not None
+            and all(map(math.isfinite, ends))
+            and (asked[name] or ends[0] < ends[1])
+        ):
             low, high = min([ends[0], *asked[name]]), max([ends[1], *asked[name]])
             spans[name] = (float(low), float(high) if high > low else low + 1.0)
     return spans
 
 
-def _fact(found: Judged, name: str, span: tuple[float, float], thresholds: Sequence[Threshold]) -> Fact:
+def _fact(
+    found: Judged, name: str, span: tuple[float, float], thresholds: Sequence[Threshold]
+) -> Fact:
     """Clips by bin; what lies beyond an end counts in the last bin there."""
     column, (low, high) = quote(name), span
     place = f"floor(({column} - {low}) / {high - low} * {COLUMNS})"
@@ -133,8 +159,16 @@ def _fact(found: Judged, name: str, span: tuple[float, float], thresholds: Seque
     return Fact(name, found.facts[name], low, high, clips, kept, bounds)
 
 
-def _sweep(found: Judged, gates: Sequence[Mapping[str, str]], threshold: Threshold, span: tuple[float, float]) -> Sweep:
-    """Kept share of the clips that reach the gates, for every place of one threshold; all in one look at the clips."""
+def _sweep(
+    found: Judged,
+    gates: Sequence[Mapping[str, str]],
+    threshold: Threshold,
+    span: tuple[float, float],
+) -> Sweep:
+    """Kept share of the clips that reach the gates, for every place of one threshold.
+
+    All in one look at the clips.
+    """
     names = ", ".join(literal(gate["name"]) for gate in gates)
     begin, end = threshold.span
 
@@ -151,7 +185,9 @@ def _sweep(found: Judged, gates: Sequence[Mapping[str, str]], threshold: Thresho
     *shares, now = [float(value or 0.0) for value in row]
     gate = gates[threshold.gate]
     condition = f"{threshold.fact} {_SIGNS[threshold.sign]} {label(threshold.bound)}"
-    return Sweep(gate["name"], condition, threshold.bound, now, list(zip(places, shares, strict=False)))
+    return Sweep(
+        gate["name"], condition, threshold.bound, now, list(zip(places, shares, strict=False))
+    )
 
 
 def _ends(labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -177,7 +213,13 @@ def _bins(found: Judged, shown: Sequence[str], seed: int) -> list[Bin]:
         said = [f"{name} {row[name]:.3g}" for name in dict.fromkeys(shown) if row[name] is not None]
         lines = [", ".join(said)] + ([str(row["message"])] if row["message"] else [])
         seen = None if isinstance(video, MediaError) else video
-        sample = Sample(row["clip_id"], row["prompt"] or "", row["path"] or "", "; ".join(filter(None, lines)), seen)
+        sample = Sample(
+            row["clip_id"],
+            row["prompt"] or "",
+            row["path"] or "",
+            "; ".join(filter(None, lines)),
+            seen,
+        )
         known = bins.get(row["bin"], Bin(row["bin"], row["clips"], ()))
         bins[row["bin"]] = Bin(known.name, known.clips, [*known.samples, sample])
     return list(bins.values())
@@ -186,7 +228,8 @@ def _bins(found: Judged, shown: Sequence[str], seed: int) -> list[Bin]:
 def preview(path: Path) -> bytes | None:
     """The beginning of a clip as a small mp4 for a browser, or None where it has neither picture nor sound.
 
-    Made anew, and never the file itself: that may be large, of a kind that no browser plays, or made to harm one.
+    Made anew, and never the file itself: that may be large, of a kind that no browser plays, or
+    made to harm one.
     """
     frames = audio = None
     with contextlib.suppress(MediaError):

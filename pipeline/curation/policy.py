@@ -1,5 +1,7 @@
-# ruff: noqa: S608 (SQL is put together here; names are quoted by live.quote, texts by live.literal)
-"""`select`: a named, versioned policy over the facts that stages found, by SQL; thresholds never touch the facts."""
+"""`select`: a named, versioned policy over the facts that stages found, by SQL.
+
+Thresholds never touch the facts.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ POLICIES = files("pipeline.curation") / "policies"
 
 @dataclass(frozen=True)
 class Gate:
-    """A condition on the facts, as SQL; a clip for which it is not true (false or unknown) is dropped by this name."""
+    """A condition on the facts, as SQL.
+
+    A clip for which it is not true (false or unknown) is dropped by this name.
+    """
 
     name: str
     keep: str
@@ -49,7 +54,10 @@ class Gate:
 
 @dataclass(frozen=True)
 class Policy:
-    """Gates in order, subsets and splits. `optional` facts count as unknown when no stage gives them."""
+    """Gates in order, subsets and splits.
+
+    `optional` facts count as unknown when no stage gives them.
+    """
 
     name: str
     version: int
@@ -65,17 +73,26 @@ class Policy:
 
 def policies() -> list[str]:
     """Names of the policies that come with the house."""
-    return sorted(entry.name.removesuffix(".toml") for entry in POLICIES.iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        entry.name.removesuffix(".toml")
+        for entry in POLICIES.iterdir()
+        if entry.name.endswith(".toml")
+    )
 
 
 def load_policy(name_or_path: str) -> Policy:
-    """A policy by name, or from a TOML file. Raises FoleyError when it is absent or not a policy."""
+    """A policy by name, or from a TOML file.
+
+    Raises FoleyError when it is absent or not a policy.
+    """
     if name_or_path.endswith(".toml"):
         path, text = name_or_path, _read(Path(name_or_path))
     elif name_or_path in policies():
         path, text = name_or_path, (POLICIES / f"{name_or_path}.toml").read_text()
     else:
-        raise FoleyError(f"no policy {name_or_path!r}: use {', '.join(policies())} or the path of a .toml file")
+        raise FoleyError(
+            f"no policy {name_or_path!r}: use {', '.join(policies())} or the path of a .toml file"
+        )
     try:
         return _parse(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as exc:
@@ -102,7 +119,9 @@ def _parse(raw: dict[str, Any]) -> Policy:
     if raw:
         raise ValueError(f"unknown keys {sorted(raw)}")
     if not 0 <= policy.val + policy.test < 1 or not 0 <= policy.ablation_share <= 1:
-        raise ValueError("shares of val and test add up to less than 1, that of the ablation subset to at most 1")
+        raise ValueError(
+            "shares of val and test add up to less than 1, that of the ablation subset to at most 1"
+        )
     return policy
 
 
@@ -115,8 +134,9 @@ def select(
 ) -> Dataset:
     """Apply a policy to what the stages in `fps` found and write the dataset version that results.
 
-    A clip is dropped by the first stage that did not pass it, else by the first gate that is not true for it. The same
-    facts under the same policy give the same version again. Raises FoleyError for a gate on an unknown column.
+    A clip is dropped by the first stage that did not pass it, else by the first gate that is not
+    true for it. The same facts under the same policy give the same version again. Raises FoleyError
+    for a gate on an unknown column.
     """
     chosen = load_policy(policy) if isinstance(policy, str) else policy
     descriptors = {stage: wh.descriptor(stage, fp) for stage, fp in fps.items()}
@@ -125,7 +145,10 @@ def select(
         con = wh.cursor()
         try:
             con.register(
-                "present", present(wh, listings["clips"], {name for d in descriptors.values() for name in d.reads})
+                "present",
+                present(
+                    wh, listings["clips"], {name for d in descriptors.values() for name in d.reads}
+                ),
             )
             wanted = ""
             if clip_ids is not None:
@@ -138,7 +161,9 @@ def select(
             con.close()
 
     try:
-        members = run_checked(wh, {"clips": ("clips", "source"), **{s: (s, fp) for s, fp in fps.items()}}, work)
+        members = run_checked(
+            wh, {"clips": ("clips", "source"), **{s: (s, fp) for s, fp in fps.items()}}, work
+        )
     except FoleyError as exc:
         raise FoleyError(f"policy {chosen.name}: {_without_column(exc) or exc}") from exc
     gates = [gate.name for gate in chosen.gates]
@@ -166,11 +191,14 @@ def _fill_facts(
 ) -> None:
     """Make the table `facts`: one row a clip with its status at every stage and all scalar columns.
 
-    Rows that come twice (from two processes) are looked for only when the join gave more rows than there are clips.
+    Rows that come twice (from two processes) are looked for only when the join gave more rows than
+    there are clips.
     """
     clips = clips_sql(con, listings["clips"], ["source_video", "sha256", "split", "error"])
     con.execute(f"create temp table chosen as from {clips} {wanted}")
-    con.execute(f"create temp table facts as {_facts_sql(con, listings, descriptors, policy, twice=False)}")
+    con.execute(
+        f"create temp table facts as {_facts_sql(con, listings, descriptors, policy, twice=False)}"
+    )
     if value(con, "select (select count(*) from facts) > (select count(*) from chosen)"):
         con.execute(
             f"create or replace temp table facts as {_facts_sql(con, listings, descriptors, policy, twice=True)}"
@@ -184,7 +212,14 @@ def _facts_sql(
     policy: Policy,
     twice: bool,
 ) -> str:
-    columns = ["c.clip_id", "c.source_video", "c.sha256", "c.split as given", "c.status as clip_status", "c.error"]
+    columns = [
+        "c.clip_id",
+        "c.source_video",
+        "c.sha256",
+        "c.split as given",
+        "c.status as clip_status",
+        "c.error",
+    ]
     joins = ["left join present p on c.clip_id = p.clip_id"]
     seen: set[str] = set()
     for i, (stage, descriptor) in enumerate(descriptors.items()):
@@ -195,7 +230,9 @@ def _facts_sql(
         joins.append(f"left join {rows} s{i} on s{i}.input = {present_input(descriptor.reads)}")
         columns += [f"s{i}.{part} as {quote(f'{stage}.{part}')}" for part in ("status", "reason")]
         types = {f.name: sql_type(f.type) for f in descriptor.columns if not is_array(f)}
-        columns += [f"s{i}.{quote(name)}::{type_} as {quote(name)}" for name, type_ in types.items()]
+        columns += [
+            f"s{i}.{quote(name)}::{type_} as {quote(name)}" for name, type_ in types.items()
+        ]
         seen |= set(own)
     columns += [f"null::DOUBLE as {quote(name)}" for name in policy.optional if name not in seen]
     return f"select {', '.join(columns)} from chosen c {' '.join(joins)}"
@@ -209,7 +246,10 @@ def _members_sql(policy: Policy, stages: Sequence[str]) -> str:
         waiting, why = literal(f"{stage}: waiting"), f"coalesce({reason}, {status})"
         drops.append(f"when coalesce({status}, 'released') = 'released' then {waiting}")
         drops.append(f"when {status} <> 'passed' then {literal(stage + ': ')} || {why}")
-    drops += [f"when not coalesce(({gate.keep}), false) then {literal(gate.name)}" for gate in policy.gates]
+    drops += [
+        f"when not coalesce(({gate.keep}), false) then {literal(gate.name)}"
+        for gate in policy.gates
+    ]
     draw = _draw("source_video", policy.seed, "split")
     hashed = f"case when {draw} < {policy.test} then 'test' when {draw} < {policy.test + policy.val} then 'val'"
     given = "case g.rank when 3 then 'test' when 2 then 'val' when 1 then 'train'"
@@ -232,7 +272,10 @@ def _draw(column: str, seed: int, salt: str) -> str:
 
 
 def _funnel(members: pa.Table, stages: Sequence[str], gates: Sequence[str]) -> list[dict[str, Any]]:
-    """Clips dropped by and left after every step; a gate may have the name of a stage, and counts its own."""
+    """Clips dropped by and left after every step.
+
+    A gate may have the name of a stage, and counts its own.
+    """
     counts: dict[str, int] = {}
     for row in members.group_by("reason").aggregate([("clip_id", "count")]).to_pylist():
         if row["reason"] is not None:
@@ -242,5 +285,7 @@ def _funnel(members: pa.Table, stages: Sequence[str], gates: Sequence[str]) -> l
     funnel = [{"step": "all", "dropped": 0, "left": left}]
     for step in [*(f"{stage}: " for stage in stages), *gates]:
         left -= counts.get(step, 0)
-        funnel.append({"step": step.removesuffix(": "), "dropped": counts.get(step, 0), "left": left})
+        funnel.append(
+            {"step": step.removesuffix(": "), "dropped": counts.get(step, 0), "left": left}
+        )
     return funnel

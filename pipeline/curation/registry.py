@@ -22,7 +22,13 @@ def scoring_stages(preset: Preset) -> list[Stage]:
 
     The last two are there where the preset configures them: `scores.sync`, `scores.tagger`.
     """
-    stages: list[Stage] = [Probe(), Silence(), Picture(), ImageBindScore(preset), AudioboxScore(preset)]
+    stages: list[Stage] = [
+        Probe(),
+        Silence(),
+        Picture(),
+        ImageBindScore(preset),
+        AudioboxScore(preset),
+    ]
     if preset.scores.sync:
         stages.append(Sync(preset))
     if preset.scores.tagger is not None:
@@ -41,6 +47,9 @@ def all_stages(preset: Preset) -> list[Stage]:
 
 
 def feature_fingerprints(preset: Preset) -> dict[str, str]:
-    """Fingerprints of the stages that training reads; scorers may have changed since without it mattering."""
+    """Fingerprints of the stages that training reads.
+
+    Scorers may have changed since without it mattering.
+    """
     fps = fingerprints(all_stages(preset))
     return {stage.name: fps[stage.name] for stage in feature_stages(preset)}

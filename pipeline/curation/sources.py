@@ -1,4 +1,7 @@
-"""Sources: where clips come from. Each gives the rows that the warehouse ingests, one a media file."""
+"""Sources: where clips come from.
+
+Each gives the rows that the warehouse ingests, one a media file.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ from pipeline.procedural.corpus import Progress
 from warehouse.errors import FoleyError
 
 SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("clip_id", "path", "source", "source_video", "url", "label", "prompt", "split")]
+    [
+        (name, pa.string())
+        for name in ("clip_id", "path", "source", "source_video", "url", "label", "prompt", "split")
+    ]
     + [("truth", pa.string())]
 )
 
@@ -44,7 +50,9 @@ _NO_WORDS = frozenset(
 )
 _YOUTUBE_CLIP = re.compile(r"^(?P<id>.{11})_\d{6}_\d{6}$")
 
-Facts = dict[str, str]  # what a sidecar says of a file: prompt, label, split, url, source_video, truth
+Facts = dict[
+    str, str
+]  # what a sidecar says of a file: prompt, label, split, url, source_video, truth
 
 
 @dataclass(frozen=True)
@@ -58,15 +66,18 @@ class Listing:
 def folder_source(folder: Path, name: str | None = None) -> Listing:
     """Every file under `folder` that is a media file by its content, or claims to be by its name.
 
-    A clip's id is `name` (the folder's own, unless given) and the path below it without the extension; files that
-    differ only in that keep it. A sidecar (`clips.jsonl`, `clips.csv`, `metadata.jsonl` or `metadata.csv`) in any
-    folder may give `prompt`, `label`, `split`, `url`, `source_video` and `truth` by file name; a file that it names
-    and that is not there is listed all the same, so that its absence becomes a row. Without a prompt, the words of
-    the file's name are taken. Raises FoleyError if the folder cannot be read or a sidecar makes no sense.
+    A clip's id is `name` (the folder's own, unless given) and the path below it without the
+    extension; files that differ only in that keep it. A sidecar (`clips.jsonl`, `clips.csv`,
+    `metadata.jsonl` or `metadata.csv`) in any folder may give `prompt`, `label`, `split`, `url`,
+    `source_video` and `truth` by file name; a file that it names and that is not there is listed
+    all the same, so that its absence becomes a row. Without a prompt, the words of the file's name
+    are taken. Raises FoleyError if the folder cannot be read or a sidecar makes no sense.
     """
     root = folder.absolute()
     if not root.is_dir():
-        raise FoleyError(f"{printable(folder)}: no such folder, give the folder that holds the clips")
+        raise FoleyError(
+            f"{printable(folder)}: no such folder, give the folder that holds the clips"
+        )
     name = name or root.name or "clips"
     skipped: list[tuple[str, str]] = []
     facts: dict[Path, Facts] = {}
@@ -79,7 +90,10 @@ def folder_source(folder: Path, name: str | None = None) -> Listing:
         elif _is_media(path):
             found.add(path)
     paths = sorted(found | facts.keys())
-    rows = [_row(path, clip_id, name, facts.get(path, {})) for path, clip_id in _clip_ids(root, name, paths)]
+    rows = [
+        _row(path, clip_id, name, facts.get(path, {}))
+        for path, clip_id in _clip_ids(root, name, paths)
+    ]
     return Listing(pa.Table.from_pylist(rows, SCHEMA), tuple(skipped))
 
 
@@ -94,18 +108,31 @@ def procedural_source(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Listing:
-    """Write (or find already written) a procedural corpus and list it; the arguments are those of `write_corpus`."""
-    rows = write_corpus(folder, n, seed, seconds=seconds, bad=bad, flawed=flawed, workers=workers, progress=progress)
+    """Write (or find already written) a procedural corpus and list it.
+
+    The arguments are those of `write_corpus`.
+    """
+    rows = write_corpus(
+        folder, n, seed, seconds=seconds, bad=bad, flawed=flawed, workers=workers, progress=progress
+    )
     root = folder.absolute()
     clips = [
-        _row(root / row["file"], f"procedural/{seed}/{Path(row['file']).stem}", "procedural", _facts(row))
+        _row(
+            root / row["file"],
+            f"procedural/{seed}/{Path(row['file']).stem}",
+            "procedural",
+            _facts(row),
+        )
         for row in rows
     ]
     return Listing(pa.Table.from_pylist(clips, SCHEMA))
 
 
 def words_of(path: Path) -> str:
-    """The words of a file's name: `Dog-barking_02.mp4` is "dog barking"; a name of no words gives its folder's."""
+    """The words of a file's name: `Dog-barking_02.mp4` is "dog barking".
+
+    A name of no words gives its folder's.
+    """
     for text in (path.stem, path.parent.name):
         spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
         words = re.findall(r"[^\W\d_]+", spaced)
@@ -115,10 +142,15 @@ def words_of(path: Path) -> str:
 
 
 def _files(root: Path, skipped: list[tuple[str, str]]) -> Iterator[Path]:
-    """Files below `root` in a stable order; hidden ones are left out, and links to folders are not followed."""
+    """Files below `root` in a stable order.
+
+    Hidden ones are left out, and links to folders are not followed.
+    """
 
     def unreadable(error: OSError) -> None:
-        skipped.append((printable(Path(os.fsdecode(error.filename))), error.strerror or "cannot be read"))
+        skipped.append(
+            (printable(Path(os.fsdecode(error.filename))), error.strerror or "cannot be read")
+        )
 
     for folder, folders, files in os.walk(root, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -154,9 +186,16 @@ def _clip_ids(root: Path, name: str, paths: Iterable[Path]) -> Iterator[tuple[Pa
 def _row(path: Path, clip_id: str, source: str, facts: Mapping[str, str]) -> dict[str, str | None]:
     youtube = _YOUTUBE_CLIP.match(path.stem)
     given = {key: facts.get(key) or None for key in ("url", "label", "split", "truth")}
-    prompt = facts.get("prompt") or given["label"] or words_of(path.parent / "_" if youtube else path)
+    prompt = (
+        facts.get("prompt") or given["label"] or words_of(path.parent / "_" if youtube else path)
+    )
     source_video = facts.get("source_video") or (youtube["id"] if youtube else clip_id)
-    row: dict[str, str | None] = {"clip_id": clip_id, "path": str(path), "source": source, "source_video": source_video}
+    row: dict[str, str | None] = {
+        "clip_id": clip_id,
+        "path": str(path),
+        "source": source,
+        "source_video": source_video,
+    }
     return row | given | {"prompt": prompt}
 
 
@@ -167,15 +206,22 @@ def _read_sidecar(path: Path) -> dict[Path, Facts]:
         for row in _sidecar_rows(path):
             line = _facts(row)
             if not line.get("file"):
-                raise FoleyError(f"{printable(path)}: a line names no file, give it a column `file`")
+                raise FoleyError(
+                    f"{printable(path)}: a line names no file, give it a column `file`"
+                )
             facts[Path(os.path.normpath(path.parent / line.pop("file")))] = line
     except (OSError, ValueError, csv.Error) as error:
-        raise FoleyError(f"{printable(path)}: cannot be read as {path.suffix[1:].upper()}: {error}") from error
+        raise FoleyError(
+            f"{printable(path)}: cannot be read as {path.suffix[1:].upper()}: {error}"
+        ) from error
     return facts
 
 
 def read_rows(path: Path) -> list[Facts]:
-    """The lines of a CSV or JSONL file by the columns that we know. Raises OSError, ValueError or csv.Error."""
+    """The lines of a CSV or JSONL file by the columns that we know.
+
+    Raises OSError, ValueError or csv.Error.
+    """
     return [_facts(row) for row in _sidecar_rows(path)]
 
 

@@ -1,7 +1,16 @@
-"""Fetching what clips are made of: addresses that break, archives that cannot be trusted, disks that fill up."""
+"""Fetching what clips are made of.
+
+Addresses that break, archives that cannot be trusted, disks that fill up.
+"""
 
 from pipeline.download.archive import ArchiveError, ArchiveLimits, Contents, extract
-from pipeline.download.transfer import Fetcher, Remote, ReplacedError, TransferError, TransferSettings
+from pipeline.download.transfer import (
+    Fetcher,
+    Remote,
+    ReplacedError,
+    TransferError,
+    TransferSettings,
+)
 from pipeline.download.units import (
     Choice,
     UnitResult,

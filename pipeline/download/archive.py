@@ -1,4 +1,7 @@
-"""Clips out of an archive as it streams by: plain or gzipped tar, told by content, and trusted in nothing."""
+"""Clips out of an archive as it streams by.
+
+Plain or gzipped tar, told by content, and trusted in nothing.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ class ArchiveLimits:
 
 @dataclass(frozen=True)
 class Member:
-    """A clip that was extracted: `label` is the name of its folder in the archive, if it has one."""
+    """A clip that was extracted.
+
+    `label` is the name of its folder in the archive, if it has one.
+    """
 
     file: str
     label: str | None
@@ -42,7 +48,10 @@ class Member:
 
 @dataclass
 class Contents:
-    """What an archive held: clips, what was left out as (member, why), and its own size and hash."""
+    """What an archive held.
+
+    Clips, what was left out as (member, why), and its own size and hash.
+    """
 
     clips: list[Member] = field(default_factory=list[Member])
     left_out: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
@@ -64,15 +73,17 @@ def extract(
 ) -> Contents:
     """Write the clips (or those `wanted`) of a streamed archive into `folder`, under their own names.
 
-    The archive's own folders are but labels. The stream is read to its end: gzip's checksum and length, tar's end mark
-    and every header are checked. Members that are no clips (links, devices, `..`, other files) are left out with the
-    reason. Raises ArchiveError for an archive that is damaged, cut or a bomb; what `pieces` raises passes through.
+    The archive's own folders are but labels. The stream is read to its end: gzip's checksum and
+    length, tar's end mark and every header are checked. Members that are no clips (links, devices,
+    `..`, other files) are left out with the reason. Raises ArchiveError for an archive that is
+    damaged, cut or a bomb; what `pieces` raises passes through.
     """
     limits = limits or ArchiveLimits()
     stream = _Plain(pieces, limits)
     contents = Contents()
     try:
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=_PIECE) as archive:  # pyright: ignore[reportCallIssue, reportArgumentType]
+        # pyright: ignore[reportCallIssue, reportArgumentType]
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=_PIECE) as archive:
             for member in archive:
                 contents.members += 1
                 if contents.members > limits.members:
@@ -107,7 +118,9 @@ def _take(
         assert source is not None
         target = folder / path.name
         if target.exists():
-            same = _hash(source) == next(clip.sha256 for clip in contents.clips if clip.file == path.name)
+            same = _hash(source) == next(
+                clip.sha256 for clip in contents.clips if clip.file == path.name
+            )
             why = "comes twice" if same else "comes twice, with other content: the first is kept"
         else:
             label = path.parent.name or None
@@ -154,7 +167,9 @@ class _Plain:
         self._inflater: Any = None
         self._compressed = b""  # taken and not yet inflated
         self._left = b""  # inflated and not yet given
-        self._last = deque[bytes](maxlen=3)  # the end of what was given: tarfile stops somewhere in it
+        self._last = deque[bytes](
+            maxlen=3
+        )  # the end of what was given: tarfile stops somewhere in it
         self._gzipped = self._head()[:2] == b"\x1f\x8b"
         if self._gzipped:
             self._inflater = zlib.decompressobj(31)
@@ -204,18 +219,26 @@ class _Plain:
         found, self._left = data[:n], data[n:]
         self.given += len(found)
         self._last.append(found)
-        if self.given > max(self._limits.ratio * self.taken, 1 << 24) or self.given > self._limits.total_bytes:
+        if (
+            self.given > max(self._limits.ratio * self.taken, 1 << 24)
+            or self.given > self._limits.total_bytes
+        ):
             raise ArchiveError(f"a bomb: {self.given} bytes out of {self.taken}")
         return found
 
     def finish(self, ended_at: int) -> None:
-        """Read to the end. tarfile stops without a word at a damaged header: behind an end there are zeros alone."""
+        """Read to the end.
+
+        Tarfile stops without a word at a damaged header: behind an end there are zeros alone.
+        """
         last = b"".join(self._last)
         behind = last[len(last) - (self.given - ended_at) :] if self.given > ended_at else b""
         mark = len(behind)
         while not behind.strip(b"\0") and (behind := self.read(_PIECE)):
             mark += len(behind)
         if behind.strip(b"\0"):
-            raise ArchiveError(f"damaged: no valid member at byte {ended_at}, and the archive goes on")
+            raise ArchiveError(
+                f"damaged: no valid member at byte {ended_at}, and the archive goes on"
+            )
         if mark < tarfile.BLOCKSIZE:
             raise ArchiveError("cut: the tar archive has no end mark")

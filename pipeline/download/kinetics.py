@@ -1,6 +1,7 @@
 """Kinetics-700-2020 as its public mirror lays it out: lists of archives, annotations, and what is published of both.
 
-Layout and counts were read from the mirror and its users' reports (`https://s3.amazonaws.com/kinetics/700_2020/`).
+Layout and counts were read from the mirror and its users' reports
+(`https://s3.amazonaws.com/kinetics/700_2020/`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ PUBLISHED: Mapping[str, tuple[int, int]] = {
 
 @dataclass(frozen=True)
 class Kinetics:
-    """What is taken of the corpus. `classes` are labels, all when empty; `template` makes a label into a prompt."""
+    """What is taken of the corpus.
+
+    `classes` are labels, all when empty; `template` makes a label into a prompt.
+    """
 
     base_url: str
     splits: tuple[Split, ...] = SPLITS
@@ -50,15 +54,22 @@ class Annotation:
 
 
 def annotated_clips(fetcher: Fetcher, chosen: Kinetics, split: Split) -> list[Annotation]:
-    """The rows of a split's CSV, by its header. Raises FoleyError if it lacks a column or a row makes no sense."""
+    """The rows of a split's CSV, by its header.
+
+    Raises FoleyError if it lacks a column or a row makes no sense.
+    """
     url = urljoin(chosen.base_url, f"annotations/{split}.csv")
     rows: list[Annotation] = []
     try:
         for row in csv.DictReader(io.StringIO(fetcher.text(url))):
             file = f"{row['youtube_id']}_{int(float(row['time_start'])):06d}_{int(float(row['time_end'])):06d}.mp4"
-            rows.append(Annotation(file, (row.get("label") or "").strip() or None, row["youtube_id"], split))
+            rows.append(
+                Annotation(file, (row.get("label") or "").strip() or None, row["youtube_id"], split)
+            )
     except (KeyError, ValueError, TypeError) as error:
-        raise FoleyError(f"{url}: not Kinetics annotations, {type(error).__name__} {error}") from error
+        raise FoleyError(
+            f"{url}: not Kinetics annotations, {type(error).__name__} {error}"
+        ) from error
     known = {row.label for row in rows}
     unknown = [label for label in chosen.classes if label not in known]
     if unknown and known != {None}:
@@ -67,9 +78,14 @@ def annotated_clips(fetcher: Fetcher, chosen: Kinetics, split: Split) -> list[An
 
 
 def archives(fetcher: Fetcher, chosen: Kinetics, split: Split) -> list[str]:
-    """Addresses of a split's archives. Which classes lie in which is not published, so classes choose none of them."""
+    """Addresses of a split's archives.
+
+    Which classes lie in which is not published, so classes choose none of them.
+    """
     listing = urljoin(chosen.base_url, f"{split}/k700_2020_{split}_path.txt")
-    found = [_safe(listing, line.strip()) for line in fetcher.text(listing).splitlines() if line.strip()]
+    found = [
+        _safe(listing, line.strip()) for line in fetcher.text(listing).splitlines() if line.strip()
+    ]
     if not found:
         raise FoleyError(f"{listing}: lists no archive")
     return found[: chosen.archives]
@@ -101,8 +117,13 @@ class Found:
     counts: dict[str, dict[str, int]]
 
 
-def compare(chosen: Kinetics, annotated: Sequence[Annotation], done: Collection[UnitResult], root: Path) -> Found:
-    """Join what was extracted with the annotations. A clip without a row keeps the label of its folder."""
+def compare(
+    chosen: Kinetics, annotated: Sequence[Annotation], done: Collection[UnitResult], root: Path
+) -> Found:
+    """Join what was extracted with the annotations.
+
+    A clip without a row keeps the label of its folder.
+    """
     by_file = {(row.split, row.file): row for row in annotated}
     rows: list[dict[str, Any]] = []
     without_row: list[str] = []
@@ -125,7 +146,9 @@ def compare(chosen: Kinetics, annotated: Sequence[Annotation], done: Collection[
             prompt = chosen.template.format(label=label) if label else ""
             rows.append(facts | {"youtube_id": clip["file"][:11], "prompt": prompt})
     wanted = [row for row in annotated if not chosen.classes or row.label in chosen.classes]
-    without_video = [f"{row.split}/{row.file}" for row in wanted if (row.split, row.file) not in seen]
+    without_video = [
+        f"{row.split}/{row.file}" for row in wanted if (row.split, row.file) not in seen
+    ]
     here, told = Counter(row["split"] for row in rows), Counter(row.split for row in wanted)
     counts = {
         split: {
@@ -141,4 +164,6 @@ def compare(chosen: Kinetics, annotated: Sequence[Annotation], done: Collection[
 
 
 def _class_of(folder: str | None, split: str) -> str | None:
-    return folder if folder and folder not in (split, ".", "replacement") and split != "test" else None
+    return (
+        folder if folder and folder not in (split, ".", "replacement") and split != "test" else None
+    )

@@ -1,7 +1,8 @@
 """One address as one stream of bytes, however often the connection breaks on the way.
 
-A broken transfer goes on with Range and If-Range, so that bytes are not fetched twice and two versions of a file are
-never mixed; what the libraries do instead was measured in the project's notes: silence, a restart, or a mixture.
+A broken transfer goes on with Range and If-Range, so that bytes are not fetched twice and two
+versions of a file are never mixed; what the libraries do instead was measured in the project's
+notes: silence, a restart, or a mixture.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from warehouse.errors import FoleyError
 
 _CHUNK = 1 << 18  # bytes asked for at a time
 _BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
-_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses after which it is worth another try
+_AGAIN = frozenset(
+    {408, 425, 429, 500, 502, 503, 504}
+)  # statuses after which it is worth another try
 _LEAST = 1 << 16  # bytes that an attempt must bring to count as progress
 
 
@@ -33,7 +36,10 @@ class TransferError(FoleyError):
 
 
 class ReplacedError(TransferError):
-    """The file on the server became another one during the transfer: what came before is of no use."""
+    """The file on the server became another one during the transfer.
+
+    What came before is of no use.
+    """
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,10 @@ class TransferSettings:
 
 @dataclass(frozen=True)
 class Remote:
-    """What a server says of a file: bytes in all (None if it does not say), and how it tells versions apart."""
+    """What a server says of a file.
+
+    Bytes in all (None if it does not say), and how it tells versions apart.
+    """
 
     length: int | None
     version: str | None
@@ -98,7 +107,8 @@ class Fetcher:
     def stream(self, url: str, on_open: Callable[[Remote], None] | None = None) -> Generator[bytes]:
         """The file's bytes, in order, each once. `on_open` hears first what the server says of it.
 
-        Raises ReplacedError if the server began to give another file, TransferError if it could not be fetched whole.
+        Raises ReplacedError if the server began to give another file, TransferError if it could not
+        be fetched whole.
         """
         remote, done = None, 0
         for attempt in self._attempts(url):
@@ -108,7 +118,11 @@ class Fetcher:
                     if response.status_code in _AGAIN:
                         attempt(f"HTTP {response.status_code}", response)
                         continue
-                    skip, remote, first = _placed(url, response, done, remote), remote or _remote(response), not remote
+                    skip, remote, first = (
+                        _placed(url, response, done, remote),
+                        remote or _remote(response),
+                        not remote,
+                    )
                     if first and on_open is not None:
                         on_open(remote)
                     for piece in self._pieces(url, response):
@@ -139,7 +153,10 @@ class Fetcher:
                 began, count = time.monotonic(), 0
 
     def _attempts(self, url: str) -> Iterator[Callable[..., None]]:
-        """Yields, for every attempt, what to call when it fails: it waits, or raises when it was the last."""
+        """Yields, for every attempt, what to call when it fails.
+
+        It waits, or raises when it was the last.
+        """
         settings, failed = self.settings, 0
 
         def fail(why: str, response: requests.Response | None = None, progress: int = 0) -> None:
@@ -153,9 +170,13 @@ class Fetcher:
         while True:
             yield fail
 
-    def _request(self, method: str, url: str, start: int = 0, remote: Remote | None = None) -> requests.Response:
+    def _request(
+        self, method: str, url: str, start: int = 0, remote: Remote | None = None
+    ) -> requests.Response:
         if not hasattr(self._local, "session"):
-            self._local.session = requests.Session()  # a connection a thread, kept open between files
+            self._local.session = (
+                requests.Session()
+            )  # a connection a thread, kept open between files
         headers = {"Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
@@ -163,7 +184,9 @@ class Fetcher:
                 headers["If-Range"] = remote.version
         patience = (self.settings.connect_seconds, self.settings.stall_seconds)
         session: requests.Session = self._local.session
-        return session.request(method, url, headers=headers, stream=True, timeout=patience, allow_redirects=True)
+        return session.request(
+            method, url, headers=headers, stream=True, timeout=patience, allow_redirects=True
+        )
 
     @contextmanager
     def _turn(self, url: str) -> Generator[None]:
@@ -175,11 +198,16 @@ class Fetcher:
 
 
 def _placed(url: str, response: requests.Response, done: int, before: Remote | None) -> int:
-    """How many of the bytes that now come were had before. Raises ReplacedError if they are another file's."""
+    """How many of the bytes that now come were had before.
+
+    Raises ReplacedError if they are another file's.
+    """
     if response.status_code == 206:
         given = response.headers.get("Content-Range", "")
         if not given.startswith(f"bytes {done}-"):
-            raise ReplacedError(f"{url}: asked for bytes from {done}, the server gives {given or 'no range'}")
+            raise ReplacedError(
+                f"{url}: asked for bytes from {done}, the server gives {given or 'no range'}"
+            )
         total = given.rpartition("/")[2]
         if before and before.length is not None and total.isdigit() and int(total) != before.length:
             raise ReplacedError(f"{url}: it was {before.length} bytes long and now is {total}")
@@ -202,7 +230,10 @@ def _remote(response: requests.Response) -> Remote:
     headers = response.headers
     length, tag = headers.get("Content-Length", ""), headers.get("ETag", "")
     weak = tag.startswith("W/")  # a weak one does not promise the same bytes
-    return Remote(int(length) if length.isdigit() else None, (None if weak else tag) or headers.get("Last-Modified"))
+    return Remote(
+        int(length) if length.isdigit() else None,
+        (None if weak else tag) or headers.get("Last-Modified"),
+    )
 
 
 def _retry_after(response: requests.Response | None) -> float:

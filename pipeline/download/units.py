@@ -1,8 +1,9 @@
 """Units of a download: an archive, or a file by its own address. A unit is there whole, or it is still to do.
 
-An archive's clips are extracted aside, checked, and appear in one step as a folder that holds its own manifest
-(address, version, length, SHA-256, members with their sizes and hashes). So nothing that is whole is fetched twice, and
-what was killed half-way leaves nothing behind that could be taken for more.
+An archive's clips are extracted aside, checked, and appear in one step as a folder that holds its
+own manifest (address, version, length, SHA-256, members with their sizes and hashes). So nothing
+that is whole is fetched twice, and what was killed half-way leaves nothing behind that could be
+taken for more.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
     """The manifest of an archive's folder, if all that it speaks of is there with the right size."""
     try:
         found = read_json(folder / MANIFEST)
-        whole = all((folder / clip["file"]).stat().st_size == clip["bytes"] for clip in found["clips"])
+        whole = all(
+            (folder / clip["file"]).stat().st_size == clip["bytes"] for clip in found["clips"]
+        )
     except (FoleyError, OSError, KeyError, TypeError):
         return None
     return found if whole else None
@@ -66,7 +69,10 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which clips of an archive are wanted, by file name; None is all. `share` is what they are of all, about."""
+    """Which clips of an archive are wanted, by file name; None is all.
+
+    `share` is what they are of all, about.
+    """
 
     files: frozenset[str] | None = None
     share: float = 1.0
@@ -74,7 +80,9 @@ class Choice:
     def is_in(self, manifest: Mapping[str, Any] | None) -> bool:
         """Whether an archive's folder has all wanted clips that the archive held."""
         others = None if manifest is None else manifest.get("others")
-        return isinstance(others, list) and (not others if self.files is None else self.files.isdisjoint(others))
+        return isinstance(others, list) and (
+            not others if self.files is None else self.files.isdisjoint(others)
+        )
 
     def with_those_of(self, manifest: Mapping[str, Any] | None) -> Choice:
         """The same and the clips that are there: they stay."""
@@ -102,13 +110,18 @@ def fetch_archive(
     choice = choice.with_those_of(known)
     make_folder(target.parent)
     if target.exists() and not (target / MANIFEST).is_file():
-        return UnitResult(url, error=f"{target} is there already and holds no archive: move it away")
+        return UnitResult(
+            url, error=f"{target} is there already and holds no archive: move it away"
+        )
     failure = target.with_name(f".{target.name}.failed.json")
     reason = ""
     for _ in range(fetcher.settings.retries + 1):
         try:
             manifest = _fetch_once(fetcher, url, root, target, choice, progress, limits)
-        except (ReplacedError, ArchiveError) as error:  # damage may be the transfer's own: once more from the start
+        except (
+            ReplacedError,
+            ArchiveError,
+        ) as error:  # damage may be the transfer's own: once more from the start
             if isinstance(error, ArchiveError) and reason == str(error):
                 break  # the same damage twice is the archive's
             reason = str(error)
@@ -137,11 +150,16 @@ def _fetch_once(
         check_space(root, round((remote.length or 0) * choice.share))
         remotes.append(remote)
 
-    with contextlib.closing(fetcher.stream(url, opened)) as stream, new_folder(scratch(root), target) as aside:
+    with (
+        contextlib.closing(fetcher.stream(url, opened)) as stream,
+        new_folder(scratch(root), target) as aside,
+    ):
         contents: Contents = extract(_counted(stream, progress), aside, limits, choice.files)
         manifest = {"url": url, "length": remotes[-1].length, "version": remotes[-1].version}
         manifest |= contents.as_dict()
-        (aside / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=1), encoding="utf-8")
+        (aside / MANIFEST).write_text(
+            json.dumps(manifest, ensure_ascii=False, indent=1), encoding="utf-8"
+        )
         if target.exists():  # files of it are gone, or fewer were chosen
             target.rename(aside.with_name("before"))
     return manifest
@@ -154,14 +172,21 @@ def _counted(stream: Iterator[bytes], progress: Progress | None) -> Iterator[byt
         yield piece
 
 
-def fetch_file(fetcher: Fetcher, url: str, root: Path, progress: Progress | None = None) -> UnitResult:
-    """Fetch one media file below `root`, unless it is there whole; its name is a hash of the address."""
+def fetch_file(
+    fetcher: Fetcher, url: str, root: Path, progress: Progress | None = None
+) -> UnitResult:
+    """Fetch one media file below `root`, unless it is there whole.
+
+    Its name is a hash of the address.
+    """
     name = hashlib.sha256(url.encode()).hexdigest()[:24]
     try:
         suffix = PurePosixPath(address(url).path).suffix.lower()
     except TransferError as error:
         return UnitResult(url, error=str(error))
-    target = make_folder(root / "files" / name[:2]) / (name + (suffix if suffix[1:].isalnum() else ".bin"))
+    target = make_folder(root / "files" / name[:2]) / (
+        name + (suffix if suffix[1:].isalnum() else ".bin")
+    )
     manifest = target.with_name(f".{name}.json")
     with contextlib.suppress(FoleyError, OSError, KeyError):
         known = read_json(manifest)
@@ -184,9 +209,20 @@ def fetch_file(fetcher: Fetcher, url: str, root: Path, progress: Progress | None
             continue
         except TransferError as error:
             return UnitResult(url, error=str(error))
-        facts: dict[str, Any] = {"url": url, "file": str(target.relative_to(root)), "bytes": target.stat().st_size}
+        facts: dict[str, Any] = {
+            "url": url,
+            "file": str(target.relative_to(root)),
+            "bytes": target.stat().st_size,
+        }
         facts |= {"sha256": digest.hexdigest(), "version": remotes[-1].version}
-        facts["clips"] = [{"file": facts["file"], "bytes": facts["bytes"], "sha256": facts["sha256"], "label": None}]
+        facts["clips"] = [
+            {
+                "file": facts["file"],
+                "bytes": facts["bytes"],
+                "sha256": facts["sha256"],
+                "label": None,
+            }
+        ]
         write_json(scratch(root), manifest, facts)
         return UnitResult(url, facts, fetched=True)
     return UnitResult(url, error=reason)

@@ -1,8 +1,9 @@
 """Ablations: the same training with one thing changed, scored at the same step marks on the same clips.
 
-Pooling (paper section 4.2, Table 1 and Figure 2): variants train on frame and on grid tokens of the fixed-seed 30%
-subset of the training split. Curation: on the training split that a policy chose, and on all that decodes. Recipe and
-seed are the same; sounds are made without text, so that video alone guides them.
+Pooling (paper section 4.2, Table 1 and Figure 2): variants train on frame and on grid tokens of the
+fixed-seed 30% subset of the training split. Curation: on the training split that a policy chose,
+and on all that decodes. Recipe and seed are the same; sounds are made without text, so that video
+alone guides them.
 """
 
 from __future__ import annotations
@@ -52,14 +53,17 @@ def pooled(preset: Preset, pooling: str) -> Preset:
     try:
         video = type(preset.video).model_validate(preset.video.model_dump() | {"pooling": pooling})
     except ValueError:
-        raise ModelError(f"no pooling {pooling!r}: use frame, grid2, grid4, grid8 or grid16") from None
+        raise ModelError(
+            f"no pooling {pooling!r}: use frame, grid2, grid4, grid8 or grid16"
+        ) from None
     return preset.model_copy(update={"video": video})
 
 
 def trained_to(preset: Preset, marks: Sequence[int]) -> Preset:
     """The preset that trains to the last mark, keeps a checkpoint at each, and is stopped by no loss that is a number.
 
-    One noisy clip of an uncurated set can cost a step a hundred times the usual loss: that is what is to be shown.
+    One noisy clip of an uncurated set can cost a step a hundred times the usual loss: that is what
+    is to be shown.
     """
     keep = {"steps": max(marks), "keep_steps": tuple(marks[:-1]), "diverged_at": 1e9}
     return preset.model_copy(update={"train": preset.train.model_copy(update=keep)})
@@ -74,11 +78,29 @@ def uncurated(wh: Warehouse, dataset: Dataset) -> Dataset:
 
 
 def score_mark(
-    wh: Warehouse, dataset: Dataset, fps: Mapping[str, str], preset: Preset, checkpoint: str, variant: str, steps: int
+    wh: Warehouse,
+    dataset: Dataset,
+    fps: Mapping[str, str],
+    preset: Preset,
+    checkpoint: str,
+    variant: str,
+    steps: int,
 ) -> Mark:
-    """Generate sound for the dataset's `test` split without text, and score it; found again when it was done before."""
-    identity = [ABLATION_VERSION, checkpoint, dataset.version, preset.sample.model_dump(), dict(fps), variant]
-    id = "ablation-" + hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    """Generate sound for the dataset's `test` split without text, and score it.
+
+    Found again when it was done before.
+    """
+    identity = [
+        ABLATION_VERSION,
+        checkpoint,
+        dataset.version,
+        preset.sample.model_dump(),
+        dict(fps),
+        variant,
+    ]
+    id = (
+        "ablation-" + hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    )
     if known := [record for record in wh.records("evaluations") if record["id"] == id]:
         return Mark(**known[0]["figures"])
     found_checkpoint = find_checkpoint(wh, checkpoint)
@@ -88,7 +110,9 @@ def score_mark(
         )
     foley = FoleyControl.from_pretrained(preset, found_checkpoint.path, default_device())
     features = feature_set(wh, dataset, fps, "test")
-    losses = validate(foley.backbone, foley.bridge, split_batches(features, preset.train.batch_size), seed=0)
+    losses = validate(
+        foley.backbone, foley.bridge, split_batches(features, preset.train.batch_size), seed=0
+    )
     found: dict[str, np.ndarray] = {}
     arrays = features.read(columns=["video_tokens", "n_video_tokens", "audio_seconds"])
     for begin in range(0, len(features), CHUNK):
@@ -102,21 +126,32 @@ def score_mark(
             [clip_seed(0, clip) for clip in ids],
         )
         found |= {
-            clip: detect_onsets(sound.mean(0), preset.sample_rate) for clip, sound in zip(ids, sounds, strict=True)
+            clip: detect_onsets(sound.mean(0), preset.sample_rate)
+            for clip, sound in zip(ids, sounds, strict=True)
         }
     truths = truths_of(wh, list(found))
-    sync = sync_score([np.array(truths[c]["impacts"], float) for c in truths], [found[c] for c in truths])
+    sync = sync_score(
+        [np.array(truths[c]["impacts"], float) for c in truths], [found[c] for c in truths]
+    )
     mark = Mark(variant, steps, sync.f1_60ms, sync.mae_ms, losses.true, checkpoint)
     wh.write_record(
         "evaluations",
         id,
-        {"checkpoint": checkpoint, "dataset": dataset.version, "system": "foley-control", "figures": asdict(mark)},
+        {
+            "checkpoint": checkpoint,
+            "dataset": dataset.version,
+            "system": "foley-control",
+            "figures": asdict(mark),
+        },
     )
     return mark
 
 
 def table(marks: Sequence[Mark]) -> str:
-    """The figures as Markdown (Table 1): a row a step mark, the figures of each variant side by side."""
+    """The figures as Markdown (Table 1).
+
+    A row a step mark, the figures of each variant side by side.
+    """
     names = list(dict.fromkeys(mark.variant for mark in marks))
     by = {(mark.variant, mark.steps): mark for mark in marks}
     head = " | ".join(f"{name}: F1 at 60 ms | v-loss" for name in names)
@@ -135,14 +170,21 @@ def _figure(value: float | None) -> str:
 def figure(marks: Sequence[Mark]) -> str:
     """Figure 2 as SVG: F1 at 60 ms over steps, a line a variant."""
     names = list(dict.fromkeys(mark.variant for mark in marks))
-    series = [(name, [(m.steps, m.f1_60ms or 0.0) for m in marks if m.variant == name]) for name in names]
+    series = [
+        (name, [(m.steps, m.f1_60ms or 0.0) for m in marks if m.variant == name]) for name in names
+    ]
     return curves_svg("training steps; F1 at 60 ms of held-out clips, no text", series)
 
 
 def write_results(folder: Path, marks: Sequence[Mark], facts: Mapping[str, Any]) -> Path:
-    """Write ablation.json, ablation.md and the figure ablation.svg into a folder; returns the page's path."""
+    """Write ablation.json, ablation.md and the figure ablation.svg into a folder.
+
+    Returns the page's path.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "ablation.json").write_text(json.dumps({**facts, "marks": [asdict(m) for m in marks]}, indent=1) + "\n")
+    (folder / "ablation.json").write_text(
+        json.dumps({**facts, "marks": [asdict(m) for m in marks]}, indent=1) + "\n"
+    )
     (folder / "ablation.svg").write_text(figure(marks) + "\n")
     page = folder / "ablation.md"
     page.write_text(f"{table(marks)}\n\n![F1 at 60 ms over training steps](ablation.svg)\n")

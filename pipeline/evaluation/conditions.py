@@ -44,7 +44,10 @@ class GenerateSettings:
 
 
 def clip_seed(seed: int, clip_id: str) -> int:
-    """A clip's own seed: the same under every condition, so that conditions differ in nothing but themselves."""
+    """A clip's own seed.
+
+    The same under every condition, so that conditions differ in nothing but themselves.
+    """
     return int.from_bytes(hashlib.sha256(f"{seed}:{clip_id}".encode()).digest()[:4], "big")
 
 
@@ -67,7 +70,9 @@ def wav_bytes(audio: Audio, sample_rate: int) -> bytes:
 def wav_audio(data: bytes) -> tuple[Audio, int]:
     """Audio [channels, S] and sample rate of what `wav_bytes` gave."""
     with wave.open(io.BytesIO(data)) as file:
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, file.getnchannels())
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(
+            -1, file.getnchannels()
+        )
         return (samples.T / 32767).astype(np.float32), file.getframerate()
 
 
@@ -116,13 +121,20 @@ class Generate(Stage):
         if self.settings.condition == "none":
             return None
         own = clip["video_tokens"]
-        data = self.tokens[dict(self.settings.partners)[clip["clip_id"]]] if self.settings.condition == "other" else own
+        data = (
+            self.tokens[dict(self.settings.partners)[clip["clip_id"]]]
+            if self.settings.condition == "other"
+            else own
+        )
         video = self.preset.video
         shape = (-1, video.tokens_per_frame, video.width)
         return torch.from_numpy(np.frombuffer(data, np.float16).reshape(shape).astype(np.float32))
 
     def _prompt(self, clip: Clip) -> str | None:
-        """The prompt to generate for; None where the material cannot be swapped, since none is known."""
+        """The prompt to generate for.
+
+        None where the material cannot be swapped, since none is known.
+        """
         prompt: str = clip["prompt"] or ""
         if self.settings.condition != "swap":
             return prompt
@@ -132,13 +144,19 @@ class Generate(Stage):
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """One sound a clip; under condition "swap", clips of no known material are rejected."""
         prompts = [self._prompt(clip) for clip in clips]
-        ready = [(clip, prompt) for clip, prompt in zip(clips, prompts, strict=True) if prompt is not None]
+        ready = [
+            (clip, prompt)
+            for clip, prompt in zip(clips, prompts, strict=True)
+            if prompt is not None
+        ]
         rows: list[Passed] = []
         for start in range(0, len(ready), CHUNK):
             rows += self._chunk(*zip(*ready[start : start + CHUNK], strict=True))
             tick(CHUNK)
         made = iter(rows)
-        return [Rejected("no material to swap") if prompt is None else next(made) for prompt in prompts]
+        return [
+            Rejected("no material to swap") if prompt is None else next(made) for prompt in prompts
+        ]
 
     def _chunk(self, clips: Sequence[Clip], prompts: Sequence[str]) -> list[Passed]:
         sounds = self._foley.generate(
@@ -167,12 +185,21 @@ class Generate(Stage):
 
 
 def generation_stages(
-    wh: Warehouse, dataset: Dataset, fps: Mapping[str, str], preset: Preset, checkpoint: str, seed: int = 0
+    wh: Warehouse,
+    dataset: Dataset,
+    fps: Mapping[str, str],
+    preset: Preset,
+    checkpoint: str,
+    seed: int = 0,
 ) -> list[Stage]:
     """One stage a condition, for the `test` split of a dataset."""
     held_out = sorted(dataset.clip_ids(split="test"))
-    rows = wh.rows("video_tokens", fps["video_tokens"], columns=["clip_id", "video_tokens"], clip_ids=held_out)
-    tokens: dict[str, bytes] = dict(zip(*(rows[name].to_pylist() for name in ("clip_id", "video_tokens")), strict=True))
+    rows = wh.rows(
+        "video_tokens", fps["video_tokens"], columns=["clip_id", "video_tokens"], clip_ids=held_out
+    )
+    tokens: dict[str, bytes] = dict(
+        zip(*(rows[name].to_pylist() for name in ("clip_id", "video_tokens")), strict=True)
+    )
     ids = sorted(tokens)
     partners = tuple(zip(ids, ids[1:] + ids[:1], strict=True))
     bridge = wh.folder("checkpoints") / checkpoint / "bridge.safetensors"
@@ -181,7 +208,13 @@ def generation_stages(
     for condition in CONDITIONS:
         other = condition == "other"
         settings = GenerateSettings(
-            checkpoint, condition, seed, sample.cfg, sample.steps, sample.sampler, partners if other else ()
+            checkpoint,
+            condition,
+            seed,
+            sample.cfg,
+            sample.steps,
+            sample.sampler,
+            partners if other else (),
         )
         stages.append(Generate(preset, bridge, settings, tokens if other else None))
     return stages

@@ -36,14 +36,21 @@ def report_data(
     preset: Preset,
     checkpoint: Checkpoint,
 ) -> ReportData:
-    """Everything in the report; `fps` are the fingerprints of all stages, those of generation included."""
+    """Everything in the report.
+
+    `fps` are the fingerprints of all stages, those of generation included.
+    """
     return ReportData(
         results=results,
         scores=scores_of(wh, dataset),
         loss=[(int(step), float(loss)) for step, loss in checkpoint.record["losses"]],
-        validation=[(int(s), float(t), float(n), float(o)) for s, t, n, o in checkpoint.record["validation"]],
+        validation=[
+            (int(s), float(t), float(n), float(o)) for s, t, n, o in checkpoint.record["validation"]
+        ],
         clips=_clips(wh, dataset, fps, preset),
-        notes=dict.fromkeys(("imagebind", "audiobox", "synchformer", "panns"), _TOY) if preset.untrained else {},
+        notes=dict.fromkeys(("imagebind", "audiobox", "synchformer", "panns"), _TOY)
+        if preset.untrained
+        else {},
     )
 
 
@@ -74,7 +81,9 @@ def _bounds(conditions: Any) -> tuple[dict[str, float], dict[str, float]]:
     return lower, upper
 
 
-def _clips(wh: Warehouse, dataset: Dataset, fps: Mapping[str, str], preset: Preset) -> list[ReportClip]:
+def _clips(
+    wh: Warehouse, dataset: Dataset, fps: Mapping[str, str], preset: Preset
+) -> list[ReportClip]:
     """Players for some held-out clips: those that have a sound under every condition."""
     columns = ["clip_id", "sound", "sound_prompt", "onsets"]
     held_out = dataset.clip_ids(split="test")
@@ -85,13 +94,22 @@ def _clips(wh: Warehouse, dataset: Dataset, fps: Mapping[str, str], preset: Pres
         sounds[condition] = {row["clip_id"]: row for row in rows}
     chosen = sorted(set.intersection(*(set(rows) for rows in sounds.values())))[:PLAYERS]
     clips = {row["clip_id"]: row for row in wh.clips(None, chosen).to_pylist()}
-    return [_clip(clips[id], {c: sounds[c][id] for c in CONDITIONS}, preset.sample_rate) for id in chosen]
+    return [
+        _clip(clips[id], {c: sounds[c][id] for c in CONDITIONS}, preset.sample_rate)
+        for id in chosen
+    ]
 
 
-def _clip(clip: Mapping[str, Any], sounds: Mapping[str, Mapping[str, Any]], sample_rate: int) -> ReportClip:
+def _clip(
+    clip: Mapping[str, Any], sounds: Mapping[str, Mapping[str, Any]], sample_rate: int
+) -> ReportClip:
     path = Path(clip["path"])
     original = read_audio(path, sample_rate)
-    heard = {"original": ReportSound(original, sample_rate, detect_onsets(original, sample_rate).tolist())}
+    heard = {
+        "original": ReportSound(
+            original, sample_rate, detect_onsets(original, sample_rate).tolist()
+        )
+    }
     for condition, row in sounds.items():
         heard[condition] = ReportSound(*wav_audio(row["sound"]), json.loads(row["onsets"]))
     truth: dict[str, Sequence[float]] = json.loads(clip["truth"] or "{}")

@@ -25,22 +25,33 @@ def held_out_set(wh: Warehouse, dataset: Dataset) -> EvaluationSet:
     for row in wh.clips(None, dataset.clip_ids(split="test")).to_pylist():
         truth = json.loads(row["truth"]) if row["truth"] else None
         path = Path(row["path"])
-        items.append(Item(name_of(row["clip_id"]), path, path, row["prompt"] or "", row["label"] or "", truth))
+        items.append(
+            Item(
+                name_of(row["clip_id"]), path, path, row["prompt"] or "", row["label"] or "", truth
+            )
+        )
     return EvaluationSet(f"held-out.{dataset.version}", tuple(items))
 
 
 def held_out_systems(
     wh: Warehouse, evaluated: EvaluationSet, checkpoint: Checkpoint, fps: Mapping[str, str]
 ) -> list[System]:
-    """Write the generated sounds (fps: fingerprints of their stages) as WAV files, and take them as systems."""
+    """Write the generated sounds (fps.
+
+    Fingerprints of their stages) as WAV files, and take them as systems.
+    """
     names = {item.name for item in evaluated.items}
     systems: list[System] = []
     for condition, title in SYSTEMS.items():
         stage = f"generate_{condition}"
-        folder = make_folder(wh.folder("systems") / "sounds" / f"{checkpoint.id}-{fps[stage]}" / condition)
+        folder = make_folder(
+            wh.folder("systems") / "sounds" / f"{checkpoint.id}-{fps[stage]}" / condition
+        )
         for row in wh.rows(stage, fps[stage], columns=["clip_id", "sound"]).to_pylist():
             path = folder / f"{name_of(row['clip_id'])}.wav"
-            if path.stem in names and not (path.is_file() and path.stat().st_size == len(row["sound"])):
+            if path.stem in names and not (
+                path.is_file() and path.stat().st_size == len(row["sound"])
+            ):
                 write_file(folder, lambda handle, data=row["sound"]: handle.write(data), path)
         systems.append(system(title, folder, evaluated.items))
     return systems

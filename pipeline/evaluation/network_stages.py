@@ -1,7 +1,7 @@
 """Stages of evaluation: every sound is checked and heard by each network, every video watched by those with eyes.
 
-They run over the clips of a warehouse of their own (HOME/systems), so that these files never mix with a corpus; a sound
-that was heard under the same fingerprint is never heard again.
+They run over the clips of a warehouse of their own (HOME/systems), so that these files never mix
+with a corpus; a sound that was heard under the same fingerprint is never heard again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ CHUNK = 8  # clips whose media is held at once
 
 @dataclass(frozen=True)
 class SoundSettings:
-    """What of a sound is heard: its first so many seconds, and of which channel; and how the network is set."""
+    """What of a sound is heard: its first so many seconds, and of which channel.
+
+    And how the network is set.
+    """
 
     seconds: float
     channel: Channel = "mean"
@@ -37,7 +40,10 @@ class SoundSettings:
 
 @dataclass(frozen=True)
 class PictureSettings:
-    """What of a video is seen: its first so many seconds, scaled how; and how the network is set."""
+    """What of a video is seen: its first so many seconds, scaled how.
+
+    And how the network is set.
+    """
 
     seconds: float
     scaling: Scaling = "bicubic"  # the benchmark's
@@ -64,12 +70,19 @@ class SoundCheck(Stage):
         self.settings = SoundSettings(seconds)
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
-        """Facts of each sound; one that cannot be decoded, or holds NaN or nothing, fails with its reason."""
+        """Facts of each sound.
+
+        One that cannot be decoded, or holds NaN or nothing, fails with its reason.
+        """
 
         def judge(found: dict[str, Any]) -> Outcome:
             return Passed(found | {"sound_onsets": json.dumps(found["sound_onsets"])})
 
-        return read_each(clips, lambda clip: partial(check_sound, Path(clip["path"]), self.settings.seconds), judge)
+        return read_each(
+            clips,
+            lambda clip: partial(check_sound, Path(clip["path"]), self.settings.seconds),
+            judge,
+        )
 
 
 class _Embed(Stage):
@@ -83,7 +96,12 @@ class _Embed(Stage):
             [
                 array_field(f"{self.name}_features", "<f4", (-1,), "features, row by row"),
                 field(f"{self.name}_pieces", pa.int32(), "rows of the features"),
-                array_field(f"{self.name}_logits", "<f4", (-1,), "logits, empty where the network has no classes"),
+                array_field(
+                    f"{self.name}_logits",
+                    "<f4",
+                    (-1,),
+                    "logits, empty where the network has no classes",
+                ),
             ]
         )
 
@@ -99,7 +117,11 @@ class _Embed(Stage):
     def _rows(self, embedded: Sequence[Any]) -> list[Passed]:
         rows: list[Passed] = []
         for features, logits in embedded:
-            values = (features, len(features), np.zeros(0, np.float32) if logits is None else logits)
+            values = (
+                features,
+                len(features),
+                np.zeros(0, np.float32) if logits is None else logits,
+            )
             kept = [v if isinstance(v, int) else np.asarray(v, "<f4").tobytes() for v in values]
             rows.append(Passed(dict(zip(self.schema.names, kept, strict=True))))
         return rows
@@ -137,13 +159,20 @@ class Watch(_Embed):
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Features of each video; after the end of a shorter one its last picture stays."""
         network = self._network
-        framing = Framing(network.size, network.size if network.crop else None, self.settings.scaling)
+        framing = Framing(
+            network.size, network.size if network.crop else None, self.settings.scaling
+        )
         times = network.times(self.settings.seconds)
 
         def run(ready: Sequence[tuple[Clip, Frames]]) -> list[Passed]:
             return self._rows(network.watch([frames for _, frames in ready]))
 
-        return read_then_run(clips, lambda clip: partial(read_pictures, Path(clip["path"]), times, framing), run, CHUNK)
+        return read_then_run(
+            clips,
+            lambda clip: partial(read_pictures, Path(clip["path"]), times, framing),
+            run,
+            CHUNK,
+        )
 
 
 def evaluation_stages(
@@ -151,7 +180,8 @@ def evaluation_stages(
 ) -> tuple[list[Stage], list[Stage]]:
     """(stages over sounds, stages over videos) of a preset.
 
-    `channel` is what ImageBind hears of a stereo sound; `scaling` is how pictures are brought to a network's size.
+    `channel` is what ImageBind hears of a stereo sound; `scaling` is how pictures are brought to a
+    network's size.
     """
     from model.networks.imagebind import ImageBind
     from model.networks.panns import Cnn14

@@ -34,17 +34,27 @@ def truths_of(wh: Warehouse, clip_ids: list[str]) -> dict[str, dict[str, Any]]:
     return {clip: truth for clip, truth in known.items() if "impacts" in truth}
 
 
-def score_condition(rows: list[dict[str, Any]], truths: Mapping[str, dict[str, Any]]) -> dict[str, float | None]:
-    """Agreement of the onsets of generated sounds with the impacts of their clips; None where none is known."""
+def score_condition(
+    rows: list[dict[str, Any]], truths: Mapping[str, dict[str, Any]]
+) -> dict[str, float | None]:
+    """Agreement of the onsets of generated sounds with the impacts of their clips.
+
+    None where none is known.
+    """
     known = [row for row in rows if row["clip_id"] in truths]
     impacts = [np.array(truths[row["clip_id"]]["impacts"], float) for row in known]
     sync = sync_score(impacts, [np.array(json.loads(row["onsets"]), float) for row in known])
-    return {name: None if value is None or not known else round(value, 4) for name, value in asdict(sync).items()}
+    return {
+        name: None if value is None or not known else round(value, 4)
+        for name, value in asdict(sync).items()
+    }
 
 
 def material_accuracy(rows: list[dict[str, Any]], expected: Mapping[str, str]) -> float | None:
     """Share of generated sounds that resemble the expected material most."""
-    hits = [row["material"] == expected[row["clip_id"]] for row in rows if row["clip_id"] in expected]
+    hits = [
+        row["material"] == expected[row["clip_id"]] for row in rows if row["clip_id"] in expected
+    ]
     return round(float(np.mean(hits)), 4) if hits else None
 
 
@@ -65,7 +75,9 @@ def evaluate(
 
     The result is kept as an `evaluations` record; an evaluation of the same sounds is found again.
     """
-    identity = json.dumps([EVALUATION_VERSION, checkpoint.id, dataset.version, dict(fps)], sort_keys=True)
+    identity = json.dumps(
+        [EVALUATION_VERSION, checkpoint.id, dataset.version, dict(fps)], sort_keys=True
+    )
     id = hashlib.sha256(identity.encode()).hexdigest()[:16]
     if known := [record for record in wh.records("evaluations") if record["id"] == id]:
         return known[0]["figures"]

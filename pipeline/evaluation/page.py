@@ -1,4 +1,7 @@
-"""Gathers what the evaluation's page shows: the worst and best clips with everyone's sound, and figures by name."""
+"""Gathers what the evaluation's page shows.
+
+The worst and best clips with everyone's sound, and figures by name.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,22 @@ _TOY = (
 
 
 def write_page(
-    path: Path, found: Evaluation, evaluated: EvaluationSet, systems: Sequence[System], preset: Preset
+    path: Path,
+    found: Evaluation,
+    evaluated: EvaluationSet,
+    systems: Sequence[System],
+    preset: Preset,
 ) -> None:
     """Write the HTML page of an evaluation."""
     chosen = worst_and_best(found.clips, [item.name for item in evaluated.items])
     items = {item.name: item for item in evaluated.items}
-    column = {m: Column(m, t, tables.LESS_IS_BETTER[m], m != tables.NOT_COMPARABLE) for m, t in tables.TITLES.items()}
-    measured = {metric for clips in found.clips.values() for row in clips.values() for metric in row}
+    column = {
+        m: Column(m, t, tables.LESS_IS_BETTER[m], m != tables.NOT_COMPARABLE)
+        for m, t in tables.TITLES.items()
+    }
+    measured = {
+        metric for clips in found.clips.values() for row in clips.values() for metric in row
+    }
     page = EvaluationPage(
         set_name=found.set_name,
         columns=[column[m] for m in tables.columns(found.systems)],
@@ -42,11 +54,15 @@ def write_page(
         systems=found.systems,
         counts=found.counts,
         scores=found.clips,
-        comparisons=[dict(row) | {"title": tables.TITLES[row["metric"]]} for row in found.comparisons],
+        comparisons=[
+            dict(row) | {"title": tables.TITLES[row["metric"]]} for row in found.comparisons
+        ],
         published=tables.published(),
         provenance=dict(found.provenance) | {"stages": _lines(found.provenance.get("stages", {}))},
         prompts={item.name: item.prompt for item in evaluated.items},
-        clips=[made for name in chosen if (made := _clip(items[name], systems, preset)) is not None],
+        clips=[
+            made for name in chosen if (made := _clip(items[name], systems, preset)) is not None
+        ],
         notes=[_TOY] if preset.untrained else [],
     )
     write_evaluation_page(path, page)
@@ -54,11 +70,15 @@ def write_page(
 
 def _lines(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """The settings of each stage in one line."""
-    return {name: json.dumps(settings).strip("{}").replace('"', "") for name, settings in stages.items()}
+    return {
+        name: json.dumps(settings).strip("{}").replace('"', "") for name, settings in stages.items()
+    }
 
 
 def worst_and_best(
-    clips: Mapping[str, Mapping[str, Mapping[str, float]]], names: Sequence[str], count: int = PLAYERS
+    clips: Mapping[str, Mapping[str, Mapping[str, float]]],
+    names: Sequence[str],
+    count: int = PLAYERS,
 ) -> list[str]:
     """Names of the clips on which the first system does worst, then best, by its mean rank over the clip metrics."""
     scores = next(iter(clips.values()), {})
@@ -74,10 +94,15 @@ def worst_and_best(
 
 
 def _clip(item: Item, systems: Sequence[System], preset: Preset) -> ReportClip | None:
-    """A clip with the reference and every system's sound; None for a picture that no browser plays."""
+    """A clip with the reference and every system's sound.
+
+    None for a picture that no browser plays.
+    """
     if item.video.suffix.lower() not in PLAYABLE:
         return None
-    files = {"original": item.reference} | {slug(s.name): s.sounds[item.name] for s in systems if item.name in s.sounds}
+    files = {"original": item.reference} | {
+        slug(s.name): s.sounds[item.name] for s in systems if item.name in s.sounds
+    }
     truth = item.truth or {}
     sounds: dict[str, ReportSound] = {}
     for name, path in files.items():
@@ -87,19 +112,37 @@ def _clip(item: Item, systems: Sequence[System], preset: Preset) -> ReportClip |
             continue  # counted among the broken ones
         onsets = detect_onsets(audio, preset.sample_rate).tolist() if truth.get("impacts") else ()
         sounds[name] = ReportSound(audio, preset.sample_rate, onsets)
-    return ReportClip(item.name, item.prompt or item.name, item.video.read_bytes(), sounds, truth.get("impacts", ()))
+    return ReportClip(
+        item.name,
+        item.prompt or item.name,
+        item.video.read_bytes(),
+        sounds,
+        truth.get("impacts", ()),
+    )
 
 
 def summary(found: Evaluation, written: Mapping[str, Path]) -> str:
     """What the command prints: the table, what was wrong with files, and where everything is."""
     lines = [tables.markdown(found.set_name, found.systems, found.counts)]
     for name, count in found.counts.items():
-        lines += [f"{name}: {tables.TITLES[m]} could not be measured: {why}" for m, why in count["unmeasured"].items()]
+        lines += [
+            f"{name}: {tables.TITLES[m]} could not be measured: {why}"
+            for m, why in count["unmeasured"].items()
+        ]
         if len(count["formats"]) > 1:
-            lines.append(f"{name}: " + ", ".join(f"{number} of {kind}" for kind, number in count["formats"].items()))
-        wrong = {k: count[k] for k in ("missing", "broken", "silent", "short", "clipped", "unknown_files") if count[k]}
+            lines.append(
+                f"{name}: "
+                + ", ".join(f"{number} of {kind}" for kind, number in count["formats"].items())
+            )
+        wrong = {
+            k: count[k]
+            for k in ("missing", "broken", "silent", "short", "clipped", "unknown_files")
+            if count[k]
+        }
         if wrong:
-            lines.append(f"{name}: " + ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in wrong.items()))
+            lines.append(
+                f"{name}: " + ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in wrong.items())
+            )
             lines += [f"  {clip}: {why}" for clip, why in list(count["problems"].items())[:10]]
     lines += [f"{name}: {path}" for name, path in written.items()]
     return "\n".join(lines)

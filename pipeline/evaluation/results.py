@@ -92,18 +92,35 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-_CONDITIONS = {"true": "its own video", "other": "another clip's video", "none": "no video, text only"}
+_CONDITIONS = {
+    "true": "its own video",
+    "other": "another clip's video",
+    "none": "no video, text only",
+}
 
 
 def figures(results: Mapping[str, Any]) -> str:
     """The sync table, v-loss and prompt swap."""
-    rows = [{"sound made for": label, **results["sync"][name]} for name, label in _CONDITIONS.items()]
-    shown = {"sound made for": "sound made for", "f1_60ms": "F1 60 ms", "f1_100ms": "F1 100 ms", "mae_ms": "error ms"}
-    table = render(list(shown.values()), [{shown[k]: row[k] for k in shown} for row in rows], "table")
+    rows = [
+        {"sound made for": label, **results["sync"][name]} for name, label in _CONDITIONS.items()
+    ]
+    shown = {
+        "sound made for": "sound made for",
+        "f1_60ms": "F1 60 ms",
+        "f1_100ms": "F1 100 ms",
+        "mae_ms": "error ms",
+    }
+    table = render(
+        list(shown.values()), [{shown[k]: row[k] for k in shown} for row in rows], "table"
+    )
     loss, swap = results["v_loss"], results["prompt_swap"]
-    losses = "{true:.4f} with its own video, {null:.4f} with none, {other:.4f} with another clip's".format(**loss)
+    losses = "{true:.4f} with its own video, {null:.4f} with none, {other:.4f} with another clip's".format(
+        **loss
+    )
     taken, kept = _share(swap["material_accuracy"]), _figure(swap["f1_60ms"])
-    return f"{table}\n\nv-loss: {losses}\nprompt swap: {taken} take the new material, F1 60 ms {kept}"
+    return (
+        f"{table}\n\nv-loss: {losses}\nprompt swap: {taken} take the new material, F1 60 ms {kept}"
+    )
 
 
 def _share(value: float | None) -> str:

@@ -1,4 +1,7 @@
-"""One evaluation from end to end, apart from who runs the stages: bring in, score, record, write the tables."""
+"""One evaluation from end to end, apart from who runs the stages.
+
+Bring in, score, record, write the tables.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,15 @@ import pyarrow as pa
 from model.presets.preset import Preset
 from pipeline.curation.sources import SCHEMA
 from pipeline.evaluation import tables
-from pipeline.evaluation.scoring import Kept, Samples, clip_scores, comparisons, counts, load, summarise
+from pipeline.evaluation.scoring import (
+    Kept,
+    Samples,
+    clip_scores,
+    comparisons,
+    counts,
+    load,
+    summarise,
+)
 from pipeline.evaluation.sets import EvaluationSet, System
 from warehouse import Warehouse
 from warehouse.files import make_folder, write_file
@@ -37,7 +48,10 @@ def workshop(home: Path) -> Warehouse:
 
 
 def bring_in(wh: Warehouse, evaluated: EvaluationSet, systems: Sequence[System]) -> Clips:
-    """Note every file of the set and of the systems in the warehouse; a file that did not change is not read again."""
+    """Note every file of the set and of the systems in the warehouse.
+
+    A file that did not change is not read again.
+    """
     rows: list[dict[str, Any]] = []
 
     def add(id: str, path: Path, source: str) -> str:
@@ -45,18 +59,26 @@ def bring_in(wh: Warehouse, evaluated: EvaluationSet, systems: Sequence[System])
         return id
 
     name = evaluated.name
-    sounds = [add(f"reference/{name}/{i.name}", i.reference, f"reference.{name}") for i in evaluated.items]
+    sounds = [
+        add(f"reference/{name}/{i.name}", i.reference, f"reference.{name}") for i in evaluated.items
+    ]
     videos = [add(f"video/{name}/{i.name}", i.video, f"video.{name}") for i in evaluated.items]
     for system in systems:
         prefix = f"system/{system.name}/{name}/"
-        sounds += [add(prefix + n, path, f"system.{system.name}") for n, path in sorted(system.sounds.items())]
+        sounds += [
+            add(prefix + n, path, f"system.{system.name}")
+            for n, path in sorted(system.sounds.items())
+        ]
     wh.ingest(pa.Table.from_pylist(rows, SCHEMA))
     return Clips(tuple(sounds), tuple(videos))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found: figures, counts and clip scores by system, comparisons, and what they came about under."""
+    """What was found.
+
+    Figures, counts and clip scores by system, comparisons, and what they came about under.
+    """
 
     id: str
     set_name: str
@@ -89,7 +111,9 @@ def score(
     names = {item.name for item in evaluated.items}
     reference = _only(load(wh, hearing, f"reference/{name}/"), names)
     video = _only(load(wh, watching, f"video/{name}/"), names)
-    kept = {s.name: _only(load(wh, hearing, f"system/{s.name}/{name}/"), set(s.sounds)) for s in systems}
+    kept = {
+        s.name: _only(load(wh, hearing, f"system/{s.name}/{name}/"), set(s.sounds)) for s in systems
+    }
     compare = Synchformer.from_pretrained(preset).offset_logits
     seconds, samples = preset.evaluation_seconds, Samples(reference, kept, resamples)
     clips: dict[str, dict[str, dict[str, float]]] = {}
@@ -99,7 +123,9 @@ def score(
         party = kept[s.name]
         clips[s.name] = clip_scores(evaluated.items, reference, video, party, compare)
         found[s.name], unmeasured = summarise(s.name, clips[s.name], reference, party, samples)
-        said[s.name] = counts(evaluated, party, s.missing, s.unknown, seconds) | {"unmeasured": unmeasured}
+        said[s.name] = counts(evaluated, party, s.missing, s.unknown, seconds) | {
+            "unmeasured": unmeasured
+        }
         advance()
     about = dict(provenance) | {
         "fingerprints": dict(fps),
@@ -115,27 +141,51 @@ def score(
     }
     tests = comparisons(clips, kept, samples)
     advance()
-    return Evaluation(_identity(wh, evaluated, systems, fps, resamples), name, found, said, clips, tests, about)
+    return Evaluation(
+        _identity(wh, evaluated, systems, fps, resamples), name, found, said, clips, tests, about
+    )
 
 
 def _identity(
-    wh: Warehouse, evaluated: EvaluationSet, systems: Sequence[System], fps: Mapping[str, str], resamples: int
+    wh: Warehouse,
+    evaluated: EvaluationSet,
+    systems: Sequence[System],
+    fps: Mapping[str, str],
+    resamples: int,
 ) -> str:
     """The same files under the same settings have the same id."""
-    name, used = evaluated.name, {item.name for item in evaluated.items}.union(*(s.sounds for s in systems))
+    name, used = (
+        evaluated.name,
+        {item.name for item in evaluated.items}.union(*(s.sounds for s in systems)),
+    )
     files = wh.clips(["clip_id", "sha256"], status=None).to_pylist()
     hashes = sorted(
-        (row["clip_id"], row["sha256"]) for row in files if row["clip_id"].partition(f"/{name}/")[2] in used
+        (row["clip_id"], row["sha256"])
+        for row in files
+        if row["clip_id"].partition(f"/{name}/")[2] in used
     )
-    identity = [VERSION, name, dict(fps), resamples, [(s.name, sorted(s.sounds), s.missing) for s in systems], hashes]
+    identity = [
+        VERSION,
+        name,
+        dict(fps),
+        resamples,
+        [(s.name, sorted(s.sounds), s.missing) for s in systems],
+        hashes,
+    ]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _only(kept: Kept, names: set[str]) -> Kept:
-    """What is kept of the files that are there now: one that was there in an earlier evaluation no longer counts."""
+    """What is kept of the files that are there now.
+
+    One that was there in an earlier evaluation no longer counts.
+    """
     return replace(
         kept,
-        stages={stage: {n: h for n, h in rows.items() if n in names} for stage, rows in kept.stages.items()},
+        stages={
+            stage: {n: h for n, h in rows.items() if n in names}
+            for stage, rows in kept.stages.items()
+        },
         checks={n: row for n, row in kept.checks.items() if n in names},
         broken={n: why for n, why in kept.broken.items() if n in names},
     )
@@ -153,7 +203,11 @@ def record(wh: Warehouse, found: Evaluation, preset: Preset, checkpoint: str | N
             "figures": figures,
         }
         row["checkpoint"] = checkpoint
-        details = {"counts": found.counts[name], "clips": found.clips[name], "provenance": found.provenance}
+        details = {
+            "counts": found.counts[name],
+            "clips": found.clips[name],
+            "provenance": found.provenance,
+        }
         safe = hashlib.sha256(f"{found.id}/{name}".encode()).hexdigest()[:16]
         wh.write_record("evaluations", safe, row | details)
 

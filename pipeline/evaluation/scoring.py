@@ -1,4 +1,7 @@
-"""From kept features to Table 2: scores of every clip, means with intervals, and tests between systems."""
+"""From kept features to Table 2.
+
+Scores of every clip, means with intervals, and tests between systems.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,11 @@ class Kept:
 
 def load(wh: Warehouse, fps: Mapping[str, str], prefix: str) -> Kept:
     """What is kept of the clips whose ids begin with `prefix`, by the rest of the id."""
-    ids = [id for id in wh.clips(["clip_id"], status=None)["clip_id"].to_pylist() if id.startswith(prefix)]
+    ids = [
+        id
+        for id in wh.clips(["clip_id"], status=None)["clip_id"].to_pylist()
+        if id.startswith(prefix)
+    ]
     stages: dict[str, dict[str, Heard]] = {}
     checks: dict[str, dict[str, Any]] = {}
     broken: dict[str, str] = {}
@@ -106,8 +113,8 @@ def clip_scores(
 ) -> dict[str, dict[str, float]]:
     """Scores of each clip that has a usable sound: name -> metric -> value.
 
-    `compare` is Synchformer's `offset_logits`. A metric whose other side is unusable (a broken reference for KL, a
-    broken video for IB) is missing from that clip.
+    `compare` is Synchformer's `offset_logits`. A metric whose other side is unusable (a broken
+    reference for KL, a broken video for IB) is missing from that clip.
     """
     scores: dict[str, dict[str, float]] = {}
     for item in items:
@@ -119,7 +126,10 @@ def clip_scores(
             a, b = reference.stages.get(stage, {}).get(name), system.stages.get(stage, {}).get(name)
             if a and b:
                 row[metric] = float(kl_divergence(a.logits[None], b.logits[None])[0])
-        seen, heard = _feature(video, "watch_imagebind", name), _feature(system, "hear_imagebind", name)
+        seen, heard = (
+            _feature(video, "watch_imagebind", name),
+            _feature(system, "hear_imagebind", name),
+        )
         if seen and heard:
             row["ib"] = float(cosine(seen.features, heard.features)[0])
         scores[name] = row | _known(item, system.checks[name])
@@ -131,10 +141,14 @@ def clip_scores(
 def _offsets(
     names: Sequence[str], video: Kept, system: Kept, compare: Callable[[Array, Array], Array]
 ) -> dict[str, float]:
-    """DeSync of each clip that was seen and heard: name -> s; clips with as many tokens go through together."""
+    """DeSync of each clip that was seen and heard: name -> s.
+
+    Clips with as many tokens go through together.
+    """
     alike: dict[tuple[int, int], list[str]] = {}
     seen, heard = (
-        side.stages.get(stage, {}) for side, stage in ((video, "watch_synchformer"), (system, "hear_synchformer"))
+        side.stages.get(stage, {})
+        for side, stage in ((video, "watch_synchformer"), (system, "hear_synchformer"))
     )
     for name in names:
         if name in seen and name in heard:
@@ -143,16 +157,24 @@ def _offsets(
     for group in alike.values():
         for start in range(0, len(group), CHUNK):
             part = group[start : start + CHUNK]
-            logits = compare(*(np.stack([side[name].features for name in part]) for side in (seen, heard)))
+            logits = compare(
+                *(np.stack([side[name].features for name in part]) for side in (seen, heard))
+            )
             found |= dict(zip(part, desync(logits).tolist(), strict=True))
     return found
 
 
 def _known(item: Item, check: Mapping[str, Any]) -> dict[str, float]:
-    """What only clips of known impact times can give: onset F1, and by how much the sound is late (s)."""
+    """What only clips of known impact times can give.
+
+    Onset F1, and by how much the sound is late (s).
+    """
     if not item.truth or "impacts" not in item.truth:
         return {}
-    impacts, onsets = np.array(item.truth["impacts"], float), np.array(json.loads(check["sound_onsets"]), float)
+    impacts, onsets = (
+        np.array(item.truth["impacts"], float),
+        np.array(json.loads(check["sound_onsets"]), float),
+    )
     found = {"onset_f1": sync_score([impacts], [onsets]).f1_60ms}
     if len(impacts) and len(onsets):
         found["true_offset"] = best_offset(impacts, onsets)
@@ -160,7 +182,10 @@ def _known(item: Item, check: Mapping[str, Any]) -> dict[str, float]:
 
 
 def best_offset(impacts: npt.NDArray[np.float64], onsets: npt.NDArray[np.float64]) -> float:
-    """The shift (s) in -2..2 by which the onsets are late, as most of them agree: the peak of all differences."""
+    """The shift (s) in -2..2 by which the onsets are late, as most of them agree.
+
+    The peak of all differences.
+    """
     grid = np.linspace(-2, 2, 401)
     apart = (onsets[:, None] - impacts[None]).ravel()
     agreement = np.exp(-((apart[None] - grid[:, None]) ** 2) / (2 * 0.04**2)).sum(1)
@@ -168,10 +193,19 @@ def best_offset(impacts: npt.NDArray[np.float64], onsets: npt.NDArray[np.float64
 
 
 def counts(
-    evaluated: EvaluationSet, system: Kept, missing: Sequence[str], unknown: Sequence[str], seconds: float
+    evaluated: EvaluationSet,
+    system: Kept,
+    missing: Sequence[str],
+    unknown: Sequence[str],
+    seconds: float,
 ) -> dict[str, Any]:
-    """How many videos have a sound, in what formats, and what is wrong with which: numbers, and names with reasons."""
-    problems: dict[str, list[str]] = {name: ["missing: there is no file of this name"] for name in missing}
+    """How many videos have a sound, in what formats, and what is wrong with which.
+
+    Numbers, and names with reasons.
+    """
+    problems: dict[str, list[str]] = {
+        name: ["missing: there is no file of this name"] for name in missing
+    }
     problems |= {name: [f"broken: {why.split(': ', 1)[-1]}"] for name, why in system.broken.items()}
     wrong = Counter[str]()
     for name, check in system.checks.items():
@@ -200,11 +234,26 @@ def _complaints(check: Mapping[str, Any], seconds: float) -> list[tuple[str, str
     if check["sound_seconds"] < seconds - SHORT_BY:
         found.append(("short", f"short ({check['sound_seconds']:.2f} s)"))
     if check["sound_clipped_share"] > CLIPPED_SHARE:
-        found.append(("clipped", f"clipped ({check['sound_clipped_share']:.0%} of its samples at full scale)"))
+        found.append(
+            (
+                "clipped",
+                f"clipped ({check['sound_clipped_share']:.0%} of its samples at full scale)",
+            )
+        )
     if check["sound_rate"] < LOWEST_RATE:
-        found.append(("dull", f"sampled at {check['sound_rate'] / 1000:g} kHz (nothing above half of that is in it)"))
+        found.append(
+            (
+                "dull",
+                f"sampled at {check['sound_rate'] / 1000:g} kHz (nothing above half of that is in it)",
+            )
+        )
     if check["sound_channels"] > 2:
-        found.append(("surround", f"{_LAYOUTS.get(check['sound_channels'], 'surround')} (heard as the mean of all)"))
+        found.append(
+            (
+                "surround",
+                f"{_LAYOUTS.get(check['sound_channels'], 'surround')} (heard as the mean of all)",
+            )
+        )
     return found
 
 
@@ -226,17 +275,24 @@ def set_scores(reference: Kept, system: Kept) -> tuple[dict[str, float], dict[st
     if len(logits) >= 2 * SPLITS:
         found["is"] = inception_score(np.stack(logits), SPLITS)
     else:
-        unmeasured["is"] = f"an inception score in {SPLITS} parts needs at least {2 * SPLITS} sounds, not {len(logits)}"
+        unmeasured["is"] = (
+            f"an inception score in {SPLITS} parts needs at least {2 * SPLITS} sounds, not {len(logits)}"
+        )
     return found, unmeasured
 
 
 def _pieces(kept: Kept, stage: str) -> Array:
     rows = kept.stages.get(stage, {})
-    return np.concatenate([rows[name].features for name in sorted(rows)] or [np.zeros((0, 1), np.float32)])
+    return np.concatenate(
+        [rows[name].features for name in sorted(rows)] or [np.zeros((0, 1), np.float32)]
+    )
 
 
 class Samples:
-    """Frechet distances of bootstrap samples of each system's clips: drawn once, for intervals and for every pair."""
+    """Frechet distances of bootstrap samples of each system's clips.
+
+    Drawn once, for intervals and for every pair.
+    """
 
     def __init__(self, reference: Kept, kept: Mapping[str, Kept], resamples: int) -> None:
         self._kept, self.resamples = kept, resamples
@@ -254,17 +310,23 @@ class Samples:
 
 
 def summarise(
-    name: str, scores: Mapping[str, Mapping[str, float]], reference: Kept, system: Kept, samples: Samples
+    name: str,
+    scores: Mapping[str, Mapping[str, float]],
+    reference: Kept,
+    system: Kept,
+    samples: Samples,
 ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
     """Metric -> value, low, high (95% bootstrap over clips) and the number of clips behind it; and why one is missing.
 
-    Samples drawn with replacement lie farther from the reference than the set itself; an FD's interval is therefore
-    their spread around their own mean, laid around the value.
+    Samples drawn with replacement lie farther from the reference than the set itself; an FD's
+    interval is therefore their spread around their own mean, laid around the value.
     """
     figures: dict[str, dict[str, float]] = {}
     for metric in (*BY_CLIP, "onset_f1", "true_offset"):
         values = [
-            abs(row[metric]) if metric == "true_offset" else row[metric] for row in scores.values() if metric in row
+            abs(row[metric]) if metric == "true_offset" else row[metric]
+            for row in scores.values()
+            if metric in row
         ]
         if values:
             figures[metric] = {**asdict(mean_interval(np.array(values))), "clips": len(values)}
@@ -280,17 +342,30 @@ def summarise(
 
 
 def comparisons(
-    scores: Mapping[str, Mapping[str, Mapping[str, float]]], kept: Mapping[str, Kept], samples: Samples
+    scores: Mapping[str, Mapping[str, Mapping[str, float]]],
+    kept: Mapping[str, Kept],
+    samples: Samples,
 ) -> list[dict[str, Any]]:
-    """Every pair of systems on the clips that both have: difference of each metric, and the p of no difference."""
+    """Every pair of systems on the clips that both have.
+
+    Difference of each metric, and the p of no difference.
+    """
     rows: list[dict[str, Any]] = []
     for a, b in combinations(scores, 2):
         for metric in BY_CLIP:
-            names = [n for n in scores[a] if metric in scores[a][n] and metric in scores[b].get(n, {})]
+            names = [
+                n for n in scores[a] if metric in scores[a][n] and metric in scores[b].get(n, {})
+            ]
             if len(names) < 2:
                 continue
             x, y = (np.array([scores[s][n][metric] for n in names]) for s in (a, b))
-            row = {"a": a, "b": b, "metric": metric, "difference": float((x - y).mean()), "clips": len(names)}
+            row = {
+                "a": a,
+                "b": b,
+                "metric": metric,
+                "difference": float((x - y).mean()),
+                "clips": len(names),
+            }
             rows.append(row | {"p": paired_p(x, y)})
         for metric, stage in _FEATURES.items() if samples.resamples else ():
             names = sorted(set(kept[a].stages.get(stage, {})) & set(kept[b].stages.get(stage, {})))
@@ -299,6 +374,12 @@ def comparisons(
             apart = samples(a, metric, names) - samples(b, metric, names)
             below = float((apart < 0).mean() + 0.5 * (apart == 0).mean())
             p = max(2 * min(below, 1 - below), 1 / samples.resamples)
-            row = {"a": a, "b": b, "metric": metric, "difference": float(apart.mean()), "clips": len(names)}
+            row = {
+                "a": a,
+                "b": b,
+                "metric": metric,
+                "difference": float(apart.mean()),
+                "clips": len(names),
+            }
             rows.append(row | {"p": p})
     return rows

@@ -1,4 +1,7 @@
-"""Evaluation sets and systems: which videos, which reference sounds, and which file is a system's sound of which."""
+"""Evaluation sets and systems.
+
+Which videos, which reference sounds, and which file is a system's sound of which.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ SOUND_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".
 
 @dataclass(frozen=True)
 class Item:
-    """One video of a set; `reference` is the file with its true sound, the video itself unless there is another."""
+    """One video of a set.
+
+    `reference` is the file with its true sound, the video itself unless there is another.
+    """
 
     name: str
     video: Path
@@ -30,7 +36,10 @@ class Item:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Videos with reference sound. `missing` are those that the set's list names and its folder lacks."""
+    """Videos with reference sound.
+
+    `missing` are those that the set's list names and its folder lacks.
+    """
 
     name: str
     items: tuple[Item, ...]
@@ -39,7 +48,10 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class System:
-    """A system's sounds by the name of their video; `missing` videos have none, `unknown` files are of no video."""
+    """A system's sounds by the name of their video.
+
+    `missing` videos have none, `unknown` files are of no video.
+    """
 
     name: str
     sounds: Mapping[str, Path]
@@ -56,11 +68,14 @@ def evaluation_set(
     - `annotations/val.csv` or `val.csv` with Kinetics' header: files `ID_START_END.mp4` anywhere below;
     - else every video, with prompts and labels from a sidecar as `foley curate` takes it; MovieGenBench is such a
       folder, with its prompts in `metadata/NAME.json` or in the sidecar.
-    `reference` is a folder of true sounds named as the videos are; without it the videos' own sound is the reference.
-    `limit` keeps the first so many by name. Raises FoleyError where nothing is found or names come twice.
+    `reference` is a folder of true sounds named as the videos are; without it the videos' own sound
+    is the reference. `limit` keeps the first so many by name. Raises FoleyError where nothing is
+    found or names come twice.
     """
     if not folder.is_dir():
-        raise FoleyError(f"{printable(folder)}: no such folder, give the folder that holds the evaluation videos")
+        raise FoleyError(
+            f"{printable(folder)}: no such folder, give the folder that holds the evaluation videos"
+        )
     listed = _listed(folder)
     videos = _by_stem(folder, MEDIA_SUFFIXES)
     if listed is None:
@@ -68,33 +83,51 @@ def evaluation_set(
     else:
         items = [Item(n, videos[n], videos[n], *listed[n]) for n in sorted(listed) if n in videos]
     if not items:
-        raise FoleyError(f"{printable(folder)}: no videos in it that its list names: nothing to evaluate on")
+        raise FoleyError(
+            f"{printable(folder)}: no videos in it that its list names: nothing to evaluate on"
+        )
     if reference is not None:
-        items = [_with_reference(item, _by_stem(reference, SOUND_SUFFIXES | MEDIA_SUFFIXES)) for item in items]
+        items = [
+            _with_reference(item, _by_stem(reference, SOUND_SUFFIXES | MEDIA_SUFFIXES))
+            for item in items
+        ]
     missing = tuple(sorted(set(listed or ()) - set(videos)))
     return EvaluationSet(name or folder.absolute().name, tuple(items[:limit]), missing)
 
 
 def system(name: str, folder: Path, items: Sequence[Item]) -> System:
-    """Match a folder of sounds (or of videos with sound) to the videos by name; nothing is left out in silence."""
+    """Match a folder of sounds (or of videos with sound) to the videos by name.
+
+    Nothing is left out in silence.
+    """
     if not folder.is_dir():
-        raise FoleyError(f"{printable(folder)}: no such folder, give the folder with the sounds of system {name}")
+        raise FoleyError(
+            f"{printable(folder)}: no such folder, give the folder with the sounds of system {name}"
+        )
     found = _by_stem(folder, SOUND_SUFFIXES | MEDIA_SUFFIXES)
     names = {item.name for item in items}
     if not names & set(found):
         example = next(iter(sorted(names)))
-        raise FoleyError(f"{printable(folder)}: no file is named as a video is (such as {example}.wav): wrong folder?")
+        raise FoleyError(
+            f"{printable(folder)}: no file is named as a video is (such as {example}.wav): wrong folder?"
+        )
     sounds = {item: path for item, path in found.items() if item in names}
-    return System(name, sounds, tuple(sorted(names - set(found))), tuple(sorted(set(found) - names)))
+    return System(
+        name, sounds, tuple(sorted(names - set(found))), tuple(sorted(set(found) - names))
+    )
 
 
 def _by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
     if not folder.is_dir():
         raise FoleyError(f"{printable(folder)}: no such folder")
     found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith(".")):
+    for path in sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith(".")
+    ):
         if path.stem in found:
-            raise FoleyError(f"{printable(path)}: a second file named {path.stem}: which of them counts? Remove one")
+            raise FoleyError(
+                f"{printable(path)}: a second file named {path.stem}: which of them counts? Remove one"
+            )
         found[path.stem] = path
     return found
 
@@ -106,11 +139,16 @@ def _with_reference(item: Item, sounds: Mapping[str, Path]) -> Item:
 
 
 def _listed(folder: Path) -> dict[str, tuple[str, str]] | None:
-    """(prompt, label) by file name of the lists that name every clip; None where there is no such list."""
+    """(prompt, label) by file name of the lists that name every clip.
+
+    None where there is no such list.
+    """
     vggsound = folder / "vggsound.csv"
     if vggsound.is_file():
         rows = list(csv.reader(vggsound.read_text("utf-8").splitlines()))
-        return {f"{r[0]}_{int(r[1]):06d}": (r[2], r[2]) for r in rows if len(r) >= 4 and r[3] == "test"}
+        return {
+            f"{r[0]}_{int(r[1]):06d}": (r[2], r[2]) for r in rows if len(r) >= 4 and r[3] == "test"
+        }
     for path in (folder / "annotations" / "val.csv", folder / "val.csv"):
         if path.is_file():
             rows = list(csv.DictReader(path.read_text("utf-8").splitlines()))
@@ -122,7 +160,9 @@ def _kinetics_name(path: Path, row: Mapping[str, str]) -> str:
     try:
         return f"{row['youtube_id']}_{int(float(row['time_start'])):06d}_{int(float(row['time_end'])):06d}"
     except (KeyError, ValueError):
-        raise FoleyError(f"{printable(path)}: needs columns label, youtube_id, time_start, time_end") from None
+        raise FoleyError(
+            f"{printable(path)}: needs columns label, youtube_id, time_start, time_end"
+        ) from None
 
 
 def _described(folder: Path, videos: Mapping[str, Path]) -> list[Item]:

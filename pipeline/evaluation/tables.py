@@ -1,4 +1,7 @@
-"""Table 2 as Markdown, CSV and LaTeX: what was measured here, and under it the paper's rows, marked as not measured."""
+"""Table 2 as Markdown, CSV and LaTeX.
+
+What was measured here, and under it the paper's rows, marked as not measured.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,9 @@ def published() -> dict[str, Any]:
 
 def columns(systems: Mapping[str, Figures]) -> list[str]:
     """Metrics to show: all of Table 2, and of the others those that were measured."""
-    extra = [m for m in ("onset_f1", "true_offset") if any(m in figures for figures in systems.values())]
+    extra = [
+        m for m in ("onset_f1", "true_offset") if any(m in figures for figures in systems.values())
+    ]
     return [*METRICS, *extra]
 
 
@@ -63,7 +68,9 @@ def _headers(metrics: list[str], less: str, more: str) -> list[str]:
     return [f"{TITLES[m]} {less if LESS_IS_BETTER[m] else more}" for m in metrics]
 
 
-def markdown(set_name: str, systems: Mapping[str, Figures], counts: Mapping[str, Mapping[str, Any]]) -> str:
+def markdown(
+    set_name: str, systems: Mapping[str, Figures], counts: Mapping[str, Mapping[str, Any]]
+) -> str:
     """The table as Markdown, with intervals under it in words."""
     metrics = columns(systems)
     lines = [
@@ -74,12 +81,23 @@ def markdown(set_name: str, systems: Mapping[str, Figures], counts: Mapping[str,
     ]
     for name, figures in systems.items():
         cells = [_cell(figures.get(m), best(systems, m)) for m in metrics]
-        lines.append(f"| {name} | {counts[name]['scored']} of {counts[name]['videos']} | " + " | ".join(cells) + " |")
+        lines.append(
+            f"| {name} | {counts[name]['scored']} of {counts[name]['videos']} | "
+            + " | ".join(cells)
+            + " |"
+        )
     paper = published()
     for row in paper["row"]:
-        cells = [as_printed(row.get(m)) + ("*" if m == NOT_COMPARABLE and m in row else "") for m in metrics]
+        cells = [
+            as_printed(row.get(m)) + ("*" if m == NOT_COMPARABLE and m in row else "")
+            for m in metrics
+        ]
         lines.append(f"| *{row['system']}* | *published* | " + " | ".join(cells) + " |")
-    lines += ["", f"Rows in italics: {paper['source']}; {paper['note']}.", f"\\* {paper['desync_note']}."]
+    lines += [
+        "",
+        f"Rows in italics: {paper['source']}; {paper['note']}.",
+        f"\\* {paper['desync_note']}.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -88,7 +106,9 @@ def _cell(figure: Mapping[str, float] | None, leader: float | None) -> str:
         return "-"
     text = number(figure["value"])
     text = f"**{text}**" if figure["value"] == leader else text
-    return text + (f" ({number(figure['low'])} to {number(figure['high'])})" if "low" in figure else "")
+    return text + (
+        f" ({number(figure['low'])} to {number(figure['high'])})" if "low" in figure else ""
+    )
 
 
 def as_csv(systems: Mapping[str, Figures], counts: Mapping[str, Mapping[str, Any]]) -> str:
@@ -97,10 +117,25 @@ def as_csv(systems: Mapping[str, Figures], counts: Mapping[str, Mapping[str, Any
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     sides = [f"{m}{end}" for m in metrics for end in ("", "_low", "_high")]
-    writer.writerow(["system", "origin", "videos", "scored", "missing", "broken", "silent", "short", *sides, "note"])
+    writer.writerow(
+        [
+            "system",
+            "origin",
+            "videos",
+            "scored",
+            "missing",
+            "broken",
+            "silent",
+            "short",
+            *sides,
+            "note",
+        ]
+    )
     for name, figures in systems.items():
         kept = counts[name]
-        values = [figures.get(m, {}).get(key, "") for m in metrics for key in ("value", "low", "high")]
+        values = [
+            figures.get(m, {}).get(key, "") for m in metrics for key in ("value", "low", "high")
+        ]
         parts = [kept[key] for key in ("videos", "scored", "missing", "broken", "silent", "short")]
         writer.writerow([name, "measured", *parts, *values, ""])
     paper = published()
@@ -126,7 +161,9 @@ def latex(set_name: str, systems: Mapping[str, Figures]) -> str:
         for m in metrics:
             value = figures[m]["value"] if m in figures else None
             cells.append(
-                rf"\textbf{{{number(value)}}}" if value is not None and value == best(systems, m) else number(value)
+                rf"\textbf{{{number(value)}}}"
+                if value is not None and value == best(systems, m)
+                else number(value)
             )
         lines.append(f"{_escaped(name)} & " + " & ".join(cells) + r" \\")
     paper = published()
@@ -135,10 +172,15 @@ def latex(set_name: str, systems: Mapping[str, Figures]) -> str:
         rf"\multicolumn{{{len(metrics) + 1}}}{{l}}{{\emph{{{paper['source']}; {paper['note']}}}}} \\",
     ]
     for row in paper["row"]:
-        cells = [as_printed(row.get(m)) + (r"$^*$" if m == NOT_COMPARABLE and m in row else "") for m in metrics]
+        cells = [
+            as_printed(row.get(m)) + (r"$^*$" if m == NOT_COMPARABLE and m in row else "")
+            for m in metrics
+        ]
         lines.append(rf"\emph{{{_escaped(row['system'])}}} & " + " & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", f"% * {paper['desync_note']}", ""])
 
 
 def _escaped(text: str) -> str:
-    return "".join({"_": r"\_", "&": r"\&", "%": r"\%", "#": r"\#", "$": r"\$"}.get(c, c) for c in text)
+    return "".join(
+        {"_": r"\_", "&": r"\&", "%": r"\%", "#": r"\#", "$": r"\$"}.get(c, c) for c in text
+    )

@@ -59,14 +59,29 @@ class AudioLatents(_BackboneStage):
 
     def __init__(self, preset: Preset) -> None:
         self.preset = preset
-        self.settings = AudioLatentSettings(preset.sample_rate, preset.audio_channels, preset.max_seconds)
+        self.settings = AudioLatentSettings(
+            preset.sample_rate, preset.audio_channels, preset.max_seconds
+        )
         shape = (preset.latent_channels, -1)
         self.schema = pa.schema(
             [
-                array_field("latent_mean", "float16", shape, "[channels, latent frames] mean of the VAE's posterior"),
-                array_field("latent_scale", "float16", shape, "[channels, latent frames] its standard deviation"),
                 array_field(
-                    "latent_times", "float32", (-1,), "[latent frames] middle of each, s after the first picture"
+                    "latent_mean",
+                    "float16",
+                    shape,
+                    "[channels, latent frames] mean of the VAE's posterior",
+                ),
+                array_field(
+                    "latent_scale",
+                    "float16",
+                    shape,
+                    "[channels, latent frames] its standard deviation",
+                ),
+                array_field(
+                    "latent_times",
+                    "float32",
+                    (-1,),
+                    "[latent frames] middle of each, s after the first picture",
                 ),
                 field("n_latents", pa.int32(), "latent frames"),
                 field("audio_seconds", pa.float32(), "seconds of audio that were encoded"),
@@ -84,7 +99,10 @@ class AudioLatents(_BackboneStage):
                 mean, scale = (part[0] for part in self._backbone.encode_audio(sound[None]))
                 columns = {"latent_mean": _half(mean), "latent_scale": _half(scale)}
                 columns |= {"latent_times": _times(mean.shape[-1], self.preset.latent_rate)}
-                columns |= {"n_latents": mean.shape[-1], "audio_seconds": clip_seconds(self.preset, clip)}
+                columns |= {
+                    "n_latents": mean.shape[-1],
+                    "audio_seconds": clip_seconds(self.preset, clip),
+                }
                 rows.append(Passed(columns))
             return rows
 
@@ -93,4 +111,6 @@ class AudioLatents(_BackboneStage):
     def _reading(self, clip: Clip) -> partial[npt.NDArray[np.float32]]:
         layout = "mono" if self.settings.channels == 1 else "stereo"
         seconds = clip_seconds(self.preset, clip)
-        return partial(read_audio, Path(clip["path"]), self.settings.sample_rate, layout, seconds, exact=True)
+        return partial(
+            read_audio, Path(clip["path"]), self.settings.sample_rate, layout, seconds, exact=True
+        )

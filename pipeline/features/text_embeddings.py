@@ -28,7 +28,9 @@ class TextEmbeddings(_BackboneStage):
         width = preset.text_width
         self.schema = pa.schema(
             [
-                array_field("text_tokens", "float16", (-1, width), "[tokens, width], without padding"),
+                array_field(
+                    "text_tokens", "float16", (-1, width), "[tokens, width], without padding"
+                ),
                 field("n_text_tokens", pa.int32(), "text tokens"),
             ]
         )
@@ -37,7 +39,11 @@ class TextEmbeddings(_BackboneStage):
         """Tokens of each prompt."""
         outcomes: list[Outcome] = []
         for start in range(0, len(clips), CHUNK):
-            tokens = self._backbone.encode_text([clip["prompt"] or "" for clip in clips[start : start + CHUNK]])
-            outcomes += [Passed({"text_tokens": _half(row), "n_text_tokens": len(row)}) for row in tokens]
+            tokens = self._backbone.encode_text(
+                [clip["prompt"] or "" for clip in clips[start : start + CHUNK]]
+            )
+            outcomes += [
+                Passed({"text_tokens": _half(row), "n_text_tokens": len(row)}) for row in tokens
+            ]
             tick(len(tokens))
         return outcomes

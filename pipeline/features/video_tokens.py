@@ -1,4 +1,7 @@
-"""Feature stages: what training reads instead of media (paper section 3.3). Everything is stored as float16."""
+"""Feature stages: what training reads instead of media (paper section 3.3).
+
+Everything is stored as float16.
+"""
 
 from __future__ import annotations
 
@@ -61,16 +64,27 @@ class VideoTokens(Stage):
         self.preset = preset
         video = preset.video
         self.settings = VideoTokenSettings(
-            video.fps, video.segment_frames, video.short_side, video.crop, video.pooling, preset.max_seconds
+            video.fps,
+            video.segment_frames,
+            video.short_side,
+            video.crop,
+            video.pooling,
+            preset.max_seconds,
         )
         tokens, width = video.tokens_per_frame, video.width
         self.schema = pa.schema(
             [
                 array_field(
-                    "video_tokens", "float16", (-1, tokens, width), "[effective frames, tokens a frame, width]"
+                    "video_tokens",
+                    "float16",
+                    (-1, tokens, width),
+                    "[effective frames, tokens a frame, width]",
                 ),
                 array_field(
-                    "video_times", "float32", (-1,), "[effective frames] middle of each, s after the first picture"
+                    "video_times",
+                    "float32",
+                    (-1,),
+                    "[effective frames] middle of each, s after the first picture",
                 ),
                 field("n_video_tokens", pa.int32(), "effective frames (two input frames each)"),
                 field("video_seconds", pa.float32(), "seconds of video that were encoded"),
@@ -102,7 +116,10 @@ class VideoTokens(Stage):
                     "video_tokens": _half(tokens),
                     "video_times": _times(len(tokens), self.preset.video.token_rate),
                 }
-                columns |= {"n_video_tokens": len(tokens), "video_seconds": clip_seconds(self.preset, clip)}
+                columns |= {
+                    "n_video_tokens": len(tokens),
+                    "video_seconds": clip_seconds(self.preset, clip),
+                }
                 rows.append(Passed(columns))
             return rows
 
@@ -121,4 +138,6 @@ def _video_reading(preset: Preset, path: Path, seconds: float) -> partial[npt.ND
     from model.video_encoder import frame_times
 
     video = preset.video
-    return partial(read_frames, path, frame_times(seconds, video.fps), Framing(video.short_side, video.crop))
+    return partial(
+        read_frames, path, frame_times(seconds, video.fps), Framing(video.short_side, video.crop)
+    )

@@ -1,1 +1,4 @@
-"""Sound for a person's videos: requests, the generator, files with provenance. May import stages, media and model."""
+"""Sound for a person's videos: requests, the generator, files with provenance.
+
+May import stages, media and model.
+"""

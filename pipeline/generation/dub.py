@@ -40,9 +40,10 @@ def dub(
 ) -> Iterator[Dubbed]:
     """Write every request's file, with its provenance, as they are made: the shortest videos first.
 
-    Frames are taken by timestamps, so any frame rate will do; sound is as long as the picture, which is copied bit for
-    bit. A file that cannot be read or written costs its own requests and no other. Every video is encoded once.
-    `load` is called once, if any video can be used. `on_step` gets the sampling steps done and to do, of all sounds.
+    Frames are taken by timestamps, so any frame rate will do; sound is as long as the picture,
+    which is copied bit for bit. A file that cannot be read or written costs its own requests and no
+    other. Every video is encoded once. `load` is called once, if any video can be used. `on_step`
+    gets the sampling steps done and to do, of all sounds.
     """
     lengths = durations(list(requests))
     for request in requests:
@@ -54,15 +55,23 @@ def dub(
     dubber = load()
     progress = _Progress(len(ready), on_step)
     order = {video: i for i, video in enumerate(lengths)}
-    ready.sort(key=lambda pair: (dubber.latents(pair[0]), order[pair[1].video]))  # stable: takes stay in order
+    ready.sort(
+        key=lambda pair: (dubber.latents(pair[0]), order[pair[1].video])
+    )  # stable: takes stay in order
     for _, group in groupby(ready, key=lambda pair: dubber.latents(pair[0])):
         yield from _of_one_length(dubber, list(group), home, progress)
 
 
 def _of_one_length(
-    dubber: Dubber, requests: list[tuple[float, Request]], home: Warehouse | None, progress: _Progress
+    dubber: Dubber,
+    requests: list[tuple[float, Request]],
+    home: Warehouse | None,
+    progress: _Progress,
 ) -> Iterator[Dubbed]:
-    """Requests (with the seconds of their videos) batch by batch; those of one video are neighbours."""
+    """Requests (with the seconds of their videos) batch by batch.
+
+    Those of one video are neighbours.
+    """
     encoded: dict[Path, Tensor | MediaError] = {}
     for start in range(0, len(requests), dubber.options.batch):
         batch = requests[start : start + dubber.options.batch]
@@ -70,14 +79,22 @@ def _of_one_length(
         for seconds, request in batch:
             if request.video not in encoded:
                 known = kept.get(request.video)  # the batch before may have ended among its takes
-                encoded[request.video] = _encoded(dubber, request.video, seconds) if known is None else known
+                encoded[request.video] = (
+                    _encoded(dubber, request.video, seconds) if known is None else known
+                )
             if isinstance(error := encoded[request.video], MediaError):
                 yield Dubbed(request, error=str(error))
-        good = [(r, s, tokens) for s, r in batch if not isinstance(tokens := encoded[r.video], MediaError)]
+        good = [
+            (r, s, tokens)
+            for s, r in batch
+            if not isinstance(tokens := encoded[r.video], MediaError)
+        ]
         progress.begin(len(batch), len(good))
         if good:
             asked, seconds, tokens = (list(part) for part in zip(*good, strict=True))
-            for request, sound in zip(asked, dubber.sounds(asked, tokens, seconds, progress.step), strict=True):
+            for request, sound in zip(
+                asked, dubber.sounds(asked, tokens, seconds, progress.step), strict=True
+            ):
                 yield _written(dubber, request, sound, home)
 
 

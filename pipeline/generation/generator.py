@@ -1,4 +1,7 @@
-"""The models behind `foley generate`, on a device: from the frames of a video and a prompt to sound."""
+"""The models behind `foley generate`, on a device.
+
+From the frames of a video and a prompt to sound.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,14 @@ class Options:
 
 
 class Dubber:
-    """The models of a preset, ready to make sound for files. `bridge` None is the one shipped with the preset."""
+    """The models of a preset, ready to make sound for files.
 
-    def __init__(self, preset: Preset, bridge: Path | None = None, options: Options | None = None) -> None:
+    `bridge` None is the one shipped with the preset.
+    """
+
+    def __init__(
+        self, preset: Preset, bridge: Path | None = None, options: Options | None = None
+    ) -> None:
         self.preset = preset
         self.options = options or Options()
         self.device = choose_device(self.options.device)
@@ -61,12 +69,19 @@ class Dubber:
     def _settings(self) -> dict[str, Any]:
         given = {name: getattr(self.options, name) for name in ("cfg", "video_cfg", "steps")}
         sample = self.preset.sample.model_dump(exclude={"fast_steps"})
-        return sample | {k: v for k, v in given.items() if v is not None} | {"window": self.preset.window.model_dump()}
+        return (
+            sample
+            | {k: v for k, v in given.items() if v is not None}
+            | {"window": self.preset.window.model_dump()}
+        )
 
     def tokens(self, video: Path, seconds: float) -> Tensor:
         """Video tokens [J, P, V] of a whole file, read and encoded segment by segment."""
         settings = self.preset.video
-        times, framing = frame_times(seconds, settings.fps), Framing(settings.short_side, settings.crop)
+        times, framing = (
+            frame_times(seconds, settings.fps),
+            Framing(settings.short_side, settings.crop),
+        )
         segments = read_segments(video, times, framing, settings.segment_frames)
         return torch.cat([self.encoder.encode(segment).cpu() for segment in segments])
 
@@ -97,8 +112,13 @@ class Dubber:
 
 
 def choose_device(name: str) -> str:
-    """`auto` is cuda where there is one, else cpu. Raises ModelError for cuda where there is none."""
+    """`auto` is cuda where there is one, else cpu.
+
+    Raises ModelError for cuda where there is none.
+    """
     found = torch.cuda.is_available()
     if name.startswith("cuda") and not found:
-        raise ModelError(f"device {name!r} was asked for, but torch finds no CUDA device here: use --device cpu")
+        raise ModelError(
+            f"device {name!r} was asked for, but torch finds no CUDA device here: use --device cpu"
+        )
     return name if name != "auto" else "cuda" if found else "cpu"

@@ -1,4 +1,7 @@
-"""Where a generated sound comes from: a JSON file beside it, and the same as a record of a home folder."""
+"""Where a generated sound comes from.
+
+A JSON file beside it, and the same as a record of a home folder.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +32,16 @@ def code_version() -> str:
 
 
 def code_revision() -> str | None:
-    """The commit of the source tree that this runs from, `-dirty` where files differ; None outside of one."""
+    """The commit of the source tree that this runs from, `-dirty` where files differ.
+
+    None outside of one.
+    """
     folder = Path(__file__).parents[2]
     if not (folder / ".git").exists():
         return None
     command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
@@ -59,7 +65,12 @@ def keep_provenance(out: Path, facts: Mapping[str, Any], home: Warehouse | None)
     Raises FoleyError if either cannot be written.
     """
     sound = file_hash(out)
-    record = {"sound": sound, "path": str(out.absolute()), **facts, "created_at": datetime.now(UTC).isoformat()}
+    record = {
+        "sound": sound,
+        "path": str(out.absolute()),
+        **facts,
+        "created_at": datetime.now(UTC).isoformat(),
+    }
     side = sidecar_of(out)
     try:
         side.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")

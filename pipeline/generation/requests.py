@@ -1,4 +1,7 @@
-"""What `foley generate` is asked for: one video, a folder of them, or a CSV of (video, prompt, seed)."""
+"""What `foley generate` is asked for.
+
+One video, a folder of them, or a CSV of (video, prompt, seed).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from warehouse.errors import FoleyError
 COLUMNS = ("video", "prompt", "seed", "negative_prompt", "out")
 MUXED, SOUND_ALONE = (".mp4", ".m4v", ".mov", ".mkv", ".webm"), (".wav", ".flac")
 MAX_SEED = 2**31 - 1
-MAX_SECONDS = 3600.0  # of a video: a header may claim any length, and the sound of all of it is held
+MAX_SECONDS = (
+    3600.0  # of a video: a header may claim any length, and the sound of all of it is held
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,9 @@ class Ask:
 def requests_for(source: Path, out: Path, ask: Ask) -> list[Request]:
     """The sounds to make, in order. `out` is a file for a single video, else a folder.
 
-    With several takes the seed comes before the extension (`clip.3.mp4`), as it does for the lines of a CSV. Raises
-    FoleyError if the source is not there or makes no sense, if a sound has no prompt, or if two would go to one file.
+    With several takes the seed comes before the extension (`clip.3.mp4`), as it does for the lines
+    of a CSV. Raises FoleyError if the source is not there or makes no sense, if a sound has no
+    prompt, or if two would go to one file.
     """
     if source.is_dir():
         found = list(_of_folder(source, out, ask))
@@ -59,11 +65,15 @@ def requests_for(source: Path, out: Path, ask: Ask) -> list[Request]:
             raise FoleyError(f"{printable(request.out)} is one of the videos: choose another --out")
         if request.out.suffix.lower() not in (*MUXED, *SOUND_ALONE):
             known = ", ".join((*MUXED, *SOUND_ALONE))
-            raise FoleyError(f"{printable(request.out)} cannot be written: the name must end in one of {known}")
+            raise FoleyError(
+                f"{printable(request.out)} cannot be written: the name must end in one of {known}"
+            )
         other = seen.setdefault(request.out.absolute(), request)
         if other is not request:
             both = f"{printable(other.video)} (seed {other.seed}) and {printable(request.video)} (seed {request.seed})"
-            raise FoleyError(f"{both} would both go to {printable(request.out)}: name them in a CSV's column `out`")
+            raise FoleyError(
+                f"{both} would both go to {printable(request.out)}: name them in a CSV's column `out`"
+            )
     return found
 
 
@@ -87,7 +97,9 @@ def _of_folder(folder: Path, out: Path, ask: Ask) -> Iterator[Request]:
         video = Path(row["path"])
         prompt = ask.prompt if ask.prompt is not None else row["prompt"]
         if not prompt:
-            raise FoleyError(f"{printable(video)}: has no prompt, neither by its name nor a clips.csv: give a --prompt")
+            raise FoleyError(
+                f"{printable(video)}: has no prompt, neither by its name nor a clips.csv: give a --prompt"
+            )
         target = _named(out / video.relative_to(folder.absolute()), ask.format)
         yield from _takes(Request(video, target, prompt, ask.seed, ask.negative_prompt), ask.takes)
 
@@ -130,21 +142,33 @@ def _of_row(folder: Path, out: Path, row: Mapping[str, str | None], ask: Ask) ->
         raise ValueError(f"the seed must be 0 to {MAX_SEED}, not {seed}")
     named = row.get("out")
     target = out / named if named else _named(out / video.name, ask.format)
-    request = Request(video, target, prompt, seed, row.get("negative_prompt") or ask.negative_prompt)
+    request = Request(
+        video, target, prompt, seed, row.get("negative_prompt") or ask.negative_prompt
+    )
     yield from _takes(request, ask.takes, always=not named)
 
 
 def _named(path: Path, format: str | None) -> Path:
-    """With the extension that is asked for; else its own, or mkv, which holds any picture, where that cannot be."""
+    """With the extension that is asked for.
+
+    Else its own, or mkv, which holds any picture, where that cannot be.
+    """
     if format is None and path.suffix.lower() in MUXED:
         return path
     return path.with_suffix(f".{format or 'mkv'}")
 
 
 def _takes(request: Request, takes: int, always: bool = False) -> Iterator[Request]:
-    """A request for every seed; the seed is in the file's name if there are several, or `always`."""
+    """A request for every seed.
+
+    The seed is in the file's name if there are several, or `always`.
+    """
     for seed in range(request.seed, request.seed + takes):
-        out = request.out.with_suffix(f".{seed}{request.out.suffix}") if takes > 1 or always else request.out
+        out = (
+            request.out.with_suffix(f".{seed}{request.out.suffix}")
+            if takes > 1 or always
+            else request.out
+        )
         yield replace(request, seed=seed, out=out)
 
 
@@ -166,5 +190,7 @@ def _seconds(video: Path) -> float:
     if not info.duration:
         raise MediaError(video, "does not say how long it is")
     if info.duration > MAX_SECONDS:
-        raise MediaError(video, f"is {info.duration:.0f} s long, more than {MAX_SECONDS:.0f} s: cut it")
+        raise MediaError(
+            video, f"is {info.duration:.0f} s long, more than {MAX_SECONDS:.0f} s: cut it"
+        )
     return info.duration

@@ -1,7 +1,8 @@
 """Media files in and out: facts, sound and pictures on one clock, and every bad file a MediaError of one line.
 
-Everything is decoded in process; what comes from strangers is read through `media_workers`, processes of their own
-with limits of time and memory. Times are seconds after the first picture, for the sound too.
+Everything is decoded in process; what comes from strangers is read through `media_workers`,
+processes of their own with limits of time and memory. Times are seconds after the first picture,
+for the sound too.
 """
 
 from pipeline.media.errors import MediaError, printable

@@ -1,7 +1,8 @@
 """Time in a file: where its picture starts, how long it says it is, and whether it ends before that.
 
-Formats differ in what they say. mp4, AVI and Matroska (by a tag) give every stream its own duration; FLV and untagged
-Matroska give one for the file, which a shorter stream may rightly miss; for MPEG and ASF the library guesses.
+Formats differ in what they say. mp4, AVI and Matroska (by a tag) give every stream its own
+duration; FLV and untagged Matroska give one for the file, which a shorter stream may rightly miss;
+for MPEG and ASF the library guesses.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from pipeline.media.opening import forbid_large_pictures, open_media, video_stre
 
 MediaStream = av.VideoStream | av.AudioStream
 
-_GUESSED = frozenset({"mpeg", "mpegts", "asf", "aac", "mp3"})  # formats whose durations the library estimates
+_GUESSED = frozenset(
+    {"mpeg", "mpegts", "asf", "aac", "mp3"}
+)  # formats whose durations the library estimates
 _OF_THE_FILE = frozenset({"flv"})  # formats where a stream's duration is just the file's
 _SHORT = 0.5  # seconds, and
 _SHARE = 0.02  # share of its duration, by which a stream may end early
@@ -31,7 +34,10 @@ def start_of(stream: MediaStream) -> float:
 
 
 def picture_start(path: Path, container: InputContainer) -> float | None:
-    """When the first picture is shown on the file's own clock, in seconds; None without a picture."""
+    """When the first picture is shown on the file's own clock, in seconds.
+
+    None without a picture.
+    """
     stream = video_stream(container)
     if stream is None:
         return None
@@ -45,7 +51,10 @@ def picture_start(path: Path, container: InputContainer) -> float | None:
 
 
 def duration_of(container: InputContainer, stream: MediaStream | None) -> float | None:
-    """How long the stream is by the header, in seconds: the best that is known, None if nothing is."""
+    """How long the stream is by the header, in seconds.
+
+    The best that is known, None if nothing is.
+    """
     if stream is None:
         return None
     own = _own_duration(container, stream)
@@ -75,7 +84,11 @@ def _own_duration(container: InputContainer, stream: MediaStream) -> float | Non
     tagged = _duration_tag(stream.metadata)
     if tagged is not None:
         return max(0.0, tagged - start_of(stream))
-    if stream.duration is None or stream.time_base is None or container.format.name in _GUESSED | _OF_THE_FILE:
+    if (
+        stream.duration is None
+        or stream.time_base is None
+        or container.format.name in _GUESSED | _OF_THE_FILE
+    ):
         return None
     return float(stream.duration * stream.time_base)
 

@@ -12,18 +12,27 @@ from warehouse.errors import FoleyError
 
 
 class MediaError(FoleyError):
-    """A media file cannot be read or written. The message is one line: the file, and what is wrong with it."""
+    """A media file cannot be read or written.
+
+    The message is one line: the file, and what is wrong with it.
+    """
 
     def __init__(self, path: Path, what: str) -> None:
         self.path, self.what = path, what
         super().__init__(f"{printable(path)}: {what}")
 
     def __reduce__(self) -> tuple[type[MediaError], tuple[Path, str]]:
-        return MediaError, (self.path, self.what)  # two arguments, so that it can cross to another process
+        return MediaError, (
+            self.path,
+            self.what,
+        )  # two arguments, so that it can cross to another process
 
 
 def printable(path: Path) -> str:
-    """The path on one line: line ends, control characters and undecodable bytes are shown as escapes."""
+    """The path on one line.
+
+    Line ends, control characters and undecodable bytes are shown as escapes.
+    """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
 
 
@@ -31,7 +40,8 @@ def printable(path: Path) -> str:
 def media_errors(path: Path, doing: str) -> Generator[None]:
     """Turn whatever a decoder raises on a bad file into a MediaError that says what was being done.
 
-    PyAV raises its own errors and, on hostile files, plain ValueError, EOFError, UnicodeError, MemoryError and more.
+    PyAV raises its own errors and, on hostile files, plain ValueError, EOFError, UnicodeError,
+    MemoryError and more.
     """
     try:
         yield
@@ -39,6 +49,18 @@ def media_errors(path: Path, doing: str) -> Generator[None]:
         raise
     except FFmpegError as error:
         raise MediaError(path, f"{doing}: {error.strerror or type(error).__name__}") from error
-    except (OSError, EOFError, MemoryError, ArithmeticError, ValueError, LookupError, RuntimeError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    except (
+        OSError,
+        EOFError,
+        MemoryError,
+        ArithmeticError,
+        ValueError,
+        LookupError,
+        RuntimeError,
+    ) as error:
+        reason = (
+            (error.strerror if isinstance(error, OSError) else None)
+            or str(error)
+            or type(error).__name__
+        )
         raise MediaError(path, f"{doing}: {reason.splitlines()[0]}") from error

@@ -1,4 +1,7 @@
-"""A glance at a picture: small grey frames a few times a second, and what they tell without any model."""
+"""A glance at a picture.
+
+Small grey frames a few times a second, and what they tell without any model.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ _HASH_SIDE = 8  # a hash of 8 x 8 low frequencies
 
 @dataclass(frozen=True)
 class Glance:
-    """Facts of a picture: shares of time, cuts in all, and a hash that differs in few bits for the same picture."""
+    """Facts of a picture.
+
+    Shares of time, cuts in all, and a hash that differs in few bits for the same picture.
+    """
 
     static_share: float
     black_share: float
@@ -29,7 +35,10 @@ class Glance:
 
 
 def glance(path: Path, seconds: float, per_second: float = 4.0) -> Glance:
-    """Look at the picture `per_second` times a second for `seconds`. Raises MediaError as `read_frames` does."""
+    """Look at the picture `per_second` times a second for `seconds`.
+
+    Raises MediaError as `read_frames` does.
+    """
     times = np.arange(max(2, int(seconds * per_second))) / per_second
     return judge(read_frames(path, times, Framing(SIDE)))
 
@@ -47,14 +56,20 @@ def judge(frames: NDArray[np.uint8]) -> Glance:
 
 
 def _cuts(change: NDArray[np.float32]) -> int:
-    """Changes that are large, and larger than those before and after: motion is large for longer."""
+    """Changes that are large, and larger than those before and after.
+
+    Motion is large for longer.
+    """
     around = np.pad(change, 1)
     beside = np.maximum(around[:-2], around[2:])
     return int(((change > _CUT) & (change > _STANDS_OUT * beside)).sum())
 
 
 def perceptual_hash(grey: NDArray[np.float32]) -> int:
-    """64 bits of a picture [H, W]: which of its lowest frequencies lie over their median. Compare by differing bits."""
+    """64 bits of a picture [H, W]: which of its lowest frequencies lie over their median.
+
+    Compare by differing bits.
+    """
     rows, columns = (_cosines(n) for n in grey.shape)
     low = (rows @ (grey - grey.mean()) @ columns.T).ravel()  # [64]
     bits = low > np.median(low[1:])

@@ -1,6 +1,7 @@
 """What a sound is like, by its spectrum: loudness, bandwidth, noise. One transform of 100 ms blocks serves them all.
 
-Loudness is ITU-R BS.1770-4: the K-weighting is applied to the blocks' power spectra, which gives what its filters give.
+Loudness is ITU-R BS.1770-4: the K-weighting is applied to the blocks' power spectra, which gives
+what its filters give.
 """
 
 from __future__ import annotations
@@ -38,22 +39,30 @@ class Hearing:
 def hear(samples: Samples, sample_rate: int) -> Hearing:
     """Measure a sound, float32 [channels, n].
 
-    The noise of `snr` is the tenth percentile of the blocks' power: right for sounds that pause now and then, and an
-    underestimate of the ratio for those that never do.
+    The noise of `snr` is the tenth percentile of the blocks' power: right for sounds that pause now
+    and then, and an underestimate of the ratio for those that never do.
     """
     if not samples.any():
         return Hearing(loudness=FLOOR, clipped=0.0, dc=0.0, bandwidth=0.0, snr=0.0)
     powers, weighted, spectrum = _blocks(samples, sample_rate)
     clipped = np.count_nonzero(np.abs(samples) >= _CLIPPED) / samples.size
     dc = float(samples.mean(dtype=np.float64))
-    return Hearing(_loudness(weighted), clipped, dc, _bandwidth(spectrum, sample_rate), _snr(powers))
+    return Hearing(
+        _loudness(weighted), clipped, dc, _bandwidth(spectrum, sample_rate), _snr(powers)
+    )
 
 
-def _blocks(samples: Samples, sample_rate: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _blocks(
+    samples: Samples, sample_rate: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """(mean power of every block, the same K-weighted and summed over channels, mean power spectrum by bin)."""
     length = round(_BLOCK * sample_rate)
-    gain = _k_weighting(np.fft.rfftfreq(length, 1 / sample_rate)) * (2 / length**2)  # to the block's mean square
-    gains = np.repeat(gain.astype(np.float32), 2)  # for real and imaginary parts, which lie side by side
+    gain = _k_weighting(np.fft.rfftfreq(length, 1 / sample_rate)) * (
+        2 / length**2
+    )  # to the block's mean square
+    gains = np.repeat(
+        gain.astype(np.float32), 2
+    )  # for real and imaginary parts, which lie side by side
     weights = _channel_weights(len(samples))
     powers: list[NDArray[np.float64]] = [np.zeros(0)]
     weighted: list[NDArray[np.float64]] = [np.zeros(0)]
@@ -63,7 +72,9 @@ def _blocks(samples: Samples, sample_rate: int) -> tuple[NDArray[np.float64], ND
         powers.append(np.vecdot(piece, piece).mean(0).astype(np.float64) / length)
         weighted.append(weights @ (np.square(transform.view(np.float32)) @ gains))
         mono = transform.sum(0)
-        smooth = 0.5 * mono[:, 1:-1] - 0.25 * (mono[:, :-2] + mono[:, 2:])  # Hann's window, as it looks from here
+        smooth = 0.5 * mono[:, 1:-1] - 0.25 * (
+            mono[:, :-2] + mono[:, 2:]
+        )  # Hann's window, as it looks from here
         spectrum[1:-1] += np.square(smooth.view(np.float32)).sum(0).reshape(-1, 2).sum(1)
     return np.concatenate(powers), np.concatenate(weighted), spectrum
 
@@ -101,7 +112,11 @@ def _loudness(weighted: NDArray[np.float64]) -> float:
     """Gated loudness of the blocks, LUFS."""
     if len(weighted) == 0:
         return FLOOR
-    windows = np.convolve(weighted, np.full(4, 0.25), "valid") if len(weighted) >= 4 else weighted.mean(keepdims=True)
+    windows = (
+        np.convolve(weighted, np.full(4, 0.25), "valid")
+        if len(weighted) >= 4
+        else weighted.mean(keepdims=True)
+    )
     levels = _lufs(windows)
     kept = windows[levels > -70]
     if len(kept) == 0:

@@ -10,15 +10,22 @@ from av.container import InputContainer
 
 from pipeline.media.clock import duration_of
 from pipeline.media.errors import MediaError
-from pipeline.media.opening import audio_stream, forbid_large_pictures, has_decoder, open_media, video_stream
+from pipeline.media.opening import (
+    audio_stream,
+    forbid_large_pictures,
+    has_decoder,
+    open_media,
+    video_stream,
+)
 
 
 @dataclass(frozen=True)
 class MediaInfo:
     """Facts of one file. What it does not have, or does not say, is None.
 
-    `duration` is that of the picture if there is one, else of the sound, in seconds. `width` and `height` are as
-    stored; a player turns the picture by `rotation` degrees counter-clockwise (a multiple of 90). `fps` is the mean.
+    `duration` is that of the picture if there is one, else of the sound, in seconds. `width` and
+    `height` are as stored; a player turns the picture by `rotation` degrees counter-clockwise (a
+    multiple of 90). `fps` is the mean.
     """
 
     container: str
@@ -34,7 +41,10 @@ class MediaInfo:
 
 
 def probe(path: Path) -> MediaInfo:
-    """Read the header and decode one picture. Raises MediaError if the file, or its first picture, cannot be read."""
+    """Read the header and decode one picture.
+
+    Raises MediaError if the file, or its first picture, cannot be read.
+    """
     with open_media(path, "cannot be probed") as container:
         video, audio = video_stream(container), audio_stream(container)
         for stream in (video, audio):
@@ -57,7 +67,9 @@ def probe(path: Path) -> MediaInfo:
 def _container_name(container: InputContainer) -> str:
     """The demuxer's name; one demuxer reads both QuickTime and mp4, which say what they are."""
     name = container.format.name
-    return "mp4" if name == "mov" and container.metadata.get("major_brand", "qt  ") != "qt  " else name
+    return (
+        "mp4" if name == "mov" and container.metadata.get("major_brand", "qt  ") != "qt  " else name
+    )
 
 
 def _first_picture_rotation(path: Path, container: InputContainer, stream: av.VideoStream) -> int:
@@ -73,7 +85,10 @@ def _first_picture_rotation(path: Path, container: InputContainer, stream: av.Vi
 
 
 def _first_key_picture(container: InputContainer, stream: av.VideoStream) -> av.VideoFrame | None:
-    """The first key frame by itself: a decoder would else hold it back until it has seen several more packets."""
+    """The first key frame by itself.
+
+    A decoder would else hold it back until it has seen several more packets.
+    """
     forbid_large_pictures(stream)
     stream.thread_count = 1
     for packet in container.demux(stream):

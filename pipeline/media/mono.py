@@ -1,4 +1,7 @@
-"""Reading for the evaluation stages, by workers that load no torch: sounds and pictures as every network takes them."""
+"""Reading for the evaluation stages, by workers that load no torch.
+
+Sounds and pictures as every network takes them.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ ONSET_RATE = 16000
 def read_sound(path: Path, sample_rate: int, seconds: float, channel: Channel = "mean") -> Samples:
     """The first `seconds` of a file's sound, mono at `sample_rate`, without DC: the benchmark's own order.
 
-    Mean of the channels (or the left one), minus the mean of the whole file, resampled, cut. Raises MediaError.
+    Mean of the channels (or the left one), minus the mean of the whole file, resampled, cut. Raises
+    MediaError.
     """
     sound = decode_audio(path)
     mono = sound.samples.mean(0, dtype=np.float32) if channel == "mean" else sound.samples[0]
@@ -35,7 +39,10 @@ def read_sound(path: Path, sample_rate: int, seconds: float, channel: Channel = 
 
 
 def check_sound(path: Path, seconds: float) -> dict[str, Any]:
-    """What is to be known of a sound before it is compared; raises MediaError for one that cannot be."""
+    """What is to be known of a sound before it is compared.
+
+    Raises MediaError for one that cannot be.
+    """
     sound = decode_audio(path)
     mono = read_sound(path, ONSET_RATE, seconds)
     peak = float(np.abs(sound.samples).max(initial=0.0))
@@ -44,7 +51,9 @@ def check_sound(path: Path, seconds: float) -> dict[str, Any]:
         "sound_rate": sound.sample_rate,
         "sound_channels": len(sound.samples),
         "sound_peak_db": float(20 * np.log10(max(peak, 1e-10))),
-        "sound_clipped_share": float((np.abs(sound.samples) >= CLIPPED).mean()) if sound.samples.size else 0.0,
+        "sound_clipped_share": float((np.abs(sound.samples) >= CLIPPED).mean())
+        if sound.samples.size
+        else 0.0,
         "sound_onsets": [round(t, 4) for t in detect_onsets(mono, ONSET_RATE).tolist()],
     }
 

@@ -1,4 +1,7 @@
-"""Opening a file that cannot be trusted: a regular file of a known format, chosen by its content, within limits."""
+"""Opening a file that cannot be trusted.
+
+A regular file of a known format, chosen by its content, within limits.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from av.stream import Disposition, Stream
 
 from pipeline.media.errors import MediaError, media_errors
 
-# The library writes decoder complaints to stderr for every broken file; they come back as errors anyway.
+# The library writes decoder complaints to stderr for every broken file; they come back as errors
+# anyway.
 av.logging.set_level(av.logging.PANIC)
 
 _HEAD = 4096  # bytes read to tell the format
@@ -44,13 +48,18 @@ def _riff(kind: bytes) -> Callable[[bytes], bool]:
 
 
 def _transport_stream(offset: int, size: int) -> Callable[[bytes], bool]:
-    return lambda head: all(head[at : at + 1] == b"\x47" for at in range(offset, min(len(head), 5 * size), size))
+    return lambda head: all(
+        head[at : at + 1] == b"\x47" for at in range(offset, min(len(head), 5 * size), size)
+    )
 
 
-# Formats are told by content and then forced: left to guess, the library follows playlists and scripts (ffconcat, HLS)
-# that open other files, whatever the name says.
+# Formats are told by content and then forced: left to guess, the library follows playlists and
+# scripts (ffconcat, HLS) that open other files, whatever the name says.
 _FORMATS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
-    ("mov", _at(4, b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"styp", b"sidx")),
+    (
+        "mov",
+        _at(4, b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"styp", b"sidx"),
+    ),
     ("matroska", _at(0, b"\x1a\x45\xdf\xa3")),
     ("avi", _riff(b"AVI ")),
     ("wav", _riff(b"WAVE")),
@@ -81,7 +90,10 @@ def _head(path: Path) -> bytes:
     with media_errors(path, "cannot be opened"):
         mode = path.stat().st_mode  # follows links, and says so when they go round
         if not stat.S_ISREG(mode):
-            raise MediaError(path, "not a regular file" if not stat.S_ISDIR(mode) else "a folder and not a media file")
+            raise MediaError(
+                path,
+                "not a regular file" if not stat.S_ISDIR(mode) else "a folder and not a media file",
+            )
         with path.open("rb") as file:
             return file.read(_HEAD)
 
@@ -92,14 +104,16 @@ def open_media(
 ) -> Generator[InputContainer]:
     """Open a media file for reading; what the decoders raise inside the block becomes a MediaError too.
 
-    With no `picture`, an mp4 is opened without decoding one, which is most of what opening costs: its pixel format is
-    then unknown. Raises MediaError (one line, naming the file) for anything that is not a whole media file within the
-    limits.
+    With no `picture`, an mp4 is opened without decoding one, which is most of what opening costs:
+    its pixel format is then unknown. Raises MediaError (one line, naming the file) for anything
+    that is not a whole media file within the limits.
     """
     format_name = sniff(path)
     if format_name is None:
         size = path.stat().st_size
-        raise MediaError(path, "an empty file (0 bytes)" if size == 0 else "not a media file of a known format")
+        raise MediaError(
+            path, "an empty file (0 bytes)" if size == 0 else "not a media file of a known format"
+        )
     with media_errors(path, doing):
         # An absolute path is never taken for a URL or a protocol such as `concat:` or `subfile,`.
         name = str(path.absolute())
@@ -108,7 +122,12 @@ def open_media(
             options["skip_frame"] = "all"
         guards = {"protocol_whitelist": "file"}
         with av.open(
-            name, "r", format_name, options=options, container_options=guards, metadata_errors="replace"
+            name,
+            "r",
+            format_name,
+            options=options,
+            container_options=guards,
+            metadata_errors="replace",
         ) as container:
             _check_limits(path, container, limits)
             _check_index(path, container)
@@ -144,7 +163,9 @@ def _check_index(path: Path, container: InputContainer) -> None:
             continue
         end = entries[-1].pos + entries[-1].size
         if end > size:
-            raise MediaError(path, f"truncated: {size} bytes of the {end} or more that its index speaks of")
+            raise MediaError(
+                path, f"truncated: {size} bytes of the {end} or more that its index speaks of"
+            )
 
 
 def has_decoder(stream: Stream) -> bool:

@@ -20,7 +20,8 @@ from pipeline.media.screen import on_screen
 Pictures = NDArray[np.uint8]
 Scaling = Literal["bilinear", "bicubic"]
 
-#: What the scaler is told. Bicubic is that of torchvision and Pillow (a = -.5), which is not swscale's own (-.6).
+#: What the scaler is told. Bicubic is that of torchvision and Pillow (a = -.5), which is not
+#: swscale's own (-.6).
 _FLAGS: dict[Scaling, str] = {"bilinear": "bilinear", "bicubic": "bicubic:param0=0:param1=0.5"}
 
 
@@ -28,8 +29,8 @@ _FLAGS: dict[Scaling, str] = {"bilinear": "bilinear", "bicubic": "bicubic:param0
 class Framing:
     """How a picture is brought to size: its short side scaled to `short_side`, then the centre `crop` square of that.
 
-    With no `crop`, the whole picture. V-JEPA2's own processor is Framing(292, 256), and bilinear as this is.
-    Smaller pictures are means of what falls together, whichever the `scaling`.
+    With no `crop`, the whole picture. V-JEPA2's own processor is Framing(292, 256), and bilinear as
+    this is. Smaller pictures are means of what falls together, whichever the `scaling`.
     """
 
     short_side: int
@@ -38,15 +39,20 @@ class Framing:
 
     def __post_init__(self) -> None:
         if not 1 <= (self.crop or 1) <= self.short_side:
-            raise ValueError(f"a crop of {self.crop} needs a short side of at least that, not {self.short_side}")
+            raise ValueError(
+                f"a crop of {self.crop} needs a short side of at least that, not {self.short_side}"
+            )
 
 
-def read_frames(path: Path, times: Sequence[float] | NDArray[np.float64], framing: Framing) -> Pictures:
+def read_frames(
+    path: Path, times: Sequence[float] | NDArray[np.float64], framing: Framing
+) -> Pictures:
     """The picture on screen at each time -> uint8 [len(times), H, W, 3], upright RGB.
 
-    Times are seconds after the first picture, in any order; before it the first is shown, after the last the last.
-    Memory is bounded by the answer, whatever the file's frame rate and length. Raises MediaError if there is no
-    picture, or if it cannot be decoded whole up to the last time asked for.
+    Times are seconds after the first picture, in any order; before it the first is shown, after the
+    last the last. Memory is bounded by the answer, whatever the file's frame rate and length.
+    Raises MediaError if there is no picture, or if it cannot be decoded whole up to the last time
+    asked for.
     """
     if len(times) == 0:
         raise ValueError("no times are asked for")
@@ -61,7 +67,9 @@ def read_frames(path: Path, times: Sequence[float] | NDArray[np.float64], framin
     return out
 
 
-def read_segments(path: Path, times: NDArray[np.float64], framing: Framing, size: int) -> Iterator[Pictures]:
+def read_segments(
+    path: Path, times: NDArray[np.float64], framing: Framing, size: int
+) -> Iterator[Pictures]:
     """As `read_frames`, for ascending times and in pieces of at most `size` frames, so that a long video fits."""
     segment: list[Pictures] = []
     for first, last, picture in _pictures(path, times, framing):
@@ -74,8 +82,13 @@ def read_segments(path: Path, times: NDArray[np.float64], framing: Framing, size
         yield np.stack(segment)
 
 
-def _pictures(path: Path, times: NDArray[np.float64], framing: Framing) -> Iterator[tuple[int, int, Pictures]]:
-    """For ascending times, (first, last, picture): the picture is on screen at times[first:last]. All of one shape."""
+def _pictures(
+    path: Path, times: NDArray[np.float64], framing: Framing
+) -> Iterator[tuple[int, int, Pictures]]:
+    """For ascending times, (first, last, picture): the picture is on screen at times[first:last].
+
+    All of one shape.
+    """
     scaler = _Scaler(path, framing)
     shape: tuple[int, ...] | None = None
     for first, last, frame in on_screen(path, times):
@@ -111,16 +124,27 @@ class _Scaler:
         graph = Graph()
         graph.threads = 1
         steps = [
-            graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+            graph.add_buffer(
+                width=frame.width,
+                height=frame.height,
+                format=frame.format,
+                time_base=frame.time_base,
+            )
         ]
         if crop is None:
-            width, height = max(side, round(frame.width * scale)), max(side, round(frame.height * scale))
+            width, height = (
+                max(side, round(frame.width * scale)),
+                max(side, round(frame.height * scale)),
+            )
         else:
             width = height = crop
             kept = max(1, round(crop / scale))
             steps.append(graph.add("crop", f"{kept}:{kept}"))
         if max(width, height) > LIMITS.max_side:
-            raise MediaError(self._path, f"its picture of {frame.width} x {frame.height} pixels is too narrow to scale")
+            raise MediaError(
+                self._path,
+                f"its picture of {frame.width} x {frame.height} pixels is too narrow to scale",
+            )
         steps.append(graph.add("scale", f"{width}:{height}:flags={_FLAGS[self._framing.scaling]}"))
         steps.append(graph.add("format", "rgb24"))
         steps.append(graph.add("buffersink"))

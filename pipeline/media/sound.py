@@ -1,4 +1,7 @@
-"""Sound on the picture's clock: decoded, mixed down by the plain mean, resampled, cropped and padded."""
+"""Sound on the picture's clock.
+
+Decoded, mixed down by the plain mean, resampled, cropped and padded.
+"""
 
 from __future__ import annotations
 
@@ -37,24 +40,36 @@ class Sound:
 
 
 def read_audio(
-    path: Path, sample_rate: int, layout: Layout = "mono", max_seconds: float = MAX_SECONDS, *, exact: bool = False
+    path: Path,
+    sample_rate: int,
+    layout: Layout = "mono",
+    max_seconds: float = MAX_SECONDS,
+    *,
+    exact: bool = False,
 ) -> Samples:
     """The file's sound -> float32 [n] (mono) or [2, n] (stereo) at `sample_rate`; time 0 is where the picture starts.
 
-    It is as long as the picture (zeros where there is no sound), at most `max_seconds`, and just that if `exact`; a
-    file without a picture gives its sound as it is. Mono is the plain mean of the channels, before resampling.
-    Raises MediaError if there is no sound, or if it cannot be decoded whole.
+    It is as long as the picture (zeros where there is no sound), at most `max_seconds`, and just
+    that if `exact`; a file without a picture gives its sound as it is. Mono is the plain mean of
+    the channels, before resampling. Raises MediaError if there is no sound, or if it cannot be
+    decoded whole.
     """
     sound = decode_audio(path, layout, max_seconds)
     samples = sound.samples
     if sound.sample_rate != sample_rate:
         samples = soxr.resample(samples.T, sound.sample_rate, sample_rate).T
-    n = round(max_seconds * sample_rate) if exact else round(sound.samples.shape[1] / sound.sample_rate * sample_rate)
+    n = (
+        round(max_seconds * sample_rate)
+        if exact
+        else round(sound.samples.shape[1] / sound.sample_rate * sample_rate)
+    )
     samples = _fit(samples, n)
     return samples[0] if layout == "mono" else samples
 
 
-def decode_audio(path: Path, layout: Layout | None = None, max_seconds: float = MAX_SECONDS) -> Sound:
+def decode_audio(
+    path: Path, layout: Layout | None = None, max_seconds: float = MAX_SECONDS
+) -> Sound:
     """The file's sound at its own rate, as long as the picture and at most `max_seconds`.
 
     With no `layout`, its own channels. Raises MediaError as `read_audio` does.
@@ -68,7 +83,9 @@ def decode_audio(path: Path, layout: Layout | None = None, max_seconds: float = 
         picture = duration_of(container, video_stream(container))
         wanted = min(max_seconds, picture) if picture else max_seconds
         start = picture_start(path, container)
-        track = _decode(path, container, stream, start_of(stream) if start is None else start, wanted)
+        track = _decode(
+            path, container, stream, start_of(stream) if start is None else start, wanted
+        )
     samples = track.mixed(layout)
     if picture:
         samples = _fit(samples, round(wanted * track.rate))
@@ -87,7 +104,10 @@ class _Track:
     end: int | None = None  # where the last frame ends, in samples; None before the first
 
     def add(self, at: int | None, samples: Samples, limit: int) -> None:
-        """Lay samples [channels, n] at their place: a gap becomes zeros, what lies before 0 is left out."""
+        """Lay samples [channels, n] at their place.
+
+        A gap becomes zeros, what lies before 0 is left out.
+        """
         expected = self.end if self.end is not None else (at or 0)
         place = expected if at is None or at - expected < _GAP * self.rate else min(at, limit)
         written = max(expected, 0) if self.end is not None else 0
@@ -111,26 +131,42 @@ class _Track:
 
 
 def _side(names: tuple[str, ...], other: str) -> list[int]:
-    """The channels of one side and of the middle: all but those whose name ends in the other side's letter."""
+    """The channels of one side and of the middle.
+
+    All but those whose name ends in the other side's letter.
+    """
     kept = [i for i, name in enumerate(names) if not name.endswith(other)]
     return kept or list(range(len(names)))
 
 
-def _decode(path: Path, container: InputContainer, stream: av.AudioStream, zero: float, seconds: float) -> _Track:
-    """Decode up to `seconds` after `zero`. Frames that follow each other are gathered, and become arrays together."""
+def _decode(
+    path: Path, container: InputContainer, stream: av.AudioStream, zero: float, seconds: float
+) -> _Track:
+    """Decode up to `seconds` after `zero`.
+
+    Frames that follow each other are gathered, and become arrays together.
+    """
     rate, channels = stream.sample_rate, stream.layout.nb_channels
     track = _Track(rate, tuple(channel.name for channel in stream.layout.channels))
     limit = math.ceil(seconds * rate)
-    run, start, end = av.AudioFifo(), 0, 0  # gathered frames, and the samples between which they lie
+    run, start, end = (
+        av.AudioFifo(),
+        0,
+        0,
+    )  # gathered frames, and the samples between which they lie
     heard = False
     for frame in _frames_of(container, stream):
         heard = True
         if frame.is_corrupt:
             raise MediaError(path, f"its sound is damaged at {frame.time or 0:.2f} s")
         if frame.sample_rate != rate or frame.layout.nb_channels != channels:
-            raise MediaError(path, f"its sound changes its rate or channels at {frame.time or 0:.2f} s")
+            raise MediaError(
+                path, f"its sound changes its rate or channels at {frame.time or 0:.2f} s"
+            )
         at = _place(frame, zero)
-        if run.samples and (run.samples > _GATHERED or (at is not None and at - end >= _GAP * rate)):
+        if run.samples and (
+            run.samples > _GATHERED or (at is not None and at - end >= _GAP * rate)
+        ):
             track.add(start, _to_float(run), limit)
         if run.samples == 0:
             start = end = at if at is not None else track.end or 0
@@ -165,7 +201,9 @@ def _to_float(run: av.AudioFifo) -> Samples:
     frame = run.read()
     assert frame is not None
     channels = frame.layout.nb_channels
-    if channels >= _MANY_PLANES:  # the library reads past the last of so many planes: they are interleaved first
+    if (
+        channels >= _MANY_PLANES
+    ):  # the library reads past the last of so many planes: they are interleaved first
         (frame,) = av.AudioResampler("flt", frame.layout, frame.sample_rate).resample(frame)
     raw = frame.to_ndarray()
     if not frame.format.is_planar:

@@ -1,7 +1,7 @@
 """Reading media in processes of their own, with limits of time and memory that the kernel holds them to.
 
-A file that hangs, eats memory or crashes its decoder costs that one process, which is replaced, and becomes a
-MediaError like any other bad file. Workers are light: they load no torch.
+A file that hangs, eats memory or crashes its decoder costs that one process, which is replaced, and
+becomes a MediaError like any other bad file. Workers are light: they load no torch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ T = TypeVar("T")
 _LARGE = 1 << 18  # bytes from which arrays go through shared memory and not through the pipe
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
-    # glibc is to keep what a file needed for the next one: new pages from the kernel are half of what a sound costs
+    # glibc is to keep what a file needed for the next one: new pages from the kernel are half of
+    # what a sound costs
     "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
 }
@@ -50,8 +51,9 @@ _LOOKS = 8  # how often a worker is looked at while it may stand still
 class WorkerLimits:
     """What one file may cost, and after how many files a worker is replaced, so that no leak can grow.
 
-    `seconds` are of processor time: a busy machine or a slow disk costs no file its reading. A reader that for
-    `stalled_seconds` has neither computed nor read a byte waits for what will not come.
+    `seconds` are of processor time: a busy machine or a slow disk costs no file its reading. A
+    reader that for `stalled_seconds` has neither computed nor read a byte waits for what will not
+    come.
     """
 
     seconds: float = 60.0
@@ -61,7 +63,10 @@ class WorkerLimits:
 
 
 class MediaWorkers:
-    """`count` processes that read media. Safe to use from many threads; processes start when they are needed."""
+    """`count` processes that read media.
+
+    Safe to use from many threads; processes start when they are needed.
+    """
 
     def __init__(self, count: int, limits: WorkerLimits | None = None) -> None:
         self.count, self.limits = count, limits or WorkerLimits()
@@ -73,7 +78,8 @@ class MediaWorkers:
     def submit(self, job: partial[T]) -> Future[T]:
         """Start `partial(read, path, ...)`, a function of a module and picklable arguments, the file's path first.
 
-        The future raises what `read` raised, and MediaError if the file hung, needed too much memory or crashed.
+        The future raises what `read` raised, and MediaError if the file hung, needed too much
+        memory or crashed.
         """
         return self._threads.submit(self._run, job)
 
@@ -84,7 +90,11 @@ class MediaWorkers:
 
         With `then` it is what that makes of them, in threads of this process.
         """
-        submit: Any = self.submit if then is None else lambda job: self._threads.submit(self._run_then, job, then)
+        submit: Any = (
+            self.submit
+            if then is None
+            else lambda job: self._threads.submit(self._run_then, job, then)
+        )
         left = iter(jobs)
         running = deque(submit(job) for job in islice(left, ahead))
         try:
@@ -144,7 +154,7 @@ class _Worker:
         command = [sys.executable, "-m", "pipeline.media.workers", str(theirs.fileno())]
         command += [str(limits.seconds), str(limits.memory_bytes)]
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 (this interpreter and this module)
+            self._process = subprocess.Popen(
                 command,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -156,10 +166,15 @@ class _Worker:
             self._pipe.recv()
         except (EOFError, OSError):
             self.end()
-            raise FoleyError(f"a media worker could not start: it ended with {self._process.returncode}") from None
+            raise FoleyError(
+                f"a media worker could not start: it ended with {self._process.returncode}"
+            ) from None
 
     def run(self, job: partial[T]) -> T:
-        """The job's result; raises what it raised. A worker that was `lost` on the way is of no more use."""
+        """The job's result; raises what it raised.
+
+        A worker that was `lost` on the way is of no more use.
+        """
         path: Path = job.args[0]
         self.done += 1
         stalled = False
@@ -176,7 +191,9 @@ class _Worker:
             return result
         if isinstance(result, MemoryError):
             self.lost = True  # what it holds is not known
-            result = MediaError(path, f"needs more than {self._limits.memory_bytes >> 20} MB of memory")
+            result = MediaError(
+                path, f"needs more than {self._limits.memory_bytes >> 20} MB of memory"
+            )
         raise result
 
     def _answers(self) -> bool:
@@ -212,14 +229,21 @@ def _progress(pid: int) -> tuple[float, int]:
     try:
         process = psutil.Process(pid)
         times = process.cpu_times()
-        read = getattr(process.io_counters(), "read_chars", 0) if hasattr(process, "io_counters") else 0
+        read = (
+            getattr(process.io_counters(), "read_chars", 0)
+            if hasattr(process, "io_counters")
+            else 0
+        )
     except psutil.Error:
         return 0.0, 0  # it has just ended: the pipe says so
     return times.user + times.system, read
 
 
 def _send(pipe: Connection, message: Any) -> None:
-    """Send a message; its large arrays go as an open file in memory that has no name and so cannot be left behind."""
+    """Send a message.
+
+    Its large arrays go as an open file in memory that has no name and so cannot be left behind.
+    """
     buffers: list[pickle.PickleBuffer] = []
     body = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
     views = [buffer.raw() for buffer in buffers]

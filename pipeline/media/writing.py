@@ -24,42 +24,56 @@ _LEADING = 64  # packets at the start that may lack a decoding time
 
 
 def write_wav(path: Path, samples: NDArray[np.float32], sample_rate: int) -> None:
-    """Write samples [n] or [channels, n] in -1..1 as 16-bit PCM. Raises MediaError if they cannot be written."""
+    """Write samples [n] or [channels, n] in -1..1 as 16-bit PCM.
+
+    Raises MediaError if they cannot be written.
+    """
     _write_sound(path, samples, sample_rate, "wav", "pcm_s16le")
 
 
 def write_flac(path: Path, samples: NDArray[np.float32], sample_rate: int) -> None:
-    """Write samples [n] or [channels, n] in -1..1 as 16-bit FLAC. Raises MediaError if they cannot be written."""
+    """Write samples [n] or [channels, n] in -1..1 as 16-bit FLAC.
+
+    Raises MediaError if they cannot be written.
+    """
     _write_sound(path, samples, sample_rate, "flac", "flac")
 
 
 def mux(video: Path, samples: NDArray[np.float32], sample_rate: int, out: Path) -> None:
     """Write `out` (.mp4, .mov, .mkv or .webm): the picture of `video`, bit for bit, with these samples as its sound.
 
-    Samples are [n] or [1 or 2, n]; sound 0 meets the first picture, and is cropped where the picture ends. `out`
-    appears only when it is whole, and may be `video` itself. Raises MediaError if `video` cannot be read, or its
-    picture does not fit into that container.
+    Samples are [n] or [1 or 2, n]; sound 0 meets the first picture, and is cropped where the
+    picture ends. `out` appears only when it is whole, and may be `video` itself. Raises MediaError
+    if `video` cannot be read, or its picture does not fit into that container.
     """
     codec = _SOUND_CODECS.get(out.suffix.lower())
     if codec is None:
-        raise MediaError(out, f"cannot be written: the name must end in one of {', '.join(_SOUND_CODECS)}")
+        raise MediaError(
+            out, f"cannot be written: the name must end in one of {', '.join(_SOUND_CODECS)}"
+        )
     with open_media(video) as source, _whole(out) as partial:
         stream = video_stream(source)
         if stream is None:
             raise MediaError(video, "no video stream")
         seconds = duration_of(source, stream)
         shift = round((picture_start(video, source) or 0) / (stream.time_base or 1))
-        sound = _channels_first(out, samples)[:, : None if seconds is None else round(seconds * sample_rate)]
+        sound = _channels_first(out, samples)[
+            :, : None if seconds is None else round(seconds * sample_rate)
+        ]
         if codec == "libopus" and sample_rate != _OPUS_RATE:
             sound, sample_rate = soxr.resample(sound.T, sample_rate, _OPUS_RATE).T, _OPUS_RATE
-        exact = {"fflags": "bitexact"}  # Matroska would else draw random ids: the same sound should be the same bytes
+        exact = {
+            "fflags": "bitexact"
+        }  # Matroska would else draw random ids: the same sound should be the same bytes
         with (
             media_errors(out, "cannot be written"),
             av.open(str(partial), "w", format=_muxer(out), container_options=exact) as target,
         ):
             picture = target.add_stream_from_template(stream)
             track = _sound_stream(target, codec, sample_rate, len(sound))
-            _copy_interleaved(source, stream, target, picture, _encoded(track, sound, sample_rate), shift)
+            _copy_interleaved(
+                source, stream, target, picture, _encoded(track, sound, sample_rate), shift
+            )
 
 
 def _muxer(out: Path) -> str:
@@ -82,19 +96,28 @@ def _channels_first(path: Path, samples: NDArray[np.float32]) -> NDArray[np.floa
     """Samples -> float32 [channels, n] in -1..1."""
     sound = np.atleast_2d(np.asarray(samples, np.float32))
     if sound.ndim != 2 or len(sound) not in (1, 2):
-        raise MediaError(path, f"cannot be written: sound must be [n], [1, n] or [2, n], not {list(samples.shape)}")
+        raise MediaError(
+            path,
+            f"cannot be written: sound must be [n], [1, n] or [2, n], not {list(samples.shape)}",
+        )
     if not np.isfinite(sound).all():
         raise MediaError(path, "cannot be written: the sound holds samples that are not numbers")
     return np.clip(sound, -1, 1)
 
 
-def _sound_stream(target: OutputContainer, codec: str, sample_rate: int, channels: int) -> av.AudioStream:
-    stream = target.add_stream(codec, rate=sample_rate, layout="mono" if channels == 1 else "stereo")
+def _sound_stream(
+    target: OutputContainer, codec: str, sample_rate: int, channels: int
+) -> av.AudioStream:
+    stream = target.add_stream(
+        codec, rate=sample_rate, layout="mono" if channels == 1 else "stereo"
+    )
     assert isinstance(stream, av.AudioStream)
     if codec in ("aac", "libopus"):
         stream.bit_rate = 96_000 * channels
     if codec == "aac":
-        stream.options = {"aac_coder": "fast"}  # a fraction of twoloop's time, and nearer at this rate
+        stream.options = {
+            "aac_coder": "fast"
+        }  # a fraction of twoloop's time, and nearer at this rate
     return stream
 
 
@@ -111,7 +134,9 @@ def _encoded(
     yield from stream.encode(None)
 
 
-def _write_sound(path: Path, samples: NDArray[np.float32], sample_rate: int, muxer: str, codec: str) -> None:
+def _write_sound(
+    path: Path, samples: NDArray[np.float32], sample_rate: int, muxer: str, codec: str
+) -> None:
     sound = _channels_first(path, samples)
     with _whole(path) as partial, av.open(str(partial), "w", format=muxer) as target:
         stream = _sound_stream(target, codec, sample_rate, len(sound))
@@ -142,8 +167,13 @@ def _copy_interleaved(
         heard = next(sound, None)
 
 
-def _with_decoding_times(stream: av.VideoStream, source: InputContainer) -> Iterator[av.Packet[av.VideoStream]]:
-    """The stream's packets. Where the first ones have no decoding time (Matroska), they are given earlier ones."""
+def _with_decoding_times(
+    stream: av.VideoStream, source: InputContainer
+) -> Iterator[av.Packet[av.VideoStream]]:
+    """The stream's packets.
+
+    Where the first ones have no decoding time (Matroska), they are given earlier ones.
+    """
     rate, base = stream.average_rate or 25, stream.time_base or Fraction(1, 1000)
     step = max(1, round(1 / (rate * base)))
     waiting: list[av.Packet[av.VideoStream]] = []

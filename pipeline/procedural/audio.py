@@ -38,14 +38,22 @@ _TIMBRES: dict[Material, _Timbre] = {
 
 
 def _strike(timbre: _Timbre, sample_rate: int, tuning: float, tilt: NDArray[np.float32]) -> Audio:
-    """One strike of strength 1 -> [n]: decaying partials, higher ones decaying faster, after a short attack."""
+    """One strike of strength 1 -> [n].
+
+    Decaying partials, higher ones decaying faster, after a short attack.
+    """
     n = int(min(_LONGEST, 7 * timbre.decay) * sample_rate)
     t = np.arange(n, dtype=np.float32) / np.float32(sample_rate)
     partials = np.asarray(timbre.partials, np.float32) * np.float32(tuning)
     keep = partials < 0.48 * sample_rate
-    partials, gains = partials[keep, None], (np.asarray(timbre.gains, np.float32) * tilt)[keep, None]
+    partials, gains = (
+        partials[keep, None],
+        (np.asarray(timbre.gains, np.float32) * tilt)[keep, None],
+    )
     rates = np.sqrt(partials / partials[0]) / np.float32(timbre.decay)  # 1/s
-    modes = gains * np.exp(-rates * t) * np.sin(np.float32(2 * np.pi) * partials * t)  # [partials, n]
+    modes = (
+        gains * np.exp(-rates * t) * np.sin(np.float32(2 * np.pi) * partials * t)
+    )  # [partials, n]
     wave = modes.sum(0) / gains.sum()
     return (wave * np.minimum(t / np.float32(_ATTACK), 1)).astype(np.float32)
 
@@ -77,11 +85,16 @@ _BANDS = 32
 
 
 def _band_spectrum(audio: Audio, sample_rate: int) -> NDArray[np.float64]:
-    """Amplitude in 32 log-spaced bands of 60..7500 Hz, averaged over the loud frames, unit norm; zeros if silent."""
+    """Amplitude in 32 log-spaced bands of 60..7500 Hz, averaged over the loud frames, unit norm.
+
+    Zeros if silent.
+    """
     size = max(64, round(0.064 * sample_rate))
     hop = size // 4
     padded = np.pad(np.asarray(audio, np.float32), (0, max(0, size - len(audio))))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop] * np.hanning(size).astype(np.float32)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop] * np.hanning(
+        size
+    ).astype(np.float32)
     energy = np.square(frames).sum(1)
     if not np.isfinite(energy).all() or energy.max() < 1e-6:
         return np.zeros(_BANDS)
@@ -102,8 +115,17 @@ def _templates(sample_rate: int) -> NDArray[np.float64]:
     for material in MATERIALS:
         timbre = _TIMBRES[material]
         tilt = np.ones(len(timbre.gains), np.float32)
-        tunings = (0.97, 0.985, 1.0, 1.015, 1.03)  # a partial near a band's edge falls on either side of it
-        bands = [_band_spectrum(_strike(timbre, sample_rate, tuning, tilt), sample_rate) for tuning in tunings]
+        tunings = (
+            0.97,
+            0.985,
+            1.0,
+            1.015,
+            1.03,
+        )  # a partial near a band's edge falls on either side of it
+        bands = [
+            _band_spectrum(_strike(timbre, sample_rate, tuning, tilt), sample_rate)
+            for tuning in tunings
+        ]
         mean = np.mean(bands, axis=0)
         spectra.append(mean / np.linalg.norm(mean))
     return np.stack(spectra)

@@ -20,8 +20,16 @@ MIN_SECONDS, MAX_SECONDS = 1.0, 600.0
 
 WORDINGS: dict[Scene, tuple[str, ...]] = {
     "hammer": ("a hammer strikes {}", "{} struck by a hammer", "someone hammering on {}"),
-    "ball": ("a ball bounces on {}", "{} hit by a bouncing ball", "a ball drops onto {} again and again"),
-    "block": ("a block knocks against {}", "{} knocked by a sliding block", "a block slides into {} and back"),
+    "ball": (
+        "a ball bounces on {}",
+        "{} hit by a bouncing ball",
+        "a ball drops onto {} again and again",
+    ),
+    "block": (
+        "a block knocks against {}",
+        "{} knocked by a sliding block",
+        "a block slides into {} and back",
+    ),
 }
 
 
@@ -63,18 +71,23 @@ def prompt_for(material: str, scene: Scene, wording: int = 0) -> str:
 
 
 def swap_material(prompt: str, material: str) -> str:
-    """The same prompt with another material word. Raises ValueError if the prompt names no known material."""
+    """The same prompt with another material word.
+
+    Raises ValueError if the prompt names no known material.
+    """
     swapped, count = re.subn(rf"\b({'|'.join(MATERIALS)})\b", material, prompt)
     if count == 0:
-        raise ValueError(f"the prompt {prompt!r} names none of the materials {', '.join(MATERIALS)}")
+        raise ValueError(
+            f"the prompt {prompt!r} names none of the materials {', '.join(MATERIALS)}"
+        )
     return swapped
 
 
 def sample_clip(seed: int, seconds: float = 4.0) -> ProceduralClip:
     """The clip of a seed: the same numbers on every machine.
 
-    Gaps between impacts are uniform in .35..1.1 s, so 4 s hold about 5. Raises ValueError for a negative seed or for
-    seconds outside 1..600.
+    Gaps between impacts are uniform in .35..1.1 s, so 4 s hold about 5. Raises ValueError for a
+    negative seed or for seconds outside 1..600.
     """
     if seed < 0 or not MIN_SECONDS <= seconds <= MAX_SECONDS:
         raise ValueError(
@@ -93,5 +106,11 @@ def sample_clip(seed: int, seconds: float = 4.0) -> ProceduralClip:
         )  # rounding stays inside the gap's bounds
     strengths = tuple(round(float(s), 3) for s in rng.uniform(0.6, 1.0, len(impacts)))
     return ProceduralClip(
-        seed, seconds, material, scene, prompt_for(material, scene, wording), tuple(impacts), strengths
+        seed,
+        seconds,
+        material,
+        scene,
+        prompt_for(material, scene, wording),
+        tuple(impacts),
+        strengths,
     )

@@ -1,7 +1,7 @@
 """A folder of procedural clips, of flawed ones, and of a few broken ones, with their truth in `clips.jsonl`.
 
-A broken file shows itself when it is opened. A flawed one is a good file: either another clip's sound lies under its
-picture (mis-dubbed), or its own sound is degraded. Only scores can find it.
+A broken file shows itself when it is opened. A flawed one is a good file: either another clip's
+sound lies under its picture (mis-dubbed), or its own sound is degraded. Only scores can find it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ Progress = Callable[[int, int], None]  # (clips done, clips in all)
 
 @dataclass(frozen=True)
 class CorpusClip:
-    """One file to be written: its name, the clip it shows, how it is broken, and how it is flawed ("" for not)."""
+    """One file to be written.
+
+    Its name, the clip it shows, how it is broken, and how it is flawed ("" for not).
+    """
 
     name: str
     clip: ProceduralClip
@@ -49,8 +52,8 @@ class CorpusClip:
     def row(self, sha256: str, size: int) -> Row:
         """The ledger line of the written file.
 
-        Flawed clips are given to the training split: what is held out then holds true clips alone, so that figures on
-        it tell how good a model is, and not how much a policy let through.
+        Flawed clips are given to the training split: what is held out then holds true clips alone,
+        so that figures on it tell how good a model is, and not how much a policy let through.
         """
         truth = self.clip.truth() | {"bad": self.bad or None, "flaw": self.flaw or None}
         return {
@@ -82,13 +85,20 @@ def _details(item: CorpusClip) -> dict[str, object]:
 def _flawed_sound(item: CorpusClip) -> Audio:
     if item.flaw == MISDUBBED:
         return render_audio(_dubbed_by(item.clip))
-    return degrade(render_audio(item.clip), cast("Any", item.flaw), _severity(item.clip), item.clip.seed)
+    return degrade(
+        render_audio(item.clip), cast("Any", item.flaw), _severity(item.clip), item.clip.seed
+    )
 
 
 def _dubbed_by(clip: ProceduralClip) -> ProceduralClip:
-    """The next clip of the same material and scene: its sound is what the prompt says, at the wrong times."""
+    """The next clip of the same material and scene.
+
+    Its sound is what the prompt says, at the wrong times.
+    """
     others = (sample_clip(seed, clip.seconds) for seed in count(clip.seed + 1))
-    return next(other for other in others if (other.material, other.scene) == (clip.material, clip.scene))
+    return next(
+        other for other in others if (other.material, other.scene) == (clip.material, clip.scene)
+    )
 
 
 def _severity(clip: ProceduralClip) -> float:
@@ -109,11 +119,16 @@ def _no_video(clip: ProceduralClip, path: Path) -> None:
 
 def _truncated(clip: ProceduralClip, path: Path) -> None:
     write_clip(clip, path)
-    os.truncate(path, path.stat().st_size * 6 // 10)  # the index is at the front: it opens, and ends too early
+    os.truncate(
+        path, path.stat().st_size * 6 // 10
+    )  # the index is at the front: it opens, and ends too early
 
 
 def _not_a_video(clip: ProceduralClip, path: Path) -> None:
-    path.write_text(f"<!doctype html><title>404</title><p>{clip.prompt}: this clip is gone</p>\n", encoding="utf-8")
+    path.write_text(
+        f"<!doctype html><title>404</title><p>{clip.prompt}: this clip is gone</p>\n",
+        encoding="utf-8",
+    )
 
 
 def _empty(clip: ProceduralClip, path: Path) -> None:
@@ -143,22 +158,34 @@ def plan_corpus(
     """
     unknown = sorted(set(bad) - set(BAD_KINDS))
     if unknown:
-        raise ValueError(f"no kind of bad clip is called {unknown[0]!r}: choose from {', '.join(BAD_KINDS)}")
+        raise ValueError(
+            f"no kind of bad clip is called {unknown[0]!r}: choose from {', '.join(BAD_KINDS)}"
+        )
     first = seed * 1_000_000  # corpora of different seeds share no clip
     good = [CorpusClip(f"clip-{i:05d}.mp4", sample_clip(first + i, seconds)) for i in range(n)]
     spoiled = [
-        CorpusClip(f"bad-{i:02d}-{kind.replace('_', '-')}.mp4", sample_clip(first + 900_000 + i, seconds), kind)
+        CorpusClip(
+            f"bad-{i:02d}-{kind.replace('_', '-')}.mp4",
+            sample_clip(first + 900_000 + i, seconds),
+            kind,
+        )
         for i, kind in enumerate(bad)
     ]
     names = (f"clip-{n + i:05d}.mp4" for i in range(flawed))
     wrong = [
-        CorpusClip(name, sample_clip(first + 800_000 + i, seconds), flaw=_FLAWS_IN_TURN[i % len(_FLAWS_IN_TURN)])
+        CorpusClip(
+            name,
+            sample_clip(first + 800_000 + i, seconds),
+            flaw=_FLAWS_IN_TURN[i % len(_FLAWS_IN_TURN)],
+        )
         for i, name in enumerate(names)
     ]
     return good + wrong + spoiled
 
 
-def write_corpus_clip(folder: Path, item: CorpusClip, known: Mapping[str, Any] | None = None) -> Row:
+def write_corpus_clip(
+    folder: Path, item: CorpusClip, known: Mapping[str, Any] | None = None
+) -> Row:
     """Write one file of the corpus and give its ledger line; a file that is already as `known` says is left alone.
 
     Safe to run side by side for different items: it touches only its own file.
@@ -188,7 +215,10 @@ def _digest(path: Path) -> str:
 
 
 def read_ledger(folder: Path) -> dict[str, Row]:
-    """The ledger's lines by file name; empty if there is none yet. A line that is not whole is left out."""
+    """The ledger's lines by file name; empty if there is none yet.
+
+    A line that is not whole is left out.
+    """
     rows: dict[str, Row] = {}
     path = folder / LEDGER
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
@@ -220,8 +250,8 @@ def write_corpus(
 ) -> list[Row]:
     """Write the clips of `plan_corpus` into `folder`, with `clips.jsonl` (prompt, label, truth, sha256 by file).
 
-    Files that are already right are not touched, so a second run writes nothing and an interrupted one goes on. Gives
-    the ledger's lines in the order of the plan.
+    Files that are already right are not touched, so a second run writes nothing and an interrupted
+    one goes on. Gives the ledger's lines in the order of the plan.
     """
     folder.mkdir(parents=True, exist_ok=True)
     items, known = plan_corpus(n, seed, seconds, bad, flawed), read_ledger(folder)
@@ -239,10 +269,16 @@ def write_corpus(
     return rows
 
 
-def _written(folder: Path, items: list[CorpusClip], known: Mapping[str, Row], workers: int) -> Iterable[Row]:
+def _written(
+    folder: Path, items: list[CorpusClip], known: Mapping[str, Row], workers: int
+) -> Iterable[Row]:
     lines = [known.get(item.name) for item in items]
     if workers <= 1:
-        yield from (write_corpus_clip(folder, item, line) for item, line in zip(items, lines, strict=True))
+        yield from (
+            write_corpus_clip(folder, item, line) for item, line in zip(items, lines, strict=True)
+        )
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:  # fork would copy a parent's threads
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn")
+    ) as pool:  # fork would copy a parent's threads
         yield from pool.map(write_corpus_clip, [folder] * len(items), items, lines, chunksize=8)

@@ -15,11 +15,13 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 Audio = NDArray[np.float32]
 
 
-def degrade(audio: Audio, kind: Kind, severity: float, seed: int, sample_rate: int = SAMPLE_RATE) -> Audio:
+def degrade(
+    audio: Audio, kind: Kind, severity: float, seed: int, sample_rate: int = SAMPLE_RATE
+) -> Audio:
     """A mono sound [S] with damage of a kind; `severity` in 0..1 goes from just heard to ruined.
 
-    noise: white, 30 to 0 dB under the sound's loudest tenth; clipping: 6 to 40 dB too loud; bandwidth: nothing over
-    2000 to 200 Hz; hum: 50 Hz and its harmonics, 30 to 0 dB under.
+    noise: white, 30 to 0 dB under the sound's loudest tenth; clipping: 6 to 40 dB too loud;
+    bandwidth: nothing over 2000 to 200 Hz; hum: 50 Hz and its harmonics, 30 to 0 dB under.
     """
     rng = np.random.default_rng(seed)
     loud = np.sqrt(np.mean(np.sort(np.square(audio, dtype=np.float64))[-len(audio) // 10 :]))
@@ -35,6 +37,8 @@ def degrade(audio: Audio, kind: Kind, severity: float, seed: int, sample_rate: i
         out = np.fft.irfft(spectrum, len(audio))
     else:
         t = np.arange(len(audio)) / sample_rate
-        waves = [np.sin(2 * np.pi * 50 * h * t + rng.uniform(0, 2 * np.pi)) / h for h in (1, 2, 3, 5)]
+        waves = [
+            np.sin(2 * np.pi * 50 * h * t + rng.uniform(0, 2 * np.pi)) / h for h in (1, 2, 3, 5)
+        ]
         out = audio + np.sum(waves, axis=0) * under
     return np.clip(out, -1, 1).astype(np.float32)

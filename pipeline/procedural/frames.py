@@ -22,7 +22,8 @@ _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)[:, None]  # each [1, SIZE, 
 def _lift(clip: ProceduralClip, times: _Float) -> _Float:
     """Progress 0..1 between the impacts around each time.
 
-    Before the first and after the last impact the motion comes from and goes to an impact outside the clip.
+    Before the first and after the last impact the motion comes from and goes to an impact outside
+    the clip.
     """
     inside = clip.impacts or (0.5 * clip.seconds,)
     before = min(-0.1, inside[0] - 0.6)
@@ -34,7 +35,9 @@ def _lift(clip: ProceduralClip, times: _Float) -> _Float:
 
 
 def _distance(dx: _Float, dy: _Float) -> _Float:
-    return np.sqrt(dx * dx + dy * dy)  # several times faster than hypot in float32, and nothing here overflows
+    return np.sqrt(
+        dx * dx + dy * dy
+    )  # several times faster than hypot in float32, and nothing here overflows
 
 
 def _disk(x: _Float | float, y: _Float | float, radius: float) -> _Float:
@@ -54,10 +57,15 @@ def _segment(x0: float, y0: float, x1: _Float, y1: _Float, half_width: float) ->
 
 
 def _hammer(progress: _Float, x: float, y: float, colours: _Float) -> list[_Layer]:
-    raised = np.sin(np.pi * progress**1.7) * np.float32(1.1)  # radians: lifted slowly, brought down fast
+    raised = np.sin(np.pi * progress**1.7) * np.float32(
+        1.1
+    )  # radians: lifted slowly, brought down fast
     length, rest = 24.0, 0.15
     pivot_x, pivot_y = x - length * np.cos(rest), y - 6 - length * np.sin(rest)
-    head_x, head_y = pivot_x + length * np.cos(rest - raised), pivot_y + length * np.sin(rest - raised)
+    head_x, head_y = (
+        pivot_x + length * np.cos(rest - raised),
+        pivot_y + length * np.sin(rest - raised),
+    )
     return [
         (_box(x, y + 6, 12, 6), colours[1]),
         (_segment(pivot_x, pivot_y, head_x, head_y, 1.5), colours[2]),
@@ -97,7 +105,9 @@ def _paint(canvas: _Float, layer: _Layer) -> None:
     """Paint a layer over the canvas [T, SIZE, SIZE, 3], touching only the pixels that it covers."""
     distance, colour = layer
     covered = np.broadcast_to(distance < 0.5, canvas.shape[:3])
-    cover = np.minimum(0.5 - np.broadcast_to(distance, covered.shape)[covered], 1)[:, None]  # one pixel of soft edge
+    cover = np.minimum(0.5 - np.broadcast_to(distance, covered.shape)[covered], 1)[
+        :, None
+    ]  # one pixel of soft edge
     below = canvas[covered]
     canvas[covered] = below + cover * (colour - below)
 
@@ -105,7 +115,8 @@ def _paint(canvas: _Float, layer: _Layer) -> None:
 def render_frames(clip: ProceduralClip, fps: float = FPS) -> Frames:
     """The clip's picture -> uint8 [round(seconds * fps), 64, 64, 3]; frame i shows the scene at i / fps seconds.
 
-    Nothing but the motion tells of an impact. Colours and place vary, and say nothing of the material.
+    Nothing but the motion tells of an impact. Colours and place vary, and say nothing of the
+    material.
     """
     times = (np.arange(round(clip.seconds * fps)) / fps).astype(np.float32)
     progress = _lift(clip, times)

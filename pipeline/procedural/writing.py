@@ -17,7 +17,10 @@ from pipeline.procedural.frames import FPS, render_frames
 
 
 def write_clip(clip: ProceduralClip, path: Path) -> None:
-    """Render the clip and write it as h264 + aac mp4 (64 x 64, 16 fps, 16 kHz mono); the same bytes every time."""
+    """Render the clip and write it as h264 + aac mp4 (64 x 64, 16 fps, 16 kHz mono).
+
+    The same bytes every time.
+    """
     write_media(path, render_frames(clip), render_audio(clip), fps=FPS, sample_rate=SAMPLE_RATE)
 
 
@@ -30,8 +33,8 @@ def write_media(
 ) -> None:
     """Write frames uint8 [T, H, W, 3] (even sizes) and mono samples float32 [n] as an mp4; None leaves a stream out.
 
-    The index comes first (faststart), so that a browser can play it while it loads. The file appears under its name
-    only when it is whole.
+    The index comes first (faststart), so that a browser can play it while it loads. The file
+    appears under its name only when it is whole.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -51,7 +54,8 @@ def _video_stream(out: OutputContainer, frames: NDArray[np.uint8], fps: float) -
     stream = out.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
     stream.height, stream.width = frames.shape[1:3]
     stream.pix_fmt = "yuv420p"
-    # Else x264 picks code for the processor at hand, and its AVX-512 code does not give the same bytes twice.
+    # Else x264 picks code for the processor at hand, and its AVX-512 code does not give the same
+    # bytes twice.
     same = {"x264-params": "cpu-independent=1"}
     stream.options = {"preset": "veryfast", "crf": "20", "threads": "1", **same}
     return stream
@@ -60,7 +64,9 @@ def _video_stream(out: OutputContainer, frames: NDArray[np.uint8], fps: float) -
 def _audio_stream(out: OutputContainer, sample_rate: int) -> av.AudioStream:
     stream = out.add_stream("aac", rate=sample_rate, layout="mono")
     stream.bit_rate = 64_000
-    stream.options = {"aac_coder": "fast"}  # on these sounds a seventh of twoloop's time, and 10 dB nearer
+    stream.options = {
+        "aac_coder": "fast"
+    }  # on these sounds a seventh of twoloop's time, and 10 dB nearer
     return stream
 
 
@@ -71,7 +77,9 @@ def _encode_frames(out: OutputContainer, stream: av.VideoStream, frames: NDArray
     out.mux(stream.encode(None))
 
 
-def _encode_audio(out: OutputContainer, stream: av.AudioStream, audio: NDArray[np.float32], sample_rate: int) -> None:
+def _encode_audio(
+    out: OutputContainer, stream: av.AudioStream, audio: NDArray[np.float32], sample_rate: int
+) -> None:
     frame = av.AudioFrame.from_ndarray(audio.reshape(1, -1), format="fltp", layout="mono")
     frame.sample_rate, frame.pts = sample_rate, 0
     out.mux(stream.encode(frame))

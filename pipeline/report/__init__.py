@@ -1,4 +1,7 @@
-"""The report: one HTML file that shows what a run did, with charts and players, and needs nothing beside itself."""
+"""The report.
+
+One HTML file that shows what a run did, with charts and players, and needs nothing beside itself.
+"""
 
 from pipeline.report.data import ReportClip, ReportData, ReportSound, Score
 from pipeline.report.html import render_report, write_report

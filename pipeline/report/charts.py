@@ -1,4 +1,7 @@
-"""Geometry of the charts: x in percent of the plot's width, y in pixels, so that text keeps its size at any width."""
+"""Geometry of the charts.
+
+X in percent of the plot's width, y in pixels, so that text keeps its size at any width.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +112,9 @@ def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(float(p[:, 0].mean()), float(p[:, 1].mean())) for p in parts]
 
 
-def smoothed(points: Sequence[tuple[float, float]], share: float = 0.06) -> list[tuple[float, float]]:
+def smoothed(
+    points: Sequence[tuple[float, float]], share: float = 0.06
+) -> list[tuple[float, float]]:
     """A running mean over `share` of the points around each one."""
     values = np.asarray([y for _, y in points], float)
     half = max(1, int(len(values) * share / 2))
@@ -118,7 +123,9 @@ def smoothed(points: Sequence[tuple[float, float]], share: float = 0.06) -> list
 
 
 def _curve_points(points: Sequence[tuple[float, float]], x: Axis, y: Axis, height: int) -> str:
-    return " ".join(f"{x.share(a) * CURVE_WIDTH:.1f},{(1 - y.share(b)) * height:.1f}" for a, b in points)
+    return " ".join(
+        f"{x.share(a) * CURVE_WIDTH:.1f},{(1 - y.share(b)) * height:.1f}" for a, b in points
+    )
 
 
 def lines(
@@ -127,7 +134,10 @@ def lines(
     height: int = 200,
     floor: float | None = None,
 ) -> Lines:
-    """A line chart of (name, style, points); values that are not finite are left out. `floor` is where y begins."""
+    """A line chart of (name, style, points); values that are not finite are left out.
+
+    `floor` is where y begins.
+    """
     kept = [(n, s, [p for p in points if all(map(math.isfinite, p))]) for n, s, points in series]
     x = Axis.around([a for _, _, points in kept for a, _ in points])
     y = Axis.around([b for _, _, points in kept for _, b in points], pad=0.08)
@@ -138,7 +148,9 @@ def lines(
         height=height,
         curves=tuple(Curve(n, s, _curve_points(points, x, y, height)) for n, s, points in kept),
         x_ticks=tuple(Tick(round(100 * x.share(v), 2), label(v)) for v in nice_ticks(x, 6)),
-        y_ticks=tuple(Tick(round((1 - y.share(v)) * height, 1), label(v)) for v in nice_ticks(y, 4)),
+        y_ticks=tuple(
+            Tick(round((1 - y.share(v)) * height, 1), label(v)) for v in nice_ticks(y, 4)
+        ),
     )
 
 
@@ -156,11 +168,26 @@ def histogram(
     The axis covers the values, or at least `span` where several histograms share one.
     """
     finite = np.asarray([v for v in values if math.isfinite(v)], float)
-    marks = [(word, bound) for word, bound in (("keep ≥ ", minimum), ("keep ≤ ", maximum)) if bound is not None]
+    marks = [
+        (word, bound)
+        for word, bound in (("keep ≥ ", minimum), ("keep ≤ ", maximum))
+        if bound is not None
+    ]
     x = Axis.around([*finite, *(bound for _, bound in marks), *(span or ())])
     counts, _ = np.histogram(finite, bins=bins, range=(x.low, x.high))
-    low, high = (-math.inf if minimum is None else minimum), (math.inf if maximum is None else maximum)
-    return counted(title, counts.tolist(), (x.low, x.high), int(counts.max(initial=0)), marks, (low, high), height)
+    low, high = (
+        (-math.inf if minimum is None else minimum),
+        (math.inf if maximum is None else maximum),
+    )
+    return counted(
+        title,
+        counts.tolist(),
+        (x.low, x.high),
+        int(counts.max(initial=0)),
+        marks,
+        (low, high),
+        height,
+    )
 
 
 def counted(
@@ -174,7 +201,8 @@ def counted(
 ) -> Histogram:
     """A histogram of numbers of clips in equal bins of `span`; `most` clips fill the height.
 
-    `marks` are thresholds with the word before them; bars wholly outside `kept` are marked as dropped.
+    `marks` are thresholds with the word before them; bars wholly outside `kept` are marked as
+    dropped.
     """
     x, most = Axis.around(span), max(1, most)
     edges = np.linspace(x.low, x.high, len(counts) + 1).tolist()
@@ -191,5 +219,7 @@ def counted(
         if n
     ]
     ticks = tuple(Tick(round(100 * x.share(v), 2), label(v)) for v in nice_ticks(x, 6))
-    bounds = tuple(Tick(round(100 * x.share(bound), 2), word + label(bound)) for word, bound in marks)
+    bounds = tuple(
+        Tick(round(100 * x.share(bound), 2), word + label(bound)) for word, bound in marks
+    )
     return Histogram(title, height, tuple(bars), ticks, bounds, sum(counts))

@@ -1,4 +1,7 @@
-"""The page of a curation: what was dropped and why, by which scores, and clips of every kind to watch and hear."""
+"""The page of a curation.
+
+What was dropped and why, by which scores, and clips of every kind to watch and hear.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Fact:
-    """The distribution of one fact: clips and kept clips by bin of low..high, and what the gates ask of it."""
+    """The distribution of one fact.
+
+    Clips and kept clips by bin of low..high, and what the gates ask of it.
+    """
 
     name: str
     comment: str
@@ -65,7 +71,10 @@ class Label:
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip to watch and hear; `video` is an mp4 with sound, None where there is nothing to show."""
+    """One clip to watch and hear.
+
+    `video` is an mp4 with sound, None where there is nothing to show.
+    """
 
     clip_id: str
     prompt: str
@@ -102,7 +111,10 @@ class CurationPage:
 
 
 def write_curation_page(path: Path, page: CurationPage) -> None:
-    """Write the page: in full or not at all. Raises FoleyError when the disk is full, read-only or forbidden."""
+    """Write the page: in full or not at all.
+
+    Raises FoleyError when the disk is full, read-only or forbidden.
+    """
     content = render_curation(page).encode()
     folder = make_folder(path.absolute().parent)
     write_file(folder, lambda handle: handle.write(content), folder / path.name)
@@ -113,7 +125,10 @@ def render_curation(page: CurationPage, made_at: datetime | None = None) -> str:
     asked = [fact for fact in page.facts if fact.bounds]
     others = [fact for fact in page.facts if not fact.bounds]
     policy = page.dataset["policy"]
-    about = {"policy": {k: v for k, v in policy.items() if k != "gates"}, "fingerprints": page.dataset["fingerprints"]}
+    about = {
+        "policy": {k: v for k, v in policy.items() if k != "gates"},
+        "fingerprints": page.dataset["fingerprints"],
+    }
     return environment().get_template("curation.html.j2").render(
         page=page,
         policy=policy,
@@ -133,10 +148,17 @@ def _stacked(fact: Fact) -> tuple[Fact, Histogram, Histogram]:
     """All clips of a fact, and the kept ones to be drawn over them, on the same axes."""
     most = max(fact.clips, default=1)
     span = (fact.low, fact.high)
-    everything = counted(fact.name, fact.clips, span, most, [(f"keep {sign} ", bound) for sign, bound in fact.bounds])
+    everything = counted(
+        fact.name, fact.clips, span, most, [(f"keep {sign} ", bound) for sign, bound in fact.bounds]
+    )
     return fact, everything, counted(fact.name, fact.kept, span, most)
 
 
 def _curve(sweep: Sweep) -> Lines:
     at = [(sweep.threshold, 0.0), (sweep.threshold, sweep.kept)]
-    return lines(sweep.condition, [("kept", "true", list(sweep.points)), ("now", "now", at)], height=110, floor=0.0)
+    return lines(
+        sweep.condition,
+        [("kept", "true", list(sweep.points)), ("now", "now", at)],
+        height=110,
+        floor=0.0,
+    )

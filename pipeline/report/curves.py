@@ -1,4 +1,7 @@
-"""A line chart as one SVG file, for pages beside the report: the ablation's figure, and curves in Prefect's UI."""
+"""A line chart as one SVG file, for pages beside the report.
+
+The ablation's figure, and curves in Prefect's UI.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,13 @@ Series = tuple[str, Sequence[tuple[float, float]]]  # name and points (x, y)
 def curves_svg(caption: str, series: Sequence[Series]) -> str:
     """Curves over a common x, with a legend; values that are not finite are left out."""
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(series))]
-    chart = lines(caption, [(n, c, xy) for c, (n, xy) in zip(colours, series, strict=True)], _HEIGHT)
+    chart = lines(
+        caption, [(n, c, xy) for c, (n, xy) in zip(colours, series, strict=True)], _HEIGHT
+    )
     parts = [*_axes(chart), *_curves(chart)]
-    parts.append(f'<text x="{_LEFT + _WIDTH / 2}" y="298" text-anchor="middle">{escape(caption)}</text>')
+    parts.append(
+        f'<text x="{_LEFT + _WIDTH / 2}" y="298" text-anchor="middle">{escape(caption)}</text>'
+    )
     style = "<style>text{font:13px system-ui,sans-serif}</style>"
     head = '<svg xmlns="http://www.w3.org/2000/svg" width="680" height="324" viewBox="0 0 680 324">'
     return f'{head}{style}<rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>'
@@ -43,9 +50,14 @@ def _curves(chart: Lines) -> list[str]:
         points = [tuple(map(float, point.split(","))) for point in curve.points.split()]
         placed = [(_LEFT + x * _WIDTH / CURVE_WIDTH, _TOP + y) for x, y in points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{curve.style}" stroke-width="2"/>')
+        parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{curve.style}" stroke-width="2"/>'
+        )
         if len(placed) <= _DOTTED:
-            parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{curve.style}"/>' for x, y in placed]
+            parts += [
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{curve.style}"/>'
+                for x, y in placed
+            ]
         legend = f'<text x="{80 + 140 * number}" y="314" fill="{curve.style}">{escape(curve.name)}</text>'
         parts.append(legend)
     return parts

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 
 class ReportSound(NamedTuple):
-    """One sound of a clip. `audio` is float32 in -1..1, mono [S] or [C, S]; `onsets` are detected times in seconds."""
+    """One sound of a clip.
+
+    `audio` is float32 in -1..1, mono [S] or [C, S]; `onsets` are detected times in seconds.
+    """
 
     audio: NDArray[np.float32]
     sample_rate: int
@@ -31,8 +34,9 @@ class Score:
 class ReportClip:
     """One clip with a player.
 
-    `video` is the bytes of an mp4 that a browser can play; `impacts` are known times in seconds, empty if unknown;
-    `sounds` maps a condition (original, true, other, swap or swapped, none) to its sound.
+    `video` is the bytes of an mp4 that a browser can play; `impacts` are known times in seconds,
+    empty if unknown; `sounds` maps a condition (original, true, other, swap or swapped, none) to
+    its sound.
     """
 
     clip_id: str
@@ -47,11 +51,12 @@ class ReportClip:
 class ReportData:
     """Everything in the report. Any part may be empty: its section then says that it was not measured.
 
-    `results` is the content of results.json; every figure shown is formatted from it. `scores` maps a score's name
-    (silent_share, imagebind, ce, cu, pc, pq, desync, speech_share, music_share) to its values. `loss` is (step, loss);
-    `validation` is (step, true, null, other), all v-losses. `notes` maps a section (sync, clips, prompt_swap, v_loss,
-    funnel, scores) or a scorer (silence, imagebind, audiobox, synchformer, panns) to a sentence shown there, such as
-    what the scores of untrained scorers are worth.
+    `results` is the content of results.json; every figure shown is formatted from it. `scores` maps
+    a score's name (silent_share, imagebind, ce, cu, pc, pq, desync, speech_share, music_share) to
+    its values. `loss` is (step, loss); `validation` is (step, true, null, other), all v-losses.
+    `notes` maps a section (sync, clips, prompt_swap, v_loss, funnel, scores) or a scorer (silence,
+    imagebind, audiobox, synchformer, panns) to a sentence shown there, such as what the scores of
+    untrained scorers are worth.
     """
 
     results: Mapping[str, Any]

@@ -1,4 +1,7 @@
-"""The page of an evaluation: Table 2, what every mean is made of, and all systems' sounds under one video."""
+"""The page of an evaluation.
+
+Table 2, what every mean is made of, and all systems' sounds under one video.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,9 @@ class Column:
 class EvaluationPage:
     """What the page shows; it computes no result of its own.
 
-    `systems`: system -> metric -> value, low, high, clips. `counts`: system -> what was scored and what was wrong.
-    `scores`: system -> clip -> metric -> value. `published`: source, note, desync_note and rows, as data.
+    `systems`: system -> metric -> value, low, high, clips. `counts`: system -> what was scored and
+    what was wrong. `scores`: system -> clip -> metric -> value. `published`: source, note,
+    desync_note and rows, as data.
     """
 
     set_name: str
@@ -59,7 +63,10 @@ def slug(name: str) -> str:
 
 
 def write_evaluation_page(path: Path, page: EvaluationPage) -> None:
-    """Write the page: in full or not at all. Raises FoleyError when the disk is full, read-only or forbidden."""
+    """Write the page: in full or not at all.
+
+    Raises FoleyError when the disk is full, read-only or forbidden.
+    """
     content = render_evaluation(page).encode()
     folder = make_folder(path.absolute().parent)
     write_file(folder, lambda handle: handle.write(content), folder / path.name)
@@ -85,25 +92,36 @@ def render_evaluation(page: EvaluationPage, made_at: datetime | None = None) -> 
 
 
 def _best(page: EvaluationPage, column: Column) -> float | None:
-    values = [figures[column.key]["value"] for figures in page.systems.values() if column.key in figures]
+    values = [
+        figures[column.key]["value"] for figures in page.systems.values() if column.key in figures
+    ]
     return (min(values) if column.less_is_better else max(values)) if values else None
 
 
 def _colours(page: EvaluationPage) -> str:
     names = [slug(name) for name in page.systems]
-    return " ".join(f".c-{name} {{ --c: var({COLOURS[i % len(COLOURS)]}); }}" for i, name in enumerate(names))
+    return " ".join(
+        f".c-{name} {{ --c: var({COLOURS[i % len(COLOURS)]}); }}" for i, name in enumerate(names)
+    )
 
 
 def _charts(page: EvaluationPage) -> list[tuple[Column, list[tuple[str, Histogram]]]]:
     """The distribution behind every mean: a histogram a system, all of a metric on one axis."""
     charts: list[tuple[Column, list[tuple[str, Histogram]]]] = []
     for column in page.clip_columns:
-        by_system = {n: [r[column.key] for r in rows.values() if column.key in r] for n, rows in page.scores.items()}
+        by_system = {
+            n: [r[column.key] for r in rows.values() if column.key in r]
+            for n, rows in page.scores.items()
+        }
         everything = [value for values in by_system.values() for value in values]
         if not everything:
             continue
         span = (min(everything), max(everything))
-        drawn = [(n, histogram(n, values, height=70, span=span)) for n, values in by_system.items() if values]
+        drawn = [
+            (n, histogram(n, values, height=70, span=span))
+            for n, values in by_system.items()
+            if values
+        ]
         charts.append((column, drawn))
     return charts
 

@@ -1,4 +1,7 @@
-"""Figures as text: every number of the report goes through here, and carries its exact value beside the rounded one."""
+"""Figures as text.
+
+Every number of the report goes through here, and carries its exact value beside the rounded one.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,14 @@ import numpy as np
 from model.metrics.onsets import sync_score
 from pipeline.report.charts import Axis, Tick, label, nice_ticks
 from pipeline.report.data import ReportClip, ReportSound
-from pipeline.report.sounds import data_uri, peak_of, seconds_of, spectrogram_uri, to_flac, waveform_path
+from pipeline.report.sounds import (
+    data_uri,
+    peak_of,
+    seconds_of,
+    spectrogram_uri,
+    to_flac,
+    waveform_path,
+)
 
 HIT_SECONDS = 0.06  # the tolerance of the F1 shown in each lane
 
@@ -64,7 +71,10 @@ class Player:
 
 
 def player(clip: ReportClip, spectrograms: bool = False) -> Player:
-    """The player of a clip. Lanes come in the order original, true, swap, other, none, then any other condition."""
+    """The player of a clip.
+
+    Lanes come in the order original, true, swap, other, none, then any other condition.
+    """
     sounds = {ALIASES.get(name, name): ReportSound(*sound) for name, sound in clip.sounds.items()}
     order = [*(c for c in CONDITIONS if c in sounds), *(c for c in sounds if c not in CONDITIONS)]
     lengths = [seconds_of(s.audio, s.sample_rate) for s in sounds.values()]
@@ -77,14 +87,20 @@ def player(clip: ReportClip, spectrograms: bool = False) -> Player:
         swapped_prompt=clip.swapped_prompt,
         uri=data_uri(clip.video, "video/mp4"),
         seconds=seconds,
-        impacts=tuple(Tick(round(100 * axis.share(t), 3), f"impact at {t:.2f} s") for t in clip.impacts),
-        ticks=tuple(Tick(round(100 * axis.share(t), 2), f"{label(t)} s") for t in nice_ticks(axis, 4)),
+        impacts=tuple(
+            Tick(round(100 * axis.share(t), 3), f"impact at {t:.2f} s") for t in clip.impacts
+        ),
+        ticks=tuple(
+            Tick(round(100 * axis.share(t), 2), f"{label(t)} s") for t in nice_ticks(axis, 4)
+        ),
         lanes=tuple(_lane(clip, name, sounds[name], axis, peak, spectrograms) for name in order),
         start="true" if "true" in sounds else next(iter(order), ""),
     )
 
 
-def _lane(clip: ReportClip, name: str, sound: ReportSound, axis: Axis, peak: float, spectrograms: bool) -> Lane:
+def _lane(
+    clip: ReportClip, name: str, sound: ReportSound, axis: Axis, peak: float, spectrograms: bool
+) -> Lane:
     title, about = CONDITIONS.get(name, (name, ""))
     if name == "swap" and clip.swapped_prompt:
         about = f"“{clip.swapped_prompt}”"
@@ -97,7 +113,9 @@ def _lane(clip: ReportClip, name: str, sound: ReportSound, axis: Axis, peak: flo
         path=waveform_path(sound.audio, peak, length / axis.high),
         onsets=tuple(_onset(float(t), clip, axis) for t in sound.onsets),
         f1=_f1(clip.impacts, sound.onsets),
-        spectrogram=spectrogram_uri(sound.audio, sound.sample_rate, axis.high) if spectrograms else "",
+        spectrogram=spectrogram_uri(sound.audio, sound.sample_rate, axis.high)
+        if spectrograms
+        else "",
     )
 
 
@@ -107,7 +125,10 @@ def _onset(t: float, clip: ReportClip, axis: Axis) -> Onset:
 
 
 def _f1(impacts: Any, onsets: Any) -> float | None:
-    """F1 at 60 ms of one sound, by the same measure as the sync table; None where no impact is known."""
+    """F1 at 60 ms of one sound, by the same measure as the sync table.
+
+    None where no impact is known.
+    """
     if not len(impacts):
         return None
     return sync_score([np.asarray(impacts, float)], [np.asarray(onsets, float)]).f1_60ms

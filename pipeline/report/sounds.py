@@ -1,4 +1,7 @@
-"""A clip's sounds and picture as a browser takes them: FLAC and mp4 in data URIs, waveforms as SVG paths."""
+"""A clip's sounds and picture as a browser takes them.
+
+FLAC and mp4 in data URIs, waveforms as SVG paths.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ def data_uri(content: bytes, mime: str) -> str:
 def to_flac(audio: NDArray[np.float32], sample_rate: int) -> bytes:
     """FLAC (16 bit) of mono [S] or [C, S] samples in -1..1; louder ones are clipped.
 
-    Lossless on purpose: lossy formats delay a sound by a frame or two, and this report is about timing.
-    Raises ValueError for more than two channels.
+    Lossless on purpose: lossy formats delay a sound by a frame or two, and this report is about
+    timing. Raises ValueError for more than two channels.
     """
     channels = np.atleast_2d(audio)  # [C, S]
     if channels.shape[0] > 2:
@@ -57,7 +60,8 @@ def peak_of(audio: NDArray[np.float32]) -> float:
 def waveform_path(audio: NDArray[np.float32], peak: float, share: float = 1.0) -> str:
     """The outline of a waveform as an SVG path, COLUMNS wide and 2 * HALF_HEIGHT high.
 
-    `peak` is the magnitude that fills the height; `share` is the part of the width that the sound fills.
+    `peak` is the magnitude that fills the height; `share` is the part of the width that the sound
+    fills.
     """
     mono = np.nan_to_num(np.atleast_2d(audio)).mean(0)
     if mono.size == 0 or peak <= 0 or share <= 0:
@@ -68,7 +72,10 @@ def waveform_path(audio: NDArray[np.float32], peak: float, share: float = 1.0) -
     bottom = np.clip(np.minimum.reduceat(mono, starts) / peak, -1, 1)
     x = np.linspace(0, COLUMNS * share, width)
     upper = [f"{a:.0f} {HALF_HEIGHT - b * HALF_HEIGHT:.0f}" for a, b in zip(x, top, strict=True)]
-    lower = [f"{a:.0f} {HALF_HEIGHT - b * HALF_HEIGHT:.0f}" for a, b in zip(x[::-1], bottom[::-1], strict=True)]
+    lower = [
+        f"{a:.0f} {HALF_HEIGHT - b * HALF_HEIGHT:.0f}"
+        for a, b in zip(x[::-1], bottom[::-1], strict=True)
+    ]
     return "M" + "L".join(upper + lower) + "Z"
 
 
@@ -88,14 +95,33 @@ def spectrogram_uri(audio: NDArray[np.float32], sample_rate: int, seconds: float
     frames = padded[starts[:, None] + np.arange(size)] * np.hanning(size)
     frames[centres > len(mono) + size] = 0  # after the end
     power = np.abs(np.fft.rfft(frames, axis=1)) ** 2  # [width, size / 2 + 1]
-    rows = np.linspace(0, min(SPECTROGRAM_TOP * size / sample_rate, power.shape[1] - 1), height).round().astype(int)
-    level = 10 * np.log10(power[:, rows].T[::-1] + 1e-12)  # [height, width], high frequencies on top
-    shade = np.clip(1 + (level - level.max()) / SPECTROGRAM_RANGE, 0, 1) if level.max() > -110 else np.zeros_like(level)
-    stops = np.array([[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]], np.float64)
-    colours = np.stack([np.interp(shade, np.linspace(0, 1, len(stops)), stops[:, c]) for c in range(3)], -1)
+    rows = (
+        np.linspace(0, min(SPECTROGRAM_TOP * size / sample_rate, power.shape[1] - 1), height)
+        .round()
+        .astype(int)
+    )
+    level = 10 * np.log10(
+        power[:, rows].T[::-1] + 1e-12
+    )  # [height, width], high frequencies on top
+    shade = (
+        np.clip(1 + (level - level.max()) / SPECTROGRAM_RANGE, 0, 1)
+        if level.max() > -110
+        else np.zeros_like(level)
+    )
+    stops = np.array(
+        [[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]], np.float64
+    )
+    colours = np.stack(
+        [np.interp(shade, np.linspace(0, 1, len(stops)), stops[:, c]) for c in range(3)], -1
+    )
     codec = av.CodecContext.create("png", "w")
     assert isinstance(codec, av.VideoCodecContext)
-    codec.width, codec.height, codec.pix_fmt, codec.time_base = width, height, "rgb24", Fraction(1, 1)
+    codec.width, codec.height, codec.pix_fmt, codec.time_base = (
+        width,
+        height,
+        "rgb24",
+        Fraction(1, 1),
+    )
     frame = av.VideoFrame.from_ndarray(colours.round().astype(np.uint8), format="rgb24")
     packets = [*codec.encode(frame), *codec.encode(None)]
     return data_uri(b"".join(bytes(packet) for packet in packets), "image/png")

@@ -1,4 +1,7 @@
-"""From results to what the template prints: rows, shares of bars, which sentence holds. No figure is made up."""
+"""From results to what the template prints: rows, shares of bars, which sentence holds.
+
+No figure is made up.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,10 @@ def number(value: Any) -> float:
 
 
 def verdict(results: Mapping[str, Any]) -> Verdict:
-    """What the sync table proves: timing comes from the picture if only the clip's own video gives it."""
+    """What the sync table proves.
+
+    Timing comes from the picture if only the clip's own video gives it.
+    """
     scores = [get(results, "sync", name, "f1_60ms") for name in ("true", "other", "none")]
     if not all(map(is_number, scores)):
         return "unmeasured"
@@ -101,11 +107,24 @@ def funnel_rows(results: Mapping[str, Any]) -> list[FunnelRow]:
     rows: list[FunnelRow] = []
     for stage, (passed, rejected, failed) in zip(stages, counts, strict=True):
         dropped = [max(THINNEST, 100 * n / most) if n else 0.0 for n in (rejected, failed)]
-        shares = (max(0.0, 100 * (passed + rejected + failed) / most - sum(dropped)), dropped[0], dropped[1])
+        shares = (
+            max(0.0, 100 * (passed + rejected + failed) / most - sum(dropped)),
+            dropped[0],
+            dropped[1],
+        )
         reasons: Mapping[str, Any] = stage.get("reasons") or {}
         ranked = tuple(sorted(reasons.items(), key=lambda item: -number(item[1])))
         name = str(stage.get("stage", ""))
-        rows.append(FunnelRow(name, stage.get("passed"), stage.get("rejected"), stage.get("failed"), shares, ranked))
+        rows.append(
+            FunnelRow(
+                name,
+                stage.get("passed"),
+                stage.get("rejected"),
+                stage.get("failed"),
+                shares,
+                ranked,
+            )
+        )
     return rows
 
 
@@ -129,7 +148,9 @@ def score_groups(scores: Mapping[str, Score]) -> list[ScoreGroup]:
     others = tuple(name for name in scores if name not in known)
     groups = [*SCORE_GROUPS, ("scores_other", "Other scores", others)]
     return [
-        ScoreGroup(stage, title, tuple(_chart(name, scores[name]) for name in names if name in scores))
+        ScoreGroup(
+            stage, title, tuple(_chart(name, scores[name]) for name in names if name in scores)
+        )
         for stage, title, names in groups
         if any(name in scores for name in names)
     ]
@@ -143,7 +164,8 @@ def loss_chart(data: ReportData) -> Lines:
     """Training loss by step: each batch, and a running mean."""
     points = thinned([(float(a), float(b)) for a, b in data.loss])
     return lines(
-        "Training v-loss by step", [("each step", "faint", points), ("running mean", "true", smoothed(points))]
+        "Training v-loss by step",
+        [("each step", "faint", points), ("running mean", "true", smoothed(points))],
     )
 
 
@@ -159,16 +181,23 @@ def validation_chart(data: ReportData) -> Lines:
 
 
 def provenance(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, Any]]]]:
-    """Where the figures come from: (group, leaves), and whatever else results holds that no section shows."""
+    """Where the figures come from.
+
+    (group, leaves), and whatever else results holds that no section shows.
+    """
     run = [(key, results[key]) for key in ("seed", "commit") if key in results]
     rest = flat({key: value for key, value in results.items() if key not in SHOWN_APART})
-    extra = flat({key: _unshown(results.get(key), shown) for key, shown in SHOWN_IN_SECTIONS.items()})
+    extra = flat(
+        {key: _unshown(results.get(key), shown) for key, shown in SHOWN_IN_SECTIONS.items()}
+    )
     groups = [
         ("Run", run + rest + extra),
         ("Machine", flat(results.get("machine") or {})),
         ("Versions", flat(results.get("versions") or {})),
     ]
-    return [(name, [(key, value) for key, value in leaves if key]) for name, leaves in groups if leaves]
+    return [
+        (name, [(key, value) for key, value in leaves if key]) for name, leaves in groups if leaves
+    ]
 
 
 SYNC_FIGURES = ("f1_60ms", "f1_100ms", "mae_ms")

@@ -54,7 +54,9 @@ class AudioboxScore(Stage):
         return read_then_run(
             clips,
             self._reading,
-            lambda ready: [Passed(row) for row in self._scorer.score([audio for _, audio in ready])],
+            lambda ready: [
+                Passed(row) for row in self._scorer.score([audio for _, audio in ready])
+            ],
             CHUNK,
         )
 

@@ -1,4 +1,7 @@
-"""Scoring stages: facts about a clip by the curation models of paper section 3.2. Scores never drop a clip."""
+"""Scoring stages: facts about a clip by the curation models of paper section 3.2.
+
+Scores never drop a clip.
+"""
 
 from __future__ import annotations
 
@@ -36,15 +39,20 @@ class ImageBindSettings:
     mel_frames: int = 204
 
 
-def watch_and_hear(path: Path, times: npt.NDArray[np.float64], own_side: int, side: int) -> tuple[Pixels, Audio]:
+def watch_and_hear(
+    path: Path, times: npt.NDArray[np.float64], own_side: int, side: int
+) -> tuple[Pixels, Audio]:
     """The frames on screen at these times (s) as ImageBind's own preparation scales them, and the whole sound.
 
-    Frames float32 [T, H, W, 3] of 0..255, scaled from `own_side`, the picture's short side, to `side`; one at a time,
-    so that a large picture is not held `T` times. Sound mono at the scorers' rate.
+    Frames float32 [T, H, W, 3] of 0..255, scaled from `own_side`, the picture's short side, to
+    `side`; one at a time, so that a large picture is not held `T` times. Sound mono at the scorers'
+    rate.
     """
     order = np.argsort(times, kind="stable")
     frames: list[Pixels] = [np.empty(0, np.float32)] * len(times)
-    for i, picture in zip(order, read_segments(path, times[order], Framing(own_side), 1), strict=True):
+    for i, picture in zip(
+        order, read_segments(path, times[order], Framing(own_side), 1), strict=True
+    ):
         frames[i] = scaled(picture[0], side)
     return np.stack(frames), read_audio(path, SCORER_RATE)
 
@@ -52,11 +60,14 @@ def watch_and_hear(path: Path, times: npt.NDArray[np.float64], own_side: int, si
 def scaled(picture: npt.NDArray[np.uint8], side: int) -> Pixels:
     """A picture [H, W, 3] with `side` as its short side, the long one rounded down -> float32 [h, w, 3].
 
-    Between the two nearest pixels each way, and with no mean over what falls together in a smaller picture: so does
-    torch's `interpolate`, which upstream prepares with. A sharper scaler would give other scores than published ones.
+    Between the two nearest pixels each way, and with no mean over what falls together in a smaller
+    picture: so does torch's `interpolate`, which upstream prepares with. A sharper scaler would
+    give other scores than published ones.
     """
     height, width = picture.shape[:2]
-    sizes = (int(height / width * side), side) if width < height else (side, int(width / height * side))
+    sizes = (
+        (int(height / width * side), side) if width < height else (side, int(width / height * side))
+    )
     found = picture.astype(np.float32)
     for axis, (old, new) in enumerate(zip((height, width), sizes, strict=True)):
         if old == new:
@@ -75,7 +86,13 @@ class ImageBindScore(Stage):
     name = "imagebind"
     version = 2
     upstream = ("probe", "silence")
-    schema = pa.schema([field("imagebind", pa.float32(), "cosine of ImageBind's audio and video embeddings, -1..1")])
+    schema = pa.schema(
+        [
+            field(
+                "imagebind", pa.float32(), "cosine of ImageBind's audio and video embeddings, -1..1"
+            )
+        ]
+    )
     batch_size = 512
 
     def __init__(self, preset: Preset) -> None:
@@ -99,12 +116,23 @@ class ImageBindScore(Stage):
     def _reading(self, clip: Clip) -> partial[tuple[Pixels, Audio]]:
         views = self._scorer.views
         times = views.frame_times(clip["duration"], clip["fps"] or 0.0)
-        return partial(watch_and_hear, Path(clip["path"]), times, min(clip["width"], clip["height"]), views.size)
+        return partial(
+            watch_and_hear,
+            Path(clip["path"]),
+            times,
+            min(clip["width"], clip["height"]),
+            views.size,
+        )
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """One cosine a clip."""
 
         def run(ready: Sequence[tuple[Clip, Any]]) -> list[Passed]:
-            return [Passed({"imagebind": score}) for score in self._scorer.compare([found for _, found in ready])]
+            return [
+                Passed({"imagebind": score})
+                for score in self._scorer.compare([found for _, found in ready])
+            ]
 
-        return read_then_run(clips, self._reading, run, CHUNK, lambda media: self._scorer.prepare(*media))
+        return read_then_run(
+            clips, self._reading, run, CHUNK, lambda media: self._scorer.prepare(*media)
+        )

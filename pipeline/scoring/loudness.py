@@ -1,4 +1,7 @@
-"""Silence: how much of a clip can be heard. Only what is silent throughout is rejected; the rest is policy."""
+"""Silence: how much of a clip can be heard.
+
+Only what is silent throughout is rejected; the rest is policy.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ FLOOR_DBFS = -120.0  # what digital silence is given as
 
 @dataclass(frozen=True)
 class SilenceSettings:
-    """A window is silent below `threshold_dbfs`; a clip is when at least `reject_share` of its windows are."""
+    """A window is silent below `threshold_dbfs`.
+
+    A clip is when at least `reject_share` of its windows are.
+    """
 
     threshold_dbfs: float = -60.0
     window_seconds: float = 0.01
@@ -43,7 +49,10 @@ class Loudness:
 
 @dataclass(frozen=True)
 class SoundFacts(Loudness):
-    """All facts of a file's sound: see `pipeline.media.hearing` for the five that are told by its spectrum."""
+    """All facts of a file's sound.
+
+    See `pipeline.media.hearing` for the five that are told by its spectrum.
+    """
 
     loudness_lufs: float
     clipped_share: float
@@ -52,8 +61,13 @@ class SoundFacts(Loudness):
     snr_db: float
 
 
-def measure(samples: NDArray[np.float32], sample_rate: int, settings: SilenceSettings | None = None) -> Loudness:
-    """Loudness of mono samples float32 [n], by the RMS of windows that do not overlap; no samples are silence."""
+def measure(
+    samples: NDArray[np.float32], sample_rate: int, settings: SilenceSettings | None = None
+) -> Loudness:
+    """Loudness of mono samples float32 [n], by the RMS of windows that do not overlap.
+
+    No samples are silence.
+    """
     settings = settings or SilenceSettings()
     if samples.size == 0:
         return Loudness(1.0, 0.0, FLOOR_DBFS, FLOOR_DBFS)
@@ -80,18 +94,32 @@ def _dbfs(amplitude: float) -> float:
 
 
 def measure_file(path: Path, settings: SilenceSettings) -> SoundFacts:
-    """Facts of a file's sound over the whole length of its picture. Raises MediaError if it cannot be decoded."""
+    """Facts of a file's sound over the whole length of its picture.
+
+    Raises MediaError if it cannot be decoded.
+    """
     sound = decode_audio(path, None, settings.max_seconds)
     levels = measure(sound.samples.mean(0, dtype=np.float32), sound.sample_rate, settings)
     found = hear(sound.samples, sound.sample_rate)
-    return SoundFacts(**vars(levels), **{f"{name}{_UNITS[name]}": value for name, value in vars(found).items()})
+    return SoundFacts(
+        **vars(levels), **{f"{name}{_UNITS[name]}": value for name, value in vars(found).items()}
+    )
 
 
-_UNITS = {"loudness": "_lufs", "clipped": "_share", "dc": "_offset", "bandwidth": "_hz", "snr": "_db"}
+_UNITS = {
+    "loudness": "_lufs",
+    "clipped": "_share",
+    "dc": "_offset",
+    "bandwidth": "_hz",
+    "snr": "_db",
+}
 
 
 class Silence(Stage):
-    """Decodes the sound once and measures it as a watcher hears it: over the whole length of the picture."""
+    """Decodes the sound once and measures it as a watcher hears it.
+
+    Over the whole length of the picture.
+    """
 
     name = "silence"
     version = 2
@@ -103,11 +131,25 @@ class Silence(Stage):
             field("longest_gap", pa.float64(), "longest run of silent windows, s"),
             field("peak_dbfs", pa.float64(), "largest sample of the mono mean, dB of full scale"),
             field("rms_dbfs", pa.float64(), "root mean square of the mono mean, dB of full scale"),
-            field("loudness_lufs", pa.float64(), "integrated loudness by ITU-R BS.1770-4, LUFS; -120 for silence"),
-            field("clipped_share", pa.float64(), "share of samples within 0.13 dB of full scale, 0..1"),
+            field(
+                "loudness_lufs",
+                pa.float64(),
+                "integrated loudness by ITU-R BS.1770-4, LUFS; -120 for silence",
+            ),
+            field(
+                "clipped_share", pa.float64(), "share of samples within 0.13 dB of full scale, 0..1"
+            ),
             field("dc_offset", pa.float64(), "mean of all samples, of full scale"),
-            field("bandwidth_hz", pa.float64(), "highest frequency less than 65 dB under the strongest band, Hz"),
-            field("snr_db", pa.float64(), "mean power over the quietest tenth of 100 ms blocks, dB, -20..100"),
+            field(
+                "bandwidth_hz",
+                pa.float64(),
+                "highest frequency less than 65 dB under the strongest band, Hz",
+            ),
+            field(
+                "snr_db",
+                pa.float64(),
+                "mean power over the quietest tenth of 100 ms blocks, dB, -20..100",
+            ),
         ]
     )
 
@@ -115,8 +157,15 @@ class Silence(Stage):
         self.settings = settings or SilenceSettings()
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
-        """One outcome a clip: failed if its sound cannot be decoded whole, rejected if all of it is silent."""
-        return read_each(clips, lambda clip: partial(measure_file, Path(clip["path"]), self.settings), self._judge)
+        """One outcome a clip.
+
+        Failed if its sound cannot be decoded whole, rejected if all of it is silent.
+        """
+        return read_each(
+            clips,
+            lambda clip: partial(measure_file, Path(clip["path"]), self.settings),
+            self._judge,
+        )
 
     def _judge(self, facts: SoundFacts) -> Outcome:
         if facts.silent_share >= self.settings.reject_share:

@@ -32,10 +32,18 @@ class Picture(Stage):
     batch_size = 512
     schema = pa.schema(
         [
-            field("static_share", pa.float64(), "share of time in which the picture stands still, 0..1"),
+            field(
+                "static_share",
+                pa.float64(),
+                "share of time in which the picture stands still, 0..1",
+            ),
             field("black_share", pa.float64(), "share of time in which the picture is black, 0..1"),
             field("cuts", pa.int32(), "cuts between scenes"),
-            field("phash", pa.uint64(), "perceptual hash of the middle picture; few differing bits mean a duplicate"),
+            field(
+                "phash",
+                pa.uint64(),
+                "perceptual hash of the middle picture; few differing bits mean a duplicate",
+            ),
         ]
     )
 

@@ -1,4 +1,7 @@
-"""Sync: by how much sound and picture are apart, where a sync network is configured. A fact, and no gate."""
+"""Sync: by how much sound and picture are apart, where a sync network is configured.
+
+A fact, and no gate.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +47,16 @@ class Sync(Stage):
     upstream = ("probe", "silence")
     schema = pa.schema(
         [
-            field("desync", pa.float32(), "DeSync: mean of both windows' absolute offsets, s, 0..2; null if too short"),
-            field("sync_offset", pa.float32(), "mean of their offsets, s, -2..2, above 0 where the sound is late"),
+            field(
+                "desync",
+                pa.float32(),
+                "DeSync: mean of both windows' absolute offsets, s, 0..2; null if too short",
+            ),
+            field(
+                "sync_offset",
+                pa.float32(),
+                "mean of their offsets, s, -2..2, above 0 where the sound is late",
+            ),
         ]
     )
     batch_size = 64
@@ -81,7 +92,9 @@ class Sync(Stage):
     def _reading(self, clip: Clip) -> partial[tuple[Frames, Samples]]:
         network = self._network
         path, seconds = Path(clip["path"]), self.settings.seconds
-        return partial(watch_and_hear, path, self._times(clip), network.size, network.sample_rate, seconds)
+        return partial(
+            watch_and_hear, path, self._times(clip), network.size, network.sample_rate, seconds
+        )
 
     def _compare(self, ready: Sequence[tuple[Clip, tuple[Frames, Samples]]]) -> list[Passed]:
         from model.metrics.metrics import offsets_of
@@ -90,6 +103,12 @@ class Sync(Stage):
         heard = self._network.hear([sound for _, (_, sound) in ready])
         rows: list[Passed] = []
         for video, audio in zip(seen, heard, strict=True):
-            offsets = offsets_of(self._network.offset_logits(video.features[None], audio.features[None])[0])
-            rows.append(Passed({"desync": float(np.abs(offsets).mean()), "sync_offset": float(offsets.mean())}))
+            offsets = offsets_of(
+                self._network.offset_logits(video.features[None], audio.features[None])[0]
+            )
+            rows.append(
+                Passed(
+                    {"desync": float(np.abs(offsets).mean()), "sync_offset": float(offsets.mean())}
+                )
+            )
         return rows

@@ -1,4 +1,7 @@
-"""Tags: how much of a clip's sound is speech or music, where an audio tagger is configured. Facts, and no gate."""
+"""Tags: how much of a clip's sound is speech or music, where an audio tagger is configured.
+
+Facts, and no gate.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ CHUNK = 8  # clips whose sound is held at once
 
 @dataclass(frozen=True)
 class TagSettings:
-    """Windows of so many seconds; a window is speech (music) where any class of it is at least this probable."""
+    """Windows of so many seconds.
+
+    A window is speech (music) where any class of it is at least this probable.
+    """
 
     window: float
     threshold: float
@@ -66,7 +72,9 @@ class Tags(Stage):
         count = network.fc_audioset.out_features
         for name, place in {**self.settings.speech, **self.settings.music}.items():
             if not 0 <= place < count:
-                raise ModelError(f"scores.tagger: class {name!r} is number {place}, but the tagger has {count} classes")
+                raise ModelError(
+                    f"scores.tagger: class {name!r} is number {place}, but the tagger has {count} classes"
+                )
         self._network: Any = network
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
@@ -78,16 +86,27 @@ class Tags(Stage):
         return read_then_run(clips, job, self._tag, CHUNK)
 
     def _tag(self, ready: Sequence[tuple[Clip, Samples]]) -> list[Passed]:
-        """Windows of all clips go through the network together; the last of a clip may be shorter, and counts less."""
+        """Windows of all clips go through the network together.
+
+        The last of a clip may be shorter, and counts less.
+        """
         size = round(self.settings.window * self._network.sample_rate)
-        windows = [[sound[i : i + size] for i in range(0, max(1, len(sound)), size)] for _, sound in ready]
+        windows = [
+            [sound[i : i + size] for i in range(0, max(1, len(sound)), size)] for _, sound in ready
+        ]
         heard = iter(self._network.hear([window for clip in windows for window in clip]))
         rows: list[Passed] = []
         for clip in windows:
             logits = np.stack([found.logits for found in islice(heard, len(clip))])
             seconds = np.array([max(1, len(window)) for window in clip], np.float64)
-            rows.append(Passed({"speech_share": self._share(logits, seconds, self.settings.speech),
-                                "music_share": self._share(logits, seconds, self.settings.music)}))  # fmt: skip
+            rows.append(
+                Passed(
+                    {
+                        "speech_share": self._share(logits, seconds, self.settings.speech),
+                        "music_share": self._share(logits, seconds, self.settings.music),
+                    }
+                )
+            )
         return rows
 
     def _share(self, logits: np.ndarray, lengths: np.ndarray, classes: Mapping[str, int]) -> float:

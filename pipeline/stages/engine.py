@@ -47,8 +47,9 @@ class Batch:
 class Plan:
     """Work of a stage under a fingerprint, and why there is not more of it.
 
-    `done` clips have a verified row; `waiting` ones have not passed the upstream stages; `quarantined` ones failed too
-    often; `damaged` are commit files that did not verify, whose clips are in the batches again.
+    `done` clips have a verified row; `waiting` ones have not passed the upstream stages;
+    `quarantined` ones failed too often; `damaged` are commit files that did not verify, whose clips
+    are in the batches again.
     """
 
     stage: str
@@ -93,7 +94,9 @@ def fingerprints(stages: Sequence[Stage]) -> dict[str, str]:
     for stage in stages:
         missing = [name for name in stage.upstream if name not in found]
         if missing:
-            raise FoleyError(f"stage {stage.name} needs {', '.join(missing)} before it: list the stages in order")
+            raise FoleyError(
+                f"stage {stage.name} needs {', '.join(missing)} before it: list the stages in order"
+            )
         if stage.name in found or stage.name in RESERVED:
             raise FoleyError(f"a stage cannot be called {stage.name}: the name is taken")
         found[stage.name] = _fingerprint(stage, {name: found[name] for name in stage.upstream})
@@ -129,9 +132,10 @@ def plan(
 ) -> Plan:
     """Work to do: clips that passed upstream, minus those with a verified row under this fingerprint.
 
-    Verified: the commit file exists with the size and rows that its name promises. Failed clips come again until they
-    have failed `max_attempts` times. Batches are in order of clip_id; the same state gives the same batches. Without a
-    `batch_size` they have the stage's own, or less where that would leave one of the `lanes` without any.
+    Verified: the commit file exists with the size and rows that its name promises. Failed clips
+    come again until they have failed `max_attempts` times. Batches are in order of clip_id; the
+    same state gives the same batches. Without a `batch_size` they have the stage's own, or less
+    where that would leave one of the `lanes` without any.
     """
     descriptor = describe(wh, stage, fps)
     work = work_list(wh, descriptor, clip_ids, max_attempts)
@@ -178,8 +182,9 @@ def describe(wh: Warehouse, stage: Stage, fps: Mapping[str, str]) -> Descriptor:
 def run_batch(wh: Warehouse, stage: Stage, plan: Plan, batch: Batch) -> BatchResult:
     """Process a batch and commit one row for every clip of it.
 
-    What a clip does wrong costs that clip a `failed` row. What the machine does wrong (full disk, an unreadable
-    commit, weights that do not load) is raised and costs nothing: the batch is still to do.
+    What a clip does wrong costs that clip a `failed` row. What the machine does wrong (full disk,
+    an unreadable commit, weights that do not load) is raised and costs nothing: the batch is still
+    to do.
     """
     stage = set_up(stage, plan.fingerprint)
     clips = _clips(wh, plan, batch)
@@ -187,13 +192,20 @@ def run_batch(wh: Warehouse, stage: Stage, plan: Plan, batch: Batch) -> BatchRes
     if not clips:
         return BatchResult(0, 0, 0, 0.0, None)
     started = time.perf_counter()
-    outcomes = [_checked(stage, clip, made) for clip, made in zip(clips, _process(stage, clips), strict=True)]
+    outcomes = [
+        _checked(stage, clip, made)
+        for clip, made in zip(clips, _process(stage, clips), strict=True)
+    ]
     seconds = time.perf_counter() - started
-    id_ = commit_id([plan.stage, plan.fingerprint, *batch.clip_ids, *batch.inputs, *batch.generations])
+    id_ = commit_id(
+        [plan.stage, plan.fingerprint, *batch.clip_ids, *batch.inputs, *batch.generations]
+    )
     rows = _rows(stage, batch, outcomes, id_, seconds)
     path = wh.commit(plan.stage, plan.fingerprint, id_, rows)
     kinds = [type(outcome) for outcome in outcomes]
-    return BatchResult(kinds.count(Passed), kinds.count(Rejected), kinds.count(Failed), seconds, path)
+    return BatchResult(
+        kinds.count(Passed), kinds.count(Rejected), kinds.count(Failed), seconds, path
+    )
 
 
 _setting_up = threading.Lock()
@@ -203,8 +215,9 @@ _kept: dict[str, Stage] = {}
 def set_up(stage: Stage, fingerprint: str) -> Stage:
     """The stage with its models loaded.
 
-    A copy that came from another process with a task takes over the models of the copy before it, so that a worker
-    loads them once and not once a batch; only the last stage is kept, because models are large.
+    A copy that came from another process with a task takes over the models of the copy before it,
+    so that a worker loads them once and not once a batch; only the last stage is kept, because
+    models are large.
     """
     with _setting_up:
         if "_before_setup" in vars(stage):
@@ -226,7 +239,9 @@ def set_up(stage: Stage, fingerprint: str) -> Stage:
 
 def _clips(wh: Warehouse, plan: Plan, batch: Batch) -> list[Clip]:
     """The batch's clips with the columns of their upstream stages."""
-    found: dict[str, dict[str, Any]] = {row["clip_id"]: row for row in wh.clips(None, batch.clip_ids).to_pylist()}
+    found: dict[str, dict[str, Any]] = {
+        row["clip_id"]: row for row in wh.clips(None, batch.clip_ids).to_pylist()
+    }
     for name, fingerprint in plan.upstream.items():
         for row in wh.rows(name, fingerprint, clip_ids=batch.clip_ids).to_pylist():
             if row["clip_id"] in found:
@@ -234,10 +249,19 @@ def _clips(wh: Warehouse, plan: Plan, batch: Batch) -> list[Clip]:
     return [found.get(clip_id, {"clip_id": clip_id}) for clip_id in batch.clip_ids]
 
 
-def _still_wanted(wh: Warehouse, plan: Plan, batch: Batch, clips: list[Clip]) -> tuple[Batch, list[Clip]]:
-    """The batch without clips that were replaced since it was planned: their rows would carry the wrong input."""
+def _still_wanted(
+    wh: Warehouse, plan: Plan, batch: Batch, clips: list[Clip]
+) -> tuple[Batch, list[Clip]]:
+    """The batch without clips that were replaced since it was planned.
+
+    Their rows would carry the wrong input.
+    """
     reads = wh.descriptor(plan.stage, plan.fingerprint).reads
-    kept = [i for i, clip in enumerate(clips) if "path" in clip and input_of(clip, reads) == batch.inputs[i]]
+    kept = [
+        i
+        for i, clip in enumerate(clips)
+        if "path" in clip and input_of(clip, reads) == batch.inputs[i]
+    ]
     if len(kept) == len(batch):
         return batch, clips
     narrowed = Batch(
@@ -250,7 +274,10 @@ def _still_wanted(wh: Warehouse, plan: Plan, batch: Batch, clips: list[Clip]) ->
 
 
 def _process(stage: Stage, clips: Sequence[Clip]) -> list[Outcome]:
-    """Outcomes of a batch; when it raises, of its clips one by one, so that only the guilty clip fails."""
+    """Outcomes of a batch.
+
+    When it raises, of its clips one by one, so that only the guilty clip fails.
+    """
     try:
         outcomes = stage.process(clips)
     except FoleyError:
@@ -273,20 +300,31 @@ def _checked(stage: Stage, clip: Clip, outcome: Outcome) -> Outcome:
         return outcome
     if "sha256" in stage.reads and _changed(clip):
         return Failed("SourceChanged", "the file was replaced after it was ingested: ingest again")
-    missing = set(stage.schema.names) - set(outcome.columns) if isinstance(outcome, Passed) else set[str]()
+    missing = (
+        set(stage.schema.names) - set(outcome.columns)
+        if isinstance(outcome, Passed)
+        else set[str]()
+    )
     unknown = set(outcome.columns) - set(stage.schema.names)
     if missing or unknown:
-        return Failed("ColumnError", f"missing columns {sorted(missing)}, unknown columns {sorted(unknown)}")
+        return Failed(
+            "ColumnError", f"missing columns {sorted(missing)}, unknown columns {sorted(unknown)}"
+        )
     for column in stage.schema:
         try:
             pa.array([outcome.columns.get(column.name)], column.type)
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as exc:
-            return Failed("ColumnError", f"column {column.name} is no {column.type}: {str(exc)[:500]}")
+            return Failed(
+                "ColumnError", f"column {column.name} is no {column.type}: {str(exc)[:500]}"
+            )
     return outcome
 
 
 def _changed(clip: Clip) -> bool:
-    """Whether the clip's file is another one than was ingested; one that is gone is for the stage to miss."""
+    """Whether the clip's file is another one than was ingested.
+
+    One that is gone is for the stage to miss.
+    """
     try:
         stat = Path(clip["path"]).stat()
     except OSError:
@@ -294,7 +332,9 @@ def _changed(clip: Clip) -> bool:
     return (stat.st_size, stat.st_mtime_ns) != (clip["bytes"], clip["mtime_ns"])
 
 
-def _rows(stage: Stage, batch: Batch, outcomes: Sequence[Outcome], id_: str, seconds: float) -> pa.Table:
+def _rows(
+    stage: Stage, batch: Batch, outcomes: Sequence[Outcome], id_: str, seconds: float
+) -> pa.Table:
     """One row a clip: the spine, then the stage's columns."""
     now, count = datetime.now(UTC), len(batch)
     spine: dict[str, list[Any]] = {

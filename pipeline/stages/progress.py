@@ -1,4 +1,7 @@
-"""How far a batch is, for who shows it: stages tick, and whoever listens in the same thread hears it."""
+"""How far a batch is, for who shows it.
+
+Stages tick, and whoever listens in the same thread hears it.
+"""
 
 from __future__ import annotations
 

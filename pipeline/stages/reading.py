@@ -1,4 +1,7 @@
-"""Helpers for stages that read each clip by itself: in worker processes, ahead of the model that waits for them."""
+"""Helpers for stages that read each clip by itself.
+
+In worker processes, ahead of the model that waits for them.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,20 @@ from pipeline.stages.stage import Clip, Failed, Outcome, Passed
 T = TypeVar("T")
 
 
-def read_each(clips: Sequence[Clip], job: Callable[[Clip], partial[T]], judge: Callable[[T], Outcome]) -> list[Outcome]:
-    """One outcome a clip: `failed` where `job(clip)`, run in a worker, raises MediaError, else what `judge` says."""
+def read_each(
+    clips: Sequence[Clip], job: Callable[[Clip], partial[T]], judge: Callable[[T], Outcome]
+) -> list[Outcome]:
+    """One outcome a clip.
+
+    `failed` where `job(clip)`, run in a worker, raises MediaError, else what `judge` says.
+    """
     workers = media_workers()
     found = workers.map((job(clip) for clip in clips), ahead=4 * workers.count)
     outcomes: list[Outcome] = []
     for value in found:
-        outcomes.append(Failed.from_exception(value) if isinstance(value, MediaError) else judge(value))
+        outcomes.append(
+            Failed.from_exception(value) if isinstance(value, MediaError) else judge(value)
+        )
         tick(1)
     return outcomes
 
@@ -34,10 +44,11 @@ def read_then_run(
 ) -> list[Outcome]:
     """One outcome a clip: `failed` where its media cannot be read, else what `run` gives for it.
 
-    `job(clip)` is run by media workers while `run` works on the clips before, and what it gives goes through `prepare`
-    in threads of this process, where there is such a step. `run` gets at most `chunk` clips with
-    their media at a time, and little more than that wait decoded: the media of a whole batch is never held at once.
-    The first parts are smaller, 1, 2, 4 and so on, so that the model need not wait for a whole chunk to begin.
+    `job(clip)` is run by media workers while `run` works on the clips before, and what it gives
+    goes through `prepare` in threads of this process, where there is such a step. `run` gets at
+    most `chunk` clips with their media at a time, and little more than that wait decoded: the media
+    of a whole batch is never held at once. The first parts are smaller, 1, 2, 4 and so on, so that
+    the model need not wait for a whole chunk to begin.
     """
     workers = media_workers()
     found = workers.map((job(clip) for clip in clips), ahead=chunk + workers.count, then=prepare)
@@ -48,7 +59,9 @@ def read_then_run(
         pairs = zip(clips[len(outcomes) : len(outcomes) + len(part)], part, strict=True)
         ready = [(clip, media) for clip, media in pairs if not isinstance(media, MediaError)]
         passed = iter(run(ready) if ready else [])
-        outcomes += [Failed.from_exception(v) if isinstance(v, MediaError) else next(passed) for v in part]
+        outcomes += [
+            Failed.from_exception(v) if isinstance(v, MediaError) else next(passed) for v in part
+        ]
         size = min(2 * size, chunk)
         tick(len(part))
     return outcomes

@@ -1,4 +1,7 @@
-"""What a stage is: a batch of clips in, one outcome a clip out. It knows nothing of flows, catalogs or what is done."""
+"""What a stage is: a batch of clips in, one outcome a clip out.
+
+It knows nothing of flows, catalogs or what is done.
+"""
 
 from __future__ import annotations
 
@@ -60,9 +63,11 @@ class Stage(ABC):
     upstream: tuple[str, ...] = ()
     #: Clip columns that the result depends on; rows count only while these are unchanged.
     reads: ClassVar[tuple[str, ...]] = ("sha256",)
-    #: The stage's own columns (see warehouse.field and warehouse.array_field); names are unique across stages.
+    #: The stage's own columns (see warehouse.field and warehouse.array_field); names are unique
+    #: across stages.
     schema: pa.Schema
-    #: Clips a task at most: 1 to 5 minutes of work on one core, or on one device, so that starting it costs nothing.
+    #: Clips a task at most: 1 to 5 minutes of work on one core, or on one device, so that starting
+    #: it costs nothing.
     batch_size: int = 256
     #: A frozen dataclass; every field goes into the fingerprint.
     settings: Any = NoSettings()
@@ -78,7 +83,9 @@ class Stage(ABC):
     def __getstate__(self) -> dict[str, Any]:
         """Travel to another process without what :meth:`setup` loaded."""
         own = vars(self).get("_before_setup", set(vars(self)))
-        return {name: value for name, value in vars(self).items() if name in own} | {"_travelled": True}
+        return {name: value for name, value in vars(self).items() if name in own} | {
+            "_travelled": True
+        }
 
     @abstractmethod
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:

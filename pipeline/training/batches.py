@@ -23,7 +23,9 @@ def feature_batch(arrays: Mapping[str, np.ndarray]) -> FeatureBatch:
         latent_mean=torch.from_numpy(arrays["latent_mean"].astype(np.float32)),
         latent_scale=torch.from_numpy(arrays["latent_scale"].astype(np.float32)),
         latents=torch.from_numpy(arrays["n_latents"].astype(np.int64)),
-        text=[row[:count] for row, count in zip(text, arrays["n_text_tokens"].tolist(), strict=True)],
+        text=[
+            row[:count] for row, count in zip(text, arrays["n_text_tokens"].tolist(), strict=True)
+        ],
         seconds=arrays["audio_seconds"].tolist(),
     )
 
@@ -35,18 +37,29 @@ def feature_set(
     return build_features(wh, dataset, fps, FEATURE_COLUMNS, split=split, subset=subset)
 
 
-def split_batches(features: FeatureSet, batch_size: int, most: int | None = None) -> list[FeatureBatch]:
+def split_batches(
+    features: FeatureSet, batch_size: int, most: int | None = None
+) -> list[FeatureBatch]:
     """A split once, in a fixed order: all of it, or the first batches."""
-    return [feature_batch(arrays) for arrays in islice(features.batches(batch_size, drop_last=False), most)]
+    return [
+        feature_batch(arrays)
+        for arrays in islice(features.batches(batch_size, drop_last=False), most)
+    ]
 
 
 def steps_of_batches(
-    features: FeatureSet, batch_size: int, micro_batches: int, seed: int, mine: Sequence[int], first: int
+    features: FeatureSet,
+    batch_size: int,
+    micro_batches: int,
+    seed: int,
+    mine: Sequence[int],
+    first: int,
 ) -> Iterator[list[FeatureBatch]]:
     """From optimiser step `first` on: this process's micro-batches of each step.
 
-    Micro-batch m of all steps of an epoch is share m of the epoch, so what a step sees does not depend on how many
-    processes there are. Raises FoleyError when there are fewer clips than micro-batches.
+    Micro-batch m of all steps of an epoch is share m of the epoch, so what a step sees does not
+    depend on how many processes there are. Raises FoleyError when there are fewer clips than
+    micro-batches.
     """
     if len(features) < micro_batches:
         raise FoleyError(
@@ -57,7 +70,8 @@ def steps_of_batches(
     epoch, start = divmod(first, an_epoch)
     while True:
         shares = [
-            features.batches(size, seed=seed, epoch=epoch, start=start, rank=m, world=micro_batches) for m in mine
+            features.batches(size, seed=seed, epoch=epoch, start=start, rank=m, world=micro_batches)
+            for m in mine
         ]
         for arrays in zip(*shares, strict=True):
             yield [feature_batch(a) for a in arrays]

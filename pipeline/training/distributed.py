@@ -2,10 +2,10 @@
 
     torchrun --standalone --nproc_per_node 2 -m pipeline.training.distributed REQUEST.json
 
-Accelerate's own launcher would start a single process where there is no GPU, and its port is fixed, so that two
-trainings on one machine collide. The main process prints one JSON line a step. Weights are those that one process
-would train, to rounding. Where the request says `attached`, the processes end when their standard input does, and
-with them the launcher.
+Accelerate's own launcher would start a single process where there is no GPU, and its port is fixed,
+so that two trainings on one machine collide. The main process prints one JSON line a step. Weights
+are those that one process would train, to rounding. Where the request says `attached`, the
+processes end when their standard input does, and with them the launcher.
 """
 
 from __future__ import annotations
@@ -43,22 +43,41 @@ def train_in_processes(
 ) -> Checkpoint:
     """Train as :func:`pipeline.training.train.train` does, in `count` processes here, one a GPU where there are any.
 
-    Raises FoleyError for a count that does not suit, and with the reason that was given if a process fails. All of them
-    end when this call does, also where its process is killed.
+    Raises FoleyError for a count that does not suit, and with the reason that was given if a
+    process fails. All of them end when this call does, also where its process is killed.
     """
     if preset.train.micro_batches % count:
-        raise FoleyError(f"{preset.train.micro_batches} micro-batches a step cannot be shared by {count} processes")
+        raise FoleyError(
+            f"{preset.train.micro_batches} micro-batches a step cannot be shared by {count} processes"
+        )
     if 0 < (cards := torch.cuda.device_count()) < count:
         raise FoleyError(f"{count} processes were asked for, one a GPU, but there are {cards}")
-    feature_set(wh, dataset, fps, "train", subset)  # joined before, because processes wait for each other only so long
-    request = {"home": str(wh.home), "dataset": dataset.version, "fps": dict(fps), "seed": seed, "subset": subset}
+    feature_set(
+        wh, dataset, fps, "train", subset
+    )  # joined before, because processes wait for each other only so long
+    request = {
+        "home": str(wh.home),
+        "dataset": dataset.version,
+        "fps": dict(fps),
+        "seed": seed,
+        "subset": subset,
+    }
     request |= {"preset": preset.model_dump(mode="json"), "attached": True}
     with scratch_folder(wh.tmp) as folder:
         file = folder / "request.json"
         file.write_text(json.dumps(request))
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            str(count),
+        ]
         command += ["-m", "pipeline.training.distributed", str(file)]
-        cores = max(1, len(os.sched_getaffinity(0)) // count)  # of each, where OMP_NUM_THREADS does not say
+        cores = max(
+            1, len(os.sched_getaffinity(0)) // count
+        )  # of each, where OMP_NUM_THREADS does not say
         with (folder / "log").open("w+") as log:
             id = _follow(command, cores, log, on_progress)
             log.seek(0)
@@ -69,12 +88,21 @@ def train_in_processes(
     return Checkpoint(done.id, done.path, done.record, trained=True)
 
 
-def _follow(command: list[str], cores: int, log: Any, on_progress: Callable[[Progress], None]) -> str | None:
-    """Run the launcher in a session of its own, passing on progress; returns the checkpoint's id."""
+def _follow(
+    command: list[str], cores: int, log: Any, on_progress: Callable[[Progress], None]
+) -> str | None:
+    """Run the launcher in a session of its own, passing on progress.
+
+    Returns the checkpoint's id.
+    """
     id = None
     environment = {"OMP_NUM_THREADS": str(cores)} | os.environ
-    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}  # input: see _end_with_input
-    child = subprocess.Popen(command, **pipes, text=True, start_new_session=True, env=environment)  # noqa: S603
+    pipes: Any = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": log,
+    }  # input: see _end_with_input
+    child = subprocess.Popen(command, **pipes, text=True, start_new_session=True, env=environment)
     try:
         assert child.stdout is not None
         for line in child.stdout:
@@ -89,7 +117,8 @@ def _follow(command: list[str], cores: int, log: Any, on_progress: Callable[[Pro
         child.wait()
     finally:
         if child.poll() is None:
-            child.terminate()  # it ends its processes, which are in sessions of their own; what is on disk is whole
+            # it ends its processes, which are in sessions of their own; what is on disk is whole
+            child.terminate()
             child.wait()
     return id
 
@@ -128,7 +157,9 @@ def main(request: Path) -> None:
 
     preset = Preset.model_validate(asked["preset"])
     dataset = wh.dataset(asked["dataset"])
-    done = train(wh, dataset, asked["fps"], preset, report, asked["seed"], asked["subset"], processes)
+    done = train(
+        wh, dataset, asked["fps"], preset, report, asked["seed"], asked["subset"], processes
+    )
     if processes.is_main_process:
         print(json.dumps({"checkpoint": done.id}), flush=True)
     processes.destroy_process_group()

@@ -1,8 +1,9 @@
 """Training of the bridge on a dataset version, from cached features only, into checkpoints of the warehouse.
 
 HOME/checkpoints/<id>/bridge.safetensors, checkpoint.json       the trained bridge
-HOME/checkpoints/<id>-step000100/...                            on the way: the last few, the best, and at set marks
-HOME/checkpoints/<id>/state.pt, tensorboard/, samples/          what an unfinished training goes on from; its curves
+HOME/checkpoints/<id>-step000100/...                            on the way: the last few, the best,
+and at set marks HOME/checkpoints/<id>/state.pt, tensorboard/, samples/          what an unfinished
+training goes on from; its curves
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ def train(
 ) -> Checkpoint:
     """Train the preset's bridge on the dataset's `train` split, or find the checkpoint that was trained so before.
 
-    A training that was stopped, or killed, goes on from where its last state was kept and gives the same weights.
-    `processes` are those that train together; all of them call this. Raises FoleyError if the split holds no clip with
-    features, and when training diverges, naming the last good checkpoint. Without a `val` split nothing is measured
-    on the way.
+    A training that was stopped, or killed, goes on from where its last state was kept and gives the
+    same weights. `processes` are those that train together; all of them call this. Raises
+    FoleyError if the split holds no clip with features, and when training diverges, naming the last
+    good checkpoint. Without a `val` split nothing is measured on the way.
     """
     settings = preset.train.model_copy(update={"seed": seed})
     features = feature_set(wh, dataset, fps, "train", subset)
@@ -85,7 +86,9 @@ def train(
         held_out = dataset.clip_ids(split="val")
         looked_at = -(-settings.validation_clips // settings.batch_size)  # batches
         validation = (
-            split_batches(feature_set(wh, dataset, fps, "val"), settings.batch_size, looked_at) if held_out else []
+            split_batches(feature_set(wh, dataset, fps, "val"), settings.batch_size, looked_at)
+            if held_out
+            else []
         )
         log = TrainingLog(wh, id, identity, held_out[:2], fps)
         log.resume(trainer)
@@ -125,8 +128,12 @@ def _run(
                 on_progress(progress)
     except DivergedError as error:
         last = log.last_good(error.good)
-        kept = f"the last good checkpoint is {last}" if last else "no checkpoint from before is left"
-        raise FoleyError(f"training diverged at {error}; {kept}. Try a lower learning rate") from None
+        kept = (
+            f"the last good checkpoint is {last}" if last else "no checkpoint from before is left"
+        )
+        raise FoleyError(
+            f"training diverged at {error}; {kept}. Try a lower learning rate"
+        ) from None
     except BaseException:
         if main and trainer.whole and noted == trainer.step:
             log.keep_state(trainer)  # stopped by a person or a signal: go on from here
@@ -137,7 +144,9 @@ def _fresh_bridge(backbone: Backbone, features: FeatureSet, seed: int) -> Bridge
     """An untrained bridge, inserted, that knows the scale of the video features."""
     torch.manual_seed(seed)
     bridge = build_bridge(backbone, backbone.preset.video.width)
-    arrays = islice(features.batches(backbone.preset.train.batch_size, drop_last=False), SCALE_BATCHES)
+    arrays = islice(
+        features.batches(backbone.preset.train.batch_size, drop_last=False), SCALE_BATCHES
+    )
     bridge.fit_scale(torch.cat([feature_batch(batch).video.flatten(0, -2) for batch in arrays]))
     bridge.to(backbone.device).insert(backbone.dit)
     return bridge

@@ -1,4 +1,7 @@
-"""What a training leaves behind: its state, checkpoints on the way, curves for TensorBoard, and samples to hear."""
+"""What a training leaves behind.
+
+Its state, checkpoints on the way, curves for TensorBoard, and samples to hear.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,20 @@ class TrainingLog:
     """Files and records of one training, in the main process only."""
 
     def __init__(
-        self, wh: Warehouse, id: str, identity: Mapping[str, Any], clips: Sequence[str], fps: Mapping[str, str]
+        self,
+        wh: Warehouse,
+        id: str,
+        identity: Mapping[str, Any],
+        clips: Sequence[str],
+        fps: Mapping[str, str],
     ) -> None:
-        self.wh, self.id, self.identity, self.clips, self.fps = wh, id, dict(identity), list(clips), dict(fps)
+        self.wh, self.id, self.identity, self.clips, self.fps = (
+            wh,
+            id,
+            dict(identity),
+            list(clips),
+            dict(fps),
+        )
         self.folder = wh.folder("checkpoints") / id
         self.losses: list[list[float]] = []
         self.validation: list[list[float]] = []
@@ -50,14 +64,28 @@ class TrainingLog:
         return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._first)
 
     def resume(self, trainer: Trainer) -> None:
-        """Go on from the state that was kept, if there is one. Raises FoleyError for one that cannot be read."""
+        """Go on from the state that was kept, if there is one.
+
+        Raises FoleyError for one that cannot be read.
+        """
         if not self._state.is_file():
             return
         try:
             state = torch.load(self._state, map_location="cpu", weights_only=True)
             trainer.load_state_dict(state["trainer"])
-            self.losses, self.validation, self._since = state["losses"], state["validation"], state["since"]
-        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
+            self.losses, self.validation, self._since = (
+                state["losses"],
+                state["validation"],
+                state["since"],
+            )
+        except (
+            pickle.UnpicklingError,
+            RuntimeError,
+            EOFError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ) as error:
             what = f"{type(error).__name__}: {error}".splitlines()[0]
             raise FoleyError(
                 f"{self._state} is damaged or of another version ({what}): delete it, and training begins anew"
@@ -67,8 +95,16 @@ class TrainingLog:
     def keep_state(self, trainer: Trainer) -> None:
         """Write all that the training needs to go on, in place of what was kept before."""
         make_folder(self.folder)
-        state = {"trainer": trainer.state_dict(), "losses": self.losses, "validation": self.validation}
-        write_file(self.wh.tmp, lambda handle: torch.save(state | {"since": self._since}, handle), self._state)
+        state = {
+            "trainer": trainer.state_dict(),
+            "losses": self.losses,
+            "validation": self.validation,
+        }
+        write_file(
+            self.wh.tmp,
+            lambda handle: torch.save(state | {"since": self._since}, handle),
+            self._state,
+        )
 
     def step(self, trainer: Trainer, progress: Progress) -> None:
         """Note one step; write a checkpoint, a state and samples where they are due."""
@@ -86,7 +122,9 @@ class TrainingLog:
         if settings.sample_every and progress.step % settings.sample_every == 0:
             self._samples(trainer)
         mark = progress.step in settings.keep_steps
-        if progress.step < settings.steps and (mark or progress.step % settings.checkpoint_every == 0):
+        if progress.step < settings.steps and (
+            mark or progress.step % settings.checkpoint_every == 0
+        ):
             self._board.flush()
             self._write(trainer, self._step_id(progress.step))
             self.keep_state(trainer)
@@ -129,8 +167,15 @@ class TrainingLog:
         digest = hashlib.sha256(aside.read_bytes()).hexdigest()
         aside.replace(path)
         metrics = {"losses": self.losses, "validation": self.validation}
-        record = self.identity | {"steps": trainer.step, "sha256": digest, "code": version("foley-control"), **metrics}
-        record |= {"created_at": datetime.now(UTC).isoformat()} | ({"of": self.id} if id != self.id else {})
+        record = self.identity | {
+            "steps": trainer.step,
+            "sha256": digest,
+            "code": version("foley-control"),
+            **metrics,
+        }
+        record |= {"created_at": datetime.now(UTC).isoformat()} | (
+            {"of": self.id} if id != self.id else {}
+        )
         self.wh.write_record("checkpoints", id, record)
 
     def _rotate(self, keep_last: int, keep_steps: Sequence[int]) -> None:
@@ -139,7 +184,11 @@ class TrainingLog:
         kept = {record["id"] for record in known[-keep_last:] if record["steps"]}
         kept |= {self._step_id(step) for step in keep_steps}
         measured = {int(step): true for step, true, *_ in self.validation}
-        best = min((r for r in known if r["steps"] in measured), key=lambda r: measured[r["steps"]], default=None)
+        best = min(
+            (r for r in known if r["steps"] in measured),
+            key=lambda r: measured[r["steps"]],
+            default=None,
+        )
         kept |= {best["id"]} if best else set()
         kept |= {str(record.get("checkpoint")) for record in self.wh.records("evaluations")}
         for record in known:
@@ -149,18 +198,30 @@ class TrainingLog:
     def _made_sound(self, id: str) -> bool:
         """Whether a stage was ever planned that generates with this checkpoint."""
         stages = [path.name for path in (self.wh.home / "commits").glob("generate*")]
-        planned = (self.wh.descriptor(stage, fp) for stage in stages for fp in self.wh.fingerprints(stage))
+        planned = (
+            self.wh.descriptor(stage, fp) for stage in stages for fp in self.wh.fingerprints(stage)
+        )
         return any(descriptor.settings.get("checkpoint") == id for descriptor in planned)
 
     def _samples(self, trainer: Trainer) -> None:
         """Write the sound of a few validation clips, and show it in TensorBoard."""
-        tokens = self.wh.rows("video_tokens", self.fps["video_tokens"], clip_ids=self.clips).to_pylist()
-        prompts = {row["clip_id"]: row["prompt"] or "" for row in self.wh.clips(["prompt"], self.clips).to_pylist()}
+        tokens = self.wh.rows(
+            "video_tokens", self.fps["video_tokens"], clip_ids=self.clips
+        ).to_pylist()
+        prompts = {
+            row["clip_id"]: row["prompt"] or ""
+            for row in self.wh.clips(["prompt"], self.clips).to_pylist()
+        }
         if not tokens:
             return
-        shape = (-1, trainer.backbone.preset.video.tokens_per_frame, trainer.backbone.preset.video.width)
+        shape = (
+            -1,
+            trainer.backbone.preset.video.tokens_per_frame,
+            trainer.backbone.preset.video.width,
+        )
         video = [
-            torch.frombuffer(bytearray(r["video_tokens"]), dtype=torch.float16).view(shape).float() for r in tokens
+            torch.frombuffer(bytearray(r["video_tokens"]), dtype=torch.float16).view(shape).float()
+            for r in tokens
         ]
         rate = trainer.backbone.preset.sample_rate
         with trainer.averaged(), trainer.precision():
@@ -168,12 +229,19 @@ class TrainingLog:
             try:
                 seconds = [float(row["video_seconds"]) for row in tokens]
                 names = [row["clip_id"] for row in tokens]
-                found = foley.generate(video, [prompts[n] for n in names], seconds, list(range(len(names))))
+                found = foley.generate(
+                    video, [prompts[n] for n in names], seconds, list(range(len(names)))
+                )
             finally:
                 trainer.bridge.train()
                 for parameter in trainer.parameters:
                     parameter.requires_grad_(True)
         for name, sound in zip(names, found, strict=True):
-            path = make_folder(self.folder / "samples") / f"step{trainer.step:06d}-{name.replace('/', '_')}.flac"
+            path = (
+                make_folder(self.folder / "samples")
+                / f"step{trainer.step:06d}-{name.replace('/', '_')}.flac"
+            )
             write_flac(path, sound, rate)
-            self._board.add_audio(name, torch.from_numpy(sound.mean(0, keepdims=True)), trainer.step, rate)
+            self._board.add_audio(
+                name, torch.from_numpy(sound.mean(0, keepdims=True)), trainer.step, rate
+            )

@@ -82,14 +82,24 @@ things happen, because the toy's pictures do not show what is struck: a swapped 
 
 
 def ship(home: Path, target: Path) -> Path:
-    """Copy weights and the newest bridge of a finished demo into `target` and write MODEL_CARD.md; returns its path."""
+    """Copy weights and the newest bridge of a finished demo into `target` and write MODEL_CARD.md.
+
+    Returns its path.
+    """
     results: dict[str, Any] = json.loads((home / "reports" / "results.json").read_text())
     source = home / "models" / "toy"
     figures: dict[str, Any] = json.loads((source / "figures.json").read_text())
-    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("figures.json"))
+    shutil.copytree(
+        source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("figures.json")
+    )
     trained = home / "checkpoints" / results["checkpoint"] / "bridge.safetensors"
     with safe_open(trained, "pt") as file:
-        save_weights(target / "bridge.safetensors", read_weights(trained), torch.float16, dict(file.metadata()))
+        save_weights(
+            target / "bridge.safetensors",
+            read_weights(trained),
+            torch.float16,
+            dict(file.metadata()),
+        )
     card = target / "MODEL_CARD.md"
     card.write_text(model_card(results, figures, target))
     return card
@@ -127,8 +137,12 @@ def model_card(results: dict[str, Any], figures: dict[str, Any], weights: Path) 
 
 def evaluation_section(figures: dict[str, Any]) -> str:
     """What is said of the scorers and evaluation networks."""
-    settings = "\n".join(f"- {name}: `{_settings(values)}`" for name, values in settings_of().items())
-    return EVALUATION.format(settings=settings, figures="\n".join(f"- {k}: {_rounded(v)}" for k, v in figures.items()))
+    settings = "\n".join(
+        f"- {name}: `{_settings(values)}`" for name, values in settings_of().items()
+    )
+    return EVALUATION.format(
+        settings=settings, figures="\n".join(f"- {k}: {_rounded(v)}" for k, v in figures.items())
+    )
 
 
 def _rounded(value: Any) -> str:
@@ -152,7 +166,9 @@ def _file_row(path: Path, weights: Path) -> str:
         "t5/model.safetensors": "T5 encoder over bytes, random",
         "vjepa2/model.safetensors": "V-JEPA2, trained by itself",
     }[str(path.relative_to(weights))]
-    return f"| `{path.relative_to(weights)}` | {kind} | {count:,} | {path.stat().st_size / 1e6:.1f} |"
+    return (
+        f"| `{path.relative_to(weights)}` | {kind} | {count:,} | {path.stat().st_size / 1e6:.1f} |"
+    )
 
 
 def _settings(values: dict[str, Any]) -> str:
@@ -161,10 +177,14 @@ def _settings(values: dict[str, Any]) -> str:
 
 def _sync_row(name: str, row: dict[str, float]) -> str:
     titles = {"true": "true video", "other": "another clip's video", "none": "no video, text only"}
-    return f"| {titles[name]} | {row['f1_60ms']:.3f} | {row['f1_100ms']:.3f} | {row['mae_ms']:.1f} |"
+    return (
+        f"| {titles[name]} | {row['f1_60ms']:.3f} | {row['f1_100ms']:.3f} | {row['mae_ms']:.1f} |"
+    )
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m recipes.toy.model_card HOME (of a finished `foley demo --from-scratch`)")
+        sys.exit(
+            "usage: python -m recipes.toy.model_card HOME (of a finished `foley demo --from-scratch`)"
+        )
     print(ship(Path(sys.argv[1]), CONFIGS / "toy" / "weights"))

@@ -1,9 +1,9 @@
 """Trains the toy preset's scorers and evaluation networks on procedural clips, and measures them on unseen ones.
 
-Run by `foley demo --from-scratch`, or alone: `python -m recipes.toy.networks FOLDER` writes (or writes again) these
-weights in a folder of toy weights. What each learns is what its metric needs: which sound belongs to a picture
-(ImageBind), how degraded a sound is (Audiobox), what material is struck (PANNs, PaSST, VGGish), and by how much the
-sound is late (Synchformer).
+Run by `foley demo --from-scratch`, or alone: `python -m recipes.toy.networks FOLDER` writes (or
+writes again) these weights in a folder of toy weights. What each learns is what its metric needs:
+which sound belongs to a picture (ImageBind), how degraded a sound is (Audiobox), what material is
+struck (PANNs, PaSST, VGGish), and by how much the sound is late (Synchformer).
 """
 
 from __future__ import annotations
@@ -31,7 +31,15 @@ from model.networks.synchformer import Synchformer
 from model.networks.vggish import VGGish
 from model.presets.preset import Preset, load_preset
 from model.weights.load import save_weights
-from pipeline.procedural import FPS, MATERIALS, SAMPLE_RATE, ProceduralClip, render_audio, render_frames, sample_clip
+from pipeline.procedural import (
+    FPS,
+    MATERIALS,
+    SAMPLE_RATE,
+    ProceduralClip,
+    render_audio,
+    render_frames,
+    sample_clip,
+)
 from pipeline.procedural.degrading import KINDS, degrade
 from recipes.toy.train_networks import (
     Descent,
@@ -63,7 +71,10 @@ def clips_of(count: int, first: int, seconds: float = SECONDS) -> list[Procedura
 
 
 def sounds_of(clips: Sequence[ProceduralClip], sample_rate: int = SAMPLE_RATE) -> Tensor:
-    """Sounds [clips, S] at a rate, as files of the toy give them: rendered at 16 kHz, then resampled."""
+    """Sounds [clips, S] at a rate, as files of the toy give them.
+
+    Rendered at 16 kHz, then resampled.
+    """
     waves = [render_audio(clip) for clip in clips]
     if sample_rate != SAMPLE_RATE:
         waves = [soxr.resample(wave, SAMPLE_RATE, sample_rate) for wave in waves]
@@ -77,10 +88,15 @@ def pictures_at(clip: ProceduralClip, times: np.ndarray) -> np.ndarray:
 
 
 def save(network: EvaluationNetwork, folder: Path) -> None:
-    """Write a network's weights in half precision, but for a spectrogram among them: it would hear its own noise."""
+    """Write a network's weights in half precision, but for a spectrogram among them.
+
+    It would hear its own noise.
+    """
     weights = network.state_dict()
     whole = ("spectrogram_extractor.", "logmel_extractor.")
-    halved = {key: value if key.startswith(whole) else half(value) for key, value in weights.items()}
+    halved = {
+        key: value if key.startswith(whole) else half(value) for key, value in weights.items()
+    }
     save_weights(folder / f"{network.stem}.safetensors", halved)
 
 
@@ -90,7 +106,10 @@ def half(tensor: Tensor) -> Tensor:
 
 
 def train_classifiers(preset: Preset, folder: Path, progress: OnProgress) -> dict[str, Any]:
-    """PANNs, PaSST and VGGish on the materials; their accuracy on unseen clips, where they classify."""
+    """PANNs, PaSST and VGGish on the materials.
+
+    Their accuracy on unseen clips, where they classify.
+    """
     figures: dict[str, Any] = {}
     clips, unseen = clips_of(SOUND_CLIPS, 0), clips_of(128, UNSEEN)
     for kind in (Cnn14, Passt, VGGish):
@@ -98,7 +117,9 @@ def train_classifiers(preset: Preset, folder: Path, progress: OnProgress) -> dic
         network = kind(**preset.evaluation[kind.stem])
         labels = torch.tensor([MATERIALS.index(clip.material) for clip in clips])
         report = lambda i, _, stem=kind.stem: progress(f"train {stem}", i + 1, CLASSIFIER.steps)  # noqa: E731
-        train_classifier(network, sounds_of(clips, kind.sample_rate), labels, len(MATERIALS), CLASSIFIER, report)
+        train_classifier(
+            network, sounds_of(clips, kind.sample_rate), labels, len(MATERIALS), CLASSIFIER, report
+        )
         save(network, folder)
         heard = network.hear(list(sounds_of(unseen, kind.sample_rate).numpy()))
         if heard[0].logits is not None:
@@ -109,14 +130,22 @@ def train_classifiers(preset: Preset, folder: Path, progress: OnProgress) -> dic
 
 
 def moments(clips: Sequence[ProceduralClip], bins: int) -> Tensor:
-    """When things happen in each clip: its impacts over `bins` of time, blurred by 70 ms, without their mean."""
+    """When things happen in each clip.
+
+    Its impacts over `bins` of time, blurred by 70 ms, without their mean.
+    """
     at = (np.arange(bins) + 0.5) * SECONDS / bins
-    found = np.stack([np.exp(-((np.array(c.impacts)[:, None] - at) ** 2) / (2 * 0.07**2)).sum(0) for c in clips])
+    found = np.stack(
+        [np.exp(-((np.array(c.impacts)[:, None] - at) ** 2) / (2 * 0.07**2)).sum(0) for c in clips]
+    )
     return torch.from_numpy(found - found.mean(1, keepdims=True)).float()
 
 
 def train_toy_imagebind(preset: Preset, folder: Path, progress: OnProgress) -> dict[str, Any]:
-    """ImageBind on clips' own pairs; how well its cosine tells a clip's sound from another clip's."""
+    """ImageBind on clips' own pairs.
+
+    How well its cosine tells a clip's sound from another clip's.
+    """
     torch.manual_seed(0)
     scorer = ImageBindScorer(build_imagebind(preset), ImageBindViews(**preset.imagebind_views))
     times = scorer.views.frame_times(SECONDS)
@@ -130,7 +159,9 @@ def train_toy_imagebind(preset: Preset, folder: Path, progress: OnProgress) -> d
     save_weights(folder / "imagebind.safetensors", scorer.model.state_dict(), torch.float16)
     seen = torch.cat([scorer.watch([enlarged(pictures_at(clip, times))]) for clip in unseen])
     heard = scorer.hear([render_audio(clip) for clip in unseen])
-    own, other = (torch.nn.functional.cosine_similarity(seen, h).numpy() for h in (heard, heard.roll(1, 0)))
+    own, other = (
+        torch.nn.functional.cosine_similarity(seen, h).numpy() for h in (heard, heard.roll(1, 0))
+    )
     return {"imagebind_auc": area_under_roc(own, other)}
 
 
@@ -149,7 +180,10 @@ def enlarged(pictures: np.ndarray, side: int = 224) -> np.ndarray:
 
 
 def train_toy_audiobox(preset: Preset, folder: Path, progress: OnProgress) -> dict[str, Any]:
-    """Audiobox on clean sounds and known degradations; how well PQ tells them apart on unseen clips."""
+    """Audiobox on clean sounds and known degradations.
+
+    How well PQ tells them apart on unseen clips.
+    """
     torch.manual_seed(0)
     model = build_audiobox(preset)
     model.freeze_encoder, model.wavlm_model.feature_grad_mult = False, 1.0
@@ -161,15 +195,21 @@ def train_toy_audiobox(preset: Preset, folder: Path, progress: OnProgress) -> di
         rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         rows = rng.integers(len(clips), size=AUDIOBOX.batch_size)
         severity = np.where(rng.random(len(rows)) < 0.4, 0.0, rng.random(len(rows)))
-        kinds = rng.choice(len(KINDS), p=(0.15, 0.3, 0.4, 0.15), size=len(rows))  # the harder ones more often
+        kinds = rng.choice(
+            len(KINDS), p=(0.15, 0.3, 0.4, 0.15), size=len(rows)
+        )  # the harder ones more often
         heard = [degrade(sounds[r], KINDS[k], s, int(rng.integers(2**31))) if s else sounds[r]
                  for r, k, s in zip(rows, kinds, severity, strict=True)]  # fmt: skip
         spoiled = torch.tensor(severity * 5 + (severity > 0), dtype=torch.float32)
-        wanted = {axis: 8 - spoiled * share for axis, share in (("PQ", 1.0), ("CE", 0.8), ("CU", 0.9))}
+        wanted = {
+            axis: 8 - spoiled * share for axis, share in (("PQ", 1.0), ("CE", 0.8), ("CU", 0.9))
+        }
         wanted["PC"] = torch.tensor(density[rows], dtype=torch.float32)
         return torch.from_numpy(np.stack(heard))[:, None], wanted
 
-    train_audiobox(model, batch, AUDIOBOX, lambda i, _: progress("train audiobox", i + 1, AUDIOBOX.steps))
+    train_audiobox(
+        model, batch, AUDIOBOX, lambda i, _: progress("train audiobox", i + 1, AUDIOBOX.steps)
+    )
     model.freeze_encoder = True
     save_weights(folder / "audiobox.safetensors", model.state_dict(), torch.float16)
     scorer = AudioboxScorer(model)
@@ -180,7 +220,8 @@ def train_toy_audiobox(preset: Preset, folder: Path, progress: OnProgress) -> di
         "audiobox_auc": area_under_roc(clean, [row["pq"] for row in scorer.score(spoiled)]),
         "audiobox_auc_by_kind": {
             kind: area_under_roc(
-                clean, [r["pq"] for r in scorer.score([degrade(s, kind, 0.6, 0) for s in unseen[:48]])]
+                clean,
+                [r["pq"] for r in scorer.score([degrade(s, kind, 0.6, 0) for s in unseen[:48]])],
             )
             for kind in KINDS
         },
@@ -189,12 +230,24 @@ def train_toy_audiobox(preset: Preset, folder: Path, progress: OnProgress) -> di
 
 def window(clip: ProceduralClip, start: float, seconds: float) -> ProceduralClip:
     """The part of a clip from `start`, as a clip of its own: for its picture."""
-    inside = [(t - start, s) for t, s in zip(clip.impacts, clip.strengths, strict=True) if start <= t < start + seconds]
-    return replace(clip, seconds=seconds, impacts=tuple(t for t, _ in inside), strengths=tuple(s for _, s in inside))
+    inside = [
+        (t - start, s)
+        for t, s in zip(clip.impacts, clip.strengths, strict=True)
+        if start <= t < start + seconds
+    ]
+    return replace(
+        clip,
+        seconds=seconds,
+        impacts=tuple(t for t, _ in inside),
+        strengths=tuple(s for _, s in inside),
+    )
 
 
 def late(sound: np.ndarray, offset: float, cut: bool) -> np.ndarray:
-    """The middle 4 s of an 8 s sound, `offset` s late; `cut`: as a file would be, with silence where it has nothing."""
+    """The middle 4 s of an 8 s sound, `offset` s late.
+
+    `cut`: as a file would be, with silence where it has nothing.
+    """
     if not cut:
         first = round((2 - offset) * SAMPLE_RATE)
         return sound[first : first + round(SECONDS * SAMPLE_RATE)]
@@ -213,20 +266,31 @@ def train_toy_sync(preset: Preset, folder: Path, progress: OnProgress) -> dict[s
     network = Synchformer(**preset.evaluation["synchformer"])
     times = network.times(SECONDS)
     clips = clips_of(HALVES_CLIPS, 3_000_000)
-    pictures = torch.from_numpy(np.stack([pictures_at(clip, times) for clip in clips])).permute(0, 1, 4, 2, 3)
+    pictures = torch.from_numpy(np.stack([pictures_at(clip, times) for clip in clips])).permute(
+        0, 1, 4, 2, 3
+    )
     mels = torch.stack([network.prepare(render_audio(clip)) for clip in clips])
     train_sync_halves(
         network, pictures, mels, [clip.impacts for clip in clips], SYNC_HALVES,
         lambda i, _: progress("train sync halves", i + 1, SYNC_HALVES.steps),
     )  # fmt: skip
-    video, audio, classes = sync_tokens(network, clips_of(SYNC_CLIPS, 4_000_000, 8.0), SYNC_OFFSETS, progress)
-    train_sync_transformer(network, video, audio, classes, SYNC, lambda i, _: progress("train sync", i + 1, SYNC.steps))
+    video, audio, classes = sync_tokens(
+        network, clips_of(SYNC_CLIPS, 4_000_000, 8.0), SYNC_OFFSETS, progress
+    )
+    train_sync_transformer(
+        network, video, audio, classes, SYNC, lambda i, _: progress("train sync", i + 1, SYNC.steps)
+    )
     save(network, folder)
     video, audio, classes = sync_tokens(network, clips_of(96, UNSEEN + 4_000_000, 8.0), 4, progress)
     with torch.inference_mode():
-        said = torch.stack([network.compare(video, audio[:, k]).argmax(1) for k in range(audio.shape[1])], 1)
+        said = torch.stack(
+            [network.compare(video, audio[:, k]).argmax(1) for k in range(audio.shape[1])], 1
+        )
     apart = (said - classes).abs().float() * float(OFFSETS[1] - OFFSETS[0])
-    return {"sync_mae_s": float(apart.mean()), "sync_within_a_step": float((apart < 0.21).float().mean())}
+    return {
+        "sync_mae_s": float(apart.mean()),
+        "sync_within_a_step": float((apart < 0.21).float().mean()),
+    }
 
 
 def sync_tokens(
@@ -250,8 +314,13 @@ def sync_tokens(
 STEPS = (train_classifiers, train_toy_imagebind, train_toy_audiobox, train_toy_sync)
 
 
-def make_evaluation_weights(folder: Path, progress: OnProgress, steps: Sequence[Any] = STEPS) -> dict[str, Any]:
-    """Train and write all of them into `folder`; what was measured on the way, and the CPU-seconds of each."""
+def make_evaluation_weights(
+    folder: Path, progress: OnProgress, steps: Sequence[Any] = STEPS
+) -> dict[str, Any]:
+    """Train and write all of them into `folder`.
+
+    What was measured on the way, and the CPU-seconds of each.
+    """
     preset = load_preset("toy", weights=folder)
     figures: dict[str, Any] = {}
     for step in steps:
@@ -274,8 +343,14 @@ def settings_of() -> dict[str, Any]:
 
 if __name__ == "__main__":
     if len(sys.argv) < 2:
-        sys.exit("usage: python -m recipes.toy.networks FOLDER [classifiers|toy_imagebind|toy_audiobox|toy_sync ...]")
-    chosen = [step for step in STEPS if len(sys.argv) == 2 or step.__name__.removeprefix("train_") in sys.argv[2:]]
+        sys.exit(
+            "usage: python -m recipes.toy.networks FOLDER [classifiers|toy_imagebind|toy_audiobox|toy_sync ...]"
+        )
+    chosen = [
+        step
+        for step in STEPS
+        if len(sys.argv) == 2 or step.__name__.removeprefix("train_") in sys.argv[2:]
+    ]
 
     def show(what: str, done: int, total: int) -> None:
         """A line now and then."""

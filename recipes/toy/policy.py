@@ -2,9 +2,10 @@
 
     uv run python -m recipes.toy.policy
 
-To be run again when the toy's ImageBind, its Audiobox or the picture of its clips change. Corpora of seeds that no demo
-uses are rendered and scored by the stages of curation themselves; each threshold is the highest that still keeps the
-share KEEP of their true clips. So what the policy costs is chosen, and what it finds is measured.
+To be run again when the toy's ImageBind, its Audiobox or the picture of its clips change. Corpora
+of seeds that no demo uses are rendered and scored by the stages of curation themselves; each
+threshold is the highest that still keeps the share KEEP of their true clips. So what the policy
+costs is chosen, and what it finds is measured.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ clips; the area under the ROC curve is {imagebind:.3f} (mis-dubbed, by ImageBind
 
 
 def score_corpora(folder: Path) -> tuple[Warehouse, dict[str, str]]:
-    """Render the corpora into `folder` and score them; the warehouse, and the fingerprints of its stages."""
+    """Render the corpora into `folder` and score them.
+
+    The warehouse, and the fingerprints of its stages.
+    """
     wh = Warehouse(folder / "home")
     listings: list[pa.Table] = []
     for seed in SEEDS:
@@ -63,7 +67,9 @@ def score_corpora(folder: Path) -> tuple[Warehouse, dict[str, str]]:
 def threshold(found: Judged, score: str, keep: float = KEEP) -> float:
     """The highest threshold, of three decimals, that keeps this share of the true clips."""
     true = "truth->>'$.bad' is null and truth->>'$.flaw' is null"
-    ranked = found.rows(f"select {score} as value from judged where {true} and {score} is not null order by 1")  # noqa: S608
+    ranked = found.rows(
+        f"select {score} as value from judged where {true} and {score} is not null order by 1"
+    )
     return math.floor(ranked[math.floor((1 - keep) * len(ranked))]["value"] * 1000) / 1000
 
 
@@ -77,7 +83,8 @@ def measured(folder: Path, policy: Policy) -> tuple[Policy, dict[str, float]]:
     gates = policy.gates
     for score, bound in bounds.items():
         gates = tuple(
-            replace(gate, keep=re.sub(rf"\b{score} >= \S+", f"{score} >= {bound}", gate.keep)) for gate in gates
+            replace(gate, keep=re.sub(rf"\b{score} >= \S+", f"{score} >= {bound}", gate.keep))
+            for gate in gates
         )
     chosen = replace(policy, gates=gates)
     version = select(wh, fps, chosen).version
@@ -85,7 +92,9 @@ def measured(folder: Path, policy: Policy) -> tuple[Policy, dict[str, float]]:
     with judged(wh.home, version) as found:
         figures = flaw_figures(found)
     shares = {kind: f["kept"] / (f["kept"] + f["dropped"]) for kind, f in figures.items()}
-    return chosen, shares | {figures[kind]["score"]: figures[kind]["auc"] for kind in ("misdubbed", "degraded")}
+    return chosen, shares | {
+        figures[kind]["score"]: figures[kind]["auc"] for kind in ("misdubbed", "degraded")
+    }
 
 
 def rewritten(text: str, before: Policy, after: Policy, figures: Mapping[str, float]) -> str:
@@ -96,7 +105,12 @@ def rewritten(text: str, before: Policy, after: Policy, figures: Mapping[str, fl
     if after.gates != before.gates:
         body = body.replace(f"version = {before.version}\n", f"version = {before.version + 1}\n", 1)
     seeds = ", ".join(map(str, SEEDS))
-    counted = {"clips": len(SEEDS) * CLIPS, "flawed": len(SEEDS) * FLAWED, "seeds": seeds, "keep": KEEP}
+    counted = {
+        "clips": len(SEEDS) * CLIPS,
+        "flawed": len(SEEDS) * FLAWED,
+        "seeds": seeds,
+        "keep": KEEP,
+    }
     header = " ".join(HEADER.format(**counted, **figures).split())
     return textwrap.fill(header, 118, initial_indent="# ", subsequent_indent="# ") + "\n" + body
 

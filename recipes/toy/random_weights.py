@@ -32,7 +32,10 @@ def build_video_encoder(preset: Preset, seed: int) -> Any:
 
 
 def write_scorers(preset: Preset, seed: int) -> None:
-    """Random ImageBind and Audiobox Aesthetics weights: they prove the plumbing, their scores mean nothing."""
+    """Random ImageBind and Audiobox Aesthetics weights.
+
+    They prove the plumbing, their scores mean nothing.
+    """
     torch.manual_seed(seed)
     save_weights(preset.model("imagebind"), build_imagebind(preset).state_dict(), torch.float16)
     audiobox = build_audiobox(preset)

@@ -1,7 +1,7 @@
 """Training of the toy backbone: its VAE and its DiT, which the bridge then finds frozen.
 
-The full-size backbone comes trained; this exists so that the toy one needs no download. Recipe and figures: the model
-card beside the weights.
+The full-size backbone comes trained; this exists so that the toy one needs no download. Recipe and
+figures: the model card beside the weights.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ Report = Callable[[int, float], None]  # called with step and loss
 class VaeTraining:
     """How the VAE is trained: whole, then its decoder alone on each sound's own terms.
 
-    Measured relative to the batch, the decoder blurs short quiet sounds (wood); measured sound by sound from the start,
-    it falls silent on the hardest ones (glass). So the first comes first. Latents are final after it.
+    Measured relative to the batch, the decoder blurs short quiet sounds (wood); measured sound by
+    sound from the start, it falls silent on the hardest ones (glass). So the first comes first.
+    Latents are final after it.
     """
 
     steps: int = 2500
@@ -54,18 +55,21 @@ class DitTraining:
     seed: int = 0
 
 
-def spectral_distance(a: Tensor, b: Tensor, windows: Sequence[int], *, each: bool = False) -> Tensor:
+def spectral_distance(
+    a: Tensor, b: Tensor, windows: Sequence[int], *, each: bool = False
+) -> Tensor:
     """Multi-resolution STFT distance of audio [B, channels, S]: spectral convergence and log magnitude, averaged.
 
-    Convergence is relative to the energy of the batch, or, with `each`, to that of each sound by itself, so that short
-    quiet ones count as much as long loud ones.
+    Convergence is relative to the energy of the batch, or, with `each`, to that of each sound by
+    itself, so that short quiet ones count as much as long loud ones.
     """
     a, b = a.flatten(0, 1), b.flatten(0, 1)
     total = a.new_zeros(())
     for size in windows:
         window = torch.hann_window(size, device=a.device)
         x, y = (
-            torch.stft(v, size, size // 4, window=window, return_complex=True).abs().clamp(min=1e-5) for v in (a, b)
+            torch.stft(v, size, size // 4, window=window, return_complex=True).abs().clamp(min=1e-5)
+            for v in (a, b)
         )
         apart, own = (v.flatten(1).norm(dim=1) for v in (x - y, y))  # [B]
         convergence = (apart / own).mean() if each else apart.norm() / own.norm()
@@ -73,8 +77,13 @@ def spectral_distance(a: Tensor, b: Tensor, windows: Sequence[int], *, each: boo
     return total / len(windows)
 
 
-def train_vae(autoencoder: Any, batches: Iterator[Tensor], settings: VaeTraining, report: Report) -> None:
-    """Train an AudioAutoencoder in place on audio batches [B, channels, S]; then its decoder alone, see VaeTraining."""
+def train_vae(
+    autoencoder: Any, batches: Iterator[Tensor], settings: VaeTraining, report: Report
+) -> None:
+    """Train an AudioAutoencoder in place on audio batches [B, channels, S].
+
+    Then its decoder alone, see VaeTraining.
+    """
     torch.manual_seed(settings.seed)
     autoencoder.train().requires_grad_(True)
 
@@ -93,15 +102,27 @@ def train_vae(autoencoder: Any, batches: Iterator[Tensor], settings: VaeTraining
     rate = settings.learning_rate
     _descend(autoencoder, loss, batches, settings, settings.steps, rate, report)
     after: Report = lambda step, value: report(settings.steps + step, value)  # noqa: E731
-    _descend(autoencoder.decoder, decoder_loss, batches, settings, settings.decoder_steps, rate / 2, after)
+    _descend(
+        autoencoder.decoder,
+        decoder_loss,
+        batches,
+        settings,
+        settings.decoder_steps,
+        rate / 2,
+        after,
+    )
     autoencoder.eval().requires_grad_(False)
 
 
-def warmup_cosine(optimiser: torch.optim.Optimizer, warmup: int, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+def warmup_cosine(
+    optimiser: torch.optim.Optimizer, warmup: int, steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
     """Learning rate that rises linearly over `warmup` steps and falls to zero as half a cosine."""
 
     def factor(step: int) -> float:
-        return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+        return (
+            min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+        )
 
     return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
 
@@ -138,14 +159,24 @@ class LatentClips:
     seconds: float
 
 
-def train_dit(backbone: Backbone, groups: Sequence[LatentClips], settings: DitTraining, report: Report) -> None:
-    """Train the backbone's DiT and number conditioners in place by v-prediction; groups are of different lengths."""
+def train_dit(
+    backbone: Backbone, groups: Sequence[LatentClips], settings: DitTraining, report: Report
+) -> None:
+    """Train the backbone's DiT and number conditioners in place by v-prediction.
+
+    Groups are of different lengths.
+    """
     generator = torch.Generator().manual_seed(settings.seed)
     torch.manual_seed(settings.seed)
-    numbers = [c for c in backbone.model.conditioner.conditioners.values() if not hasattr(c, "tokenizer")]
+    numbers = [
+        c for c in backbone.model.conditioner.conditioners.values() if not hasattr(c, "tokenizer")
+    ]
     modules = nn.ModuleList([backbone.dit, *numbers]).train().requires_grad_(True)
     optimiser = torch.optim.AdamW(
-        modules.parameters(), settings.learning_rate, settings.betas, weight_decay=settings.weight_decay
+        modules.parameters(),
+        settings.learning_rate,
+        settings.betas,
+        weight_decay=settings.weight_decay,
     )
     schedule = warmup_cosine(optimiser, settings.warmup, settings.steps)
     shares = torch.tensor([float(len(group.text)) for group in groups])
@@ -154,11 +185,17 @@ def train_dit(backbone: Backbone, groups: Sequence[LatentClips], settings: DitTr
         # longer clips in smaller batches: every step sees about the same number of latents
         size = max(1, math.ceil(settings.batch_size * groups[0].seconds / group.seconds))
         rows = torch.randint(len(group.text), (size,), generator=generator)
-        clean = group.mean[rows] + group.scale[rows] * torch.randn(group.mean[rows].shape, generator=generator)
+        clean = group.mean[rows] + group.scale[rows] * torch.randn(
+            group.mean[rows].shape, generator=generator
+        )
         t = stratified_times(size, generator)
         noisy, velocity = diffuse(clean, t, torch.randn(clean.shape, generator=generator))
-        conditioning = backbone.conditioning([group.text[int(row)] for row in rows], [group.seconds] * size)
-        predicted = backbone(noisy, t, cfg_dropout_prob=settings.text_drop, **backbone.inputs(conditioning))
+        conditioning = backbone.conditioning(
+            [group.text[int(row)] for row in rows], [group.seconds] * size
+        )
+        predicted = backbone(
+            noisy, t, cfg_dropout_prob=settings.text_drop, **backbone.inputs(conditioning)
+        )
         loss = (predicted - velocity).square().mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

@@ -35,7 +35,9 @@ class Descent:
     seed: int = 0
 
 
-def descend(modules: nn.Module, loss: Callable[[torch.Generator], Tensor], settings: Descent, report: Report) -> None:
+def descend(
+    modules: nn.Module, loss: Callable[[torch.Generator], Tensor], settings: Descent, report: Report
+) -> None:
     """Minimise `loss`, which draws its own batch from the generator, over the parameters that are not frozen."""
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -58,16 +60,24 @@ def augmented(sounds: Tensor, generator: torch.Generator) -> Tensor:
     """Sounds [B, S], each turned in time and made softer by chance."""
     shifts = torch.randint(sounds.shape[1], (len(sounds),), generator=generator).tolist()
     gains = torch.rand(len(sounds), 1, generator=generator) * 0.8 + 0.2
-    return torch.stack([sound.roll(shift) for sound, shift in zip(sounds, shifts, strict=True)]) * gains
+    return (
+        torch.stack([sound.roll(shift) for sound, shift in zip(sounds, shifts, strict=True)])
+        * gains
+    )
 
 
 def train_classifier(
-    network: EvaluationNetwork, sounds: Tensor, labels: Tensor, classes: int, settings: Descent, report: Report
+    network: EvaluationNetwork,
+    sounds: Tensor,
+    labels: Tensor,
+    classes: int,
+    settings: Descent,
+    report: Report,
 ) -> None:
     """Train a network that hears to tell `labels` [N] from `sounds` [N, S] at its own rate.
 
-    A network without classes of its own learns under a linear layer that is then thrown away. Labels are smoothed, so
-    that a wrong class costs a bounded KL.
+    A network without classes of its own learns under a linear layer that is then thrown away.
+    Labels are smoothed, so that a wrong class costs a bounded KL.
     """
     example, logits = network(network.prepare(sounds[0].numpy())[None])
     head = nn.Linear(example.shape[-1], classes) if logits is None else nn.Identity()
@@ -86,8 +96,9 @@ def train_classifier(
 def small_pictures(imagebind: Any, small: int, large: int = 224) -> Generator[None]:
     """Let ImageBind's video half learn from pictures of side `small`, at a fraction of the cost.
 
-    Afterwards its first kernel is the learnt one, each weight spread over the pixels that fall together in a small one:
-    of large pictures it sees the means that it learnt from, and nothing finer.
+    Afterwards its first kernel is the learnt one, each weight spread over the pixels that fall
+    together in a small one: of large pictures it sees the means that it learnt from, and nothing
+    finer.
     """
     stem = imagebind.modality_preprocessors["vision"].rgbt_stem.proj
     full: nn.Conv3d = stem[1]
@@ -105,18 +116,28 @@ def small_pictures(imagebind: Any, small: int, large: int = 224) -> Generator[No
 
 
 def train_imagebind(
-    imagebind: Any, pictures: Tensor, mels: Tensor, anchors: Tensor, settings: Descent, report: Report
+    imagebind: Any,
+    pictures: Tensor,
+    mels: Tensor,
+    anchors: Tensor,
+    settings: Descent,
+    report: Report,
 ) -> None:
     """Train ImageBind's video and audio halves contrastively (InfoNCE) on clips' own pairs.
 
-    `pictures` [N, 3, T, small, small] uint8 and `mels` [N, 1, 128, frames], normalised as ImageBindScorer does. As
-    ImageBind binds its modalities through one that all know, both halves are bound to `anchors` [N, D] (when things
-    happen in the clip) as well as to each other; alone, so small a model takes far longer to begin.
+    `pictures` [N, 3, T, small, small] uint8 and `mels` [N, 1, 128, frames], normalised as
+    ImageBindScorer does. As ImageBind binds its modalities through one that all know, both halves
+    are bound to `anchors` [N, D] (when things happen in the clip) as well as to each other; alone,
+    so small a model takes far longer to begin.
     """
     mean = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1, 1)
     std = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(3, 1, 1, 1)
     halves = nn.ModuleList()
-    for part in (imagebind.modality_preprocessors, imagebind.modality_trunks, imagebind.modality_heads):
+    for part in (
+        imagebind.modality_preprocessors,
+        imagebind.modality_trunks,
+        imagebind.modality_heads,
+    ):
         halves.extend([part["vision"], part["audio"]])
 
     def contrast(a: Tensor, b: Tensor) -> Tensor:
@@ -127,7 +148,9 @@ def train_imagebind(
         rows = torch.randperm(len(pictures), generator=generator)[: settings.batch_size]
         seen = (pictures[rows].float() / 255 - mean) / std
         found = imagebind({"vision": seen[:, None], "audio": mels[rows][:, None]})
-        video, audio, anchor = (F.normalize(v) for v in (found["vision"], found["audio"], anchors[rows]))
+        video, audio, anchor = (
+            F.normalize(v) for v in (found["vision"], found["audio"], anchors[rows])
+        )
         return contrast(video, anchor) + contrast(audio, anchor) + contrast(video, audio)
 
     with small_pictures(imagebind, pictures.shape[-1]):
@@ -190,7 +213,8 @@ def train_sync_halves(
         rows = torch.randint(len(mels), (settings.batch_size,), generator=generator)
         segment = torch.randint(mels.shape[1], (settings.batch_size,), generator=generator)
         clips = [
-            pictures[r, s * STRIDE : s * STRIDE + SEGMENT].transpose(0, 1) for r, s in zip(rows, segment, strict=True)
+            pictures[r, s * STRIDE : s * STRIDE + SEGMENT].transpose(0, 1)
+            for r, s in zip(rows, segment, strict=True)
         ]
         seen = heads[0](network.vfeat_extractor(torch.stack(clips).float() / 127.5 - 1))[..., 0]
         heard = heads[1](network.afeat_extractor(mels[rows, segment]))[..., 0]
@@ -199,27 +223,43 @@ def train_sync_halves(
             seen, see[rows, segment], pos_weight=weight
         ) + F.binary_cross_entropy_with_logits(heard, hear[rows, segment], pos_weight=weight)
 
-    descend(nn.ModuleList([network.vfeat_extractor, network.afeat_extractor, heads]), loss, settings, report)
+    descend(
+        nn.ModuleList([network.vfeat_extractor, network.afeat_extractor, heads]),
+        loss,
+        settings,
+        report,
+    )
 
 
 def train_sync_transformer(
-    network: Synchformer, video: Tensor, audio: Tensor, classes: Tensor, settings: Descent, report: Report
+    network: Synchformer,
+    video: Tensor,
+    audio: Tensor,
+    classes: Tensor,
+    settings: Descent,
+    report: Report,
 ) -> None:
     """Second step: the sync transformer learns offsets from the finished halves' tokens.
 
-    `video` [N, S * 8, D]; `audio` [N, K, S * 6, D] with K offsets of each clip; `classes` [N, K] in 0..20. Classes near
-    the true one are half right, which is how a grid is learnt faster.
+    `video` [N, S * 8, D]; `audio` [N, K, S * 6, D] with K offsets of each clip; `classes` [N, K] in
+    0..20. Classes near the true one are half right, which is how a grid is learnt faster.
     """
-    near = torch.exp(-((torch.arange(len(OFFSETS))[:, None] - torch.arange(len(OFFSETS))) ** 2) / 0.5)
+    near = torch.exp(
+        -((torch.arange(len(OFFSETS))[:, None] - torch.arange(len(OFFSETS))) ** 2) / 0.5
+    )
     near = near / near.sum(1, keepdim=True)
     set_positions(network)
 
     def loss(generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(video), (settings.batch_size,), generator=generator)
         which = torch.randint(audio.shape[1], (settings.batch_size,), generator=generator)
-        return F.cross_entropy(network.compare(video[rows], audio[rows, which]), near[classes[rows, which]])
+        return F.cross_entropy(
+            network.compare(video[rows], audio[rows, which]), near[classes[rows, which]]
+        )
 
-    descend(nn.ModuleList([network.transformer, network.vproj, network.aproj]), loss, settings, report)
+    descend(
+        nn.ModuleList([network.transformer, network.vproj, network.aproj]), loss, settings, report
+    )
 
 
 def set_positions(network: Synchformer) -> None:
@@ -232,7 +272,9 @@ def set_positions(network: Synchformer) -> None:
 
     def waves(times: np.ndarray) -> Tensor:
         angles = 2 * np.pi * times[:, None] / periods
-        return torch.tensor(np.concatenate([np.sin(angles), np.cos(angles)], 1), dtype=torch.float32)
+        return torch.tensor(
+            np.concatenate([np.sin(angles), np.cos(angles)], 1), dtype=torch.float32
+        )
 
     with torch.no_grad():
         parameter[0, 1 : 1 + len(seen)] = waves(seen)

@@ -1,10 +1,12 @@
 """Self-supervised training of a toy V-JEPA2 (Bardes et al. 2024, Assran et al. 2025): predict what is masked.
 
-An encoder sees the pictures of a clip that are left visible; transformers' predictor tells from them the features of
-the hidden ones, as a slowly following copy of the encoder gives them for the whole clip. No impact time and no sound is
-used. What it is good for in the toy, and what not: docs/toy-video-encoder.md.
+An encoder sees the pictures of a clip that are left visible; transformers' predictor tells from
+them the features of the hidden ones, as a slowly following copy of the encoder gives them for the
+whole clip. No impact time and no sound is used. What it is good for in the toy, and what not:
+docs/toy-video-encoder.md.
 
-Shapes: B clips, T frames, J effective frames (T / 2), C cells of a picture, N = J * C tubelets, D width.
+Shapes: B clips, T frames, J effective frames (T / 2), C cells of a picture, N = J * C tubelets, D
+width.
 """
 
 from __future__ import annotations
@@ -29,9 +31,10 @@ Frames = npt.NDArray[np.uint8]
 class VideoTraining:
     """How the video encoder is trained.
 
-    Where V-JEPA hides parts of the picture throughout the clip, this hides whole pictures for a while, so that what
-    moves has to be followed. The patch projection stays as it is (Chen et al. 2021, on training vision transformers
-    without labels): trained, it forgets what moves in favour of what is the same all the time.
+    Where V-JEPA hides parts of the picture throughout the clip, this hides whole pictures for a
+    while, so that what moves has to be followed. The patch projection stays as it is (Chen et al.
+    2021, on training vision transformers without labels): trained, it forgets what moves in favour
+    of what is the same all the time.
     """
 
     steps: int = 1200
@@ -41,10 +44,14 @@ class VideoTraining:
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.02
     clip_norm: float = 1.0
-    momentum: float = 0.99  # of the following copy at the start; it rises to 1 as the learning rate falls to 0
+    momentum: float = (
+        0.99  # of the following copy at the start; it rises to 1 as the learning rate falls to 0
+    )
     hidden: float = 0.5  # share of the effective frames that are hidden, in runs of up to `longest`
     longest: int = 2
-    peak: float = 2.0  # biases of q and k at the start: attention is then near at hand, in time and place
+    peak: float = (
+        2.0  # biases of q and k at the start: attention is then near at hand, in time and place
+    )
     seed: int = 0
 
 
@@ -57,7 +64,10 @@ def pixels_of(frames: Frames) -> Tensor:
 def draw_masks(
     clips: int, frames: int, cells: int, settings: VideoTraining, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Indices of visible [B, Nv] and masked [B, Nm] tubelets, ascending: all clips of a batch have as many."""
+    """Indices of visible [B, Nv] and masked [B, Nm] tubelets, ascending.
+
+    All clips of a batch have as many.
+    """
 
     def below(limit: int) -> int:
         return int(torch.randint(limit, (1,), generator=generator))
@@ -73,7 +83,10 @@ def draw_masks(
 
 
 def encode_embedded(encoder: Any, embedded: Tensor, where: Tensor | None = None) -> Tensor:
-    """Projected tubelets [B, N, D] -> features: of all of them, or [B, Nv, D] where only those `where` are shown."""
+    """Projected tubelets [B, N, D] -> features.
+
+    Of all of them, or [B, Nv, D] where only those `where` are shown.
+    """
     hidden = embedded if where is None else _at(embedded, where)
     for layer in encoder.layer:
         hidden = layer(hidden, where)[0]  # positions are those in the whole clip
@@ -83,23 +96,29 @@ def encode_embedded(encoder: Any, embedded: Tensor, where: Tensor | None = None)
 def targets_of(target: Any, embedded: Tensor, frames: int) -> Tensor:
     """What is to be predicted [B, N, D]: normalised features, less each cell's mean over the clip, at deviation 1.
 
-    Without the mean, what stays the same (colours, the backdrop) would be most of the loss, and soon all of the
-    features.
+    Without the mean, what stays the same (colours, the backdrop) would be most of the loss, and
+    soon all of the features.
     """
     features = encode_embedded(target, embedded)
-    features = F.layer_norm(features, features.shape[-1:]).unflatten(1, (frames, -1))  # [B, J, C, D]
+    features = F.layer_norm(features, features.shape[-1:]).unflatten(
+        1, (frames, -1)
+    )  # [B, J, C, D]
     moving = features - features.mean(1, keepdim=True)
     return (moving / (moving.std((0, 1, 2)) + 1e-3)).flatten(1, 2)
 
 
-def masked_loss(model: Any, target: Any, embedded: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+def masked_loss(
+    model: Any, target: Any, embedded: Tensor, visible: Tensor, masked: Tensor
+) -> Tensor:
     """L1 distance of what the predictor says of the masked tubelets [B, Nm] from their targets."""
     frames = embedded.shape[1] // (model.config.crop_size // model.config.patch_size) ** 2
     with torch.no_grad():
         wanted = _at(targets_of(target, embedded, frames), masked)
     seen = encode_embedded(model.encoder, embedded, visible)
     index = visible[..., None].expand_as(seen)
-    placed = torch.zeros_like(embedded).scatter(1, index, seen)  # the predictor takes them from their places again
+    placed = torch.zeros_like(embedded).scatter(
+        1, index, seen
+    )  # the predictor takes them from their places again
     predicted = model.predictor(placed, [visible], [masked]).last_hidden_state
     return (predicted - wanted).abs().mean()
 
@@ -116,23 +135,32 @@ def start_near(model: Any, peak: float) -> None:
 
 
 def train_video(model: Any, clips: Frames, settings: VideoTraining, report: Report) -> None:
-    """Train a transformers VJEPA2Model in place on clips [count, T, H, W, 3]; it ends as the slow copy."""
+    """Train a transformers VJEPA2Model in place on clips [count, T, H, W, 3].
+
+    It ends as the slow copy.
+    """
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     start_near(model, settings.peak)
     with torch.no_grad():  # once, because the projection is not trained
-        parts = [model.encoder.embeddings(pixels_of(clips[i : i + 16])) for i in range(0, len(clips), 16)]
+        parts = [
+            model.encoder.embeddings(pixels_of(clips[i : i + 16])) for i in range(0, len(clips), 16)
+        ]
     embedded = torch.cat(parts)  # [count, N, D]
     target = copy.deepcopy(model.encoder).eval().requires_grad_(False)
     model.train().requires_grad_(True)
     model.encoder.embeddings.requires_grad_(False)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay)
+    optimiser = torch.optim.AdamW(
+        trained, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay
+    )
     schedule = warmup_cosine(optimiser, settings.warmup, settings.steps)
     frames = clips.shape[1] // model.config.tubelet_size
     for step in range(settings.steps):
         rows = torch.randint(len(clips), (settings.batch_size,), generator=generator)
-        masks = draw_masks(settings.batch_size, frames, embedded.shape[1] // frames, settings, generator)
+        masks = draw_masks(
+            settings.batch_size, frames, embedded.shape[1] // frames, settings, generator
+        )
         loss = masked_loss(model, target, embedded[rows], *masks)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

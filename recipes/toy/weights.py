@@ -1,7 +1,7 @@
 """Makes the toy preset's weights: random text encoder and scorers, then V-JEPA2, VAE and DiT trained on clips.
 
-Run by `foley demo --from-scratch`; recipes/toy/model_card.py turns the result into the weights that are shipped.
-Sound and picture are rendered apart, from seeds that no corpus uses.
+Run by `foley demo --from-scratch`; recipes/toy/model_card.py turns the result into the weights that
+are shipped. Sound and picture are rendered apart, from seeds that no corpus uses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from model.backbone import Backbone, build_backbone
 from model.metrics.onsets import detect_onsets, sync_score
 from model.presets.preset import Preset, load_preset
 from model.weights.load import save_weights
-from pipeline.procedural import FPS, SIZE, ProceduralClip, material_of, render_audio, render_frames, sample_clip
+from pipeline.procedural import (
+    FPS,
+    SIZE,
+    ProceduralClip,
+    material_of,
+    render_audio,
+    render_frames,
+    sample_clip,
+)
 from recipes.toy.random_weights import build_video_encoder, write_scorers, write_text_encoder
 from recipes.toy.train_backbone import DitTraining, LatentClips, VaeTraining, train_dit, train_vae
 from recipes.toy.train_video_encoder import VideoTraining, train_video
@@ -31,8 +39,16 @@ OnProgress = Callable[[str, int, int], None]  # what, done, total
 
 FIRST_SEED = 500_000_000  # a corpus of seed s uses clips s * 1,000,000 + i
 TRAINING_CLIPS = 1024
-LENGTHS = {4.0: 1.0, 2.0: 0.15, 8.0: 0.15, 12.0: 0.15}  # seconds: share of the clips that the DiT sees at this length
-VIDEO_CLIPS, FIRST_VIDEO = 1200, 210_000_000  # clips that V-JEPA2 is trained on; the first, from FIRST_SEED on
+LENGTHS = {
+    4.0: 1.0,
+    2.0: 0.15,
+    8.0: 0.15,
+    12.0: 0.15,
+}  # seconds: share of the clips that the DiT sees at this length
+VIDEO_CLIPS, FIRST_VIDEO = (
+    1200,
+    210_000_000,
+)  # clips that V-JEPA2 is trained on; the first, from FIRST_SEED on
 CROP = 16 * 640  # audio samples that the VAE sees at once
 
 
@@ -50,11 +66,15 @@ def render_pictures(count: int, frames: int) -> NDArray[np.uint8]:
     return pictures
 
 
-def pretrained_video_encoder(preset: Preset, settings: VideoTraining, on_progress: OnProgress) -> Any:
+def pretrained_video_encoder(
+    preset: Preset, settings: VideoTraining, on_progress: OnProgress
+) -> Any:
     """The preset's V-JEPA2, trained by itself on procedural pictures."""
     model = build_video_encoder(preset, settings.seed)
     pictures = render_pictures(VIDEO_CLIPS, preset.video.segment_frames)
-    train_video(model, pictures, settings, lambda i, _: on_progress("train V-JEPA2", i + 1, settings.steps))
+    train_video(
+        model, pictures, settings, lambda i, _: on_progress("train V-JEPA2", i + 1, settings.steps)
+    )
     return model
 
 
@@ -67,7 +87,9 @@ def audio_crops(audio: Tensor, seed: int, batch: int = 8) -> Iterator[Tensor]:
         yield torch.stack([audio[r, :, s : s + CROP] for r, s in zip(rows, starts, strict=True)])
 
 
-def encode(backbone: Backbone, clips: list[ProceduralClip], audio: Tensor, seconds: float) -> LatentClips:
+def encode(
+    backbone: Backbone, clips: list[ProceduralClip], audio: Tensor, seconds: float
+) -> LatentClips:
     """What the DiT trains on: latents and text of clips of one length."""
     parts = [backbone.encode_audio(audio[i : i + 32]) for i in range(0, len(audio), 32)]
     mean, scale = (torch.cat([part[i] for part in parts]) for i in (0, 1))
@@ -81,8 +103,15 @@ def reconstruction(backbone: Backbone, count: int = 48) -> dict[str, Any]:
     truth = [np.array(clip.impacts) for clip in clips]
     rate = backbone.preset.sample_rate
     sync = sync_score(truth, [detect_onsets(wave, rate) for wave in decoded])
-    same = [material_of(wave, rate) == clip.material for wave, clip in zip(decoded, clips, strict=True)]
-    return {"clips": count, "f1_60ms": sync.f1_60ms, "mae_ms": sync.mae_ms, "material_accuracy": float(np.mean(same))}
+    same = [
+        material_of(wave, rate) == clip.material for wave, clip in zip(decoded, clips, strict=True)
+    ]
+    return {
+        "clips": count,
+        "f1_60ms": sync.f1_60ms,
+        "mae_ms": sync.mae_ms,
+        "material_accuracy": float(np.mean(same)),
+    }
 
 
 def set_latent_scale(backbone: Backbone, audio: Tensor, config_file: Path) -> None:
@@ -101,20 +130,34 @@ def make_toy_weights(
     video: VideoTraining | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Write all weights of the toy preset but the bridge into `folder`; returns what was measured on the way."""
-    vae, dit, video = vae or VaeTraining(seed=seed), dit or DitTraining(seed=seed), video or VideoTraining(seed=seed)
+    """Write all weights of the toy preset but the bridge into `folder`.
+
+    Returns what was measured on the way.
+    """
+    vae, dit, video = (
+        vae or VaeTraining(seed=seed),
+        dit or DitTraining(seed=seed),
+        video or VideoTraining(seed=seed),
+    )
     preset: Preset = load_preset("toy", weights=folder)
     write_text_encoder(preset, seed)
     write_scorers(preset, seed)
     started = time.process_time()
-    pretrained_video_encoder(preset, video, on_progress).half().save_pretrained(preset.model("video"))
+    pretrained_video_encoder(preset, video, on_progress).half().save_pretrained(
+        preset.model("video")
+    )
     figures: dict[str, Any] = {"video_cpu_seconds": round(time.process_time() - started)}
     torch.manual_seed(seed)
     backbone = Backbone(preset, build_backbone(preset))
     started = time.process_time()
     _, audio = render(TRAINING_CLIPS, first=0)
     autoencoder, vae_steps = backbone.model.pretransform.model, vae.steps + vae.decoder_steps
-    train_vae(autoencoder, audio_crops(audio, seed), vae, lambda i, _: on_progress("train VAE", i + 1, vae_steps))
+    train_vae(
+        autoencoder,
+        audio_crops(audio, seed),
+        vae,
+        lambda i, _: on_progress("train VAE", i + 1, vae_steps),
+    )
     figures["vae_cpu_seconds"] = round(time.process_time() - started)
     set_latent_scale(backbone, audio[:64], folder / "model_config.json")
     save_weights(folder / "backbone.safetensors", backbone.model.state_dict(), torch.float16)
@@ -126,4 +169,7 @@ def make_toy_weights(
     started = time.process_time()
     train_dit(backbone, groups, dit, lambda i, _: on_progress("train DiT", i + 1, dit.steps))
     save_weights(folder / "backbone.safetensors", backbone.model.state_dict(), torch.float16)
-    return figures | {"dit_cpu_seconds": round(time.process_time() - started), "machine": platform.processor()}
+    return figures | {
+        "dit_cpu_seconds": round(time.process_time() - started),
+        "machine": platform.processor(),
+    }

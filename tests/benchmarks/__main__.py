@@ -1,8 +1,9 @@
 """Prints figures, one JSON line each: `uv run python -m tests.benchmarks [NAME ...]`.
 
-A benchmark is a public generator function without parameters in a module of this package; NAME is its name or its
-module's. It yields dicts with name, value, unit, better ("higher" or "lower"), against (what it was measured beside in
-the same run, or null) and ratio (the value over that of `against`, or null).
+A benchmark is a public generator function without parameters in a module of this package; NAME is
+its name or its module's. It yields dicts with name, value, unit, better ("higher" or "lower"),
+against (what it was measured beside in the same run, or null) and ratio (the value over that of
+`against`, or null).
 """
 
 from __future__ import annotations
@@ -22,9 +23,15 @@ FIELDS = ("name", "value", "unit", "better", "against", "ratio")
 def main(names: list[str]) -> int:
     """Run the benchmarks of these names, or all; 2 if a name is unknown."""
     found = benchmarks()
-    chosen = {key: run for key, run in found.items() if not names or key in names or key.split(".")[0] in names}
+    chosen = {
+        key: run
+        for key, run in found.items()
+        if not names or key in names or key.split(".")[0] in names
+    }
     chosen |= {key: run for key, run in found.items() if key.split(".")[1] in names}
-    unknown = [name for name in names if not any(name == key or name in key.split(".") for key in found)]
+    unknown = [
+        name for name in names if not any(name == key or name in key.split(".") for key in found)
+    ]
     if unknown:
         print(f"no benchmark {unknown[0]!r}; there are: {', '.join(found)}", file=sys.stderr)
         return 2

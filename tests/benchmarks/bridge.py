@@ -1,4 +1,7 @@
-"""What the bridge costs the DiT: a forward with it beside the bare one, and a training step beside a forward."""
+"""What the bridge costs the DiT.
+
+A forward with it beside the bare one, and a training step beside a forward.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ BATCH, LATENTS, FRAMES, ROUNDS = 16, 100, 32, 15
 
 
 def bridge() -> Iterator[Figure]:
-    """Toy DiT at batch 16, 4 s, one thread: bare, with the bridge, as sampling runs it, and a training step."""
+    """Toy DiT at batch 16, 4 s, one thread.
+
+    Bare, with the bridge, as sampling runs it, and a training step.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -34,7 +40,9 @@ def _figures() -> Iterator[Figure]:
     backbone, bare = Backbone.from_pretrained(preset), Backbone.from_pretrained(preset)
     bridge = build_bridge(backbone, preset.video.width)
     bridge.insert(backbone.dit)
-    inputs = backbone.inputs(backbone.conditioning(backbone.encode_text(["wood"] * BATCH), [4.0] * BATCH))
+    inputs = backbone.inputs(
+        backbone.conditioning(backbone.encode_text(["wood"] * BATCH), [4.0] * BATCH)
+    )
     noisy, t = torch.randn(BATCH, preset.latent_channels, LATENTS), torch.rand(BATCH)
     tokens = torch.randn(BATCH, FRAMES, 1, preset.video.width)
 
@@ -45,15 +53,26 @@ def _figures() -> Iterator[Figure]:
     def forward(model: Backbone) -> Callable[[], object]:
         return torch.no_grad()(lambda: model(noisy, t, **inputs))
 
-    runs = {"bare": forward(bare), "bridge": _watched(bridge, tokens, forward(backbone)), "step": step}
+    runs = {
+        "bare": forward(bare),
+        "bridge": _watched(bridge, tokens, forward(backbone)),
+        "step": step,
+    }
     with bridge.watching(tokens, LATENTS, sampling=True):
         seconds = {"sampling": _seconds({"bare": forward(bare), "sampling": forward(backbone)})}
     seconds["all"] = _seconds(runs)
     alone = seconds["all"]["bare"]
     yield _figure("DiT forward, bare", alone)
-    yield _figure("DiT forward with the bridge", seconds["all"]["bridge"], "the bare forward", alone)
+    yield _figure(
+        "DiT forward with the bridge", seconds["all"]["bridge"], "the bare forward", alone
+    )
     sampling = seconds["sampling"]
-    yield _figure("DiT forward with the bridge, sampling", sampling["sampling"], "the bare forward", sampling["bare"])
+    yield _figure(
+        "DiT forward with the bridge, sampling",
+        sampling["sampling"],
+        "the bare forward",
+        sampling["bare"],
+    )
     yield _figure("bridge training step", seconds["all"]["step"], "the bare forward", alone)
 
 
@@ -77,7 +96,9 @@ def _seconds(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def _figure(name: str, seconds: float, against: str | None = None, other: float | None = None) -> Figure:
+def _figure(
+    name: str, seconds: float, against: str | None = None, other: float | None = None
+) -> Figure:
     ratio = seconds / other if other else None
     return {
         "name": name, "value": seconds * 1e3, "unit": "ms", "better": "lower", "against": against, "ratio": ratio,

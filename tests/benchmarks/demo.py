@@ -1,4 +1,7 @@
-"""The demo as a person runs it, by step, and run again with nothing to do; and what Prefect costs a task."""
+"""The demo as a person runs it, by step, and run again with nothing to do.
+
+And what Prefect costs a task.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ def demo() -> Iterator[Figure]:
         yield _figure("demo processor time", used, "CPU-s")
         again, used_again = _foley_demo(Path(folder))
         yield _figure("demo rerun with nothing to do", again, "s", "the first run", again / first)
-        yield _figure("demo rerun processor time", used_again, "CPU-s", "the first run", used_again / used)
+        yield _figure(
+            "demo rerun processor time", used_again, "CPU-s", "the first run", used_again / used
+        )
 
 
 def _foley_demo(home: Path) -> tuple[float, float]:
@@ -36,7 +41,9 @@ def _foley_demo(home: Path) -> tuple[float, float]:
     command = [sys.executable, "-m", "foley.cli.main", "demo", "--home", str(home)]
     subprocess.run(command, cwd=_ROOT, stdout=subprocess.DEVNULL, check=True)
     after = os.times()
-    used = after.children_user + after.children_system - before.children_user - before.children_system
+    used = (
+        after.children_user + after.children_system - before.children_user - before.children_system
+    )
     return perf_counter() - started, used
 
 
@@ -90,5 +97,14 @@ print(json.dumps(found))
 """
 
 
-def _figure(name: str, value: float, unit: str, against: str | None = None, ratio: float | None = None) -> Figure:
-    return {"name": name, "value": value, "unit": unit, "better": "lower", "against": against, "ratio": ratio}
+def _figure(
+    name: str, value: float, unit: str, against: str | None = None, ratio: float | None = None
+) -> Figure:
+    return {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "better": "lower",
+        "against": against,
+        "ratio": ratio,
+    }

@@ -1,7 +1,7 @@
 """Do the metrics measure what they say? Known damage to true sounds, and what each metric makes of it.
 
-`python -m tests.benchmarks.evaluation [FOLDER]` writes docs/metric-check.json and the table of docs/evaluation.md.
-What it computed stays in the FOLDER, for the next time.
+`python -m tests.benchmarks.evaluation [FOLDER]` writes docs/metric-check.json and the table of
+docs/evaluation.md. What it computed stays in the FOLDER, for the next time.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ def evaluate_folders(
     resamples: int = 0,
     scaling: Scaling = "bicubic",
 ) -> Evaluation:
-    """Systems' folders on a set, without Prefect; `provenance` holds how many clips each stage had to do."""
+    """Systems' folders on a set, without Prefect.
+
+    `provenance` holds how many clips each stage had to do.
+    """
     wh = workshop(home)
     systems = [system(name, folder, evaluated.items) for name, folder in folders.items()]
     clips = bring_in(wh, evaluated, systems)
@@ -62,7 +65,9 @@ def evaluate_folders(
             todo[stage.name] = work.todo
             for batch in work.batches:
                 run_batch(wh, stage, work.header(), batch)
-    weights = {s.kind.stem: s.model_revision for s in (*hearing, *watching) if isinstance(s, Hear | Watch)}
+    weights = {
+        s.kind.stem: s.model_revision for s in (*hearing, *watching) if isinstance(s, Hear | Watch)
+    }
     return score(wh, evaluated, systems, fps, preset, {"todo": todo, "weights": weights}, resamples)
 
 
@@ -96,7 +101,9 @@ def perturbations() -> dict[str, Make]:
     return makers
 
 
-def write_sounds(home: Path, count: int, names: Sequence[str] | None = None) -> tuple[EvaluationSet, dict[str, Path]]:
+def write_sounds(
+    home: Path, count: int, names: Sequence[str] | None = None
+) -> tuple[EvaluationSet, dict[str, Path]]:
     """Unseen clips under `home`, and folders of their sounds with known damage."""
     rows = write_corpus(home / "videos", count, seed=FIRST, bad=())
     clips = [sample_clip(row["truth"]["seed"], row["truth"]["seconds"]) for row in rows]
@@ -151,19 +158,31 @@ def metric_check(home: Path, count: int = CLIPS) -> dict[str, Any]:
         "clips": count,
         "weights": found.provenance["weights"],
         "sounds": _values(found),
-        "desync_rank_correlation": {"systems": mean_correlation(found), "clips": shift_correlation(found)},
-        "bilinear": {name: {m: row[m] for m in ("ib", "desync")} for name, row in _values(bilinear).items()},
+        "desync_rank_correlation": {
+            "systems": mean_correlation(found),
+            "clips": shift_correlation(found),
+        },
+        "bilinear": {
+            name: {m: row[m] for m in ("ib", "desync")} for name, row in _values(bilinear).items()
+        },
     }
 
 
 def _values(found: Evaluation) -> dict[str, dict[str, float]]:
-    return {name: {m: row[m]["value"] for m in TITLES if m in row} for name, row in found.systems.items()}
+    return {
+        name: {m: row[m]["value"] for m in TITLES if m in row}
+        for name, row in found.systems.items()
+    }
 
 
 def title(name: str) -> str:
     """A damage as the table names it."""
     if name.startswith("noise-"):
-        return f"noise, {name.removeprefix('noise-')} dB below it" if name != "noise-0" else "noise as loud as it"
+        return (
+            f"noise, {name.removeprefix('noise-')} dB below it"
+            if name != "noise-0"
+            else "noise as loud as it"
+        )
     if name.startswith("shift"):
         seconds = float(name.removeprefix("shift"))
         return f"{abs(seconds):g} s {'late' if seconds > 0 else 'early'}"
@@ -190,7 +209,10 @@ def perturbed() -> Iterator[dict[str, Any]]:
             seconds.append(round(time.process_time() - started, 1))
     figure = {"unit": "rank correlation", "better": "higher"}
     for over, value in results["desync_rank_correlation"].items():
-        yield figure | {"name": f"DeSync with the known shift, over {over}", "value": round(value, 3)}
+        yield figure | {
+            "name": f"DeSync with the known shift, over {over}",
+            "value": round(value, 3),
+        }
     first, again = seconds
     yield {"name": "a second evaluation", "value": again, "unit": "CPU s", "better": "lower",
            "against": "the first", "ratio": again / first}  # fmt: skip
@@ -220,7 +242,9 @@ def write_docs(results: Results) -> None:
     (DOCS / "metric-check.json").write_text(json.dumps(results, indent=1) + "\n")
     page = DOCS / "evaluation.md"
     marks = r"(<!-- metric check[^>]*-->\n\n).*?(\n\n<!-- end -->)"
-    text, count = re.subn(marks, lambda m: m[1] + table(results) + m[2], page.read_text(), flags=re.DOTALL)
+    text, count = re.subn(
+        marks, lambda m: m[1] + table(results) + m[2], page.read_text(), flags=re.DOTALL
+    )
     assert count == 1, "the marks of the table are gone"
     page.write_text(text)
 

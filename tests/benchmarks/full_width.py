@@ -1,7 +1,8 @@
 """The bridge at the paper's full block width (1536, video 1024), with fewer blocks: what it costs, in time and memory.
 
-One run, one thread, float32 on the CPU, frame pooling, 12 s of sound (259 latents). Blocks are alike, so the ratios
-hold for 24 of them but for what comes before and after the blocks. What is unmeasured: anything on a GPU.
+One run, one thread, float32 on the CPU, frame pooling, 12 s of sound (259 latents). Blocks are
+alike, so the ratios hold for 24 of them but for what comes before and after the blocks. What is
+unmeasured: anything on a GPU.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from model.presets.preset import load_preset
 
 Figure = dict[str, Any]
 BLOCKS, BATCH, LATENTS, FRAMES, ROUNDS = 2, 2, 259, 96, 5
-MEMORY_BLOCKS = 4  # where memory is measured: with two, what lies outside the blocks weighs more than it does in 24
+# where memory is measured: with two, what lies outside the blocks weighs more than it does in 24
+MEMORY_BLOCKS = 4
 
 
 def full_width() -> Iterator[Figure]:
@@ -52,7 +54,9 @@ def _dit(blocks: int = BLOCKS) -> Any:
 def _bridge(dit: Any) -> Bridge:
     preset = load_preset("paper")
     blocks = len(dit.transformer.layers)
-    found = Bridge(1536, blocks, preset.video.width, preset.bridge, preset.latent_rate, preset.video.token_rate)
+    found = Bridge(
+        1536, blocks, preset.video.width, preset.bridge, preset.latent_rate, preset.video.token_rate
+    )
     found.insert(dit)
     dit.requires_grad_(False)
     found.requires_grad_(True)
@@ -63,10 +67,18 @@ def _call(dit: Any, checkpointing: bool = False, cfg: float = 1.0) -> Callable[[
     """A forward of the DiT on inputs of the paper's shapes; with guidance it doubles the batch."""
     generator = torch.Generator().manual_seed(0)
     x, text, seconds = (
-        torch.randn(shape, generator=generator) for shape in ((BATCH, 64, LATENTS), (BATCH, 130, 768), (BATCH, 1536))
+        torch.randn(shape, generator=generator)
+        for shape in ((BATCH, 64, LATENTS), (BATCH, 130, 768), (BATCH, 1536))
     )
     t = torch.full((BATCH,), 0.5)
-    return lambda: dit(x, t, cross_attn_cond=text, global_embed=seconds, cfg_scale=cfg, use_checkpointing=checkpointing)
+    return lambda: dit(
+        x,
+        t,
+        cross_attn_cond=text,
+        global_embed=seconds,
+        cfg_scale=cfg,
+        use_checkpointing=checkpointing,
+    )
 
 
 def _tokens() -> Tensor:
@@ -76,25 +88,39 @@ def _tokens() -> Tensor:
 def _forwards() -> Iterator[Figure]:
     bare, dit = _dit().requires_grad_(False), _dit()
     bridge, tokens = _bridge(dit), _tokens()
-    kinds = (("", False, 1.0), (", sampling without guidance", True, 1.0), (", sampling", True, 7.0))
+    kinds = (
+        ("", False, 1.0),
+        (", sampling without guidance", True, 1.0),
+        (", sampling", True, 7.0),
+    )
     for kind, sampling, cfg in kinds:
         runs: dict[str, Callable[[], object]] = {
-            name: torch.no_grad()(_call(model, cfg=cfg)) for name, model in (("bare", bare), ("bridge", dit))
+            name: torch.no_grad()(_call(model, cfg=cfg))
+            for name, model in (("bare", bare), ("bridge", dit))
         }
         with bridge.watching(tokens, LATENTS, sampling=sampling):
             seconds = _seconds(runs)
         name = f"DiT forward with the bridge{kind}"
-        yield _figure(name, seconds["bridge"] * 1e3, "ms", "the bare forward", seconds["bare"] * 1e3)
+        yield _figure(
+            name, seconds["bridge"] * 1e3, "ms", "the bare forward", seconds["bare"] * 1e3
+        )
     forwards = {"bare": torch.no_grad()(_call(bare)), "bridge": torch.no_grad()(_call(dit))}
     flops = _flops(forwards["bare"])
     with bridge.watching(tokens, LATENTS):
         yield _figure(
-            "FLOPs of a DiT forward with the bridge", _flops(forwards["bridge"]), "FLOP", "the bare forward", flops
+            "FLOPs of a DiT forward with the bridge",
+            _flops(forwards["bridge"]),
+            "FLOP",
+            "the bare forward",
+            flops,
         )
 
 
 def _steps() -> Iterator[Figure]:
-    """Times of forward and backward, and of the whole step with its optimiser; the limit is counted in FLOPs."""
+    """Times of forward and backward, and of the whole step with its optimiser.
+
+    The limit is counted in FLOPs.
+    """
     full, dit = _dit(), _dit()
     bridge, tokens = _bridge(dit), _tokens()
     with torch.no_grad():
@@ -102,7 +128,10 @@ def _steps() -> Iterator[Figure]:
         with bridge.watching(tokens, LATENTS):
             ours = _flops(_call(dit)) - one
     limit = (2 * one + 3 * ours) / (3 * one)
-    optimisers = {"full": torch.optim.AdamW(full.parameters()), "bridge": torch.optim.AdamW(bridge.parameters())}
+    optimisers = {
+        "full": torch.optim.AdamW(full.parameters()),
+        "bridge": torch.optim.AdamW(bridge.parameters()),
+    }
     calls = {"full": _call(full), "bridge": _call(dit)}
 
     def passes(name: str) -> None:
@@ -121,22 +150,45 @@ def _steps() -> Iterator[Figure]:
         "bridge step": lambda: step("bridge"),
     }
     found = {name: seconds * 1e3 for name, seconds in _seconds(runs).items()}
-    yield _figure("FLOP limit of the bridge's forward and backward", limit, "x", "the full DiT's", 1.0)
     yield _figure(
-        "bridge training, forward and backward", found["bridge"], "ms", "its FLOP limit", found["full"] * limit
+        "FLOP limit of the bridge's forward and backward", limit, "x", "the full DiT's", 1.0
     )
-    yield _figure("bridge training, forward and backward", found["bridge"], "ms", "the full DiT's", found["full"])
+    yield _figure(
+        "bridge training, forward and backward",
+        found["bridge"],
+        "ms",
+        "its FLOP limit",
+        found["full"] * limit,
+    )
+    yield _figure(
+        "bridge training, forward and backward",
+        found["bridge"],
+        "ms",
+        "the full DiT's",
+        found["full"],
+    )
     name = "bridge training step with its optimiser"
     yield _figure(name, found["bridge step"], "ms", "a full training step", found["full step"])
 
 
 def _memory() -> Iterator[Figure]:
-    """Peak memory of a training step over that of the process before: weights, gradients, optimiser, activations."""
+    """Peak memory of a training step over that of the process before.
+
+    Weights, gradients, optimiser, activations.
+    """
     for checkpointing in (False, True):
-        with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:  # a process each: freed memory is not given back
+        with get_context("spawn").Pool(
+            1, maxtasksperchild=1
+        ) as pool:  # a process each: freed memory is not given back
             full, ours = (pool.apply(_peak, (bridged, checkpointing)) for bridged in (False, True))
         kind = "with checkpointing" if checkpointing else "no checkpointing"
-        yield _figure(f"peak memory of a bridge training step, {kind}", ours, "MB", "a full training step's", full)
+        yield _figure(
+            f"peak memory of a bridge training step, {kind}",
+            ours,
+            "MB",
+            "a full training step's",
+            full,
+        )
 
 
 def _peak(bridged: bool, checkpointing: bool) -> float:
@@ -180,6 +232,15 @@ def _seconds(runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def _figure(name: str, value: float, unit: str, against: str | None = None, other: float | None = None) -> Figure:
+def _figure(
+    name: str, value: float, unit: str, against: str | None = None, other: float | None = None
+) -> Figure:
     ratio = value / other if other else None
-    return {"name": name, "value": value, "unit": unit, "better": "lower", "against": against, "ratio": ratio}
+    return {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "better": "lower",
+        "against": against,
+        "ratio": ratio,
+    }

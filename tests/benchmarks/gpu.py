@@ -1,8 +1,8 @@
 """The paper's model on a GPU: training at batch 12 and making 12 s of sound, by random weights of full size.
 
-`uv run python -m tests.benchmarks gpu` writes what it finds to docs/gpu-results.json, with the card's name. Weights go
-the way of a person's: written in their published layouts, and loaded from there. Where there is no CUDA device it says
-so in a line and leaves the file alone.
+`uv run python -m tests.benchmarks gpu` writes what it finds to docs/gpu-results.json, with the
+card's name. Weights go the way of a person's: written in their published layouts, and loaded from
+there. Where there is no CUDA device it says so in a line and leaves the file alone.
 """
 
 from __future__ import annotations
@@ -53,7 +53,12 @@ FIGURES: list[tuple[str, str, str, str | None]] = [
         )
     ),
     ("DiT forward with the bridge, over the bare one", "x", "lower", "<= 1.18"),
-    ("DiT forward with the bridge, sampling with guidance, over the bare one", "x", "lower", "<= 1.10"),
+    (
+        "DiT forward with the bridge, sampling with guidance, over the bare one",
+        "x",
+        "lower",
+        "<= 1.10",
+    ),
     *(
         (f"12 s of sound{kind}: {name}", unit, "lower", target)
         for kind in ("", ", compiled")
@@ -65,7 +70,8 @@ FIGURES: list[tuple[str, str, str, str | None]] = [
         )
     ),
 ]
-#: Dense bf16 TFLOP/s as NVIDIA's data sheets give them; the first that is in the card's name counts.
+#: Dense bf16 TFLOP/s as NVIDIA's data sheets give them; the first that is in the card's name
+#: counts.
 PEAKS = {
     "B200": 2250.0, "H200": 989.4, "H100 NVL": 835.0, "H100 PCIe": 756.0, "H100": 989.4, "A100": 312.0,
     "L40S": 362.0, "L40": 181.0, "L4": 121.0, "A10": 125.0, "RTX 4090": 165.2, "RTX 3090": 71.0,
@@ -97,8 +103,13 @@ def gpu() -> Iterator[Figure]:
     yield from found
 
 
-def measured(preset: Preset, device: str, sizes: Sizes, backend: str = "inductor") -> Iterator[list[Figure]]:
-    """All figures, again after each part; those of a part that failed say why. `backend` is torch.compile's."""
+def measured(
+    preset: Preset, device: str, sizes: Sizes, backend: str = "inductor"
+) -> Iterator[list[Figure]]:
+    """All figures, again after each part; those of a part that failed say why.
+
+    `backend` is torch.compile's.
+    """
     parts = [
         ("training step:", lambda: _training(preset, device, sizes, None)),
         ("training step, compiled:", lambda: _training(preset, device, sizes, backend)),
@@ -113,7 +124,9 @@ def measured(preset: Preset, device: str, sizes: Sizes, backend: str = "inductor
         try:
             values |= run()
         except Exception as error:
-            reasons |= dict.fromkeys(names, f"{type(error).__name__}: {error}".strip().splitlines()[0])
+            reasons |= dict.fromkeys(
+                names, f"{type(error).__name__}: {error}".strip().splitlines()[0]
+            )
         gc.collect()
         if device == "cuda":
             torch.cuda.empty_cache()
@@ -124,9 +137,17 @@ def figures(values: dict[str, float | None], reasons: dict[str, str]) -> list[Fi
     """Every figure of FIGURES, with its value, or why there is none."""
     rows: list[Figure] = []
     for name, unit, better, target in FIGURES:
-        row: Figure = {"name": name, "value": values.get(name), "unit": unit, "better": better, "target": target}
+        row: Figure = {
+            "name": name,
+            "value": values.get(name),
+            "unit": unit,
+            "better": better,
+            "target": target,
+        }
         if row["value"] is None:
-            row["unmeasured"] = reasons.get(name, "not known of this card" if name in values else "not run")
+            row["unmeasured"] = reasons.get(
+                name, "not known of this card" if name in values else "not run"
+            )
         rows.append(row)
     return rows
 
@@ -135,7 +156,12 @@ def write_results(path: Path, found: list[Figure], card: str | None) -> None:
     """The results file, with what the figures were measured on."""
     facts: dict[str, Any] = {"command": COMMAND, "card": card}
     if card is not None:
-        facts |= {"cuda": torch.version.cuda, "machine": machine(), "versions": versions(), "commit": code_revision()}
+        facts |= {
+            "cuda": torch.version.cuda,
+            "machine": machine(),
+            "versions": versions(),
+            "commit": code_revision(),
+        }
         facts |= {"date": datetime.now(UTC).date().isoformat()}
     facts["setting"] = (
         "paper preset, random weights, bf16; training on 12 clips of 12 s (259 latents), "
@@ -144,13 +170,17 @@ def write_results(path: Path, found: list[Figure], card: str | None) -> None:
     path.write_text(json.dumps(facts | {"figures": found}, indent=1) + "\n")
 
 
-def _training(preset: Preset, device: str, sizes: Sizes, backend: str | None) -> dict[str, float | None]:
+def _training(
+    preset: Preset, device: str, sizes: Sizes, backend: str | None
+) -> dict[str, float | None]:
     """Whole optimiser steps of the project's trainer, one micro-batch each, on features that are at hand."""
     backbone, bridge = _bridged(preset, device)
     settings = {"batch_size": sizes.batch, "micro_batches": 1, "precision": "bf16"}
     trainer = Trainer(backbone, bridge, preset.train.model_copy(update=settings))
     batch = _batch(preset, sizes).to(backbone.device)
-    with FlopCounterMode(display=False) as counter:  # matrix products, attention, convolutions: what ran, no estimate
+    with FlopCounterMode(
+        display=False
+    ) as counter:  # matrix products, attention, convolutions: what ran, no estimate
         trainer.train_step([batch])
     flops = counter.get_total_flops() / 1e12
     if backend:
@@ -190,12 +220,19 @@ def _forwards(preset: Preset, device: str, sizes: Sizes) -> dict[str, float | No
     return dict(zip(names, ratios, strict=True))
 
 
-def _generating(preset: Preset, device: str, sizes: Sizes, backend: str | None) -> dict[str, float | None]:
+def _generating(
+    preset: Preset, device: str, sizes: Sizes, backend: str | None
+) -> dict[str, float | None]:
     """What `foley generate` does for one video once its models are loaded; no file is written."""
     with TemporaryDirectory() as folder:
         video, path = Path(folder) / "video.mp4", Path(folder) / "bridge.safetensors"
         write_sample(video, [i / 24 for i in range(round(24 * sizes.seconds))], None)
-        save_bridge(path, _bridged(preset, "cpu")[1], Backbone.revision(preset), VideoEncoder.revision(preset))
+        save_bridge(
+            path,
+            _bridged(preset, "cpu")[1],
+            Backbone.revision(preset),
+            VideoEncoder.revision(preset),
+        )
         dubber = Dubber(preset, path, Options(device=device, steps=sizes.steps))
         if backend:
             dubber.foley.backbone.compile_blocks(backend)
@@ -203,7 +240,9 @@ def _generating(preset: Preset, device: str, sizes: Sizes, backend: str | None) 
         tokens = dubber.tokens(video, sizes.seconds)
         rounds = max(1, sizes.rounds // 3)
         looking, a = _median(lambda: dubber.tokens(video, sizes.seconds), device, rounds)
-        sampling, b = _median(lambda: dubber.sounds([request], [tokens], [sizes.seconds]), device, rounds)
+        sampling, b = _median(
+            lambda: dubber.sounds([request], [tokens], [sizes.seconds]), device, rounds
+        )
     kind = "12 s of sound, compiled" if backend else "12 s of sound"
     return {
         f"{kind}: frames and video tokens": looking,

@@ -1,7 +1,8 @@
 """Reading media, ours beside others on the same clips in one run: `uv run python -m tests.benchmarks.media --help`.
 
-What reads in process (ours, decoding alone, OpenCV, decord, torchcodec) is timed in a media worker, as the stages run;
-what is a process of its own a clip is timed whole. All on one thread, in alternating rounds; medians of a clip.
+What reads in process (ours, decoding alone, OpenCV, decord, torchcodec) is timed in a media worker,
+as the stages run; what is a process of its own a clip is timed whole. All on one thread, in
+alternating rounds; medians of a clip.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ from typing import Any
 import imageio_ffmpeg
 
 from pipeline.media import MediaWorkers, WorkerLimits
-from pipeline.procedural import SAMPLE_RATE, material_of, render_audio, render_frames, sample_clip, write_clip
+from pipeline.procedural import (
+    SAMPLE_RATE,
+    material_of,
+    render_audio,
+    render_frames,
+    sample_clip,
+    write_clip,
+)
 from tests.benchmarks import media_readers as read
 
 Figure = dict[str, Any]
@@ -60,7 +68,9 @@ def media(rounds: int = 3, clips: int = 2) -> Iterator[Figure]:
             spent = _contest(_contestants(workers, silent), made, rounds)
             for what, ours, theirs, *asked in _CONTESTS:
                 if theirs in spent:
-                    yield from _figures(f"{what} {size}", spent[ours], theirs, spent[theirs], asked[number])
+                    yield from _figures(
+                        f"{what} {size}", spent[ours], theirs, spent[theirs], asked[number]
+                    )
         workers.close()
 
 
@@ -72,12 +82,18 @@ def _contestants(workers: MediaWorkers, silent: Path) -> dict[str, Callable[[Pat
 
     bundled = imageio_ffmpeg.get_ffmpeg_exe()
     found = {"probe": ours(read.probe), "levels": ours(read.levels), "facts": ours(read.facts)}
-    found |= {"frames": ours(read.frames), "front end": ours(read.front_end), "decoding alone": ours(read.decode)}
+    found |= {
+        "frames": ours(read.frames),
+        "front end": ours(read.front_end),
+        "decoding alone": ours(read.decode),
+    }
     found["silent"] = lambda path: ours(read.front_end)(silent)
     found["silencedetect (bundled)"] = partial(_process, _sound(bundled, read.SILENCEDETECT))
     found["ffmpeg -f null (bundled)"] = partial(_process, _picture(bundled))
     if shutil.which("ffmpeg") and shutil.which("ffprobe"):
-        found["ffprobe"] = partial(_process, ["ffprobe", "-v", "error", "-show_streams", "-of", "json", "PATH"])
+        found["ffprobe"] = partial(
+            _process, ["ffprobe", "-v", "error", "-show_streams", "-of", "json", "PATH"]
+        )
         found["silencedetect"] = partial(_process, _sound("ffmpeg", read.SILENCEDETECT))
         found["silencedetect, ebur128, astats"] = partial(
             _process, _sound("ffmpeg", read.SILENCEDETECT + ",ebur128,astats")
@@ -87,7 +103,20 @@ def _contestants(workers: MediaWorkers, silent: Path) -> dict[str, Callable[[Pat
 
 
 def _sound(ffmpeg: str, filters: str) -> list[str]:
-    return [ffmpeg, "-nostdin", "-threads", "1", "-i", "PATH", "-vn", "-af", filters, "-f", "null", "-"]
+    return [
+        ffmpeg,
+        "-nostdin",
+        "-threads",
+        "1",
+        "-i",
+        "PATH",
+        "-vn",
+        "-af",
+        filters,
+        "-f",
+        "null",
+        "-",
+    ]
 
 
 def _picture(ffmpeg: str) -> list[str]:
@@ -112,20 +141,35 @@ def _contest(
         for name, do in contestants.items():
             taken = [do(path) for path in clips[: None if round_ else 1]]
             if round_:  # the first is for caches and imports
-                spent[name].append((statistics.fmean(t[0] for t in taken), statistics.fmean(t[1] for t in taken)))
+                spent[name].append(
+                    (statistics.fmean(t[0] for t in taken), statistics.fmean(t[1] for t in taken))
+                )
     return spent
 
 
-def _figures(name: str, ours: list[Spent], against: str, theirs: list[Spent], asked: float | None) -> Iterator[Figure]:
+def _figures(
+    name: str, ours: list[Spent], against: str, theirs: list[Spent], asked: float | None
+) -> Iterator[Figure]:
     for kind, column in (("CPU", 0), ("wall", 1)):
-        mine, other = (statistics.median(taken[column] for taken in spent) for spent in (ours, theirs))
+        mine, other = (
+            statistics.median(taken[column] for taken in spent) for spent in (ours, theirs)
+        )
         unit = f"{kind}-ms/clip"
-        figure = {"name": name, "value": mine * 1e3, "unit": unit, "better": "lower", "against": against}
+        figure = {
+            "name": name,
+            "value": mine * 1e3,
+            "unit": unit,
+            "better": "lower",
+            "against": against,
+        }
         yield figure | {"ratio": mine / other, "asked": asked if kind == "CPU" else None}
 
 
 def media_workers(clips: int = 24) -> Iterator[Figure]:
-    """The front end in two processes against one. `core share` under 0.9 says that others had the cores."""
+    """The front end in two processes against one.
+
+    `core share` under 0.9 says that others had the cores.
+    """
     with tempfile.TemporaryDirectory() as folder:
         made = clip(Path(folder) / "a.mp4", _SIZES["340p"], 25)
         rates: dict[int, float] = {}
@@ -134,7 +178,9 @@ def media_workers(clips: int = 24) -> Iterator[Figure]:
             jobs = [partial(read.timed, made, read.front_end)] * clips
             list(workers.map(jobs[: 2 * count], ahead=2 * count))
             began = time.perf_counter()
-            spent = [taken for taken in workers.map(jobs, ahead=2 * count) if isinstance(taken, tuple)]
+            spent = [
+                taken for taken in workers.map(jobs, ahead=2 * count) if isinstance(taken, tuple)
+            ]
             rates[count] = len(spent) / (time.perf_counter() - began)
             workers.close()
             share = sum(cpu for cpu, _ in spent) / sum(wall for _, wall in spent)
@@ -145,7 +191,10 @@ def media_workers(clips: int = 24) -> Iterator[Figure]:
 
 
 def media_memory(clips: int = 200) -> Iterator[Figure]:
-    """RSS of one worker that is never replaced, over many clips: good ones, silent ones, broken ones."""
+    """RSS of one worker that is never replaced, over many clips.
+
+    Good ones, silent ones, broken ones.
+    """
     with tempfile.TemporaryDirectory() as folder:
         made = [clip(Path(folder) / f"{fps}.mp4", "340x256", fps, seconds=2) for fps in (25, 30)]
         made.append(clip(Path(folder) / "silent.mp4", "340x256", 25, sound="anullsrc", seconds=2))
@@ -153,7 +202,10 @@ def media_memory(clips: int = 200) -> Iterator[Figure]:
         made[-1].write_bytes(made[0].read_bytes()[:60_000])
         workers, first = MediaWorkers(1, _LIMITS), 0.0
         for number in range(clips):
-            rss = workers.submit(partial(read.memory_after, made[number % len(made)])).result() / 2**20
+            rss = (
+                workers.submit(partial(read.memory_after, made[number % len(made)])).result()
+                / 2**20
+            )
             first = rss if number == clips // 10 else first
             if number % max(1, clips // 10) == 0 and number:
                 yield _plain(f"RSS after {number} clips", rss, "MiB", "lower")
@@ -164,11 +216,21 @@ def media_memory(clips: int = 200) -> Iterator[Figure]:
 
 
 def _plain(name: str, value: float, unit: str, better: str) -> Figure:
-    return {"name": name, "value": value, "unit": unit, "better": better, "against": None, "ratio": None}
+    return {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "better": better,
+        "against": None,
+        "ratio": None,
+    }
 
 
 def procedural() -> Iterator[Figure]:
-    """Procedural clips a second of CPU: sound alone, picture alone, written as mp4, material told from sound."""
+    """Procedural clips a second of CPU.
+
+    Sound alone, picture alone, written as mp4, material told from sound.
+    """
     clips = [sample_clip(seed) for seed in range(40)]
     sounds = [render_audio(clip) for clip in clips]
     with tempfile.TemporaryDirectory() as folder:
@@ -186,26 +248,87 @@ def procedural() -> Iterator[Figure]:
             yield _plain(name, len(clips) / (time.process_time() - began), "clips/CPU-s", "higher")
 
 
-def clip(path: Path, pixels: str, fps: int, sound: str = "sine=beep_factor=4,volume=0.5", seconds: int = 10) -> Path:
+def clip(
+    path: Path,
+    pixels: str,
+    fps: int,
+    sound: str = "sine=beep_factor=4,volume=0.5",
+    seconds: int = 10,
+) -> Path:
     """Write a clip by the bundled ffmpeg."""
-    inputs = ["-f", "lavfi", "-i", f"mandelbrot=s={pixels}:r={fps}", "-f", "lavfi", "-i", sound, "-t", str(seconds)]
-    codecs = ["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-ac", "2", "-c:a", "aac", "-threads"]
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y", *inputs, *codecs, "1", str(path)]
+    inputs = [
+        "-f",
+        "lavfi",
+        "-i",
+        f"mandelbrot=s={pixels}:r={fps}",
+        "-f",
+        "lavfi",
+        "-i",
+        sound,
+        "-t",
+        str(seconds),
+    ]
+    codecs = [
+        "-c:v",
+        "libx264",
+        "-preset",
+        "veryfast",
+        "-pix_fmt",
+        "yuv420p",
+        "-ac",
+        "2",
+        "-c:a",
+        "aac",
+        "-threads",
+    ]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-nostdin",
+        "-y",
+        *inputs,
+        *codecs,
+        "1",
+        str(path),
+    ]
     subprocess.run(command, check=True)
     return path
 
 
 def main() -> None:
     """Print every ratio, one JSON line each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clips", type=int, default=2, choices=range(1, len(_RATES) + 1), help="of each size")
-    parser.add_argument("--memory", type=int, default=200, help="clips over which memory is watched")
+    parser.add_argument(
+        "--clips", type=int, default=2, choices=range(1, len(_RATES) + 1), help="of each size"
+    )
+    parser.add_argument(
+        "--memory", type=int, default=200, help="clips over which memory is watched"
+    )
     options = parser.parse_args()
-    print(json.dumps({"cores": len(os.sched_getaffinity(0)), "load before": os.getloadavg()[0], **vars(options)}))
-    for figures in (media(options.rounds, options.clips), media_workers(), media_memory(options.memory)):
+    print(
+        json.dumps(
+            {
+                "cores": len(os.sched_getaffinity(0)),
+                "load before": os.getloadavg()[0],
+                **vars(options),
+            }
+        )
+    )
+    for figures in (
+        media(options.rounds, options.clips),
+        media_workers(),
+        media_memory(options.memory),
+    ):
         for figure in figures:
-            rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in figure.items() if v is not None}
+            rounded = {
+                k: round(v, 3) if isinstance(v, float) else v
+                for k, v in figure.items()
+                if v is not None
+            }
             print(json.dumps(rounded), flush=True)
 
 

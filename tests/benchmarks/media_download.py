@@ -24,15 +24,30 @@ _ROUNDS = 3
 
 
 def media_download() -> Iterator[dict[str, Any]]:
-    """Megabytes of archive a second of wall clock and of CPU, plain and gzipped; nothing without curl and tar."""
+    """Megabytes of archive a second of wall clock and of CPU, plain and gzipped.
+
+    Nothing without curl and tar.
+    """
     if not (shutil.which("curl") and shutil.which("tar")):
         return
     with tempfile.TemporaryDirectory() as folder:
         served, root = Path(folder) / "train", Path(folder) / "out"
         served.mkdir()
         _write(served)
-        command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", folder]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        command = [
+            sys.executable,
+            "-u",
+            "-m",
+            "http.server",
+            "0",
+            "--bind",
+            "127.0.0.1",
+            "--directory",
+            folder,
+        ]
+        server = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         assert server.stdout is not None
         port = server.stdout.readline().split(" port ")[1].split()[0]
         try:
@@ -50,7 +65,10 @@ def _write(folder: Path) -> None:
             info = tarfile.TarInfo(f"playing drums/clip_{number:06d}_000000_000010.mp4")
             info.size = _BYTES
             archive.addfile(info, io.BytesIO(os.urandom(_BYTES)))
-    with (folder / "plain.tar").open("rb") as plain, gzip.open(folder / "packed.tar.gz", "wb", 1) as packed:
+    with (
+        (folder / "plain.tar").open("rb") as plain,
+        gzip.open(folder / "packed.tar.gz", "wb", 1) as packed,
+    ):
         shutil.copyfileobj(plain, packed)
 
 
@@ -74,7 +92,9 @@ def _against(url: str, root: Path) -> Iterator[dict[str, Any]]:
             if round_:
                 spent[who].append(taken)
     for kind, column in (("wall", 0), ("CPU", 1)):
-        mine, other = (statistics.median(taken[column] for taken in spent[who]) for who in ("ours", "theirs"))
+        mine, other = (
+            statistics.median(taken[column] for taken in spent[who]) for who in ("ours", "theirs")
+        )
         yield {
             "name": f"download {url.rpartition('/')[2]}",
             "value": _CLIPS * _BYTES / 1e6 / mine,

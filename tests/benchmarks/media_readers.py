@@ -1,4 +1,7 @@
-"""What is timed in `tests.benchmarks.media`: functions of a clip's path, so that media workers can run them."""
+"""What is timed in `tests.benchmarks.media`.
+
+Functions of a clip's path, so that media workers can run them.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +85,11 @@ def memory_after(path: Path) -> int:
 
 def peers() -> dict[str, Callable[[Path], object]]:
     """Other readers of frames that are installed here."""
-    known = {"cv2": ("OpenCV", opencv), "decord": ("decord", decord), "torchcodec": ("torchcodec", torchcodec)}
+    known = {
+        "cv2": ("OpenCV", opencv),
+        "decord": ("decord", decord),
+        "torchcodec": ("torchcodec", torchcodec),
+    }
     return dict(named for module, named in known.items() if find_spec(module) is not None)
 
 
@@ -99,7 +106,9 @@ def opencv(path: Path) -> object:
         until = int(np.searchsorted(_TIMES, (number + 1) / fps - 1e-4))
         if until > done:
             picture = library.cvtColor(_cropped(video.retrieve()[1]), library.COLOR_BGR2RGB)
-            out[done:until] = library.resize(picture, (256, 256), interpolation=library.INTER_LINEAR)
+            out[done:until] = library.resize(
+                picture, (256, 256), interpolation=library.INTER_LINEAR
+            )
         done, number = until, number + 1
     video.release()
     return out
@@ -112,7 +121,9 @@ def decord(path: Path) -> object:
     found: Any = library
     first = found.VideoReader(str(path), num_threads=1)[0].shape
     scale = 292 / min(first[:2])
-    video = found.VideoReader(str(path), width=round(first[1] * scale), height=round(first[0] * scale), num_threads=1)
+    video = found.VideoReader(
+        str(path), width=round(first[1] * scale), height=round(first[0] * scale), num_threads=1
+    )
     starts = video.get_frame_timestamp(range(len(video)))[:, 0]
     chosen = np.searchsorted(starts, _TIMES + 1e-4, side="right") - 1
     batch = video.get_batch(chosen.tolist()).asnumpy()
@@ -133,7 +144,9 @@ def torchcodec(path: Path) -> object:
         kept = round(256 * min(batch.shape[-2:]) / 292)
         top, left = (batch.shape[-2] - kept) // 2, (batch.shape[-1] - kept) // 2
         cut = batch[..., top : top + kept, left : left + kept]
-        out.append(torch.nn.functional.interpolate(cut, (256, 256), mode="bilinear", antialias=True))
+        out.append(
+            torch.nn.functional.interpolate(cut, (256, 256), mode="bilinear", antialias=True)
+        )
     return torch.cat(out)
 
 

@@ -1,4 +1,7 @@
-"""What Prefect costs: thousands of batches of next to no work in one flow, against the same batches without it."""
+"""What Prefect costs.
+
+Thousands of batches of next to no work in one flow, against the same batches without it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ _ROOT = Path(__file__).parent.parent.parent
 def batches() -> Iterator[Figure]:
     """Cost of a batch that does nothing, beside that of the same batch without Prefect; growth of Prefect's server.
 
-    FOLEY_BATCHES (2000) batches; the share is that of a batch of one minute, the shortest that default sizes make.
+    FOLEY_BATCHES (2000) batches; the share is that of a batch of one minute, the shortest that
+    default sizes make.
     """
     count = int(os.environ.get("FOLEY_BATCHES", "2000"))
     with tempfile.TemporaryDirectory() as folder:
@@ -32,7 +36,13 @@ def batches() -> Iterator[Figure]:
         yield _figure(f"{of}a batch, {what}", cost * 1e3, "ms", bare, cost / plain)
         yield _figure(f"{of}Prefect's share of a minute, {what}", (cost - plain) / 60 * 100, "%")
     early, late = found["early"], found["late"]
-    yield _figure(f"{of}a batch of the last tenth, CPU of both", late * 1e3, "ms", "of the first tenth", late / early)
+    yield _figure(
+        f"{of}a batch of the last tenth, CPU of both",
+        late * 1e3,
+        "ms",
+        "of the first tenth",
+        late / early,
+    )
     yield _figure(f"{of}the flow's process, peak memory on top", found["grown"] / 2**20, "MiB")
     yield _figure(f"{of}server's CPU a batch", found["server CPU"] * 1e3, "ms")
     yield _figure(f"{of}its share of a minute", found["server CPU"] / 60 * 100, "%")
@@ -137,5 +147,14 @@ print(json.dumps(found))
 """
 
 
-def _figure(name: str, value: float, unit: str, against: str | None = None, ratio: float | None = None) -> Figure:
-    return {"name": name, "value": value, "unit": unit, "better": "lower", "against": against, "ratio": ratio}
+def _figure(
+    name: str, value: float, unit: str, against: str | None = None, ratio: float | None = None
+) -> Figure:
+    return {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "better": "lower",
+        "against": against,
+        "ratio": ratio,
+    }

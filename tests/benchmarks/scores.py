@@ -1,8 +1,9 @@
 """Scoring and feature stages from files, beside their bare models on tensors that are ready: does the model wait?
 
-An accelerator computes while the processors decode; on processors alone, reading and model share the same cores. So
-each stage is run twice: with the toy's model as it is, and with one that is slowed down by sleeping, which leaves the
-processors as free as an accelerator does. Clips a second want an idle machine; processor time does not.
+An accelerator computes while the processors decode; on processors alone, reading and model share
+the same cores. So each stage is run twice: with the toy's model as it is, and with one that is
+slowed down by sleeping, which leaves the processors as free as an accelerator does. Clips a second
+want an idle machine; processor time does not.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ _SLOW = 0.4  # seconds a clip that the slowed model takes in addition
 
 
 def scores() -> Iterator[Figure]:
-    """Clips a second of ImageBind, Audiobox and V-JEPA2 stages, as they are and slowed; reading's share of the work."""
+    """Clips a second of ImageBind, Audiobox and V-JEPA2 stages, as they are and slowed.
+
+    Reading's share of the work.
+    """
     preset = load_preset("toy")
     with tempfile.TemporaryDirectory() as folder:
         clips = _copies(Path(folder))
@@ -41,7 +45,9 @@ def scores() -> Iterator[Figure]:
             stage.setup()
             model = _model(stage)
             with _recorded(model) as calls:
-                stage.process(clips)  # warms up: the media workers are there, the files in the page cache
+                stage.process(
+                    clips
+                )  # warms up: the media workers are there, the files in the page cache
 
             def pipeline(stage: Any = stage) -> None:
                 assert all(isinstance(outcome, Passed) for outcome in stage.process(clips))
@@ -54,7 +60,9 @@ def scores() -> Iterator[Figure]:
             yield from _work(stage, clips, pipeline, bare)
             yield from _beside(f"{stage.name}, as it is", pipeline, bare)
             with _slowed(model, _SLOW * len(clips) / len(calls)):
-                yield from _beside(f"{stage.name}, model slowed by {_SLOW} s a clip", pipeline, bare)
+                yield from _beside(
+                    f"{stage.name}, model slowed by {_SLOW} s a clip", pipeline, bare
+                )
 
 
 def _copies(folder: Path) -> list[Clip]:
@@ -71,7 +79,9 @@ def _model(stage: Any) -> torch.nn.Module:
 @contextmanager
 def _recorded(model: torch.nn.Module) -> Generator[list[tuple[Any, Any]]]:
     calls: list[tuple[Any, Any]] = []
-    hook = model.register_forward_pre_hook(lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True)
+    hook = model.register_forward_pre_hook(
+        lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True
+    )
     yield calls
     hook.remove()
 
@@ -101,8 +111,13 @@ def _beside(name: str, ours: Callable[[], None], theirs: Callable[[], None]) -> 
     yield figure | {"value": _CLIPS / mine, "ratio": other / mine}
 
 
-def _work(stage: Any, clips: list[Clip], pipeline: Callable[[], None], bare: Callable[[], None]) -> Iterator[Figure]:
-    """CPU time a clip of reading, and of what the model's process does beside it: only the second is in its way."""
+def _work(
+    stage: Any, clips: list[Clip], pipeline: Callable[[], None], bare: Callable[[], None]
+) -> Iterator[Figure]:
+    """CPU time a clip of reading, and of what the model's process does beside it.
+
+    Only the second is in its way.
+    """
     readings = [stage._reading(clip) for clip in clips]
     taken: list[tuple[float, ...]] = []
     for _ in range(_ROUNDS):
@@ -110,9 +125,17 @@ def _work(stage: Any, clips: list[Clip], pipeline: Callable[[], None], bare: Cal
         taken.append(tuple(_own_seconds(work) / len(clips) for work in works))
     piped, model, reading = (float(v) for v in np.median(taken, 0))
     figure = {"unit": "CPU-ms/clip", "better": "lower", "against": "the bare model"}
-    yield figure | {"name": f"{stage.name}, reading", "value": reading * 1e3, "ratio": reading / model}
+    yield figure | {
+        "name": f"{stage.name}, reading",
+        "value": reading * 1e3,
+        "ratio": reading / model,
+    }
     beside = piped - model
-    yield figure | {"name": f"{stage.name}, beside the model", "value": beside * 1e3, "ratio": beside / model}
+    yield figure | {
+        "name": f"{stage.name}, beside the model",
+        "value": beside * 1e3,
+        "ratio": beside / model,
+    }
 
 
 def _own_seconds(work: Callable[[], object]) -> float:

@@ -1,4 +1,7 @@
-"""How few sampling steps do in the toy: onset F1 of the shipped weights, on clips that they have not seen."""
+"""How few sampling steps do in the toy.
+
+Onset F1 of the shipped weights, on clips that they have not seen.
+"""
 
 from __future__ import annotations
 

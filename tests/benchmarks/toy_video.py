@@ -1,8 +1,8 @@
 """What the toy's video encoder must give for the bridge to learn from motion alone.
 
-The real bridge, by the toy's recipe, on latents and pooled tokens of clips that never become files; onset F1 of sounds
-made for unseen clips. The encoders: random ones, with patches of 16 and of 32 pixels, and the one that is shipped.
-Figures and what to make of them: docs/toy-video-encoder.md.
+The real bridge, by the toy's recipe, on latents and pooled tokens of clips that never become files;
+onset F1 of sounds made for unseen clips. The encoders: random ones, with patches of 16 and of 32
+pixels, and the one that is shipped. Figures and what to make of them: docs/toy-video-encoder.md.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def toy_video() -> Iterator[dict[str, Any]]:
     clips = _clips(preset, TRAINED_ON + UNSEEN)
     yield from _figures(preset, clips, "random, patch 16", random_encoder(preset, 16))
     yield from _figures(preset, clips, "random, patch 32", random_encoder(preset, 32))
-    yield from _figures(preset, clips, "pre-trained, as shipped", VideoEncoder.from_pretrained(preset).model)
+    yield from _figures(
+        preset, clips, "pre-trained, as shipped", VideoEncoder.from_pretrained(preset).model
+    )
 
 
 def random_encoder(preset: Preset, patch: int) -> Any:
@@ -65,7 +67,9 @@ def _clips(preset: Preset, count: int) -> Clips:
 
 def _figures(preset: Preset, clips: Clips, name: str, model: Any) -> Iterator[dict[str, Any]]:
     encoder = VJepa2Encoder(preset.video, model)
-    video = torch.stack([encoder.encode(render_frames(clip)) for clip in clips.clips])  # [clips, J, 1, D]
+    video = torch.stack(
+        [encoder.encode(render_frames(clip)) for clip in clips.clips]
+    )  # [clips, J, 1, D]
     foley = _trained(preset, clips, video)
     own = _score(foley, clips, video)
     other = _score(foley, clips, video.roll(1, 0))
@@ -76,7 +80,9 @@ def _figures(preset: Preset, clips: Clips, name: str, model: Any) -> Iterator[di
             "unit": "F1",
             "better": "higher",
             "against": "another's video" if against else None,
-            "ratio": round(found.f1_60ms / against.f1_60ms, 2) if against and against.f1_60ms else None,
+            "ratio": round(found.f1_60ms / against.f1_60ms, 2)
+            if against and against.f1_60ms
+            else None,
         }
 
 
@@ -115,7 +121,10 @@ def _score(foley: FoleyControl, clips: Clips, video: Tensor) -> Sync:
     for first, end in pairwise(range(TRAINED_ON, TRAINED_ON + UNSEEN + 1, 16)):
         part = clips.clips[first:end]
         sounds = foley.generate(
-            list(video[first:end]), [c.prompt for c in part], [c.seconds for c in part], range(first, end)
+            list(video[first:end]),
+            [c.prompt for c in part],
+            [c.seconds for c in part],
+            range(first, end),
         )
         onsets += [detect_onsets(sound.mean(0), foley.preset.sample_rate) for sound in sounds]
     return sync_score([np.array(clip.impacts) for clip in clips.clips[TRAINED_ON:]], onsets)

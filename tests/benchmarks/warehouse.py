@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.warehouse [--clips N]
 
-Wall and CPU seconds side by side: on a machine that does other work, CPU seconds over the number of cores is the honest
-figure. Ratios are against the budgets of the project, but for the catalog: that is against writing the same rows as
-bare tables in the same run.
+Wall and CPU seconds side by side: on a machine that does other work, CPU seconds over the number of
+cores is the honest figure. Ratios are against the budgets of the project, but for the catalog: that
+is against writing the same rows as bare tables in the same run.
 """
 
 from __future__ import annotations
@@ -78,16 +78,29 @@ def warehouse(clips: int = CLIPS_COUNT) -> Iterator[Figure]:
         yield from _timed("re-selection", lambda: select(wh, judged, "strict"), "s", 3.0)
         fresh = Warehouse(home)
         yield from _timed(
-            "re-selection in a new process", lambda: select(fresh, judged, load_policy("hunyuan")), "s", 3.0
+            "re-selection in a new process",
+            lambda: select(fresh, judged, load_policy("hunyuan")),
+            "s",
+            3.0,
         )
         bare = _bare(wh, stages, fps, Path(folder) / "bare.duckdb")
-        yield from _timed("catalog publish", wh.publish, "s", bare, "the same rows as bare tables in one DuckDB file")
-        yield from _timed("catalog publish, no news", wh.publish, "s", bare, "the same rows as bare tables")
+        yield from _timed(
+            "catalog publish",
+            wh.publish,
+            "s",
+            bare,
+            "the same rows as bare tables in one DuckDB file",
+        )
+        yield from _timed(
+            "catalog publish, no news", wh.publish, "s", bare, "the same rows as bare tables"
+        )
         yield from _timed("funnel query", lambda: query(home, "from funnel"), "s", 1.0)
         yield from _timed("status", lambda: status(wh), "s", 5.0)
 
 
-def _timed(name: str, do: Callable[[], object], unit: str, budget: float, against: str = "budget") -> Iterator[Figure]:
+def _timed(
+    name: str, do: Callable[[], object], unit: str, budget: float, against: str = "budget"
+) -> Iterator[Figure]:
     """Wall and CPU seconds of one call, and their ratio to a budget or a reference."""
     wall, cpu = time.perf_counter(), time.process_time()
     do()
@@ -124,18 +137,31 @@ def fill(wh: Warehouse, stages: list[Synthetic], count: int) -> None:
             from range({count}) t(i) order by clip_id""")
         for begin in range(0, count, PER_COMMIT):
             piece = f"(from base limit {PER_COMMIT} offset {begin})"
-            inputs = ", ".join(f"{input_sql(columns, hash_sql)} as input_{name}" for name, columns in reads.items())
-            table = con.sql(f"select *, {input_sql(())} as input_clips, {inputs} from {piece}").to_arrow_table()
+            inputs = ", ".join(
+                f"{input_sql(columns, hash_sql)} as input_{name}" for name, columns in reads.items()
+            )
+            table = con.sql(
+                f"select *, {input_sql(())} as input_clips, {inputs} from {piece}"
+            ).to_arrow_table()
             id_ = f"{begin:016x}"
             wh.commit("clips", "source", id_, _rows(table, "clips", CLIPS, id_))
             for stage in stages:
-                wh.commit(stage.name, fps[stage.name], id_, _rows(table, stage.name, stage.schema, id_))
+                wh.commit(
+                    stage.name, fps[stage.name], id_, _rows(table, stage.name, stage.schema, id_)
+                )
 
 
 def _rows(base: pa.Table, name: str, own: pa.Schema, id_: str) -> pa.Table:
     """Spine and made-up columns for the clips of `base`."""
     count, rng = base.num_rows, np.random.default_rng(int(id_, 16))
-    constant = {"generation": 0, "status": "passed", "attempt": 1, "seconds": 0.1, "commit": id_, "source": "made up"}
+    constant = {
+        "generation": 0,
+        "status": "passed",
+        "attempt": 1,
+        "seconds": 0.1,
+        "commit": id_,
+        "source": "made up",
+    }
     constant |= {"committed_at": datetime.now(UTC), "bytes": 1000, "mtime_ns": 1, "label": "label"}
     columns: list[Any] = []
     for column in [*SPINE, *own]:
@@ -157,7 +183,9 @@ def _bare(wh: Warehouse, stages: list[Synthetic], fps: dict[str, str], path: Pat
     begun = time.perf_counter()
     with duckdb.connect(str(path)) as con:
         for name, fingerprint in {"clips": "source", **fps}.items():
-            con.execute(f"create table {name} as from read_parquet({wh.listing(name, fingerprint).files!r})")
+            con.execute(
+                f"create table {name} as from read_parquet({wh.listing(name, fingerprint).files!r})"
+            )
         con.execute("checkpoint")
     return time.perf_counter() - begun
 

@@ -1,9 +1,9 @@
 """Feature reading: a FeatureSet beside a numpy memmap, WebDataset and Lance on the same data, in alternating rounds.
 
-Clips of 191 kB in batches of 12 by one thread, the epoch shuffled: fully for memmap and Lance, by row groups and a
-window for the FeatureSet, by a buffer of 256 clips for WebDataset. Cold
-means that the files' pages were dropped from the page
-cache. WebDataset and Lance are no dependencies: their lines are there when `webdataset` and `lance` can be imported.
+Clips of 191 kB in batches of 12 by one thread, the epoch shuffled: fully for memmap and Lance, by
+row groups and a window for the FeatureSet, by a buffer of 256 clips for WebDataset. Cold means that
+the files' pages were dropped from the page cache. WebDataset and Lance are no dependencies: their
+lines are there when `webdataset` and `lance` can be imported.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ def array(clip_id: str) -> np.ndarray:
 
 
 def features() -> Iterator[Figure]:
-    """MB/s of every layout, cold and hot, and its ratio to the memmap; writing; growth of resident memory."""
+    """MB/s of every layout, cold and hot, and its ratio to the memmap.
+
+    Writing; growth of resident memory.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         epochs, files = _layouts(folder)
@@ -85,7 +88,10 @@ def _figures(state: str, speeds: dict[str, list[float]]) -> Iterator[Figure]:
 
 
 def _layouts(folder: Path) -> tuple[dict[str, Epoch], list[Path]]:
-    """Write the data in every layout; returns a function a layout that reads an epoch, and all files."""
+    """Write the data in every layout.
+
+    Returns a function a layout that reads an epoch, and all files.
+    """
     built = _feature_set(folder)
     table = np.lib.format.open_memmap(folder / "all.npy", "w+", np.float16, (CLIPS, *SHAPE))
     for i in range(CLIPS):
@@ -94,7 +100,9 @@ def _layouts(folder: Path) -> tuple[dict[str, Epoch], list[Path]]:
     del table
     epochs: dict[str, Epoch] = {
         "memmap": lambda seed: _read_memmap(folder / "all.npy", seed),
-        "FeatureSet": lambda seed: sum(1 for _ in built.batches(BATCH, seed=seed, columns=["tokens"])),
+        "FeatureSet": lambda seed: sum(
+            1 for _ in built.batches(BATCH, seed=seed, columns=["tokens"])
+        ),
     }
     if find_spec("webdataset"):
         epochs["WebDataset"] = _webdataset(folder)
@@ -107,7 +115,9 @@ def _layouts(folder: Path) -> tuple[dict[str, Epoch], list[Path]]:
 def _feature_set(folder: Path) -> FeatureSet:
     media = folder / "media"
     media.mkdir()
-    rows = [{"clip_id": str(i), "path": str(media / str(i)), "source": "random"} for i in range(CLIPS)]
+    rows = [
+        {"clip_id": str(i), "path": str(media / str(i)), "source": "random"} for i in range(CLIPS)
+    ]
     for row in rows:
         Path(row["path"]).write_text(row["clip_id"])
     wh = Warehouse(folder / "home")
@@ -138,7 +148,9 @@ def _webdataset(folder: Path) -> Epoch:
 
     def epoch(seed: int) -> int:
         order = [shards[i] for i in np.random.default_rng(seed).permutation(len(shards))]
-        stream = wds.WebDataset(order, shardshuffle=False, empty_check=False).shuffle(256, seed=seed)
+        stream = wds.WebDataset(order, shardshuffle=False, empty_check=False).shuffle(
+            256, seed=seed
+        )
         count, batch = 0, []
         for sample in stream:
             batch.append(np.frombuffer(sample["bin"], np.float16).reshape(SHAPE))
@@ -156,7 +168,9 @@ def _lance(folder: Path) -> Epoch:
     for begin in range(0, CLIPS, 250):
         raw = b"".join(to_bytes(array(str(i))) for i in range(begin, begin + 250))
         column = pa.Array.from_buffers(pa.binary(width), 250, [None, pa.py_buffer(raw)])
-        lance.write_dataset(pa.table({"tokens": column}), folder / "all.lance", mode="append" if begin else "create")
+        lance.write_dataset(
+            pa.table({"tokens": column}), folder / "all.lance", mode="append" if begin else "create"
+        )
     dataset = lance.dataset(folder / "all.lance")
 
     def epoch(seed: int) -> int:

@@ -1,6 +1,7 @@
 """One real Prefect API for all tests of this room: the embedded server, in its own folder, once a session.
 
-Prefect reads its settings when it is first imported, so they are settled here, before any test module imports a flow.
+Prefect reads its settings when it is first imported, so they are settled here, before any test
+module imports a flow.
 """
 
 from __future__ import annotations

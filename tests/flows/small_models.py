@@ -62,7 +62,8 @@ FILES = {
 def write_preset(folder: Path, url: str) -> None:
     """The preset above, whose models are at `url`, as a folder that `--preset` takes."""
     networks = [
-        NETWORK.format(name=name, url=url, sha256=file_sha256(TOY / f"{name}.safetensors")) for name in NETWORKS
+        NETWORK.format(name=name, url=url, sha256=file_sha256(TOY / f"{name}.safetensors"))
+        for name in NETWORKS
     ]
     (folder / "preset.toml").write_text("".join([PRESET.replace("{url}", url), *networks]))
 

@@ -17,7 +17,9 @@ pytestmark = [pytest.mark.usefixtures("api"), pytest.mark.slow]
 
 def test_curated_and_uncurated_are_trained_and_scored_at_the_same_steps(tmp_path: Path) -> None:
     small = curate(tmp_path, load_preset("toy"))
-    parameters = AblateParameters(home=small.wh.home, what="curation", dataset=small.dataset.version, marks=(1, 2))
+    parameters = AblateParameters(
+        home=small.wh.home, what="curation", dataset=small.dataset.version, marks=(1, 2)
+    )
     page = ablate(parameters)
     found = json.loads((page.parent / "ablation.json").read_text())
     assert [(mark["variant"], mark["steps"]) for mark in found["marks"]] == [

@@ -25,7 +25,12 @@ def test_a_system_on_a_set_becomes_tables_records_and_an_artifact(api: str, tmp_
         write_wav(tmp_path / "sounds" / f"{Path(row['file']).stem}.wav", audio, SAMPLE_RATE)
     same = SystemFolder(name="same", folder=tmp_path / "sounds")
     parameters = CompareParameters(
-        home=tmp_path / "home", on=tmp_path / "videos", systems=(same,), out=tmp_path / "out", resamples=5, workers=1
+        home=tmp_path / "home",
+        on=tmp_path / "videos",
+        systems=(same,),
+        out=tmp_path / "out",
+        resamples=5,
+        workers=1,
     )
     first = compare(parameters)
     assert {path.name for path in first.files.values()} == {
@@ -54,14 +59,19 @@ def test_a_system_on_a_set_becomes_tables_records_and_an_artifact(api: str, tmp_
 
     async def tables() -> list[str]:
         async with get_client() as client:
-            found = await client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["table-2"])))
+            found = await client.read_artifacts(
+                artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["table-2"]))
+            )
             return [str(artifact.data) for artifact in found]
 
     assert any("| same | 3 of 3 |" in text for text in asyncio.run(tables()))
 
 
 def test_systems_are_given_as_name_and_folder() -> None:
-    assert named_folders(["a=b/c", "d=e=f"]) == [{"name": "a", "folder": "b/c"}, {"name": "d", "folder": "e=f"}]
+    assert named_folders(["a=b/c", "d=e=f"]) == [
+        {"name": "a", "folder": "b/c"},
+        {"name": "d", "folder": "e=f"},
+    ]
     for wrong in ("plain", "=x"):
         with pytest.raises(FoleyError, match="NAME=FOLDER"):
             named_folders([wrong])
@@ -79,4 +89,6 @@ def test_systems_are_given_as_name_and_folder() -> None:
 )
 def test_names_that_the_page_could_not_tell_apart_are_refused(names: list[str], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
-        CompareParameters.model_validate({"home": "/nowhere", "systems": [{"name": n, "folder": "x"} for n in names]})
+        CompareParameters.model_validate(
+            {"home": "/nowhere", "systems": [{"name": n, "folder": "x"} for n in names]}
+        )

@@ -1,4 +1,7 @@
-"""The demo, smaller: everything from rendering to the report, and a second run that finds it done."""
+"""The demo, smaller.
+
+Everything from rendering to the report, and a second run that finds it done.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,9 @@ def test_results_say_under_what_they_came_about(results: dict[str, Any], home: P
     assert checkpoint["dataset"] == results["dataset"]
 
 
-def test_the_curves_of_the_training_are_a_picture_in_the_ui(results: dict[str, Any], home: Path) -> None:
+def test_the_curves_of_the_training_are_a_picture_in_the_ui(
+    results: dict[str, Any], home: Path
+) -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
@@ -92,7 +97,9 @@ def test_the_curves_of_the_training_are_a_picture_in_the_ui(results: dict[str, A
     assert list(curves) == ["training", "own video", "no video", "another's video"]
     assert [len(points) for points in curves.values()] == [300, 3, 3, 3]
     last = {name: float(points[-1].split(",")[1]) for name, points in curves.items()}
-    assert last["another's video"] < last["no video"] < last["own video"]  # a higher loss is higher up
+    assert (
+        last["another's video"] < last["no video"] < last["own video"]
+    )  # a higher loss is higher up
 
 
 def _curves(svg: str) -> tuple[list[str], list[list[str]]]:
@@ -103,11 +110,15 @@ def _curves(svg: str) -> tuple[list[str], list[list[str]]]:
     return names, [line.get("points", "").split() for line in drawn.iter(f"{space}polyline")]
 
 
-def test_the_funnel_starts_with_every_file_and_ends_with_the_good_clips(results: dict[str, Any], home: Path) -> None:
+def test_the_funnel_starts_with_every_file_and_ends_with_the_good_clips(
+    results: dict[str, Any], home: Path
+) -> None:
     funnel = results["funnel"]
     corpus = list((home / "clips").glob("*/*.mp4"))
     assert funnel[0]["passed"] + funnel[0]["rejected"] + funnel[0]["failed"] == len(corpus)
-    assert CLIPS <= funnel[-1]["passed"] <= CLIPS + CLIPS // 2  # a degraded clip may be silent throughout
+    assert (
+        CLIPS <= funnel[-1]["passed"] <= CLIPS + CLIPS // 2
+    )  # a degraded clip may be silent throughout
     flaws = results["curation"]
     assert flaws["true"]["kept"] + flaws["true"]["dropped"] == CLIPS
     flawed = [flaws[kind][end] for kind in ("misdubbed", "degraded") for end in ("kept", "dropped")]
@@ -131,7 +142,9 @@ def test_what_is_held_out_are_true_clips(results: dict[str, Any], home: Path) ->
     )
     flawed = query(home, f"{sql} and truth->>'$.flaw' is not null").to_pylist()
     assert flawed == [{"n": 0}]
-    assert query(home, f"{sql} and dataset_members.split = 'test'").to_pylist() == [{"n": results["held_out_clips"]}]
+    assert query(home, f"{sql} and dataset_members.split = 'test'").to_pylist() == [
+        {"n": results["held_out_clips"]}
+    ]
 
 
 def test_every_sound_is_in_the_catalog(results: dict[str, Any], home: Path) -> None:

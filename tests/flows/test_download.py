@@ -36,7 +36,9 @@ def test_download_then_curate(tmp_path: Path, mirror: tuple[Mirror, str]) -> Non
     del server.files["train/k700_train_002.tar.gz"]
     server.faults = Faults(left=3, drop_at=lambda n: n // 2)
     home, folder = tmp_path / "home", tmp_path / "k700"
-    parameters = DownloadParameters(home=home, source="kinetics700", folder=folder, base_url=base, template="{label}!")
+    parameters = DownloadParameters(
+        home=home, source="kinetics700", folder=folder, base_url=base, template="{label}!"
+    )
     result = download(parameters)
     assert (result.units, result.fetched, result.clips, len(result.failed)) == (5, 4, 13, 1)
     assert "HTTP 404" in str(result.failed[0][1])
@@ -54,14 +56,18 @@ def test_download_then_curate(tmp_path: Path, mirror: tuple[Mirror, str]) -> Non
     assert not [path for path, _, _ in server.log[sent:] if ".tar" in path]
 
 
-def test_one_class_after_the_other(tmp_path: Path, mirror: tuple[Mirror, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_class_after_the_other(
+    tmp_path: Path, mirror: tuple[Mirror, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from flows.download import download
 
     server, base = mirror
     folder = tmp_path / "k700"
 
     def of(label: str) -> DownloadParameters:
-        chosen = DownloadParameters(home=tmp_path / "home", source="kinetics700", folder=folder, base_url=base)
+        chosen = DownloadParameters(
+            home=tmp_path / "home", source="kinetics700", folder=folder, base_url=base
+        )
         return chosen.model_copy(update={"classes": (label,), "splits": ("train",)})
 
     with monkeypatch.context() as patch:
@@ -80,10 +86,16 @@ def test_a_list_of_addresses(tmp_path: Path, mirror: tuple[Mirror, str]) -> None
     (tmp_path / "mine").mkdir()
     clip = next((tmp_path / "made").glob("*.mp4"))
     server.files["a clip.mp4"] = clip.read_bytes()
-    rows = [f"{base}a%20clip.mp4,,a dog,val", f"{base}gone.mp4,,nothing,train", f",{clip},a cat,train"]
+    rows = [
+        f"{base}a%20clip.mp4,,a dog,val",
+        f"{base}gone.mp4,,nothing,train",
+        f",{clip},a cat,train",
+    ]
     rows.append("s3://bucket/a.mp4,,a bear,train")
     (tmp_path / "mine" / "list.csv").write_text("url,path,caption,split\n" + "\n".join(rows) + "\n")
-    done = foley("download", tmp_path / "mine" / "list.csv", tmp_path / "out", "--home", tmp_path / "home")
+    done = foley(
+        "download", tmp_path / "mine" / "list.csv", tmp_path / "out", "--home", tmp_path / "home"
+    )
     assert done.returncode == 0, done.stderr
     assert "2 clips; 1 fetched" in done.stdout
     assert "gone.mp4: HTTP 404" in done.stdout
@@ -98,6 +110,10 @@ def test_mistakes_are_one_line(tmp_path: Path, mirror: tuple[Mirror, str]) -> No
     home = ["--home", str(tmp_path / "home")]
     assert "use kinetics700" in one_line_error(foley("download", "kinetics", *home))
     (tmp_path / "a.csv").write_text("name\nx\n")
-    assert "neither a url nor a file" in one_line_error(foley("download", tmp_path / "a.csv", *home))
+    assert "neither a url nor a file" in one_line_error(
+        foley("download", tmp_path / "a.csv", *home)
+    )
     wrong = ["--base-url", mirror[1], "--classes", "flying"]
-    assert "no class is called 'flying'" in one_line_error(foley("download", "kinetics700", *home, *wrong))
+    assert "no class is called 'flying'" in one_line_error(
+        foley("download", "kinetics700", *home, *wrong)
+    )

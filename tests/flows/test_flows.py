@@ -1,4 +1,7 @@
-"""The flows end to end on small corpora: what curation keeps and drops, and what shows up in Prefect."""
+"""The flows end to end on small corpora.
+
+What curation keeps and drops, and what shows up in Prefect.
+"""
 
 from __future__ import annotations
 
@@ -37,29 +40,44 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def curated(api: str, corpus: Path, home: Path) -> Any:
-    return curate(CurateParameters(home=home, folder=corpus, source="small", batch_size=6, workers=2))
+    return curate(
+        CurateParameters(home=home, folder=corpus, source="small", batch_size=6, workers=2)
+    )
 
 
 def kinds(corpus: Path) -> dict[str, str | None]:
     """Clip id -> how the clip is spoiled, None for a good one."""
-    return {f"small/{Path(file).stem}": row["truth"]["bad"] for file, row in read_ledger(corpus).items()}
+    return {
+        f"small/{Path(file).stem}": row["truth"]["bad"] for file, row in read_ledger(corpus).items()
+    }
 
 
 def files(home: Path) -> dict[str, tuple[int, int]]:
     """Everything that stages and selection have written: path -> (size, time of writing)."""
-    found = [p for name in ("commits", "datasets", "features") for p in (home / name).rglob("*") if p.is_file()]
+    found = [
+        p
+        for name in ("commits", "datasets", "features")
+        for p in (home / name).rglob("*")
+        if p.is_file()
+    ]
     return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in found}
 
 
-def test_good_clips_are_kept_and_bad_ones_dropped_where_they_show(curated: Any, corpus: Path, home: Path) -> None:
+def test_good_clips_are_kept_and_bad_ones_dropped_where_they_show(
+    curated: Any, corpus: Path, home: Path
+) -> None:
     expected = kinds(corpus)
-    assert curated.dataset.clip_ids() == sorted(clip for clip, kind in expected.items() if kind is None)
+    assert curated.dataset.clip_ids() == sorted(
+        clip for clip, kind in expected.items() if kind is None
+    )
     assert {c.stage: c.lost for c in curated.stages if c.lost} == {}
     for clip, kind in expected.items():
         if kind is None:
             continue
         stage, status = ENDS[kind]
-        found = query(home, f"select status, reason, error, message from {stage} where clip_id = ?", [clip]).to_pylist()
+        found = query(
+            home, f"select status, reason, error, message from {stage} where clip_id = ?", [clip]
+        ).to_pylist()
         assert [row["status"] for row in found] == [status], (clip, found)
         assert found[0]["reason"] or found[0]["message"]
 
@@ -85,7 +103,9 @@ def test_features_are_cached_for_the_dataset_alone(curated: Any, home: Path) -> 
 
 def test_a_second_run_does_no_work_again(curated: Any, corpus: Path, home: Path) -> None:
     before = files(home)
-    again = curate(CurateParameters(home=home, folder=corpus, source="small", batch_size=6, max_attempts=1))
+    again = curate(
+        CurateParameters(home=home, folder=corpus, source="small", batch_size=6, max_attempts=1)
+    )
     assert [count.batches for count in again.stages] == [0] * len(curated.stages)
     assert again.ingest is not None
     assert (again.ingest.new, again.ingest.changed) == (0, 0)
@@ -100,7 +120,9 @@ def test_a_second_corpus_with_the_same_settings_touches_only_what_is_new(
     before = files(home)
     new = tmp_path / "more"
     write_corpus(new, 3, seed=8, seconds=2.0, bad=("silent", "truncated"))
-    added = curate(CurateParameters(home=home, folder=new, source="more", batch_size=6, max_attempts=1))
+    added = curate(
+        CurateParameters(home=home, folder=new, source="more", batch_size=6, max_attempts=1)
+    )
     assert {path: stamp for path, stamp in files(home).items() if path in before} == before
     assert [count.processed for count in added.stages] == [5, 4, *[3] * (len(curated.stages) - 2)]
     everything = curate(CurateParameters(home=home, dataset="both", max_attempts=1))
@@ -130,7 +152,9 @@ def test_a_folder_without_clips_fails_with_its_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_reports_to_the_server_at_prefect_api_url(api: str, corpus: Path, home: Path, curated: Any) -> None:
+def test_the_command_reports_to_the_server_at_prefect_api_url(
+    api: str, corpus: Path, home: Path, curated: Any
+) -> None:
     done = foley("curate", corpus, "--home", home, PREFECT_API_URL=api, PREFECT_HOME=None)
     assert done.returncode == 0, done.stderr
     assert "Dataset all-" in done.stdout
@@ -143,7 +167,9 @@ def test_the_command_reports_to_the_server_at_prefect_api_url(api: str, corpus: 
 
 
 @pytest.mark.slow
-def test_without_a_server_the_command_brings_its_own_and_leaves_none_behind(corpus: Path, tmp_path: Path) -> None:
+def test_without_a_server_the_command_brings_its_own_and_leaves_none_behind(
+    corpus: Path, tmp_path: Path
+) -> None:
     from warehouse.store import Warehouse as Store
 
     home = tmp_path / "home"

@@ -20,11 +20,16 @@ def foley(*arguments: str | Path, **changes: str | None) -> subprocess.Completed
     """Run `foley` to its end."""
     command = [sys.executable, "-m", "foley.cli.main", *map(str, arguments)]
     variables = environment(**changes)
-    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=1200, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=1200, check=False
+    )
 
 
 def one_line_error(done: subprocess.CompletedProcess[str]) -> str:
-    """The message of a command that ended as a person's mistake does: exit code 2, one line, nothing on stdout."""
+    """The message of a command that ended as a person's mistake does.
+
+    Exit code 2, one line, nothing on stdout.
+    """
     assert done.returncode == 2, done
     assert done.stdout == "", done
     lines = done.stderr.strip().splitlines()

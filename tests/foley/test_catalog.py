@@ -37,12 +37,16 @@ def said(*arguments: str | Path) -> str:
 
 def test_retry_releases_only_the_failures_that_are_named(home: Path) -> None:
     def quarantined() -> set[tuple[str, bool]]:
-        rows = query(home, "select clip_id, quarantined from failures where stage = 'facts'").to_pylist()
+        rows = query(
+            home, "select clip_id, quarantined from failures where stage = 'facts'"
+        ).to_pylist()
         return {(row["clip_id"], row["quarantined"]) for row in rows}
 
     before = quarantined()
     assert before == {(f"clip{i:04d}", True) for i in range(50) if i % 10 in (7, 8)}
-    assert said("retry", "--stage", "facts", "--reason", "Broken: byte 7", "--home", home).startswith("1 clips")
+    assert said(
+        "retry", "--stage", "facts", "--reason", "Broken: byte 7", "--home", home
+    ).startswith("1 clips")
     assert quarantined() == before - {("clip0007", True)}
     run_once(Warehouse(home), stages()[:1])
     Warehouse(home).publish()
@@ -101,7 +105,9 @@ def test_verify_names_what_is_damaged(home: Path) -> None:
 
 
 def test_lineage_of_a_clip_names_its_file_and_url(home: Path) -> None:
-    [clip] = query(home, "select clip_id, url, sha256 from clips where clip_id = 'clip0001'").to_pylist()
+    [clip] = query(
+        home, "select clip_id, url, sha256 from clips where clip_id = 'clip0001'"
+    ).to_pylist()
     text = said("lineage", "clip0001", "--home", home)
     assert clip["url"] in text
     assert clip["sha256"][:16] in text

@@ -1,4 +1,7 @@
-"""The command line: mistakes are one clear line, queries only read, and formats can be read back."""
+"""The command line.
+
+Mistakes are one clear line, queries only read, and formats can be read back.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("home")
     write_clip(sample_clip(1, 1.0), folder / "a.mp4")
-    rows = [{"clip_id": name, "path": str(folder / f"{name}.mp4"), "source": "test"} for name in ("a", "gone")]
+    rows = [
+        {"clip_id": name, "path": str(folder / f"{name}.mp4"), "source": "test"}
+        for name in ("a", "gone")
+    ]
     warehouse = Warehouse(folder)
     warehouse.ingest(pa.Table.from_pylist(rows))
     warehouse.publish()
@@ -42,7 +48,9 @@ def test_help_names_every_command() -> None:
 
 def test_generate_from_a_file_that_is_not_there(tmp_path: Path) -> None:
     video = tmp_path / "gone.mp4"
-    message = one_line_error(foley("generate", video, "--prompt", "metal", "--out", tmp_path / "out.mp4"))
+    message = one_line_error(
+        foley("generate", video, "--prompt", "metal", "--out", tmp_path / "out.mp4")
+    )
     assert str(video) in message
 
 
@@ -64,10 +72,29 @@ def test_generate_onto_the_video_itself(tmp_path: Path) -> None:
 def test_generate_from_a_csv_makes_what_can_be_made(home: Path, tmp_path: Path) -> None:
     table, out = tmp_path / "jobs.csv", tmp_path / "out"
     (tmp_path / "bad.mp4").write_text("<!doctype html>")
-    table.write_text(f"video,prompt,seed\n{home / 'a.mp4'},metal,3\nbad.mp4,metal,3\n{home / 'a.mp4'},wood,7\n")
-    done = foley("generate", table, "--out", out, "--fast", "--takes", "2", "--format", "flac", "--home", home)
+    table.write_text(
+        f"video,prompt,seed\n{home / 'a.mp4'},metal,3\nbad.mp4,metal,3\n{home / 'a.mp4'},wood,7\n"
+    )
+    done = foley(
+        "generate",
+        table,
+        "--out",
+        out,
+        "--fast",
+        "--takes",
+        "2",
+        "--format",
+        "flac",
+        "--home",
+        home,
+    )
     assert done.returncode == 1, done
-    assert sorted(path.name for path in out.glob("*.flac")) == ["a.3.flac", "a.4.flac", "a.7.flac", "a.8.flac"]
+    assert sorted(path.name for path in out.glob("*.flac")) == [
+        "a.3.flac",
+        "a.4.flac",
+        "a.7.flac",
+        "a.8.flac",
+    ]
 
 
 def test_generate_with_an_unknown_preset(home: Path, tmp_path: Path) -> None:
@@ -106,7 +133,13 @@ def test_sql_that_is_wrong(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["delete from clips", "drop table clips", "create table mine as select 1", "copy clips to '{}/copy.csv'"]
+    "query",
+    [
+        "delete from clips",
+        "drop table clips",
+        "create table mine as select 1",
+        "copy clips to '{}/copy.csv'",
+    ],
 )
 def test_sql_that_writes_is_refused_and_changes_nothing(home: Path, query: str) -> None:
     before = (home / "catalog.duckdb").read_bytes()
@@ -118,8 +151,13 @@ def test_sql_that_writes_is_refused_and_changes_nothing(home: Path, query: str) 
 def test_sql_formats_hold_the_same_rows(home: Path) -> None:
     query = "select clip_id, status, error from clips order by clip_id"
     found = json.loads(foley("sql", query, "--home", home, "--format", "json").stdout)
-    assert [(row["clip_id"], row["status"]) for row in found] == [("a", "passed"), ("gone", "failed")]
-    rows = csv.DictReader(io.StringIO(foley("sql", query, "--home", home, "--format", "csv").stdout))
+    assert [(row["clip_id"], row["status"]) for row in found] == [
+        ("a", "passed"),
+        ("gone", "failed"),
+    ]
+    rows = csv.DictReader(
+        io.StringIO(foley("sql", query, "--home", home, "--format", "csv").stdout)
+    )
     assert list(rows) == [{name: value or "" for name, value in row.items()} for row in found]
     table = foley("sql", query, FOLEY_HOME=str(home)).stdout.splitlines()
     assert table[0].split() == ["clip_id", "status", "error"]
@@ -133,8 +171,12 @@ def test_sql_writes_files_that_hold_the_rows(home: Path, tmp_path: Path) -> None
     want = [("a", "passed"), ("gone", "failed")]
     for name in ("rows.csv", "rows.parquet", "rows.json"):
         assert duckdb.execute(f"from '{tmp_path / name}'").fetchall() == want
-    assert "rows.txt" in one_line_error(foley("sql", query, "--home", home, "--output", tmp_path / "rows.txt"))
-    assert "gone" in one_line_error(foley("sql", query, "--home", home, "--output", tmp_path / "gone" / "rows.csv"))
+    assert "rows.txt" in one_line_error(
+        foley("sql", query, "--home", home, "--output", tmp_path / "rows.txt")
+    )
+    assert "gone" in one_line_error(
+        foley("sql", query, "--home", home, "--output", tmp_path / "gone" / "rows.csv")
+    )
 
 
 def test_status_counts_the_clips(home: Path) -> None:
@@ -144,17 +186,24 @@ def test_status_counts_the_clips(home: Path) -> None:
 
 
 def test_status_of_a_home_that_is_not_there(tmp_path: Path) -> None:
-    assert str(tmp_path / "nothing") in one_line_error(foley("status", "--home", tmp_path / "nothing"))
+    assert str(tmp_path / "nothing") in one_line_error(
+        foley("status", "--home", tmp_path / "nothing")
+    )
     assert not (tmp_path / "nothing").exists()
 
 
 def hear_ctrl_c() -> None:
-    """As in a terminal: what a shell starts in the background, as it may have these tests, ignores SIGINT."""
+    """As in a terminal.
+
+    What a shell starts in the background, as it may have these tests, ignores SIGINT.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(api: str, corpus: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(
+    api: str, corpus: Path, tmp_path: Path
+) -> None:
     from warehouse import Warehouse
 
     home = tmp_path / "home"
@@ -168,7 +217,9 @@ def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(api: str, corpus: Path, t
         text=True,
         preexec_fn=hear_ctrl_c,  # noqa: PLW1509 (the child does nothing before it)
     )
-    while not list(home.glob("commits/probe/*/*.parquet")):  # the first stage is done, seven are to come
+    while not list(
+        home.glob("commits/probe/*/*.parquet")
+    ):  # the first stage is done, seven are to come
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -179,4 +230,7 @@ def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(api: str, corpus: Path, t
     assert [run["state"] for run in Warehouse(home).records("runs")] == ["cancelled"]
     done = foley(*arguments)
     assert done.returncode == 0, done.stderr
-    assert sorted(run["state"] for run in Warehouse(home).records("runs")) == ["cancelled", "completed"]
+    assert sorted(run["state"] for run in Warehouse(home).records("runs")) == [
+        "cancelled",
+        "completed",
+    ]

@@ -1,4 +1,7 @@
-"""docs/swapping.md: its presets load and have their architectures' sizes, and its worked example runs."""
+"""docs/swapping.md.
+
+Its presets load and have their architectures' sizes, and its worked example runs.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,9 @@ from model.video_encoder import DinoV3Encoder, VJepa2Encoder
 from tests.foley.commands import ROOT, environment
 
 PAGE = (ROOT / "docs/swapping.md").read_text()
-# What model_config.json of Stable Audio Open Small has otherwise than 1.0. The file is gated; a public port of the
-# model (sandst1/stable-audio-mlx) confirms sizes and conditioners; the rest is from memory: qk_norm, the prompt's
-# length, the range of seconds.
+# What model_config.json of Stable Audio Open Small has otherwise than 1.0. The file is gated; a
+# public port of the model (sandst1/stable-audio-mlx) confirms sizes and conditioners; the rest is
+# from memory: qk_norm, the prompt's length, the range of seconds.
 SMALL: dict[str, Any] = {
     "diffusion_objective": "rf_denoiser",
     "cross_attention_cond_ids": ["prompt", "seconds_total"],
@@ -51,14 +54,22 @@ def test_a_preset_that_builds_on_another_changes_only_what_it_says(tmp_path: Pat
     paper, found = load_preset("paper"), preset_of("vjepa2-vith", tmp_path)
     assert found.video == paper.video.model_copy(update={"width": 1280})
     assert found.models.video.repo == "facebook/vjepa2-vith-fpc64-256"
-    assert (found.models.audiobox, found.bridge, found.train) == (paper.models.audiobox, paper.bridge, paper.train)
+    assert (found.models.audiobox, found.bridge, found.train) == (
+        paper.models.audiobox,
+        paper.bridge,
+        paper.train,
+    )
     assert found.name == tmp_path.name
 
 
 @pytest.mark.parametrize(
     ("words", "changes", "millions"),
     [
-        ("vjepa2-vith", {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16}, 632),
+        (
+            "vjepa2-vith",
+            {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16},
+            632,
+        ),
         (
             "vjepa2-vitg",
             {
@@ -72,7 +83,9 @@ def test_a_preset_that_builds_on_another_changes_only_what_it_says(tmp_path: Pat
         ),
     ],
 )
-def test_larger_vjepa2(words: str, changes: dict[str, Any], millions: float, tmp_path: Path) -> None:
+def test_larger_vjepa2(
+    words: str, changes: dict[str, Any], millions: float, tmp_path: Path
+) -> None:
     preset = preset_of(words, tmp_path)
     encoder = VJepa2Encoder(preset.video, on_meta(lambda: VJEPA2Model(VJEPA2Config(**changes))))
     assert count(encoder.model.encoder) / 1e6 == pytest.approx(millions, rel=0.005)
@@ -90,7 +103,9 @@ def test_dinov3_large(tmp_path: Path) -> None:
     }
     model = on_meta(lambda: DINOv3ViTModel(DINOv3ViTConfig(**size, num_register_tokens=4)))
     assert count(model) / 1e6 == pytest.approx(303.1, abs=0.5)
-    assert DinoV3Encoder(preset.video, model).encode(np.zeros((20, 256, 256, 3), np.uint8)).shape == (20, 1, 1024)
+    assert DinoV3Encoder(preset.video, model).encode(
+        np.zeros((20, 256, 256, 3), np.uint8)
+    ).shape == (20, 1, 1024)
     assert preset.video.token_rate == load_preset("paper").video.token_rate
 
 
@@ -109,12 +124,20 @@ def test_stable_audio_open_small(tmp_path: Path) -> None:
     assert count(backbone.model) / 1e6 == pytest.approx(341, abs=0.5)  # as published
     assert backbone.diffusion_objective == "rf_denoiser"
     transformer = backbone.model.model.transformer
-    bridge = on_meta(lambda: Bridge(transformer.dim, transformer.depth, 1024, preset.bridge, preset.latent_rate, 8.0))
+    bridge = on_meta(
+        lambda: Bridge(
+            transformer.dim, transformer.depth, 1024, preset.bridge, preset.latent_rate, 8.0
+        )
+    )
     bridge.insert(backbone.model.model)
     with torch.device("meta"), bridge.watching(torch.zeros(1, 88, 1, 1024), 237):
         text, seconds = torch.zeros(1, 65, 768), torch.zeros(1, 768)
         found = backbone.model(
-            torch.zeros(1, 64, 237), torch.zeros(1), cross_attn_cond=text, global_cond=seconds, use_checkpointing=False
+            torch.zeros(1, 64, 237),
+            torch.zeros(1),
+            cross_attn_cond=text,
+            global_cond=seconds,
+            use_checkpointing=False,
         )
     assert found.shape == (1, 64, 237)
     assert preset.bridge.heads * preset.bridge.head_dim == transformer.dim
@@ -129,9 +152,17 @@ def test_the_worked_example_runs(api: str, corpus: Path, tmp_path: Path) -> None
     (tmp_path / "clips").symlink_to(corpus)
     for command in [
         [sys.executable, "-c", code],
-        *([sys.executable, "-m", "foley.cli.main", *shlex.split(line)[1:]] for line in commands.splitlines()),
+        *(
+            [sys.executable, "-m", "foley.cli.main", *shlex.split(line)[1:]]
+            for line in commands.splitlines()
+        ),
     ]:
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True, check=False
+            command,
+            cwd=tmp_path,
+            env=environment(PYTHONPATH=str(ROOT)),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, (command, done.stderr)

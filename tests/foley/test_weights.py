@@ -58,8 +58,15 @@ def run(hub: Hub, preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
     """`foley models ...` against the hub, with the preset above."""
     cache = tmp_path_factory.mktemp("hub-cache")
 
-    def models(command: str, *arguments: str | Path, **changes: str | None) -> subprocess.CompletedProcess[str]:
-        settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_TOKEN": "good", "HF_HUB_OFFLINE": None}
+    def models(
+        command: str, *arguments: str | Path, **changes: str | None
+    ) -> subprocess.CompletedProcess[str]:
+        settings = {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(cache),
+            "HF_TOKEN": "good",
+            "HF_HUB_OFFLINE": None,
+        }
         return foley("models", command, *arguments, "--preset", preset, **settings | changes)
 
     return models
@@ -86,7 +93,11 @@ def test_fetch_brings_what_check_finds_whole(hub: Hub, run: Run, store: Path) ->
     assert found["video"]["revision"] == hub.sha("tiny/vjepa2", 0)
     assert found["backbone"]["licence"] == "Community Licence (gated)"
     assert all(len(row["sha256"]) == 64 and row["parameters"] for row in found.values())
-    names = {path.relative_to(store).as_posix() for path in store.rglob("*.*") if ".cache" not in path.parts}
+    names = {
+        path.relative_to(store).as_posix()
+        for path in store.rglob("*.*")
+        if ".cache" not in path.parts
+    }
     assert not {"sao/extra.bin", "t5-base/flax_model.msgpack"} & names
     assert "t5-base/model.safetensors" in names
 
@@ -122,7 +133,10 @@ def test_an_interrupted_fetch_goes_on_where_it_stopped(hub: Hub, run: Run, tmp_p
         assert "Traceback" not in stopped.stderr
     assert again.returncode == 0, again.stderr
     ranges = {path.rsplit("/", 1)[-1]: asked for _, path, asked in hub.asked if asked}
-    assert ranges == {"imagebind_huge.pth": f"bytes={chunk}-", "model.safetensors": f"bytes={chunk}-"}
+    assert ranges == {
+        "imagebind_huge.pth": f"bytes={chunk}-",
+        "model.safetensors": f"bytes={chunk}-",
+    }
     assert (tmp_path / "vjepa2/model.safetensors").read_bytes() == large
     assert (tmp_path / "imagebind/imagebind_huge.pth").read_bytes() == large
 
@@ -133,7 +147,11 @@ def test_a_network_of_evaluation_comes_with_its_hash_or_not_at_all(
     missing = rows(run("check", "--weights", tmp_path, "--format", "json"))["synchformer"]
     assert missing["state"] == "missing"
     assert missing["licence"] == "unknown"
-    for part in (tmp_path / "synchformer.safetensors", f"{hub.url}/releases/synchformer", "foley models fetch"):
+    for part in (
+        tmp_path / "synchformer.safetensors",
+        f"{hub.url}/releases/synchformer",
+        "foley models fetch",
+    ):
         assert str(part) in missing["problem"]
     whole = hub.plain["/releases/synchformer"]
     hub.plain["/releases/synchformer"] = whole[:-1] + b"-"
@@ -145,13 +163,18 @@ def test_a_network_of_evaluation_comes_with_its_hash_or_not_at_all(
     assert "expected was" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "synchformer.safetensors").exists()
     preset = load_preset("toy", store)
-    assert len(Synchformer.from_pretrained(preset).state_dict()) == len(load_file(store / "synchformer.safetensors"))
+    assert len(Synchformer.from_pretrained(preset).state_dict()) == len(
+        load_file(store / "synchformer.safetensors")
+    )
 
 
 def test_what_the_paper_preset_fetches_from_an_address_has_a_known_hash() -> None:
     models = load_preset("paper").models
     found = [getattr(models, name) for name in type(models).model_fields]
-    assert all(files.repo or (files.url and re.fullmatch("[0-9a-f]{64}", files.sha256 or "")) for files in found)
+    assert all(
+        files.repo or (files.url and re.fullmatch("[0-9a-f]{64}", files.sha256 or ""))
+        for files in found
+    )
 
 
 def test_a_fetched_store_needs_no_network(run: Run, store: Path) -> None:
@@ -174,7 +197,9 @@ def test_offline_the_hubs_own_cache_is_taken(hub: Hub, run: Run, tmp_path: Path)
     assert "HF_HUB_OFFLINE" in done.stderr
 
 
-def test_the_first_commit_stays_the_one_that_is_fetched(hub: Hub, run: Run, store: Path, tmp_path: Path) -> None:
+def test_the_first_commit_stays_the_one_that_is_fetched(
+    hub: Hub, run: Run, store: Path, tmp_path: Path
+) -> None:
     shutil.copytree(store, tmp_path / "store")
     hub.commit("tiny/t5", {"config.json": b"{}"})
     try:
@@ -197,7 +222,9 @@ def test_another_revision_takes_the_place_of_the_one_that_was_fetched(
     other = tmp_path / "preset"
     shutil.copytree(preset, other)
     page = (preset / "preset.toml").read_text()
-    (other / "preset.toml").write_text(page.replace('repo = "tiny/t5"', f'repo = "tiny/t5"\nrevision = "{commit}"'))
+    (other / "preset.toml").write_text(
+        page.replace('repo = "tiny/t5"', f'repo = "tiny/t5"\nrevision = "{commit}"')
+    )
     try:
         stale = next(one for one in check(load_preset(str(other), copy)) if one.model == "text")
         assert stale.state == "changed"
@@ -206,7 +233,10 @@ def test_another_revision_takes_the_place_of_the_one_that_was_fetched(
         done = foley("models", "fetch", "text", "--weights", copy, "--preset", other, **settings)
         assert done.returncode == 0, done.stderr
         assert (copy / "t5-base/config.json").read_bytes() == changed["config.json"]
-        assert next(one for one in check(load_preset(str(other), copy)) if one.model == "text").state == "as fetched"
+        assert (
+            next(one for one in check(load_preset(str(other), copy)) if one.model == "text").state
+            == "as fetched"
+        )
         (copy / "t5-base/config.json").write_bytes(b"{}")  # a person's own, which is never replaced
         done = run("fetch", "text", "--weights", copy)
         assert done.returncode == 2
@@ -216,7 +246,9 @@ def test_another_revision_takes_the_place_of_the_one_that_was_fetched(
         hub.repos["tiny/t5"].pop()
 
 
-def test_check_names_what_is_missing_changed_and_misfits(store: Path, run: Run, tmp_path: Path) -> None:
+def test_check_names_what_is_missing_changed_and_misfits(
+    store: Path, run: Run, tmp_path: Path
+) -> None:
     copy = tmp_path / "store"
     shutil.copytree(store, copy)
     (copy / "imagebind/imagebind_huge.pth").unlink()
@@ -224,7 +256,13 @@ def test_check_names_what_is_missing_changed_and_misfits(store: Path, run: Run, 
     save_file({key: value + 1 for key, value in weights.items()}, copy / "vjepa2/model.safetensors")
     (copy / "models.lock.json").write_text(
         json.dumps(
-            {"sources": {"tiny/vjepa2": json.loads((copy / "models.lock.json").read_text())["sources"]["tiny/vjepa2"]}}
+            {
+                "sources": {
+                    "tiny/vjepa2": json.loads((copy / "models.lock.json").read_text())["sources"][
+                        "tiny/vjepa2"
+                    ]
+                }
+            }
         )
     )
     weights = load_file(copy / "audiobox/model.safetensors")

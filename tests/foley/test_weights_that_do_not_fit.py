@@ -66,7 +66,9 @@ def spoil(path: Path, change: Change) -> str:
 
 
 @pytest.mark.parametrize("change", [take_away, add, reshape])
-def test_every_key_that_does_not_fit_is_named(change: Change, store: Path, preset: Path, tmp_path: Path) -> None:
+def test_every_key_that_does_not_fit_is_named(
+    change: Change, store: Path, preset: Path, tmp_path: Path
+) -> None:
     shutil.copytree(store, tmp_path, dirs_exist_ok=True)
     wrong = {name: spoil(tmp_path / file, change) for name, file in FILES.items()}
     found = check(load_preset(str(preset), tmp_path))
@@ -91,6 +93,8 @@ def test_generate_names_what_does_not_fit(store: Path, preset: Path, tmp_path: P
     write_clip(sample_clip(1, 1.0), tmp_path / "clip.mp4")
     arguments = ("--prompt", "wood", "--out", tmp_path / "out.mp4", "--weights", tmp_path / "store")
     bridge = ("--bridge", TOY / "bridge.safetensors")
-    message = one_line_error(foley("generate", tmp_path / "clip.mp4", *arguments, *bridge, "--preset", preset))
+    message = one_line_error(
+        foley("generate", tmp_path / "clip.mp4", *arguments, *bridge, "--preset", preset)
+    )
     assert words in message
     assert str(path.parent) in message

@@ -1,4 +1,7 @@
-"""The bridge is the paper's: one trainable layer a block, in the right place, and nothing else changes."""
+"""The bridge is the paper's.
+
+One trainable layer a block, in the right place, and nothing else changes.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,12 @@ def velocity(backbone: Backbone, noisy: tuple[Tensor, Tensor], **kwargs: Any) ->
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_an_untrained_bridge_changes_no_bit(
-    backbone: Backbone, preset: Preset, noisy: tuple[Tensor, Tensor], tokens: Tensor, cfg: float, checkpointing: bool
+    backbone: Backbone,
+    preset: Preset,
+    noisy: tuple[Tensor, Tensor],
+    tokens: Tensor,
+    cfg: float,
+    checkpointing: bool,
 ) -> None:
     bare = velocity(backbone, noisy, cfg_scale=cfg, use_checkpointing=checkpointing)
     inserted = build_bridge(backbone, preset.video.width)
@@ -146,7 +154,10 @@ def test_sampling_cache_changes_nothing(
 def test_compiled_blocks_are_one_graph_that_gives_the_same(
     backbone: Backbone, bridge: Bridge, noisy: tuple[Tensor, Tensor], tokens: Tensor
 ) -> None:
-    """Captured and differentiated as torch.compile does it; kernels are made on GPUs, where they may pay."""
+    """Captured and differentiated as torch.compile does it.
+
+    Kernels are made on GPUs, where they may pay.
+    """
     bridge.requires_grad_(True)
     inputs = conditioning(backbone)
 
@@ -174,7 +185,9 @@ def test_compiled_blocks_are_one_graph_that_gives_the_same(
     assert set(backbone.state_dict()) == keys
 
 
-def test_a_taken_slot_and_a_wrong_depth_are_refused(backbone: Backbone, bridge: Bridge, preset: Preset) -> None:
+def test_a_taken_slot_and_a_wrong_depth_are_refused(
+    backbone: Backbone, bridge: Bridge, preset: Preset
+) -> None:
     with pytest.raises(ModelError, match="free slot"):
         build_bridge(backbone, preset.video.width).insert(backbone.dit)
     shallow = Bridge(128, 2, preset.video.width, preset.bridge, 25.0, 8.0)
@@ -195,7 +208,9 @@ def test_a_batch_that_is_not_the_videos_is_refused(
 
 @given(offset=st.floats(-50, 50), a=st.floats(0, 300), b=st.floats(0, 300))
 @settings(max_examples=50)
-def test_rotation_keeps_length_and_depends_on_the_difference_of_positions(offset: float, a: float, b: float) -> None:
+def test_rotation_keeps_length_and_depends_on_the_difference_of_positions(
+    offset: float, a: float, b: float
+) -> None:
     generator = torch.Generator().manual_seed(0)
     q, k = torch.randn(2, 1, 1, 1, 32, generator=generator, dtype=torch.float64).unbind(0)
 
@@ -235,7 +250,9 @@ def test_only_the_bridge_gets_gradients(backbone: Backbone, preset: Preset, toke
 
 
 def with_bridge(preset: Preset, backbone: Backbone, **changes: Any) -> Bridge:
-    changed = backbone.preset.model_copy(update={"bridge": preset.bridge.model_copy(update=changes)})
+    changed = backbone.preset.model_copy(
+        update={"bridge": preset.bridge.model_copy(update=changes)}
+    )
     torch.manual_seed(0)
     backbone.preset = changed
     found = build_bridge(backbone, preset.video.width)
@@ -245,7 +262,9 @@ def with_bridge(preset: Preset, backbone: Backbone, **changes: Any) -> Bridge:
 
 
 @torch.no_grad()
-def seen_by(backbone: Backbone, bridge: Bridge, noisy: tuple[Tensor, Tensor], tokens: Tensor, **kwargs: Any) -> Tensor:
+def seen_by(
+    backbone: Backbone, bridge: Bridge, noisy: tuple[Tensor, Tensor], tokens: Tensor, **kwargs: Any
+) -> Tensor:
     bridge.insert(backbone.dit)
     with bridge.watching(tokens, LATENTS):
         found = velocity(backbone, noisy, **kwargs)
@@ -256,17 +275,23 @@ def seen_by(backbone: Backbone, bridge: Bridge, noisy: tuple[Tensor, Tensor], to
 def test_learned_pooling_starts_as_the_mean_over_the_grid(
     backbone: Backbone, preset: Preset, noisy: tuple[Tensor, Tensor]
 ) -> None:
-    grid = torch.randn(2, FRAMES, 16, preset.video.width, generator=torch.Generator().manual_seed(4))
+    grid = torch.randn(
+        2, FRAMES, 16, preset.video.width, generator=torch.Generator().manual_seed(4)
+    )
     learned = with_bridge(preset, backbone, pool_queries=1)
     plain = with_bridge(preset, backbone)
-    plain.load_state_dict({k: v for k, v in learned.state_dict().items() if not k.startswith("pool.")})
+    plain.load_state_dict(
+        {k: v for k, v in learned.state_dict().items() if not k.startswith("pool.")}
+    )
     for cfg in (1.0, 3.0):
         pooled = seen_by(backbone, learned, noisy, grid, cfg_scale=cfg)
         mean = seen_by(backbone, plain, noisy, grid.mean(2, keepdim=True), cfg_scale=cfg)
         torch.testing.assert_close(pooled, mean, rtol=1e-2, atol=1e-2)
 
 
-def test_learned_pooling_can_look_at_one_cell(backbone: Backbone, preset: Preset, noisy: tuple[Tensor, Tensor]) -> None:
+def test_learned_pooling_can_look_at_one_cell(
+    backbone: Backbone, preset: Preset, noisy: tuple[Tensor, Tensor]
+) -> None:
     learned = with_bridge(preset, backbone, pool_queries=1)
     assert learned.pool is not None
     grid = torch.randn(2, FRAMES, 4, preset.video.width, generator=torch.Generator().manual_seed(4))
@@ -280,22 +305,35 @@ def test_learned_pooling_can_look_at_one_cell(backbone: Backbone, preset: Preset
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_learned_pooling_gets_gradients(backbone: Backbone, preset: Preset, checkpointing: bool) -> None:
+def test_learned_pooling_gets_gradients(
+    backbone: Backbone, preset: Preset, checkpointing: bool
+) -> None:
     learned = with_bridge(preset, backbone, pool_queries=2)
     learned.insert(backbone.dit)
-    batch = _batch(backbone, torch.randn(2, FRAMES, 4, preset.video.width, generator=torch.Generator().manual_seed(4)))
+    batch = _batch(
+        backbone,
+        torch.randn(2, FRAMES, 4, preset.video.width, generator=torch.Generator().manual_seed(4)),
+    )
     with learned.watching(batch.video, LATENTS):
         inputs = backbone.inputs(backbone.conditioning(batch.text, batch.seconds))
         t = torch.tensor([0.2, 0.9])
-        backbone(batch.latent_mean, t, use_checkpointing=checkpointing, **inputs).square().mean().backward()
+        backbone(
+            batch.latent_mean, t, use_checkpointing=checkpointing, **inputs
+        ).square().mean().backward()
     assert learned.pool is not None
     assert learned.pool.queries.grad is not None
     assert bool(learned.pool.queries.grad.any())
 
 
-@pytest.mark.parametrize("changes", [{"norm": "rms"}, {"null": "zero"}, {"rope_positions": "index"}])
+@pytest.mark.parametrize(
+    "changes", [{"norm": "rms"}, {"null": "zero"}, {"rope_positions": "index"}]
+)
 def test_what_the_paper_leaves_open_can_be_set(
-    backbone: Backbone, preset: Preset, noisy: tuple[Tensor, Tensor], tokens: Tensor, changes: dict[str, Any]
+    backbone: Backbone,
+    preset: Preset,
+    noisy: tuple[Tensor, Tensor],
+    tokens: Tensor,
+    changes: dict[str, Any],
 ) -> None:
     plain = seen_by(backbone, with_bridge(preset, backbone), noisy, tokens)
     other = with_bridge(preset, backbone, **changes)

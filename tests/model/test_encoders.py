@@ -33,7 +33,9 @@ def test_video_tokens_are_the_mean_of_transformers_own_features(preset: Preset) 
         features = model.get_vision_features(pixels.permute(0, 3, 1, 2)[None])  # [1, 128, 96]
     ours = VideoEncoder.from_pretrained(preset).encode(frames)
     assert ours.shape == (32, 1, preset.video.width)
-    torch.testing.assert_close(ours[:, 0], features[0].view(32, 4, -1).mean(1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        ours[:, 0], features[0].view(32, 4, -1).mean(1), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_an_image_encoder_sees_each_frame_alone(preset: Preset, tmp_path: Path) -> None:
@@ -48,17 +50,23 @@ def test_an_image_encoder_sees_each_frame_alone(preset: Preset, tmp_path: Path) 
     model.save_pretrained(tmp_path)
     video = preset.video.model_copy(update={"encoder": "dinov3", "width": 48, "pooling": "grid2"})
     models = preset.models.model_copy(update={"video": ModelFiles(path=str(tmp_path))})
-    encoder = VideoEncoder.from_pretrained(preset.model_copy(update={"video": video, "models": models}))
+    encoder = VideoEncoder.from_pretrained(
+        preset.model_copy(update={"video": video, "models": models})
+    )
     frames = random_frames(17)
     found = encoder.encode(frames)
     assert found.shape == (17, 4, 48)
     torch.testing.assert_close(found[5:6], encoder.encode(frames[5:6]), atol=1e-5, rtol=1e-4)
-    pixels = (torch.from_numpy(frames[:1]).float() / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor(
-        [0.229, 0.224, 0.225]
-    )
+    pixels = (
+        torch.from_numpy(frames[:1]).float() / 255 - torch.tensor([0.485, 0.456, 0.406])
+    ) / torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
-        patches = model(pixels.permute(0, 3, 1, 2)).last_hidden_state[:, 5:]  # after class and 4 registers: [1, 16, 48]
-    torch.testing.assert_close(found[0, 1], patches[0].view(4, 4, 48)[:2, 2:].mean((0, 1)), atol=1e-5, rtol=1e-4)
+        patches = model(pixels.permute(0, 3, 1, 2)).last_hidden_state[
+            :, 5:
+        ]  # after class and 4 registers: [1, 16, 48]
+    torch.testing.assert_close(
+        found[0, 1], patches[0].view(4, 4, 48)[:2, 2:].mean((0, 1)), atol=1e-5, rtol=1e-4
+    )
     with pytest.raises(ModelError, match="width 48"):
         type(encoder)(preset.video, encoder.model)
 
@@ -67,7 +75,9 @@ def test_segments_are_encoded_apart_and_the_last_may_be_shorter(preset: Preset) 
     encoder, frames = VideoEncoder.from_pretrained(preset), random_frames(64 + 10)
     whole = encoder.encode(frames)
     assert len(whole) == 37
-    torch.testing.assert_close(whole, torch.cat([encoder.encode(frames[:64]), encoder.encode(frames[64:])]))
+    torch.testing.assert_close(
+        whole, torch.cat([encoder.encode(frames[:64]), encoder.encode(frames[64:])])
+    )
 
 
 def test_wrong_frames_and_wrong_crop_are_refused(preset: Preset) -> None:
@@ -115,7 +125,9 @@ def test_latents_are_the_posterior_that_the_librarys_bottleneck_samples(backbone
     torch.testing.assert_close(mean + scale * noise, theirs, atol=1e-5, rtol=1e-5)
 
 
-def test_audio_that_is_no_multiple_of_a_latent_is_padded(backbone: Backbone, preset: Preset) -> None:
+def test_audio_that_is_no_multiple_of_a_latent_is_padded(
+    backbone: Backbone, preset: Preset
+) -> None:
     mean, _ = backbone.encode_audio(torch.zeros(1, 1, 2 * preset.downsampling_ratio + 1))
     assert mean.shape[-1] == 3
     assert backbone.decode_audio(mean).shape[-1] == 3 * preset.downsampling_ratio
@@ -124,12 +136,21 @@ def test_audio_that_is_no_multiple_of_a_latent_is_padded(backbone: Backbone, pre
 def test_audiobox_scores_are_upstreams(preset: Preset) -> None:
     scorer = AudioboxScorer.from_pretrained(preset)
     upstream: Any = object.__new__(AesPredictor)  # its constructor would download weights
-    upstream.model, upstream.device, upstream.data_col, upstream.sample_rate = scorer.model, "cpu", "path", 16000
+    upstream.model, upstream.device, upstream.data_col, upstream.sample_rate = (
+        scorer.model,
+        "cpu",
+        "path",
+        16000,
+    )
     from audiobox_aesthetics.model.aes import Normalize
 
-    upstream.target_transform = {a: Normalize(**v) for a, v in scorer.model.target_transform.items()}
+    upstream.target_transform = {
+        a: Normalize(**v) for a, v in scorer.model.target_transform.items()
+    }
     clips = [RNG.standard_normal(n).astype(np.float32) * 0.1 for n in (16000, 64000, 200_000)]
-    theirs = upstream.forward([{"path": torch.from_numpy(clip)[None], "sample_rate": 16000} for clip in clips])
+    theirs = upstream.forward(
+        [{"path": torch.from_numpy(clip)[None], "sample_rate": 16000} for clip in clips]
+    )
     for ours, row in zip(scorer.score(clips), theirs, strict=True):
         assert ours == pytest.approx({axis.lower(): value for axis, value in row.items()}, abs=1e-4)
 
@@ -142,7 +163,9 @@ def test_imagebind_tells_clips_apart_and_not_batches(preset: Preset) -> None:
     audio = [RNG.standard_normal(n).astype(np.float32) for n in (64000, 20000)]
     both = scorer.score(frames, audio)
     assert all(-1 <= score <= 1 for score in both)
-    assert both == pytest.approx([scorer.score([f], [a])[0] for f, a in zip(frames, audio, strict=True)], abs=1e-4)
+    assert both == pytest.approx(
+        [scorer.score([f], [a])[0] for f, a in zip(frames, audio, strict=True)], abs=1e-4
+    )
 
 
 def test_imagebind_crops_are_start_centre_and_end() -> None:

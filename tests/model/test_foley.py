@@ -1,4 +1,7 @@
-"""Sound from a backbone with a bridge: lengths, seeds, batches, prompts, and agreement with the library's sampler."""
+"""Sound from a backbone with a bridge.
+
+Lengths, seeds, batches, prompts, and agreement with the library's sampler.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,9 @@ def video(seconds: float, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 3.97, 4.0, 4.01, 12.0, 17.3])
-def test_sound_is_as_long_as_asked_to_the_sample(foley: FoleyControl, preset: Preset, seconds: float) -> None:
+def test_sound_is_as_long_as_asked_to_the_sample(
+    foley: FoleyControl, preset: Preset, seconds: float
+) -> None:
     sound = foley.generate([video(seconds)], ["a ball"], [seconds], [0], steps=STEPS)[0]
     assert sound.shape == (preset.audio_channels, round(seconds * preset.sample_rate))
     assert np.isfinite(sound).all()
@@ -62,7 +67,10 @@ def test_a_prompt_is_encoded_once(foley: FoleyControl, monkeypatch: pytest.Monke
 
 
 def test_a_sound_depends_on_its_own_arguments_and_not_on_its_batch(foley: FoleyControl) -> None:
-    videos, prompts = [video(2, 1), None, video(3, 2), video(2, 3)], ["metal", "wood", "glass", "rubber"]
+    videos, prompts = (
+        [video(2, 1), None, video(3, 2), video(2, 3)],
+        ["metal", "wood", "glass", "rubber"],
+    )
     seconds, seeds = [2.0, 2.0, 3.0, 2.0], [5, 6, 7, 8]
     together = foley.generate(videos, prompts, seconds, seeds, steps=STEPS)
     alone = [
@@ -125,7 +133,9 @@ def test_ddim_agrees_with_the_librarys_own_generation(backbone: Backbone, preset
 
 
 def test_sde_noise_is_drawn_for_each_clip(backbone: Backbone, preset: Preset) -> None:
-    settings = preset.sample.model_copy(update={"steps": STEPS, "sampler": "dpmpp-3m-sde", "sigma_max": 50.0})
+    settings = preset.sample.model_copy(
+        update={"steps": STEPS, "sampler": "dpmpp-3m-sde", "sigma_max": 50.0}
+    )
 
     def sample(seeds: list[int]) -> Tensor:
         text = backbone.encode_text(["wood"] * len(seeds))
@@ -144,21 +154,38 @@ def test_sde_noise_is_drawn_for_each_clip(backbone: Backbone, preset: Preset) ->
     assert (both[:1] - alone).abs().mean() > 0.05  # another seed, other noise
 
 
-def test_a_bridge_file_holds_the_bridge_alone_and_fits_again(bridge: Bridge, preset: Preset, tmp_path: Path) -> None:
+def test_a_bridge_file_holds_the_bridge_alone_and_fits_again(
+    bridge: Bridge, preset: Preset, tmp_path: Path
+) -> None:
     path = tmp_path / "bridge.safetensors"
     save_bridge(path, bridge, Backbone.revision(preset), VideoEncoder.revision(preset))
     assert set(read_weights(path)) == set(bridge.state_dict())
     assert read_bridge_facts(path)["settings"] == preset.bridge
     loaded = FoleyControl.from_pretrained(preset, path)
-    assert all(torch.equal(a, b) for a, b in zip(loaded.bridge.parameters(), bridge.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(loaded.bridge.parameters(), bridge.parameters(), strict=True)
+    )
 
 
-@pytest.mark.parametrize("broken", ["missing", "extra", "shape", "other backbone", "not a bridge", "garbage", "absent"])
-def test_a_bridge_that_does_not_fit_is_named(bridge: Bridge, preset: Preset, tmp_path: Path, broken: str) -> None:
+@pytest.mark.parametrize(
+    "broken", ["missing", "extra", "shape", "other backbone", "not a bridge", "garbage", "absent"]
+)
+def test_a_bridge_that_does_not_fit_is_named(
+    bridge: Bridge, preset: Preset, tmp_path: Path, broken: str
+) -> None:
     path = tmp_path / "bridge.safetensors"
     encoder = VideoEncoder.revision(preset)
-    save_bridge(path, bridge, "another" if broken == "other backbone" else Backbone.revision(preset), encoder)
-    weights, facts = read_weights(path), {"backbone": Backbone.revision(preset), "encoder": encoder, "video_dim": 96}
+    save_bridge(
+        path,
+        bridge,
+        "another" if broken == "other backbone" else Backbone.revision(preset),
+        encoder,
+    )
+    weights, facts = (
+        read_weights(path),
+        {"backbone": Backbone.revision(preset), "encoder": encoder, "video_dim": 96},
+    )
     metadata = {"bridge": json.dumps(facts | {"settings": preset.bridge.model_dump()})}
     if broken == "missing":
         del weights["layers.2.norm.weight"]

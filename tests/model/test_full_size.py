@@ -53,7 +53,8 @@ def test_stable_audio_open_and_t5_base(paper: Preset) -> None:
     assert millions(parameters(paper, "text")) == pytest.approx(109.6, abs=0.1)
     backbone = Backbone.from_pretrained(paper)
     dit, vae = (
-        sum(p.numel() for p in module.parameters()) for module in (backbone.model.model, backbone.model.pretransform)
+        sum(p.numel() for p in module.parameters())
+        for module in (backbone.model.model, backbone.model.pretransform)
     )
     assert (millions(dit), millions(vae)) == pytest.approx((1056.8, 156.1), abs=0.1)
     text = backbone.encode_text(["a ball bounces"])
@@ -88,7 +89,9 @@ def test_a_wrong_key_of_stable_audio_open_is_named(paper: Preset) -> None:
 def test_vjepa2_large(paper: Preset) -> None:
     meta = write_vjepa2(paper)
     encoder = VideoEncoder.from_pretrained(paper)
-    assert millions(sum(p.numel() for p in encoder.model.encoder.parameters())) == pytest.approx(303.9, abs=0.5)
+    assert millions(sum(p.numel() for p in encoder.model.encoder.parameters())) == pytest.approx(
+        303.9, abs=0.5
+    )
     assert encoder.encode(np.zeros((2, 256, 256, 3), np.uint8)).shape == (1, 1, 1024)
     frames = np.zeros((64, 256, 256, 3), np.uint8)
     for pooling, tokens in (("frame", 1), ("grid8", 64), ("grid16", 256)):
@@ -109,12 +112,18 @@ def test_imagebind_huge(paper: Preset) -> None:
 def test_audiobox_aesthetics(paper: Preset) -> None:
     path = paper.model("audiobox")
     weights = random_weights(build_audiobox(paper))
-    weights |= {key: torch.zeros_like(value) for key, value in weights.items() if key.startswith("proj_layer")}
+    weights |= {
+        key: torch.zeros_like(value)
+        for key, value in weights.items()
+        if key.startswith("proj_layer")
+    }
     target = {axis: {"mean": 5.0 + i, "std": 2.0} for i, axis in enumerate(AXES)}
     write(path, weights, config={"target_transform": target, "nth_layer": 13})
     assert millions(parameters(paper, "audiobox")) == pytest.approx(94.4, abs=1)
     scores = AudioboxScorer.from_pretrained(paper).score([np.zeros(16000, np.float32)])
-    assert scores == [{"ce": 5.0, "cu": 6.0, "pc": 7.0, "pq": 8.0}]  # an output of zero is the mean of the axis
+    assert scores == [
+        {"ce": 5.0, "cu": 6.0, "pc": 7.0, "pq": 8.0}
+    ]  # an output of zero is the mean of the axis
     (path.parent / "config.json").write_text("{}")
     with pytest.raises(WeightsError, match="target_transform"):
         AudioboxScorer.from_pretrained(paper)

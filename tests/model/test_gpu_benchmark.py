@@ -14,7 +14,9 @@ from tests.benchmarks.gpu import FIGURES, RESULTS, Sizes, figures, gpu, measured
 
 @pytest.mark.slow
 def test_every_part_measures_something(preset: Preset, tmp_path: Path) -> None:
-    parts = list(measured(preset, "cpu", Sizes(batch=2, seconds=1.0, steps=1, rounds=1), backend="eager"))
+    parts = list(
+        measured(preset, "cpu", Sizes(batch=2, seconds=1.0, steps=1, rounds=1), backend="eager")
+    )
     assert len(parts) == 5
     for row in parts[-1]:
         on_gpus = "memory" in row["name"] or "share" in row["name"]
@@ -23,7 +25,9 @@ def test_every_part_measures_something(preset: Preset, tmp_path: Path) -> None:
     write_results(tmp_path / "found.json", parts[0], "a card")
     written = json.loads((tmp_path / "found.json").read_text())
     assert written["card"] == "a card"
-    assert {row["name"]: row.get("unmeasured") for row in written["figures"]}["12 s of sound: peak memory"] == "not run"
+    assert {row["name"]: row.get("unmeasured") for row in written["figures"]}[
+        "12 s of sound: peak memory"
+    ] == "not run"
 
 
 def test_a_part_that_fails_says_why_and_the_others_run(preset: Preset, tmp_path: Path) -> None:
@@ -43,8 +47,12 @@ def test_the_committed_file_has_every_figure_or_says_why_not() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so_in_a_line_and_leaves_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_gpu_it_says_so_in_a_line_and_leaves_the_file(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     before = RESULTS.read_bytes()
     assert list(gpu()) == []
     assert RESULTS.read_bytes() == before
-    assert capsys.readouterr().err.splitlines() == ["gpu: torch finds no CUDA device here, so nothing is measured"]
+    assert capsys.readouterr().err.splitlines() == [
+        "gpu: torch finds no CUDA device here, so nothing is measured"
+    ]

@@ -59,22 +59,35 @@ def told() -> Iterator[Told]:
 
 @pytest.fixture(scope="session")
 def factory(tmp_path_factory: pytest.TempPathFactory, told: Told) -> Iterator[Factory]:
-    """`foley up`, twice at once, of which one is; and at the end `foley down`, which leaves no process behind."""
+    """`foley up`, twice at once, of which one is.
+
+    And at the end `foley down`, which leaves no process behind.
+    """
     home = tmp_path_factory.mktemp("factory") / "home"
     ports = [free_port(), free_port()]
     with ThreadPoolExecutor() as pool:
-        both = [pool.submit(foley, "up", "--home", home, "--port", str(p), "--webhook", told.url) for p in ports]
+        both = [
+            pool.submit(foley, "up", "--home", home, "--port", str(p), "--webhook", told.url)
+            for p in ports
+        ]
     done, other = sorted((future.result() for future in both), key=lambda done: done.returncode)
     assert done.returncode == 0, done.stderr
     assert "up already" in one_line_error(other)
-    found = next(f for f in (Factory(home, port) for port in ports) if done.stdout.startswith(f"UI: {f.address}\n"))
+    found = next(
+        f
+        for f in (Factory(home, port) for port in ports)
+        if done.stdout.startswith(f"UI: {f.address}\n")
+    )
     yield found
     done = foley("down", "--home", found.home)
     assert done.stdout == "stopped\n", done
     try:
         until(lambda: not found.processes(), 120, "every process of the factory is gone")
     except AssertionError:
-        left = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ") for pid in found.processes()]
+        left = [
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+            for pid in found.processes()
+        ]
         raise AssertionError(f"left after foley down: {left}") from None
 
 

@@ -1,4 +1,7 @@
-"""A factory as an operator has it: `foley up` in a folder of its own, and Prefect's REST API to ask."""
+"""A factory as an operator has it.
+
+`foley up` in a folder of its own, and Prefect's REST API to ask.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,14 @@ def free_port() -> int:
 
 def foley(*arguments: str | Path, **changes: str | None) -> subprocess.CompletedProcess[str]:
     """The command with no Prefect settings but its own."""
-    prefect: dict[str, str | None] = {name: None for name in os.environ if name.startswith("PREFECT_")}
+    prefect: dict[str, str | None] = {
+        name: None for name in os.environ if name.startswith("PREFECT_")
+    }
     command = [sys.executable, "-m", "foley.cli.main", *map(str, arguments)]
     variables = environment(**(prefect | changes))
-    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=1200, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=1200, check=False
+    )
 
 
 def until(what: Callable[[], T | None], seconds: float, why: str) -> T:
@@ -56,7 +63,10 @@ class Factory:
         return f"http://127.0.0.1:{self.port}"
 
     def send(self, method: str, path: str, json: Any) -> httpx.Response:
-        """An answer of the API; asked again, when it says to, where the server says that its database is busy."""
+        """An answer of the API.
+
+        Asked again, when it says to, where the server says that its database is busy.
+        """
         end = time.monotonic() + 120
         while True:
             answer = httpx.request(method, f"{self.address}/api{path}", timeout=60, json=json)
@@ -76,7 +86,9 @@ class Factory:
     def submit(self, name: str, **parameters: Any) -> httpx.Response:
         """What a click on Run sends."""
         body = {"parameters": {"parameters": parameters}, "state": {"type": "SCHEDULED"}}
-        return self.send("POST", f"/deployments/{self.deployment(name)['id']}/create_flow_run", body)
+        return self.send(
+            "POST", f"/deployments/{self.deployment(name)['id']}/create_flow_run", body
+        )
 
     def start(self, name: str, **parameters: Any) -> str:
         """Id of a run that was accepted."""
@@ -92,17 +104,25 @@ class Factory:
 
         def there() -> dict[str, Any] | None:
             run = self.run(id)
-            assert run["state_type"] in states or run["state_type"] not in ENDS, (run["state"], self.logs(id))
+            assert run["state_type"] in states or run["state_type"] not in ENDS, (
+                run["state"],
+                self.logs(id),
+            )
             return run if run["state_type"] in states else None
 
-        return until(there, seconds, f"{self.run(id)['name']} {' or '.join(states)}: {self.run(id)['state']}")
+        return until(
+            there, seconds, f"{self.run(id)['name']} {' or '.join(states)}: {self.run(id)['state']}"
+        )
 
     def told(self, id: str, **state: Any) -> None:
         """What a click on Cancel or Pause sends."""
         self.ask(f"/flow_runs/{id}/set_state", "POST", {"state": state, "force": True})
 
     def cancels(self, id: str) -> None:
-        """Cancel a run: its processes, of which there are some, end, and it is not started again."""
+        """Cancel a run.
+
+        Its processes, of which there are some, end, and it is not started again.
+        """
         assert self.processes(of_run=id)
         before = self.states(id)
         began = time.monotonic()
@@ -110,7 +130,10 @@ class Factory:
         until(lambda: not self.processes(of_run=id), 60, "every process of the run is gone")
         print(f"cancelled: processes gone after {time.monotonic() - began:.1f} s")
         self.reaches(id, "CANCELLED")
-        assert {state["type"] for state in self.states(id)[len(before) :]} == {"CANCELLING", "CANCELLED"}
+        assert {state["type"] for state in self.states(id)[len(before) :]} == {
+            "CANCELLING",
+            "CANCELLED",
+        }
 
     def states(self, id: str) -> list[dict[str, Any]]:
         return self.ask(f"/flow_run_states/?flow_run_id={id}")
@@ -122,18 +145,27 @@ class Factory:
 
     def artifacts(self, id: str) -> dict[str, dict[str, Any]]:
         """Newest artifact of every key of a run."""
-        chosen = {"artifacts": {"flow_run_id": {"any_": [id]}}, "sort": "CREATED_DESC", "limit": 200}
+        chosen = {
+            "artifacts": {"flow_run_id": {"any_": [id]}},
+            "sort": "CREATED_DESC",
+            "limit": 200,
+        }
         found = self.ask("/artifacts/filter", "POST", chosen)
         return {artifact["key"]: artifact for artifact in reversed(found) if artifact["key"]}
 
     def processes(self, of_run: str | None = None) -> list[int]:
         """Processes of this factory, or of one of its runs, by what is in their environment.
 
-        What the worker starts after a run, to look for hooks of its flow, does not count as the run's.
+        What the worker starts after a run, to look for hooks of its flow, does not count as the
+        run's.
         """
-        wanted = f"PREFECT__FLOW_RUN_ID={of_run}" if of_run else f"PREFECT_API_URL={self.address}/api"
+        wanted = (
+            f"PREFECT__FLOW_RUN_ID={of_run}" if of_run else f"PREFECT_API_URL={self.address}/api"
+        )
         found = [pid for pid, variables in _environments() if wanted in variables]
-        return [pid for pid in found if not of_run or "hook" not in _read(Path(f"/proc/{pid}/cmdline"))]
+        return [
+            pid for pid in found if not of_run or "hook" not in _read(Path(f"/proc/{pid}/cmdline"))
+        ]
 
     def worker(self, pool: str) -> int | None:
         """Process of a pool's worker, None while there is none."""

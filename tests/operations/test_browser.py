@@ -1,6 +1,7 @@
 """Prefect's UI as a person uses it: a real browser starts, watches, looks and cancels.
 
-The pictures in docs/pictures are from here: FOLEY_PICTURES=docs/pictures pytest tests/operations/test_browser.py
+The pictures in docs/pictures are from here: FOLEY_PICTURES=docs/pictures pytest
+tests/operations/test_browser.py
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from tests.operations.factory import Factory, until
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"
+    ),
 ]
 PATIENCE = 120_000  # milliseconds
 
@@ -54,7 +57,9 @@ def open_form(page: Page, factory: Factory, deployment: str) -> None:
 def field(page: Page, title: str, kind: str) -> Locator:
     """The input of an optional parameter, once its kind is chosen in place of None."""
     label = f'//label[normalize-space()="{title} (Optional)"]'
-    box = page.locator(f"{label}/ancestor::div[following-sibling::fieldset][1]/following-sibling::fieldset")
+    box = page.locator(
+        f"{label}/ancestor::div[following-sibling::fieldset][1]/following-sibling::fieldset"
+    )
     box.get_by_role("tab", name=kind, exact=True).click()
     return box.locator("textarea, input").first
 
@@ -62,27 +67,39 @@ def field(page: Page, title: str, kind: str) -> Locator:
 def submit(page: Page, factory: Factory, deployment: str) -> str:
     """Send the form; the id of the run that it started."""
     before = {run["id"] for run in runs(factory, deployment)}
-    for _ in range(3):  # a form that is still drawing itself loses a click, and a person clicks again
+    for _ in range(
+        3
+    ):  # a form that is still drawing itself loses a click, and a person clicks again
         page.get_by_role("button", name="Submit").click()
         try:
-            page.wait_for_url(lambda url: not url.partition("?")[0].endswith("/run"), timeout=20_000)
+            page.wait_for_url(
+                lambda url: not url.partition("?")[0].endswith("/run"), timeout=20_000
+            )
             break
         except Error:
             assert {run["id"] for run in runs(factory, deployment)} == before
-    return until(lambda: {run["id"] for run in runs(factory, deployment)} - before, 60, "a run").pop()
+    return until(
+        lambda: {run["id"] for run in runs(factory, deployment)} - before, 60, "a run"
+    ).pop()
 
 
 def runs(factory: Factory, name: str) -> list[dict[str, str]]:
     chosen = {"flow_runs": {"deployment_id": {"any_": [factory.deployment(name)["id"]]}}}
-    return [run for run in factory.ask("/flow_runs/filter", "POST", chosen) if not run["auto_scheduled"]]
+    return [
+        run for run in factory.ask("/flow_runs/filter", "POST", chosen) if not run["auto_scheduled"]
+    ]
 
 
-def test_curate_is_started_in_the_form_watched_and_looked_at(page: Page, factory: Factory, clips: Path) -> None:
+def test_curate_is_started_in_the_form_watched_and_looked_at(
+    page: Page, factory: Factory, clips: Path
+) -> None:
     open_form(page, factory, "curate")
     size = field(page, "Batch Size", "int")
     size.fill("0")
     page.get_by_role("button", name="Submit").click()
-    assert "greater than or equal to 1" in size.evaluate("input => input.validationMessage")  # refused in the form
+    assert "greater than or equal to 1" in size.evaluate(
+        "input => input.validationMessage"
+    )  # refused in the form
     assert page.url.endswith("/run") or "/run?" in page.url
     size.fill("6")
     folder = field(page, "Folder", "path")
@@ -108,12 +125,18 @@ def test_curate_is_started_in_the_form_watched_and_looked_at(page: Page, factory
     picture(page, "failures")
 
 
-def test_a_long_training_is_started_watched_and_cancelled(page: Page, factory: Factory, curated: str) -> None:
+def test_a_long_training_is_started_watched_and_cancelled(
+    page: Page, factory: Factory, curated: str
+) -> None:
     open_form(page, factory, "train")
     field(page, "Steps", "int").fill("1000000")
     id = submit(page, factory, "train")
     factory.reaches(id, "RUNNING")
-    until(lambda: (factory.artifacts(id).get("progress-train") or {}).get("data"), 120, "training moves")
+    until(
+        lambda: (factory.artifacts(id).get("progress-train") or {}).get("data"),
+        120,
+        "training moves",
+    )
     page.goto(f"{factory.address}/v2/runs/flow-run/{id}")
     page.get_by_role("button", name="Open menu").last.click()
     page.get_by_role("menuitem", name="Cancel").click()

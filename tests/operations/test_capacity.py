@@ -27,12 +27,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_rates_are_those_of_the_commits_and_the_share_is_that_of_the_funnel(home: Path) -> None:
-    planned = {stage.stage: stage for stage in capacity(home, 700_000, gpus=8, workers=64, worker_price=0.04).stages}
-    rows = query(home, "select stage, sum(clips) / sum(seconds) as rate from commits group by stage").to_pylist()
-    assert {row["stage"]: pytest.approx(row["rate"]) for row in rows if row["stage"] in planned} == {
-        name: stage.rate for name, stage in planned.items()
+    planned = {
+        stage.stage: stage
+        for stage in capacity(home, 700_000, gpus=8, workers=64, worker_price=0.04).stages
     }
-    reached = {row["stage"]: row["reached"] for row in query(home, "select stage, reached from funnel").to_pylist()}
+    rows = query(
+        home, "select stage, sum(clips) / sum(seconds) as rate from commits group by stage"
+    ).to_pylist()
+    assert {
+        row["stage"]: pytest.approx(row["rate"]) for row in rows if row["stage"] in planned
+    } == {name: stage.rate for name, stage in planned.items()}
+    reached = {
+        row["stage"]: row["reached"]
+        for row in query(home, "select stage, reached from funnel").to_pylist()
+    }
     assert len({stage.clips for stage in planned.values()}) > 1  # later stages see only what passed
     for name, stage in planned.items():
         lanes = 8 if stage.device else 64
@@ -65,7 +73,9 @@ def test_batches_that_share_a_device_do_not_make_it_slower(tmp_path: Path) -> No
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda batch: run_batch(wh, stage, work.header(), batch), work.batches))
     wh.publish()
-    rows = query(wh.home, "select epoch(committed_at) as ended, seconds from commits where stage = 'model'").to_pylist()
+    rows = query(
+        wh.home, "select epoch(committed_at) as ended, seconds from commits where stage = 'model'"
+    ).to_pylist()
     busy = max(row["ended"] for row in rows) - min(row["ended"] - row["seconds"] for row in rows)
     planned = capacity(wh.home, 700_000, gpus=8, workers=64).stages[-1]
     assert planned.device

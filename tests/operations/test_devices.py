@@ -59,7 +59,10 @@ def test_runs_have_devices_to_themselves_and_those_of_a_killed_one_are_free(tmp_
 
 def test_more_devices_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with pytest.raises(FoleyError, match="2 devices are asked for, and there are 1"), taken(2, print):
+    with (
+        pytest.raises(FoleyError, match="2 devices are asked for, and there are 1"),
+        taken(2, print),
+    ):
         pass
 
 

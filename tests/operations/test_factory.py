@@ -1,4 +1,7 @@
-"""What an operator does with `foley up`: runs, forms, schedules, notifications, cancelling, and dead workers."""
+"""What an operator does with `foley up`.
+
+Runs, forms, schedules, notifications, cancelling, and dead workers.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,19 @@ from warehouse.files import file_lock
 pytestmark = pytest.mark.slow
 WANTED: dict[str, Any] = {
     deployment["name"]: deployment
-    for deployment in yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())["deployments"]
+    for deployment in yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())[
+        "deployments"
+    ]
 }
 
 
 def records(home: Path, flow: str) -> list[tuple[str, str | None]]:
     """(state, id of the flow run) of a flow's run records, oldest first."""
     found = [record for record in Warehouse(home).records("runs") if record["flow"] == flow]
-    return [(run["state"], run["flow_run_id"]) for run in sorted(found, key=lambda run: run["started_at"])]
+    return [
+        (run["state"], run["flow_run_id"])
+        for run in sorted(found, key=lambda run: run["started_at"])
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -61,26 +69,48 @@ def test_every_deployment_is_there_with_a_form_that_explains_itself(factory: Fac
         assert found["work_pool_name"] == wanted["work_pool"]["name"]
         assert found["tags"] == wanted["tags"]
         assert found["description"].strip() == wanted["description"].strip()
-        slugs = {s["slug"] for s in found["schedules"] if s["slug"]}  # those made by a person have none
+        slugs = {
+            s["slug"] for s in found["schedules"] if s["slug"]
+        }  # those made by a person have none
         assert slugs == {s["slug"] for s in wanted.get("schedules", ())}
         schema = found["parameter_openapi_schema"]
         form = schema["definitions"][schema["properties"]["parameters"]["$ref"].rsplit("/", 1)[1]]
         assert form["properties"]
-        assert [field for field, said in form["properties"].items() if not said.get("description")] == []
+        assert [
+            field for field, said in form["properties"].items() if not said.get("description")
+        ] == []
 
 
 def test_a_run_shows_what_it_found(factory: Factory, curated: str) -> None:
     shown = factory.artifacts(curated)
-    stages = ("probe", "silence", "imagebind", "audiobox", "video-tokens", "audio-latents", "text-embeddings")
-    assert {f"progress-{stage}": 100.0 for stage in stages}.items() <= {k: a["data"] for k, a in shown.items()}.items()
+    stages = (
+        "probe",
+        "silence",
+        "imagebind",
+        "audiobox",
+        "video-tokens",
+        "audio-latents",
+        "text-embeddings",
+    )
+    assert {f"progress-{stage}": 100.0 for stage in stages}.items() <= {
+        k: a["data"] for k, a in shown.items()
+    }.items()
     assert shown["funnel"]["data"].startswith("data:image/svg+xml;base64,")
     assert shown["scores"]["data"].startswith("data:image/svg+xml;base64,")
-    why = {failure["clip_id"]: failure["reason"] for failure in json.loads(shown["failures"]["data"])}
+    why = {
+        failure["clip_id"]: failure["reason"] for failure in json.loads(shown["failures"]["data"])
+    }
     assert why["small/bad-05-empty"].startswith("an empty file")
-    assert not any(reason.startswith("/") for reason in why.values())  # a narrow table shows the beginning
+    assert not any(
+        reason.startswith("/") for reason in why.values()
+    )  # a narrow table shows the beginning
     assert "foley sql" in shown["look-further"]["data"]
     dataset = str(
-        next(run["dataset"] for run in Warehouse(factory.home).records("runs") if run["flow_run_id"] == curated)
+        next(
+            run["dataset"]
+            for run in Warehouse(factory.home).records("runs")
+            if run["flow_run_id"] == curated
+        )
     )
     assert f"/reports/curation-{dataset}.html" in shown["curation-report"]["data"]
     made = {
@@ -88,7 +118,9 @@ def test_a_run_shows_what_it_found(factory: Factory, curated: str) -> None:
         "resource": {"id": [f"foley://dataset/{dataset}"]},
     }
     event = until(
-        lambda: factory.ask("/events/filter", "POST", {"filter": made})["events"], 600, "the dataset as an asset"
+        lambda: factory.ask("/events/filter", "POST", {"filter": made})["events"],
+        600,
+        "the dataset as an asset",
     )[0]
     from_what = [thing["prefect.resource.id"] for thing in event["related"]]
     assert any(thing.startswith("foley://scores/imagebind-") for thing in from_what)
@@ -101,8 +133,15 @@ def test_logs_are_a_line_a_batch(factory: Factory, curated: str, clips: Path) ->
     count = len(list(clips.glob("*.mp4")))
 
     def probed() -> bool:
-        lines = [line for line in factory.logs(curated) if line.startswith("probe: ") and "passed," in line]
-        numbers = [[int(number) for number in re.findall(r"(\d+) (?:passed|rejected|failed)", line)] for line in lines]
+        lines = [
+            line
+            for line in factory.logs(curated)
+            if line.startswith("probe: ") and "passed," in line
+        ]
+        numbers = [
+            [int(number) for number in re.findall(r"(\d+) (?:passed|rejected|failed)", line)]
+            for line in lines
+        ]
         return sum(map(sum, numbers)) == count
 
     until(probed, 600, "a line for every batch of probe arrives")
@@ -111,7 +150,9 @@ def test_logs_are_a_line_a_batch(factory: Factory, curated: str, clips: Path) ->
     assert not any("Traceback" in line for line in factory.logs(curated))
 
 
-def test_the_command_reports_to_the_server_that_is_up(factory: Factory, clips: Path, curated: str) -> None:
+def test_the_command_reports_to_the_server_that_is_up(
+    factory: Factory, clips: Path, curated: str
+) -> None:
     done = foley("curate", clips, "--home", factory.home)
     assert done.returncode == 0, done.stderr
     state, id = records(factory.home, "curate")[-1]
@@ -120,9 +161,18 @@ def test_the_command_reports_to_the_server_that_is_up(factory: Factory, clips: P
 
 
 @pytest.mark.parametrize(
-    "parameters", [{"batch_size": 0}, {"workers": 5000}, {"policy": "lenient"}, {"runner": "spark"}, {"no_such": 1}]
+    "parameters",
+    [
+        {"batch_size": 0},
+        {"workers": 5000},
+        {"policy": "lenient"},
+        {"runner": "spark"},
+        {"no_such": 1},
+    ],
 )
-def test_a_bad_value_is_refused_when_the_form_is_sent(factory: Factory, parameters: dict[str, Any]) -> None:
+def test_a_bad_value_is_refused_when_the_form_is_sent(
+    factory: Factory, parameters: dict[str, Any]
+) -> None:
     answer = factory.submit("curate", **parameters)
     assert answer.status_code == 409, answer.text
     field = next(iter(parameters))
@@ -130,30 +180,45 @@ def test_a_bad_value_is_refused_when_the_form_is_sent(factory: Factory, paramete
     assert field in answer.text
 
 
-def test_what_no_form_sees_fails_with_one_clear_line_and_is_told(factory: Factory, told: Told) -> None:
+def test_what_no_form_sees_fails_with_one_clear_line_and_is_told(
+    factory: Factory, told: Told
+) -> None:
     fields = factory.start("curate", source="small")  # two fields that do not go together
     folder = factory.start("curate", folder="/no/such/folder")
     assert "source is 'small'" in factory.reaches(fields, "FAILED")["state"]["message"]
     failed = factory.reaches(folder, "FAILED")
     assert failed["state"]["message"].startswith("/no/such/folder: no such folder")
     assert not any("Traceback" in line for line in factory.logs(folder))
-    texts = until(lambda: [m["text"] for m in told.messages if "/no/such/folder" in m["text"]], 600, "webhook")
+    texts = until(
+        lambda: [m["text"] for m in told.messages if "/no/such/folder" in m["text"]], 600, "webhook"
+    )
     assert factory.address in texts[0]
     assert "s3cret" not in str(factory.ask("/block_documents/filter", "POST"))
 
 
 def test_a_scheduled_run_fires(factory: Factory, scheduled: str) -> None:
-    ended = {"deployment_id": {"any_": [scheduled]}, "state": {"type": {"any_": ["COMPLETED", "FAILED"]}}}
-    run = until(lambda: factory.ask("/flow_runs/filter", "POST", {"flow_runs": ended}), 600, "a run")[0]
+    ended = {
+        "deployment_id": {"any_": [scheduled]},
+        "state": {"type": {"any_": ["COMPLETED", "FAILED"]}},
+    }
+    run = until(
+        lambda: factory.ask("/flow_runs/filter", "POST", {"flow_runs": ended}), 600, "a run"
+    )[0]
     assert run["auto_scheduled"]
     assert run["state_type"] == "COMPLETED", run["state"]
 
 
-def test_schedules_that_the_file_has_no_more_go_and_those_of_a_person_stay(factory: Factory) -> None:
+def test_schedules_that_the_file_has_no_more_go_and_those_of_a_person_stay(
+    factory: Factory,
+) -> None:
     id = factory.deployment("train")["id"]
     yearly = {"schedule": {"cron": "0 0 1 1 *", "timezone": "UTC"}, "active": True}
     factory.ask(f"/deployments/{id}/schedules", "POST", [yearly | {"slug": "renamed"}, yearly])
-    done = foley("deploy", PREFECT_API_URL=f"{factory.address}/api", PREFECT_HOME=str(factory.home / "prefect"))
+    done = foley(
+        "deploy",
+        PREFECT_API_URL=f"{factory.address}/api",
+        PREFECT_HOME=str(factory.home / "prefect"),
+    )
     assert done.returncode == 0, done.stderr
     left = factory.deployment("train")["schedules"]
     assert [schedule["slug"] for schedule in left] == [None]
@@ -164,8 +229,12 @@ def test_a_finished_download_starts_curation(factory: Factory, curated: str) -> 
     before = {run["id"] for run in runs_of(factory, "curate")}
     code = "from prefect import flow\nflow(name='download')(lambda: None)()"
     variables = {**os.environ, "PREFECT_API_URL": f"{factory.address}/api"}
-    subprocess.run([sys.executable, "-c", code], env=variables, cwd=ROOT, check=True, capture_output=True)
-    started = until(lambda: {run["id"] for run in runs_of(factory, "curate")} - before, 600, "a curate run")
+    subprocess.run(
+        [sys.executable, "-c", code], env=variables, cwd=ROOT, check=True, capture_output=True
+    )
+    started = until(
+        lambda: {run["id"] for run in runs_of(factory, "curate")} - before, 600, "a curate run"
+    )
     factory.reaches(started.pop(), "COMPLETED")
 
 
@@ -176,7 +245,9 @@ def runs_of(factory: Factory, name: str) -> list[dict[str, Any]]:
     return [run for run in found if not run["auto_scheduled"]]
 
 
-def test_a_killed_run_is_started_again_while_a_live_one_is_left(factory: Factory, killed: Killed) -> None:
+def test_a_killed_run_is_started_again_while_a_live_one_is_left(
+    factory: Factory, killed: Killed
+) -> None:
     states = until(lambda: crashed(factory, killed.dead), 300, "the dead run is marked")
     assert "no heartbeat" in states
     until(lambda: factory.run(killed.dead)["run_count"] == 2, 600, "the dead run is started again")
@@ -184,12 +255,20 @@ def test_a_killed_run_is_started_again_while_a_live_one_is_left(factory: Factory
     assert factory.run(killed.live)["state_type"] == "RUNNING"
     assert crashed(factory, killed.live) == ""
     assert [state for state, _ in records(killed.home, "maintenance")] == ["killed", "running"]
-    factory.cancels(killed.dead)  # the live one goes on until `foley down` ends it, in the fixture `factory`
+    factory.cancels(
+        killed.dead
+    )  # the live one goes on until `foley down` ends it, in the fixture `factory`
 
 
-def test_cancelling_ends_the_process_and_the_next_run_goes_on(factory: Factory, curated: str) -> None:
+def test_cancelling_ends_the_process_and_the_next_run_goes_on(
+    factory: Factory, curated: str
+) -> None:
     id = factory.start("train", steps=1_000_000)
-    until(lambda: (factory.artifacts(id).get("progress-train") or {}).get("data"), 600, "training moves")
+    until(
+        lambda: (factory.artifacts(id).get("progress-train") or {}).get("data"),
+        600,
+        "training moves",
+    )
     factory.cancels(id)
     assert records(factory.home, "train")[-1] == ("cancelled", id)
     factory.reaches(factory.start("train", steps=3), "COMPLETED")
@@ -198,9 +277,18 @@ def test_cancelling_ends_the_process_and_the_next_run_goes_on(factory: Factory, 
 def test_a_paused_and_a_cancelled_curation_leave_a_warehouse_that_continues(
     factory: Factory, clips: Path, tmp_path: Path
 ) -> None:
-    """Dask's worker runs the batches: it ends too, and is not started anew. Pause sends Prefect's state `Suspended`."""
+    """Dask's worker runs the batches: it ends too, and is not started anew.
+
+    Pause sends Prefect's state `Suspended`.
+    """
     home = tmp_path / "home"
-    parameters = {"home": str(home), "folder": str(clips), "batch_size": 1, "workers": 1, "max_attempts": 1}
+    parameters = {
+        "home": str(home),
+        "folder": str(clips),
+        "batch_size": 1,
+        "workers": 1,
+        "max_attempts": 1,
+    }
     id = factory.start("curate", **parameters, runner="dask")
     until(lambda: list(home.glob("commits/probe/*/*.parquet")), 600, "the first stage")
     factory.told(id, type="PAUSED", name="Suspended", state_details={"pause_reschedule": True})
@@ -208,17 +296,26 @@ def test_a_paused_and_a_cancelled_curation_leave_a_warehouse_that_continues(
     assert factory.run(id)["state_name"] == "Suspended"
     done = {path.name for path in home.glob("commits/*/*/*.parquet")}
     factory.ask(f"/flow_runs/{id}/resume", "POST")
-    until(lambda: list(home.glob("commits/imagebind/*/*.parquet")), 600, "it goes on, to a later stage")
+    until(
+        lambda: list(home.glob("commits/imagebind/*/*.parquet")),
+        600,
+        "it goes on, to a later stage",
+    )
     assert done <= {path.name for path in home.glob("commits/*/*/*.parquet")}
     factory.cancels(id)
-    factory.reaches(factory.start("curate", **parameters | {"runner": "process", "batch_size": 8}), "COMPLETED")
+    factory.reaches(
+        factory.start("curate", **parameters | {"runner": "process", "batch_size": 8}), "COMPLETED"
+    )
     assert len(Warehouse(home).dataset("all").clip_ids()) == 10
     assert [state for state, _ in records(home, "curate")] == ["paused", "cancelled", "completed"]
 
 
 @dataclass(frozen=True)
 class Killed:
-    """Two runs that live without work: one waits for a silent server; one for a lock, and lost process and worker."""
+    """Two runs that live without work: one waits for a silent server.
+
+    One for a lock, and lost process and worker.
+    """
 
     home: Path
     live: str
@@ -226,7 +323,9 @@ class Killed:
 
 
 @pytest.fixture(scope="module")
-def killed(factory: Factory, told: Told, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
+def killed(
+    factory: Factory, told: Told, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Killed]:
     """Made before all tests, so that Prefect notices while these run."""
     home = tmp_path_factory.mktemp("killed") / "home"
     Warehouse(home)
@@ -243,7 +342,11 @@ def killed(factory: Factory, told: Told, tmp_path_factory: pytest.TempPathFactor
         os.kill(worker, signal.SIGKILL)
         for pid in factory.processes(of_run=dead):
             os.kill(pid, signal.SIGKILL)
-        until(lambda: factory.worker("foley") not in (None, worker), 600, "the worker is started again")
+        until(
+            lambda: factory.worker("foley") not in (None, worker),
+            600,
+            "the worker is started again",
+        )
         yield Killed(home, live, dead)
 
 

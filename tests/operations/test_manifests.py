@@ -1,4 +1,7 @@
-"""What others run us with: Kubernetes manifests by schema, shell scripts by the shell, the image by what it copies."""
+"""What others run us with.
+
+Kubernetes manifests by schema, shell scripts by the shell, the image by what it copies.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,9 @@ def test_a_wrong_manifest_is_found() -> None:
         kubernetes_validate.validate(wrong, KUBERNETES, strict=True)
 
 
-@pytest.mark.parametrize("path", sorted((FOLDER / "slurm").glob("*.sbatch")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((FOLDER / "slurm").glob("*.sbatch")), ids=lambda path: path.name
+)
 def test_shell_scripts_parse(path: Path) -> None:
     subprocess.run(["bash", "-n", str(path)], check=True)
     assert "#SBATCH --time=" in path.read_text()
@@ -46,12 +51,16 @@ def test_shell_scripts_parse(path: Path) -> None:
 
 def test_the_image_copies_what_there_is_and_installs_with_options_that_uv_has() -> None:
     text = (FOLDER / "Containerfile").read_text()
-    sources = [word for line in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE) for word in line.split()]
+    sources = [
+        word for line in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE) for word in line.split()
+    ]
     assert {"flows", "pipeline", "model", "warehouse", "deployments"} <= set(sources)
     assert [name for name in sources if not (ROOT / name).exists()] == []
     sync = re.search(r"uv (sync [^&]*)", text)
     assert sync
-    done = subprocess.run(["uv", *shlex.split(sync[1]), "--dry-run"], cwd=ROOT, capture_output=True, check=False)
+    done = subprocess.run(
+        ["uv", *shlex.split(sync[1]), "--dry-run"], cwd=ROOT, capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

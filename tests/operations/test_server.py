@@ -46,7 +46,10 @@ def ask_together(home: Path) -> set[str]:
     """What two processes find that ask at the same time, again and again."""
     command = [sys.executable, "-c", ASKER, str(home)]
     with ThreadPoolExecutor() as pool:
-        asked = [pool.submit(subprocess.run, command, cwd=ROOT, capture_output=True, text=True) for _ in range(2)]
+        asked = [
+            pool.submit(subprocess.run, command, cwd=ROOT, capture_output=True, text=True)
+            for _ in range(2)
+        ]
     return {future.result().stdout.strip() for future in asked}
 
 
@@ -67,23 +70,43 @@ def test_a_server_that_is_up_is_always_found(home: Path) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "example.org"])
 def test_no_server_is_open_to_others_without_a_password(host: str, tmp_path: Path) -> None:
-    done = foley("up", "--home", tmp_path, "--host", host, "--port", str(free_port()), **{AUTH: None})
+    done = foley(
+        "up", "--home", tmp_path, "--host", host, "--port", str(free_port()), **{AUTH: None}
+    )
     assert AUTH in one_line_error(done)
     assert not (tmp_path / "prefect").exists()
 
 
 @pytest.fixture
 def guarded(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
-    """Our application on an address of its own, with a password; without a database, which would take its time."""
+    """Our application on an address of its own, with a password.
+
+    Without a database, which would take its time.
+    """
     monkeypatch.setenv(AUTH, PASSWORD)
     serving = Serving(home, "127.0.0.2", free_port())
-    where = ["--host", serving.host, "--port", str(serving.port), "--lifespan", "off", "--log-level", "error"]
-    prefect: dict[str, str | None] = {name: None for name in os.environ if name.startswith("PREFECT_")}
+    where = [
+        "--host",
+        serving.host,
+        "--port",
+        str(serving.port),
+        "--lifespan",
+        "off",
+        "--log-level",
+        "error",
+    ]
+    prefect: dict[str, str | None] = {
+        name: None for name in os.environ if name.startswith("PREFECT_")
+    }
     variables = environment(**(prefect | serving.environment()))
     command = [sys.executable, "-m", "uvicorn", "flows.server.web_app:create", "--factory", *where]
     process = subprocess.Popen(command, cwd=ROOT, env=variables)
     try:
-        until(lambda: answers(serving.host, serving.port) or process.poll() is not None, 300, "the server answers")
+        until(
+            lambda: answers(serving.host, serving.port) or process.poll() is not None,
+            300,
+            "the server answers",
+        )
         yield serving
     finally:
         process.kill()
@@ -94,7 +117,9 @@ def test_prefect_takes_the_settings_that_keep_its_database_small(tmp_path: Path)
     code = "from prefect.settings import get_current_settings as s; "
     code += "print(*sorted(s().server.services.db_vacuum.enabled_vacuum_types))"
     variables = environment(**Serving(tmp_path).environment())
-    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == ["events", "flow_runs", "orphans"]
 
 
@@ -108,12 +133,22 @@ def test_the_api_wants_the_password_and_its_own_page_and_serves_no_reports(
         assert client.get("/api/admin/version", auth=("somebody", "else")).status_code == 401
         assert client.get("/api/admin/version", auth=("somebody", "s3cret")).status_code == 200
         assert client.get("/api/block_types/slug/secret").status_code == 401
-        for origin, status in ((guarded.address, 200), ("https://page.example", 403), ("null", 403)):
+        for origin, status in (
+            (guarded.address, 200),
+            ("https://page.example", 403),
+            ("null", 403),
+        ):
             assert client.get("/api/health", headers={"Origin": origin}).status_code == status
         assert "what was found" not in client.get("/reports/report.html").text
     events = f"{guarded.address.replace('http', 'ws')}/api/events/in"
-    with connect(events, origin=Origin(guarded.address), subprotocols=[Subprotocol("prefect")]) as socket:
+    with connect(
+        events, origin=Origin(guarded.address), subprotocols=[Subprotocol("prefect")]
+    ) as socket:
         assert socket.subprotocol == "prefect"
     with pytest.raises(InvalidStatus, match="403"):
-        connect(events, origin=Origin("https://page.example"), subprotocols=[Subprotocol("prefect")])
-    assert guarded.environment()["PREFECT_API_AUTH_STRING"] == PASSWORD  # what workers and runs send
+        connect(
+            events, origin=Origin("https://page.example"), subprotocols=[Subprotocol("prefect")]
+        )
+    assert (
+        guarded.environment()["PREFECT_API_AUTH_STRING"] == PASSWORD
+    )  # what workers and runs send

@@ -38,7 +38,9 @@ class Curated:
     fps: dict[str, str]
 
 
-def work(wh: Warehouse, stages: list[Stage], fps: dict[str, str], clip_ids: list[str] | None = None) -> int:
+def work(
+    wh: Warehouse, stages: list[Stage], fps: dict[str, str], clip_ids: list[str] | None = None
+) -> int:
     done = 0
     for stage in stages:
         todo = plan(wh, stage, fps, clip_ids)
@@ -66,5 +68,7 @@ def curate(folder: Path, preset: Preset) -> Curated:
     fps = fingerprints(stages)
     work(wh, stages, fps)
     (folder / "all.toml").write_text(POLICY)
-    dataset = select(wh, {stage.name: fps[stage.name] for stage in scoring}, str(folder / "all.toml"))
+    dataset = select(
+        wh, {stage.name: fps[stage.name] for stage in scoring}, str(folder / "all.toml")
+    )
     return Curated(wh, dataset, stages, fps)

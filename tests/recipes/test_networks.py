@@ -17,7 +17,15 @@ from model.networks.panns import Cnn14
 from model.networks.passt import Passt
 from model.presets.preset import load_preset
 from pipeline.media import read_audio
-from pipeline.procedural import FPS, MATERIALS, SIZE, ProceduralClip, render_audio, sample_clip, write_clip
+from pipeline.procedural import (
+    FPS,
+    MATERIALS,
+    SIZE,
+    ProceduralClip,
+    render_audio,
+    sample_clip,
+    write_clip,
+)
 from pipeline.procedural.degrading import KINDS, degrade
 from pipeline.scoring.imagebind import watch_and_hear
 from recipes.toy.networks import late, save, window
@@ -38,7 +46,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[ProceduralClip
     return [(clip, folder / f"{i}.mp4") for i, clip in enumerate(made)]
 
 
-def test_imagebind_tells_a_mis_dubbed_clip_from_a_true_one(clips: list[tuple[ProceduralClip, Path]]) -> None:
+def test_imagebind_tells_a_mis_dubbed_clip_from_a_true_one(
+    clips: list[tuple[ProceduralClip, Path]],
+) -> None:
     scorer = ImageBindScorer.from_pretrained(PRESET, ImageBindViews(**PRESET.imagebind_views))
     times = scorer.views.frame_times(4.0, FPS)
     media = [watch_and_hear(path, times, SIZE, 224) for _, path in clips]  # as curation reads it
@@ -48,7 +58,9 @@ def test_imagebind_tells_a_mis_dubbed_clip_from_a_true_one(clips: list[tuple[Pro
     assert area_under_roc(own, other) >= 0.95
 
 
-def test_audiobox_tells_a_degraded_sound_from_a_clean_one(clips: list[tuple[ProceduralClip, Path]]) -> None:
+def test_audiobox_tells_a_degraded_sound_from_a_clean_one(
+    clips: list[tuple[ProceduralClip, Path]],
+) -> None:
     scorer = AudioboxScorer.from_pretrained(PRESET)
     sounds = [read_audio(path, 16000) for _, path in clips]
     spoiled = [degrade(sound, KINDS[i % len(KINDS)], 0.6, i) for i, sound in enumerate(sounds)]
@@ -71,7 +83,9 @@ def test_metrics_follow_known_damage(tmp_path: Path) -> None:
     names = ["true", "noise-30", "noise-0", "material-swapped", "another-clips-sound"]
     names += [f"shift{s:+.1f}" for s in (-2.0, -1.6, -1.2, -0.8, -0.4, 0.4, 0.8, 1.2, 1.6, 2.0)]
     found = evaluate_folders(tmp_path, *write_sounds(tmp_path, 16, names), PRESET)
-    value = {name: {m: f["value"] for m, f in figures.items()} for name, figures in found.systems.items()}
+    value = {
+        name: {m: f["value"] for m, f in figures.items()} for name, figures in found.systems.items()
+    }
     assert mean_correlation(found) >= 0.9  # DeSync with the shift
     for metric in ("fd_vgg", "fd_panns", "fd_passt"):
         assert value["true"][metric] < value["noise-30"][metric] < value["noise-0"][metric], metric
@@ -99,7 +113,9 @@ def test_training_leaves_the_spectrogram_alone_and_saves_it_whole(tmp_path: Path
     sounds = torch.from_numpy(np.stack([render_audio(sample_clip(i)) for i in range(4)]))
     losses: list[float] = []
     labels = torch.tensor([0, 1, 2, 3])
-    train_classifier(network, sounds, labels, 4, Descent(3, 4, warmup=1), lambda _, loss: losses.append(loss))
+    train_classifier(
+        network, sounds, labels, 4, Descent(3, 4, warmup=1), lambda _, loss: losses.append(loss)
+    )
     assert len(losses) == 3
     after = network.state_dict()
     assert not torch.equal(after["fc1.weight"], before["fc1.weight"])
@@ -129,9 +145,13 @@ def test_the_part_of_a_clip_and_its_late_sound_fit_together() -> None:
     assert part.impacts == tuple(t - 2.0 for t in clip.impacts if 2 <= t < 6)
     sound = render_audio(clip)
     np.testing.assert_array_equal(late(sound, 0.0, cut=False), sound[2 * 16000 : 6 * 16000])
-    np.testing.assert_array_equal(late(sound, 0.4, cut=False)[6400:], sound[2 * 16000 : 6 * 16000 - 6400])
+    np.testing.assert_array_equal(
+        late(sound, 0.4, cut=False)[6400:], sound[2 * 16000 : 6 * 16000 - 6400]
+    )
     assert not late(sound, 0.4, cut=True)[:6400].any()
-    np.testing.assert_array_equal(late(sound, -0.4, cut=True)[:-6400], sound[2 * 16000 + 6400 : 6 * 16000])
+    np.testing.assert_array_equal(
+        late(sound, -0.4, cut=True)[:-6400], sound[2 * 16000 + 6400 : 6 * 16000]
+    )
 
 
 def test_token_targets_are_the_times_that_hold_an_impact() -> None:

@@ -1,4 +1,7 @@
-"""Self-supervised training of a toy V-JEPA2: what is hidden, what is predicted, and what is left alone."""
+"""Self-supervised training of a toy V-JEPA2.
+
+What is hidden, what is predicted, and what is left alone.
+"""
 
 from __future__ import annotations
 
@@ -63,9 +66,13 @@ def test_the_encoder_sees_nothing_of_what_is_hidden(model: Any, clips: np.ndarra
         embedded = model.encoder.embeddings(pixels_of(clips))
         visible, masked = draw_masks(4, FRAMES, CELLS, SETTINGS, torch.Generator().manual_seed(0))
         spoiled = embedded.scatter(1, masked[..., None].expand(-1, -1, 32), 9.0)
-        seen, same = (encode_embedded(model.encoder, tokens, visible) for tokens in (embedded, spoiled))
+        seen, same = (
+            encode_embedded(model.encoder, tokens, visible) for tokens in (embedded, spoiled)
+        )
         torch.testing.assert_close(seen, same)
-        assert not torch.allclose(encode_embedded(model.encoder, embedded), encode_embedded(model.encoder, spoiled))
+        assert not torch.allclose(
+            encode_embedded(model.encoder, embedded), encode_embedded(model.encoder, spoiled)
+        )
 
 
 def test_what_stays_the_same_is_not_to_be_predicted(model: Any, clips: np.ndarray) -> None:
@@ -77,11 +84,15 @@ def test_what_stays_the_same_is_not_to_be_predicted(model: Any, clips: np.ndarra
     assert stopped.abs().max() < 0.05
 
 
-def test_the_encoder_ends_as_the_slow_copy_and_the_projection_as_it_was(model: Any, clips: np.ndarray) -> None:
+def test_the_encoder_ends_as_the_slow_copy_and_the_projection_as_it_was(
+    model: Any, clips: np.ndarray
+) -> None:
     start_near(model, SETTINGS.peak)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     losses: list[float] = []
-    train_video(model, clips, replace(SETTINGS, momentum=1.0), lambda _, loss: losses.append(loss))  # never follows
+    train_video(
+        model, clips, replace(SETTINGS, momentum=1.0), lambda _, loss: losses.append(loss)
+    )  # never follows
     assert len(losses) == SETTINGS.steps
     after = {key: value.clone() for key, value in model.state_dict().items()}
     for key, value in before.items():
@@ -96,5 +107,9 @@ def test_only_the_predicted_tubelets_count(model: Any, clips: np.ndarray) -> Non
         embedded = model.encoder.embeddings(pixels_of(clips))
         visible, masked = draw_masks(4, FRAMES, CELLS, SETTINGS, torch.Generator().manual_seed(0))
         loss = masked_loss(model, model.encoder, embedded, visible, masked)
-        wanted = targets_of(model.encoder, embedded, FRAMES).gather(1, masked[..., None].expand(-1, -1, 32))
-    assert 0.5 * wanted.abs().mean() < loss < 2 * wanted.abs().mean()  # untrained: about as far as zero is
+        wanted = targets_of(model.encoder, embedded, FRAMES).gather(
+            1, masked[..., None].expand(-1, -1, 32)
+        )
+    assert (
+        0.5 * wanted.abs().mean() < loss < 2 * wanted.abs().mean()
+    )  # untrained: about as far as zero is

@@ -2,10 +2,11 @@
 
     python -m tests.warehouse.crash --kills 200 --seed 1
 
-A run ingests, runs all stages, selects, builds features, writes a record and publishes, while a second process of its
-group compacts and publishes all the time. Every round begins with an empty home and restarts the run after each kill
-until it ends by itself; then rows, dataset and feature bytes and the catalog must be those of the undisturbed run, and
-after a sweep no file may be left that nothing knows.
+A run ingests, runs all stages, selects, builds features, writes a record and publishes, while a
+second process of its group compacts and publishes all the time. Every round begins with an empty
+home and restarts the run after each kill until it ends by itself; then rows, dataset and feature
+bytes and the catalog must be those of the undisturbed run, and after a sweep no file may be left
+that nothing knows.
 """
 
 from __future__ import annotations
@@ -34,7 +35,18 @@ from warehouse import Warehouse, compact, gc, query, verify
 from warehouse.datasets.feature_build import build as build_features
 
 CLIPS = 60
-PHASES = ("start", "ingest", "facts", "tokens", "text", "select", "features", "record", "publish", "end")
+PHASES = (
+    "start",
+    "ingest",
+    "facts",
+    "tokens",
+    "text",
+    "select",
+    "features",
+    "record",
+    "publish",
+    "end",
+)
 BESIDE = ("nothing", "compaction", "publication")
 
 
@@ -55,7 +67,9 @@ def run(home: Path, media: Path, phase: Callable[[str], None]) -> None:
     phase("features")
     features = build_features(wh, dataset, fps, ["tokens", "n_tokens", "prompt"], split=None)
     phase("record")
-    wh.write_record("checkpoints", "bridge", {"dataset": dataset.version, "features": features.id, "steps": 1})
+    wh.write_record(
+        "checkpoints", "bridge", {"dataset": dataset.version, "features": features.id, "steps": 1}
+    )
     phase("publish")
     wh.publish()
     phase("end")
@@ -108,7 +122,10 @@ def start(home: Path, media: Path, progress: mmap.mmap, log: Path) -> int:
 
 
 def finish(pid: int, seconds: float | None) -> int | None:
-    """Wait for a run; past `seconds` its group is killed. Returns its exit status, None when it was killed."""
+    """Wait for a run; past `seconds` its group is killed.
+
+    Returns its exit status, None when it was killed.
+    """
     deadline = time.monotonic() + seconds if seconds is not None else None
     while True:
         done, status = os.waitpid(pid, os.WNOHANG if deadline else 0)
@@ -138,11 +155,14 @@ def outcome(home: Path) -> dict[str, Any]:
         "rows": facts_of(wh),
         "clips": wh.clips(["sha256", "prompt"], status=None).to_pylist(),
         "dataset": [dataset.version, dataset.members(kept=None).to_pylist(), len(wh.datasets())],
-        "features": [[f.id, *(digest(path) for path in sorted(f.path.glob("*.parquet")))] for f in features],
+        "features": [
+            [f.id, *(digest(path) for path in sorted(f.path.glob("*.parquet")))] for f in features
+        ],
         "record": wh.record("checkpoints", "bridge"),
         "funnel": query(home, "select * exclude (fingerprint) from funnel").to_pylist(),
         "members": query(
-            home, "select kept, reason, split, count(*) from dataset_members group by all order by all"
+            home,
+            "select kept, reason, split, count(*) from dataset_members group by all order by all",
         ).to_pylist(),
     }
 
@@ -158,7 +178,9 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def crash_test(folder: Path, kills: int, seed: int, say: Callable[[str], None] = print) -> Counter[str]:
+def crash_test(
+    folder: Path, kills: int, seed: int, say: Callable[[str], None] = print
+) -> Counter[str]:
     """Kill `kills` times and compare after every round; kills by what the run, and what the process beside it, did.
 
     Raises AssertionError on a difference.
@@ -177,7 +199,9 @@ def crash_test(folder: Path, kills: int, seed: int, say: Callable[[str], None] =
         while True:
             progress[:2] = bytes(2)
             left = kills - found.total()
-            status = finish(start(home, media, progress, log), draw.uniform(0, usual) if left else None)
+            status = finish(
+                start(home, media, progress, log), draw.uniform(0, usual) if left else None
+            )
             if status is not None:
                 assert status == 0, f"a restarted run failed:\n{log.read_text()[-4000:]}"
                 break
@@ -208,7 +232,9 @@ def compare(calm: Path, home: Path, log: Path) -> None:
         try:
             want, got = outcome(calm), outcome(home)
             for name in want:
-                assert want[name] == got[name], f"{name} differs: {difference(want[name], got[name])}"
+                assert want[name] == got[name], (
+                    f"{name} differs: {difference(want[name], got[name])}"
+                )
             os._exit(0)
         except BaseException:
             traceback.print_exc()
@@ -225,7 +251,9 @@ def main() -> None:
     options = parser.parse_args()
     print(json.dumps({"seed": options.seed, "kills": options.kills}), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        found = crash_test(Path(folder), options.kills, options.seed, lambda line: print(line, flush=True))
+        found = crash_test(
+            Path(folder), options.kills, options.seed, lambda line: print(line, flush=True)
+        )
     print(json.dumps({"kills": found.total(), "by phase": dict(found), "lost or different": 0}))
 
 

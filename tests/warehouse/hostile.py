@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+# pyright: ignore[reportUnusedImport] (loaded while this user may read it)
 import duckdb  # noqa: F401  # pyright: ignore[reportUnusedImport] (loaded while this user may read it)
 
 from pipeline.stages.engine import fingerprints, plan
@@ -73,7 +74,10 @@ def readonly(folder: Path) -> None:
 
 
 def unreadable(folder: Path) -> None:
-    """For a user without rights a commit that may not be read stops the run; once mended, the run goes on."""
+    """For a user without rights a commit that may not be read stops the run.
+
+    Once mended, the run goes on.
+    """
     in_child(lambda: prepare(folder))
     [victim, *_] = sorted(folder.glob("home/commits/facts/*/*.parquet"))
     victim.chmod(0)

@@ -2,8 +2,8 @@
 
     python -m tests.warehouse.readers --seconds 60 --readers 8
 
-Every answer must be a state that the warehouse was in: whole commits only, no row whose upstream row is missing, every
-clip once, and never less than the same reader saw before.
+Every answer must be a state that the warehouse was in: whole commits only, no row whose upstream
+row is missing, every clip once, and never less than the same reader saw before.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ select (select count(*) from clips) as clips, (select count(*) from facts) as fa
 
 
 def read(home: Path, until: float) -> int:
-    """Query until the time is up; returns how often. Raises AssertionError for an impossible answer."""
+    """Query until the time is up; returns how often.
+
+    Raises AssertionError for an impossible answer.
+    """
     before, count = (0, 0, 0), 0
     while time.monotonic() < until:
         [found] = query(home, _SNAPSHOT).to_pylist()
@@ -51,7 +54,11 @@ def write(home: Path, media: Path, worker: int, until: float) -> int:
     wh, number = Warehouse(home), 0
     while time.monotonic() < until:
         rows = make_files(media / str(worker), 10, first=number * 10).to_pylist()
-        rows = [{**row, "clip_id": f"{worker}-{row['clip_id']}"} for row in rows if int(row["clip_id"][4:]) % 10 < 5]
+        rows = [
+            {**row, "clip_id": f"{worker}-{row['clip_id']}"}
+            for row in rows
+            if int(row["clip_id"][4:]) % 10 < 5
+        ]
         wh.ingest(pa.Table.from_pylist(rows))
         pipeline = stages()
         fps = fingerprints(pipeline)
@@ -81,13 +88,21 @@ def squeeze(home: Path, until: float) -> int:
 
 
 def readers_test(folder: Path, seconds: float, readers: int) -> dict[str, int]:
-    """Run everything at once; returns what was done by kind. Raises AssertionError when any process failed."""
+    """Run everything at once; returns what was done by kind.
+
+    Raises AssertionError when any process failed.
+    """
     home, media = folder / "home", folder / "media"
     _in_child(lambda: _begin(home, media))()
     until = time.monotonic() + seconds
-    jobs: list[tuple[str, Callable[[], int]]] = [("reads", lambda: read(home, until)) for _ in range(readers)]
+    jobs: list[tuple[str, Callable[[], int]]] = [
+        ("reads", lambda: read(home, until)) for _ in range(readers)
+    ]
     jobs += [("ingests", lambda w=w: write(home, media, w, until)) for w in range(2)]
-    jobs += [("publications", lambda: publish(home, until)), ("compactions", lambda: squeeze(home, until))]
+    jobs += [
+        ("publications", lambda: publish(home, until)),
+        ("compactions", lambda: squeeze(home, until)),
+    ]
     waiting = [(kind, _in_child(job)) for kind, job in jobs]
     done: dict[str, int] = {}
     for kind, wait in waiting:
@@ -133,7 +148,11 @@ def main() -> None:
     parser.add_argument("--readers", type=int, default=8)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps({"errors": 0, **readers_test(Path(folder), options.seconds, options.readers)}))
+        print(
+            json.dumps(
+                {"errors": 0, **readers_test(Path(folder), options.seconds, options.readers)}
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, FeatureSe
     run_all(wh, pipeline)
     fps = fingerprints(pipeline)
     dataset = select(
-        wh, {name: fps[name] for name in ("facts", "text")}, Policy("all", 1, (Gate("level", "level >= 0"),))
+        wh,
+        {name: fps[name] for name in ("facts", "text")},
+        Policy("all", 1, (Gate("level", "level >= 0"),)),
     )
     return wh, build_features(wh, dataset, fps, COLUMNS, split=None)
 
@@ -51,7 +53,9 @@ def test_every_clip_comes_with_its_own_padded_arrays(made: tuple[Warehouse, Feat
     _, features = made
     seen = 0
     for batch in features.batches(16, drop_last=False):
-        for clip, array, count, prompt in zip(*(batch[c] for c in ("clip_id", *COLUMNS)), strict=True):
+        for clip, array, count, prompt in zip(
+            *(batch[c] for c in ("clip_id", *COLUMNS)), strict=True
+        ):
             level = level_of(clip)
             assert count == length(level)
             assert len(prompt) == int(clip[4:]) % 7
@@ -76,9 +80,9 @@ def test_reading_by_clip_gives_what_parquet_holds(made: tuple[Warehouse, Feature
         for c, a in zip(clips, got["tokens"], strict=True)
     )
     files = str(features.path / "*.parquet")
-    assert duckdb.execute(f"select count(*), min(octet_length(tokens)) from '{files}'").fetchall() == [
-        (len(features), column.nbytes)
-    ]
+    assert duckdb.execute(
+        f"select count(*), min(octet_length(tokens)) from '{files}'"
+    ).fetchall() == [(len(features), column.nbytes)]
 
 
 def test_the_order_follows_from_seed_and_epoch(made: tuple[Warehouse, FeatureSet]) -> None:
@@ -99,17 +103,27 @@ def test_the_order_follows_from_seed_and_epoch(made: tuple[Warehouse, FeatureSet
     last=st.booleans(),
 )
 def test_ranks_never_overlap_and_a_resumed_epoch_goes_on_exactly(
-    made: tuple[Warehouse, FeatureSet], batch_size: int, world: int, seed: int, start: int, last: bool
+    made: tuple[Warehouse, FeatureSet],
+    batch_size: int,
+    world: int,
+    seed: int,
+    start: int,
+    last: bool,
 ) -> None:
     _, features = made
-    ranks = [epoch(features, batch_size, seed=seed, rank=r, world=world, drop_last=last) for r in range(world)]
+    ranks = [
+        epoch(features, batch_size, seed=seed, rank=r, world=world, drop_last=last)
+        for r in range(world)
+    ]
     every = [clip for rank in ranks for clip in rank]
     assert len(every) == len(set(every))
     if last:
         assert {len(rank) for rank in ranks} == {features.steps(batch_size, world) * batch_size}
     else:
         assert sorted(every) == sorted(features.clip_ids())
-    resumed = epoch(features, batch_size, seed=seed, rank=0, world=world, drop_last=last, start=start)
+    resumed = epoch(
+        features, batch_size, seed=seed, rank=0, world=world, drop_last=last, start=start
+    )
     assert resumed == ranks[0][start * batch_size :]
 
 
@@ -127,7 +141,9 @@ def test_building_again_opens_what_is_there_and_the_bytes_do_not_depend_on_batch
     run_all(other, pipeline)
     compact(other, at_least=2)
     again = select(
-        other, {name: fps[name] for name in ("facts", "text")}, Policy("all", 1, (Gate("level", "level >= 0"),))
+        other,
+        {name: fps[name] for name in ("facts", "text")},
+        Policy("all", 1, (Gate("level", "level >= 0"),)),
     )
     built = build_features(other, again, fps, COLUMNS, split=None)
     assert built.id == features.id
@@ -145,7 +161,9 @@ def test_metadata_names_dataset_fingerprints_and_shapes(made: tuple[Warehouse, F
 
 
 @pytest.mark.parametrize("columns", [["nothing"], ["tokens", "nothing"]])
-def test_unknown_columns_are_a_clear_error(made: tuple[Warehouse, FeatureSet], columns: list[str]) -> None:
+def test_unknown_columns_are_a_clear_error(
+    made: tuple[Warehouse, FeatureSet], columns: list[str]
+) -> None:
     wh, features = made
     with pytest.raises(FoleyError, match="nothing"):
         build_features(wh, wh.dataset("all"), fingerprints(stages()), columns)
@@ -153,7 +171,9 @@ def test_unknown_columns_are_a_clear_error(made: tuple[Warehouse, FeatureSet], c
         next(features.batches(4, columns=columns))
 
 
-def test_a_damaged_shard_is_a_clear_error(made: tuple[Warehouse, FeatureSet], tmp_path: Path) -> None:
+def test_a_damaged_shard_is_a_clear_error(
+    made: tuple[Warehouse, FeatureSet], tmp_path: Path
+) -> None:
     _, features = made
     copy = shutil.copytree(features.path, tmp_path / "copy")
     shard = copy / "00000.parquet"
@@ -174,7 +194,9 @@ def test_sql_sees_the_arrays_beside_the_catalog(made: tuple[Warehouse, FeatureSe
         assert np.array_equal(row["last"], tokens(row["level"])[-1])
 
 
-def test_sql_on_arrays_opens_no_other_file(made: tuple[Warehouse, FeatureSet], tmp_path: Path) -> None:
+def test_sql_on_arrays_opens_no_other_file(
+    made: tuple[Warehouse, FeatureSet], tmp_path: Path
+) -> None:
     wh, features = made
     wh.publish()
     other = tmp_path / "secret.csv"

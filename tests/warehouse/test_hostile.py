@@ -1,4 +1,7 @@
-"""Full disk, read-only folder, unreadable commit, clock going back: a clear error, nothing lost, and on it goes."""
+"""Full disk, read-only folder, unreadable commit, clock going back.
+
+A clear error, nothing lost, and on it goes.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ def _namespace() -> list[str]:
     """Command prefix for a mount namespace of one's own, empty where the system does not give one."""
     prefix = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
     probe = [*prefix, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-    works = shutil.which("unshare") and subprocess.run(probe, capture_output=True, check=False).returncode == 0
+    works = (
+        shutil.which("unshare")
+        and subprocess.run(probe, capture_output=True, check=False).returncode == 0
+    )
     return prefix if works else []
 
 
@@ -32,7 +38,9 @@ NAMESPACE = _namespace()
 
 @pytest.mark.skipif(not NAMESPACE, reason="the system gives no mount namespace")
 @pytest.mark.parametrize("scenario", ["full", "readonly"])
-def test_a_hostile_disk_is_a_clear_error_and_the_next_run_goes_on(tmp_path: Path, scenario: str) -> None:
+def test_a_hostile_disk_is_a_clear_error_and_the_next_run_goes_on(
+    tmp_path: Path, scenario: str
+) -> None:
     command = [*NAMESPACE, sys.executable, "-m", "tests.warehouse.hostile", scenario, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -40,7 +48,9 @@ def test_a_hostile_disk_is_a_clear_error_and_the_next_run_goes_on(tmp_path: Path
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become a user without rights")
 def test_a_commit_that_may_not_be_read_stops_the_run_and_nothing_is_lost() -> None:
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own lie in folders that nobody else may enter
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # pytest's own lie in folders that nobody else may enter
         Path(folder).chmod(0o777)
         command = [sys.executable, "-m", "tests.warehouse.hostile", "unreadable", folder]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -60,7 +70,9 @@ def test_a_clock_going_back_changes_nothing(tmp_path: Path) -> None:
     assert plan(wh, Facts(), fps).todo == 4
     (tmp_path / "media" / "0007.bin").write_bytes(b"mended" + bytes([3]))
     rows = make_files(tmp_path / "copy", 20).to_pylist()
-    wh.ingest(pa.Table.from_pylist([{**r, "path": r["path"].replace("/copy/", "/media/")} for r in rows]))
+    wh.ingest(
+        pa.Table.from_pylist([{**r, "path": r["path"].replace("/copy/", "/media/")} for r in rows])
+    )
     run_once(wh, stages())
     assert wh.rows("facts", fps["facts"], clip_ids=["clip0007"])["level"].to_pylist() == [3.0]
 
@@ -69,7 +81,9 @@ def _date(wh: Warehouse, path: Path, stage: str, fingerprint: str, when: datetim
     """Write a commit again as if it had been made at another time."""
     table = pq.read_table(path)
     times = pa.array([when] * table.num_rows, table.schema.field("committed_at").type)
-    table = table.set_column(table.column_names.index("committed_at"), table.schema.field("committed_at"), times)
+    table = table.set_column(
+        table.column_names.index("committed_at"), table.schema.field("committed_at"), times
+    )
     id_ = path.name.split("-")[0]
     path.unlink()
     os.utime(wh.commit(stage, fingerprint, id_, table), (when.timestamp(), when.timestamp()))

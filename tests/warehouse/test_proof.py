@@ -10,7 +10,9 @@ import pytest
 
 
 def run(*command: str) -> dict[str, int]:
-    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", *command], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -29,10 +29,15 @@ class Scores(Stage):
 
     def __init__(self, name: str, columns: tuple[str, ...], upstream: tuple[str, ...] = ()) -> None:
         self.name, self.upstream = name, upstream
-        self.schema = pa.schema([field(column, pa.float64(), f"toy {column}") for column in columns])
+        self.schema = pa.schema(
+            [field(column, pa.float64(), f"toy {column}") for column in columns]
+        )
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
-        return [Passed({f.name: int(c["clip_id"][4:]) / 60 + i for i, f in enumerate(self.schema)}) for c in clips]
+        return [
+            Passed({f.name: int(c["clip_id"][4:]) / 60 + i for i, f in enumerate(self.schema)})
+            for c in clips
+        ]
 
 
 class Generate(Stage):
@@ -44,7 +49,10 @@ class Generate(Stage):
     schema = pa.schema([field("sound_sha256", pa.string(), "hash of the sound")])
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
-        return [Passed({"sound_sha256": hashlib.sha256(c["clip_id"].encode()).hexdigest()}) for c in clips]
+        return [
+            Passed({"sound_sha256": hashlib.sha256(c["clip_id"].encode()).hexdigest()})
+            for c in clips
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +60,10 @@ def wh(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     folder = tmp_path_factory.mktemp("catalog")
     warehouse = Warehouse(folder / "home")
     warehouse.ingest(make_files(folder / "media", 60))
-    scores = [Scores("silence", ("silent_share",)), Scores("imagebind", ("imagebind",), ("silence",))]
+    scores = [
+        Scores("silence", ("silent_share",)),
+        Scores("imagebind", ("imagebind",), ("silence",)),
+    ]
     scores += [Scores("audiobox", ("ce", "cu", "pc", "pq"), ("silence",))]
     pipeline = [*scores, Facts(Gain(2.0)), Facts(), Tokens(), Generate()]
     run_all(warehouse, [Facts(Gain(2.0))])
@@ -75,7 +86,9 @@ def wh(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     }
     warehouse.write_record("checkpoints", "bridge-1", record)
     warehouse.write_record("evaluations", "eval-1", {"checkpoint": "bridge-1", "system": "ours"})
-    warehouse.write_record("runs", "run-1", {"flow": "curate", "state": "Completed", "seconds": 1.5})
+    warehouse.write_record(
+        "runs", "run-1", {"flow": "curate", "state": "Completed", "seconds": 1.5}
+    )
     warehouse.publish()
     return warehouse
 
@@ -103,8 +116,14 @@ def test_everything_in_the_catalog_has_a_comment(wh: Warehouse) -> None:
 def test_a_stage_view_shows_the_current_live_rows_and_history_all(wh: Warehouse) -> None:
     level = rows(wh, "select level from facts where clip_id = 'clip0003'")
     assert level == [{"level": 3.0}]
-    old = rows(wh, "select level, current, live from history.facts where clip_id = 'clip0003' order by level")
-    assert old == [{"level": 3.0, "current": True, "live": True}, {"level": 6.0, "current": False, "live": True}]
+    old = rows(
+        wh,
+        "select level, current, live from history.facts where clip_id = 'clip0003' order by level",
+    )
+    assert old == [
+        {"level": 3.0, "current": True, "live": True},
+        {"level": 6.0, "current": False, "live": True},
+    ]
 
 
 def test_the_funnel_adds_up_and_agrees_with_status(wh: Warehouse) -> None:
@@ -140,7 +159,13 @@ def test_records_keep_what_has_no_column_of_its_own(wh: Warehouse) -> None:
 
 
 @pytest.mark.parametrize(
-    "sql", ["drop table clips", "select nonsense", "copy clips to '/tmp/x.csv'", "update clips set url = ''"]
+    "sql",
+    [
+        "drop table clips",
+        "select nonsense",
+        "copy clips to '/tmp/x.csv'",
+        "update clips set url = ''",
+    ],
 )
 def test_the_catalog_is_read_only_and_mistakes_are_clear(wh: Warehouse, sql: str) -> None:
     with pytest.raises(FoleyError):

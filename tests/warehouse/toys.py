@@ -26,11 +26,17 @@ class Gain:
 
 
 class Facts(Stage):
-    """Facts of the file: its last byte decides whether it passes, is rejected, fails or takes down its batch."""
+    """Facts of the file.
+
+    Its last byte decides whether it passes, is rejected, fails or takes down its batch.
+    """
 
     name = "facts"
     schema = pa.schema(
-        [field("level", pa.float64(), "last byte times gain"), field("together", pa.int64(), "clips in the batch")]
+        [
+            field("level", pa.float64(), "last byte times gain"),
+            field("together", pa.int64(), "clips in the batch"),
+        ]
     )
     batch_size = 5
 
@@ -56,12 +62,18 @@ class Tokens(Stage):
     name = "tokens"
     upstream = ("facts",)
     schema = pa.schema(
-        [array_field("tokens", "float16", (-1, *SHAPE), "tokens"), field("n_tokens", pa.int32(), "number of tokens")]
+        [
+            array_field("tokens", "float16", (-1, *SHAPE), "tokens"),
+            field("n_tokens", pa.int32(), "number of tokens"),
+        ]
     )
     batch_size = 4
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
-        return [Passed({"tokens": to_bytes(tokens(c["level"])), "n_tokens": length(c["level"])}) for c in clips]
+        return [
+            Passed({"tokens": to_bytes(tokens(c["level"])), "n_tokens": length(c["level"])})
+            for c in clips
+        ]
 
 
 class Text(Stage):
@@ -99,7 +111,9 @@ def make_files(folder: Path, count: int, first: int = 0) -> pa.Table:
         path = folder / f"{i:04d}.bin"
         path.write_bytes(f"clip {i} ".encode() + bytes([i % 50]))
         video = f"video{i // 3:04d}"
-        rows.append({"clip_id": f"clip{i:04d}", "path": str(path), "source": "toy", "source_video": video})
+        rows.append(
+            {"clip_id": f"clip{i:04d}", "path": str(path), "source": "toy", "source_video": video}
+        )
         rows[-1] |= {"prompt": "p" * (i % 7), "url": f"https://example.org/{video}"}
     return pa.Table.from_pylist(rows)
 
@@ -123,7 +137,12 @@ def run_all(wh: Warehouse, pipeline: Iterable[Stage]) -> None:
 
 
 POLICY = Policy(
-    "toys", 1, (Gate("level", "level < 40"), Gate("text", "n_letters > 0")), sft="level > 20", val=0.2, test=0.2
+    "toys",
+    1,
+    (Gate("level", "level < 40"), Gate("text", "n_letters > 0")),
+    sft="level > 20",
+    val=0.2,
+    test=0.2,
 )
 
 
@@ -131,5 +150,10 @@ def facts_of(wh: Warehouse, gain: float = 1.0) -> dict[str, list[dict[str, Any]]
     """All live rows of all stages but for times, commits and how clips fell into batches, to compare warehouses."""
     pipeline = stages(gain)
     fps = fingerprints(pipeline)
-    found = {stage.name: wh.rows(stage.name, fps[stage.name], None).to_pylist() for stage in pipeline}
-    return {name: [{k: v for k, v in row.items() if k != "together"} for row in rows] for name, rows in found.items()}
+    found = {
+        stage.name: wh.rows(stage.name, fps[stage.name], None).to_pylist() for stage in pipeline
+    }
+    return {
+        name: [{k: v for k, v in row.items() if k != "together"} for row in rows]
+        for name, rows in found.items()
+    }

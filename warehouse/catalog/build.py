@@ -1,8 +1,8 @@
-# ruff: noqa: S608 (SQL is put together here; names are quoted by live.quote, texts by live.literal)
 """The publisher: builds HOME/catalog.duckdb from the commits, datasets and records, and swaps it in.
 
-One publisher at a time holds a file lock; readers open the file read-only whenever they like and see one state of the
-warehouse, entire. Everything is copied into tables, so a reader never touches a commit file.
+One publisher at a time holds a file lock; readers open the file read-only whenever they like and
+see one state of the warehouse, entire. Everything is copied into tables, so a reader never touches
+a commit file.
 """
 
 from __future__ import annotations
@@ -43,12 +43,17 @@ if TYPE_CHECKING:
 def publish(wh: Home) -> Path:
     """Build the catalog and swap it in; does nothing when nothing changed since the last time. Returns its path.
 
-    Raises FoleyError when the disk is full or the home folder cannot be written; the old catalog then stays.
+    Raises FoleyError when the disk is full or the home folder cannot be written; the old catalog
+    then stays.
     """
     import duckdb
 
     target = wh.home / "catalog.duckdb"
-    with file_lock(wh.lock_path("publish")), clear_os_errors(f"write {target}"), scratch_folder(wh.tmp) as folder:
+    with (
+        file_lock(wh.lock_path("publish")),
+        clear_os_errors(f"write {target}"),
+        scratch_folder(wh.tmp) as folder,
+    ):
         state = _state(wh)
         if _published_state(target) == state:
             return target
@@ -65,7 +70,10 @@ def publish(wh: Home) -> Path:
 
 
 def _sources(wh: Home) -> dict[str, tuple[str, str]]:
-    """Everything to be copied: clips, then every fingerprint of every stage, upstreams before their users."""
+    """Everything to be copied.
+
+    Clips, then every fingerprint of every stage, upstreams before their users.
+    """
     found = {"clips": ("clips", "source")}
     for stage in wh.stages():
         found.update({f"{stage}/{fp}": (stage, fp) for fp in wh.fingerprints(stage)})
@@ -77,14 +85,26 @@ def _state(wh: Home) -> str:
     digest = hashlib.sha256(b"2")  # another number for another catalog of the same files
     for path in _inputs(wh):
         stat = path.stat() if path.exists() else None
-        digest.update(f"{path}\x1f{stat and (stat.st_size, stat.st_mtime_ns, stat.st_ino)}\x1e".encode())
+        digest.update(
+            f"{path}\x1f{stat and (stat.st_size, stat.st_mtime_ns, stat.st_ino)}\x1e".encode()
+        )
     return digest.hexdigest()
 
 
 def _inputs(wh: Home) -> Iterator[Path]:
-    for pattern in ("commits/*/*", "commits/*/*/*", "datasets/*/dataset.json", "features/*/_features.json"):
+    for pattern in (
+        "commits/*/*",
+        "commits/*/*/*",
+        "datasets/*/dataset.json",
+        "features/*/_features.json",
+    ):
         yield from sorted(path for path in wh.home.glob(pattern) if not path.is_dir())
-    for pattern in ("checkpoints/*/checkpoint.json", "evaluations/*.json", "sounds/*.json", "runs/*.json"):
+    for pattern in (
+        "checkpoints/*/checkpoint.json",
+        "evaluations/*.json",
+        "sounds/*.json",
+        "runs/*.json",
+    ):
         yield from sorted(wh.home.glob(pattern))
 
 
@@ -129,7 +149,9 @@ def _clips(con: duckdb.DuckDBPyConnection, listing: Listing) -> None:
     con.execute(f"create table clips as select {columns} from {clips_sql(con, listing, names)}")
 
 
-def _stage(con: duckdb.DuckDBPyConnection, wh: Home, stage: str, listings: Mapping[str, Listing]) -> None:
+def _stage(
+    con: duckdb.DuckDBPyConnection, wh: Home, stage: str, listings: Mapping[str, Listing]
+) -> None:
     """Copy all fingerprints of a stage into history.<stage>, and show the live rows of the current one as a view."""
     parts: list[str] = []
     for fingerprint in wh.fingerprints(stage):
@@ -141,14 +163,23 @@ def _stage(con: duckdb.DuckDBPyConnection, wh: Home, stage: str, listings: Mappi
     shown = ["clip_id", "status", "reason", *(f.name for f in own if not is_array(f))]
     shown += ["error", "message", "attempt", "seconds", "committed_at", "commit", "fingerprint"]
     columns = ", ".join(quote(name) for name in shown)
-    con.execute(f"create view {quote(stage)} as select {columns} from history.{quote(stage)} where live and current")
+    con.execute(
+        f"create view {quote(stage)} as select {columns} from history.{quote(stage)} where live and current"
+    )
 
 
-def _history_sql(con: duckdb.DuckDBPyConnection, descriptor: Descriptor, listing: Listing, current: bool) -> str:
-    """SQL of all rows of a fingerprint; `live` marks the best row of every input that a clip has now."""
+def _history_sql(
+    con: duckdb.DuckDBPyConnection, descriptor: Descriptor, listing: Listing, current: bool
+) -> str:
+    """SQL of all rows of a fingerprint.
+
+    `live` marks the best row of every input that a clip has now.
+    """
     own = {f.name: sql_type(f.type) for f in descriptor.columns if not is_array(f)}
     shown = [name for name in SPINE.names if name != "input"]
-    columns = [f"r.{quote(n)}" for n in shown] + [f"r.{quote(n)}::{t} as {quote(n)}" for n, t in own.items()]
+    columns = [f"r.{quote(n)}" for n in shown] + [
+        f"r.{quote(n)}::{t} as {quote(n)}" for n, t in own.items()
+    ]
     now = f"(select {present_input(descriptor.reads)} as input from present p)"
     twice = f"(select count(*) <> count(distinct input) from {scan(listing.files, ['input'])})"
     best = (
@@ -169,7 +200,11 @@ def _tables(con: duckdb.DuckDBPyConnection, wh: Home, stages: Mapping[str, Descr
     current = {(d.stage, d.fingerprint) for d in stages.values()}
     rows = [asdict(d) | {"current": (d.stage, d.fingerprint) in current} for d in fingerprints]
     _table(con, "fingerprints", rows)
-    _table(con, "datasets", [asdict(d) | d.counts | d.diff | {"path": str(d.path)} for d in list_datasets(wh)])
+    _table(
+        con,
+        "datasets",
+        [asdict(d) | d.counts | d.diff | {"path": str(d.path)} for d in list_datasets(wh)],
+    )
     for kind in ("checkpoints", "evaluations", "runs"):
         _table(con, kind, [record | {"record": record} for record in wh.records(kind)])
     features = [json.loads(p.read_text()) | {"path": str(p.parent)} for p in _feature_files(wh)]
@@ -185,7 +220,9 @@ def _feature_files(wh: Home) -> list[Path]:
 def _table(con: duckdb.DuckDBPyConnection, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Create one of TABLES and fill it; a value that is no text or number goes in as JSON."""
     _, columns = TABLES[name]
-    con.execute(f"create table {name} ({', '.join(f'{quote(c)} {type_}' for c, (type_, _) in columns.items())})")
+    con.execute(
+        f"create table {name} ({', '.join(f'{quote(c)} {type_}' for c, (type_, _) in columns.items())})"
+    )
     marks = ", ".join(f"try_cast(? as {type_})" for type_, _ in columns.values())
     for row in rows:
         values = [_cell(row.get(column), type_) for column, (type_, _) in columns.items()]
@@ -208,11 +245,17 @@ def _members(con: duckdb.DuckDBPyConnection, wh: Home) -> None:
     con.execute(f"create table dataset_members as {' union all '.join(parts)}")
 
 
-def _derived(con: duckdb.DuckDBPyConnection, stages: Mapping[str, Descriptor], listings: Mapping[str, Listing]) -> None:
+def _derived(
+    con: duckdb.DuckDBPyConnection,
+    stages: Mapping[str, Descriptor],
+    listings: Mapping[str, Listing],
+) -> None:
     """Tables and views computed from the others."""
     _union(con, "funnel", [_funnel_sql(i, d) for i, d in enumerate(stages.values(), 1)])
     _union(con, "failures", [_failures_sql(stage) for stage in stages])
-    _union(con, "commits", [_commits_sql(key, found) for key, found in listings.items() if "/" in key])
+    _union(
+        con, "commits", [_commits_sql(key, found) for key, found in listings.items() if "/" in key]
+    )
     sounds = [_sounds_sql(d) for d in stages.values() if "sound_sha256" in d.columns.names]
     _union(con, "sounds", [*sounds, _GENERATED])
     for name, (sql, _, _) in VIEWS.items():
@@ -221,15 +264,22 @@ def _derived(con: duckdb.DuckDBPyConnection, stages: Mapping[str, Descriptor], l
 
 def _union(con: duckdb.DuckDBPyConnection, name: str, parts: Sequence[str]) -> None:
     _, columns = TABLES[name]
-    con.execute(f"create table {name} ({', '.join(f'{quote(c)} {type_}' for c, (type_, _) in columns.items())})")
+    con.execute(
+        f"create table {name} ({', '.join(f'{quote(c)} {type_}' for c, (type_, _) in columns.items())})"
+    )
     for part in parts:
         con.execute(f"insert into {name} by name {part}")
 
 
 def _funnel_sql(position: int, descriptor: Descriptor) -> str:
     stage = quote(descriptor.stage)
-    up = " ".join(f"semi join (from {quote(u)} where status = 'passed') using (clip_id)" for u in descriptor.upstream)
-    counts = ", ".join(f"count(*) filter (s.status = '{s}') as {s}" for s in ("passed", "rejected", "failed"))
+    up = " ".join(
+        f"semi join (from {quote(u)} where status = 'passed') using (clip_id)"
+        for u in descriptor.upstream
+    )
+    counts = ", ".join(
+        f"count(*) filter (s.status = '{s}') as {s}" for s in ("passed", "rejected", "failed")
+    )
     return (
         f"select {position} as position, {literal(descriptor.stage)} as stage, "
         f"{literal(descriptor.fingerprint)} as fingerprint, count(*) as reached, {counts}, "
@@ -249,7 +299,9 @@ def _failures_sql(stage: str) -> str:
 
 def _commits_sql(key: str, listing: Listing) -> str:
     stage, _, fingerprint = key.partition("/")
-    counts = ", ".join(f"count(*) filter (status = '{s}') as {s}" for s in ("passed", "rejected", "failed"))
+    counts = ", ".join(
+        f"count(*) filter (status = '{s}') as {s}" for s in ("passed", "rejected", "failed")
+    )
     rows = scan(listing.files, ["commit", "status", "seconds", "committed_at"], places=True)
     return (
         f'select "commit", {literal(stage)} as stage, {literal(fingerprint)} as fingerprint, count(*) as clips, '
@@ -282,7 +334,10 @@ def _comment(con: duckdb.DuckDBPyConnection, stages: Mapping[str, Descriptor]) -
     for stage, descriptor in stages.items():
         texts = spine | {f.name: comment_of(f) or f.name for f in descriptor.columns}
         doc = descriptor.doc or f"stage {stage}"
-        for prefix, kind, what in (("main", "view", "live rows, current settings"), ("history", "table", "every row")):
+        for prefix, kind, what in (
+            ("main", "view", "live rows, current settings"),
+            ("history", "table", "every row"),
+        ):
             name = f"{prefix}.{quote(stage)}"
             con.execute(f"comment on {kind} {name} is {literal(f'{doc} ({what})')}")
             for column in con.execute(f"describe {name}").fetchall():

@@ -1,4 +1,7 @@
-"""The capacity plan: hours, disk and cost by stage for more clips, from what this warehouse measured."""
+"""The capacity plan.
+
+Hours, disk and cost by stage for more clips, from what this warehouse measured.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from pathlib import Path
 
 from warehouse import FoleyError, query
 
-# busy: seconds in which any batch ran; what it adds is what comes after the end of all that began before it.
+# busy: seconds in which any batch ran; what it adds is what comes after the end of all that began
+# before it.
 _STAGES = """
 with batches as (
     select stage, clips, seconds, file, epoch(committed_at) - seconds as began, epoch(committed_at) as ended
@@ -25,13 +29,17 @@ select f.stage, m.clips, m.seconds, m.busy, m.files, p.model_revision <> '' as d
 from funnel f join measured m using (stage) join fingerprints p using (stage, fingerprint) order by f.position
 """
 _CLIPS = "select coalesce(avg(bytes), 0) as bytes from clips where status = 'passed'"
-#: Clips that a stage must have done before its rate counts: below that, loading the models is most of it.
+#: Clips that a stage must have done before its rate counts: below that, loading the models is most
+#: of it.
 FEW = 100
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """A stage of the plan. `rate` is clips a second of one worker or device, as measured over `measured` clips."""
+    """A stage of the plan.
+
+    `rate` is clips a second of one worker or device, as measured over `measured` clips.
+    """
 
     stage: str
     device: bool
@@ -53,18 +61,26 @@ class Plan:
 
 
 def capacity(
-    home: Path, clips: int, gpus: int, workers: int, gpu_price: float = 0.0, worker_price: float = 0.0
+    home: Path,
+    clips: int,
+    gpus: int,
+    workers: int,
+    gpu_price: float = 0.0,
+    worker_price: float = 0.0,
 ) -> Plan:
     """Plan for `clips` new clips on `gpus` devices and `workers` cores; prices are a device's and a core's hour.
 
-    A stage's rate is that of its batches in this warehouse under the current settings. A worker's: clips over the wall
-    seconds of batches, of which as many ran at once as there were cores. A device's: clips over the seconds in which
-    any batch ran, because batches share it; of one device, so measure on one. The share of clips that comes to a stage
-    is that of the clips here, so curate these to the end first. Raises FoleyError before anything was run.
+    A stage's rate is that of its batches in this warehouse under the current settings. A worker's:
+    clips over the wall seconds of batches, of which as many ran at once as there were cores. A
+    device's: clips over the seconds in which any batch ran, because batches share it; of one
+    device, so measure on one. The share of clips that comes to a stage is that of the clips here,
+    so curate these to the end first. Raises FoleyError before anything was run.
     """
     rows = query(home, _STAGES).to_pylist()
     if not rows:
-        raise FoleyError(f"nothing was measured in {home} yet: run foley curate on some clips, best a few thousand")
+        raise FoleyError(
+            f"nothing was measured in {home} yet: run foley curate on some clips, best a few thousand"
+        )
     stages: list[StagePlan] = []
     for row in rows:
         reach = clips * row["share"]

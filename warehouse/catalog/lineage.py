@@ -1,4 +1,7 @@
-"""Lineage: from a sound, checkpoint, evaluation, feature set, dataset or clip back to files and addresses."""
+"""Lineage.
+
+From a sound, checkpoint, evaluation, feature set, dataset or clip back to files and addresses.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +45,10 @@ group by w.kind, w.id order by 1, 2, 3
 def trace(home: str | Path, what: str) -> pa.Table:
     """Everything that `what` came from: depth, kind, id, of_kind, of, detail; one row each, nearest first.
 
-    `what` is the id of a checkpoint, evaluation, feature set, dataset version or clip, a sound's SHA-256, or a file: a
-    sound is known by its content. A dataset is not followed to all its clips (query dataset_members for these). Reads
-    the published catalog. Raises FoleyError when there is nothing of that name.
+    `what` is the id of a checkpoint, evaluation, feature set, dataset version or clip, a sound's
+    SHA-256, or a file: a sound is known by its content. A dataset is not followed to all its clips
+    (query dataset_members for these). Reads the published catalog. Raises FoleyError when there is
+    nothing of that name.
     """
     if Path(what).is_file():
         what = hashlib.sha256(Path(what).read_bytes()).hexdigest()

@@ -25,10 +25,11 @@ def query(
 ) -> pa.Table:
     """Rows of a query on HOME/catalog.duckdb as it was last published.
 
-    The catalog is opened read-only, for the time of the query, without access to other files. With the id of a feature
-    set in `features` there is a view `arrays` too: clip_id and the set's columns, array columns as FLOAT arrays of
-    their shape, so that `tokens[1]` is the first token. Raises FoleyError when nothing was published yet and for
-    anything that is not a query that DuckDB understands.
+    The catalog is opened read-only, for the time of the query, without access to other files. With
+    the id of a feature set in `features` there is a view `arrays` too: clip_id and the set's
+    columns, array columns as FLOAT arrays of their shape, so that `tokens[1]` is the first token.
+    Raises FoleyError when nothing was published yet and for anything that is not a query that
+    DuckDB understands.
     """
     import duckdb
 
@@ -42,14 +43,19 @@ def query(
             con.execute("set enable_external_access = false")
             found: Any = con.sql(sql, params=params) if params else con.sql(sql)
             if found is None:
-                raise FoleyError("the catalog is read-only: write a query, such as select * from funnel")
+                raise FoleyError(
+                    "the catalog is read-only: write a query, such as select * from funnel"
+                )
             return found.to_arrow_table()
     except duckdb.Error as exc:
         raise FoleyError(f"the query failed: {exc}") from None
 
 
 def _arrays(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Make the view `arrays`; bytes become floats only in the columns and rows that a query uses."""
+    """Make the view `arrays`.
+
+    Bytes become floats only in the columns and rows that a query uses.
+    """
     from warehouse.datasets.feature_set import FeatureSet
     from warehouse.rows.live import literal, quote
 
@@ -68,7 +74,9 @@ def _arrays(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
         create(function, _floats(column), [blob], type_, type="arrow")
         columns.append(f"{quote(function)}({quote(name)}) as {quote(name)}")
     files = literal(f"{folder}/*.parquet")
-    con.execute(f"create temp view arrays as select {', '.join(columns)} from read_parquet({files})")  # noqa: S608
+    con.execute(
+        f"create temp view arrays as select {', '.join(columns)} from read_parquet({files})"
+    )
 
 
 def _floats(column: Column) -> Callable[[Any], Any]:

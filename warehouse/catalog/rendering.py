@@ -32,7 +32,10 @@ def render(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], format: Fo
 
 
 def write(rows: pa.Table, path: Path) -> None:
-    """Write rows as the file that the name's ending asks for. Raises FoleyError for another ending or a bad place."""
+    """Write rows as the file that the name's ending asks for.
+
+    Raises FoleyError for another ending or a bad place.
+    """
     kind = path.suffix.removeprefix(".")
     if kind not in ("csv", "json", "parquet"):
         raise FoleyError(f"cannot write {path}: its name must end in .csv, .json or .parquet")
@@ -42,7 +45,8 @@ def write(rows: pa.Table, path: Path) -> None:
 
             pq.write_table(rows, path)
         else:
-            path.write_text(render(rows.column_names, rows.to_pylist(), kind) + "\n")  # pyright: ignore[reportArgumentType]
+            # pyright: ignore[reportArgumentType]
+            path.write_text(render(rows.column_names, rows.to_pylist(), kind) + "\n")
     except OSError as exc:
         raise FoleyError(f"cannot write {path}: {exc.strerror or exc}") from None
 
@@ -67,7 +71,9 @@ def _is_number(value: Any) -> bool:
 
 def _short(value: Any) -> str:
     text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else _cell(value)
-    text = "".join(c if c.isprintable() else " " for c in text)  # a value must not move the cursor of a terminal
+    text = "".join(
+        c if c.isprintable() else " " for c in text
+    )  # a value must not move the cursor of a terminal
     return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
 
 

@@ -1,4 +1,3 @@
-# ruff: noqa: S608 (SQL is put together here; names are quoted by live.quote, texts by live.literal)
 """Where the work stands, from the commits themselves: counts, throughput, time to finish, disk."""
 
 from __future__ import annotations
@@ -24,9 +23,10 @@ _RECENT_SECONDS = 600
 class StageStatus:
     """Clips of a stage under its current fingerprint.
 
-    `reached` clips passed every upstream; each of them is passed, rejected, failed or waiting (no row yet, or released
-    from quarantine). `quarantined` are the failed ones that are not tried again. `clips_per_second` is over the
-    commits of the last ten minutes, None when there are fewer than two of them.
+    `reached` clips passed every upstream; each of them is passed, rejected, failed or waiting (no
+    row yet, or released from quarantine). `quarantined` are the failed ones that are not tried
+    again. `clips_per_second` is over the commits of the last ten minutes, None when there are fewer
+    than two of them.
     """
 
     stage: str
@@ -63,7 +63,9 @@ def _clips(wh: Home) -> tuple[int, int]:
     def work(listings: dict[str, Listing]) -> tuple[int, int]:
         con = wh.cursor()
         try:
-            found = con.execute(f"select status = 'passed' from {clips_sql(con, listings['clips'], [])}").fetchnumpy()
+            found = con.execute(
+                f"select status = 'passed' from {clips_sql(con, listings['clips'], [])}"
+            ).fetchnumpy()
         finally:
             con.close()
         good = next(iter(found.values()))
@@ -81,20 +83,26 @@ def _stage(wh: Home, descriptor: Descriptor, max_attempts: int) -> StageStatus:
             con.register("present", present(wh, listings["clips"], descriptor.reads))
             live = live_sql(con, listings[stage], descriptor, ["attempt"])
             tired = f"count(*) filter (attempt >= {int(max_attempts)})"
-            rows = con.execute(f"select status, count(*), {tired} from {live} group by status").fetchall()
+            rows = con.execute(
+                f"select status, count(*), {tired} from {live} group by status"
+            ).fetchall()
         finally:
             con.close()
         return {status: (count, out) for status, count, out in rows}
 
     counts = run_checked(wh, {"clips": ("clips", "source"), stage: (stage, fingerprint)}, work)
-    passed, rejected, failed = (counts.get(status, (0, 0))[0] for status in ("passed", "rejected", "failed"))
+    passed, rejected, failed = (
+        counts.get(status, (0, 0))[0] for status in ("passed", "rejected", "failed")
+    )
     quarantined = counts.get("failed", (0, 0))[1]
     reached = work_list(wh, descriptor, None, max_attempts).ready
     waiting = max(0, reached - passed - rejected - failed)
     left = waiting + failed - quarantined
     speed = _clips_per_second(wh.listing(stage, fingerprint))
     eta = 0.0 if not left else left / speed if speed else None
-    return StageStatus(stage, fingerprint, reached, passed, rejected, failed, quarantined, waiting, speed, eta)
+    return StageStatus(
+        stage, fingerprint, reached, passed, rejected, failed, quarantined, waiting, speed, eta
+    )
 
 
 def _clips_per_second(listing: Listing) -> float | None:

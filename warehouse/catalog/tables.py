@@ -1,4 +1,7 @@
-"""What the catalog holds beside the stages: tables, views, and the COMMENT of every one of their columns."""
+"""What the catalog holds beside the stages.
+
+Tables, views, and the COMMENT of every one of their columns.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,10 @@ TABLES: dict[str, tuple[str, Columns]] = {
             "fingerprint": ("VARCHAR", "its current fingerprint"),
             "reached": ("BIGINT", "clips that passed every upstream stage"),
             **_COUNTS,
-            "quarantined": ("BIGINT", "failed clips that are not tried again until they are released"),
+            "quarantined": (
+                "BIGINT",
+                "failed clips that are not tried again until they are released",
+            ),
             "waiting": ("BIGINT", "clips that reached the stage and have no row yet"),
         },
     ),
@@ -104,7 +110,10 @@ TABLES: dict[str, tuple[str, Columns]] = {
     "sounds": (
         "Generated sounds with the checkpoint that made them.",
         {
-            "sound": ("VARCHAR", "SHA-256 of the sound file, whose bytes are in the commits of its stage"),
+            "sound": (
+                "VARCHAR",
+                "SHA-256 of the sound file, whose bytes are in the commits of its stage",
+            ),
             "stage": ("VARCHAR", "stage that made it; generate: the command, see table generated"),
             "fingerprint": ("VARCHAR", "fingerprint of that stage"),
             "clip_id": ("VARCHAR", "clip that it was made for"),
@@ -124,7 +133,10 @@ TABLES: dict[str, tuple[str, Columns]] = {
             "video_sha256": ("VARCHAR", "SHA-256 of the video that it was made for"),
             "preset": ("VARCHAR", "preset"),
             "bridge": ("VARCHAR", "SHA-256 of the bridge that made it"),
-            "checkpoint": ("VARCHAR", "checkpoint that the bridge is, null for one of no home folder"),
+            "checkpoint": (
+                "VARCHAR",
+                "checkpoint that the bridge is, null for one of no home folder",
+            ),
             **_RECORD,
         },
     ),
@@ -258,18 +270,33 @@ def comment_sql() -> Iterator[str]:
         "status": "passed, or failed when the file cannot be read",
         "error": "class of the error reading the file",
     }
-    shown = ["clip_id", "status", *CLIPS.names, "error", "message", "committed_at", "generation", "commit"]
-    yield from _comments("table", "clips", "Clips as their sources gave them, newest row of each.", spine, shown)
+    shown = [
+        "clip_id",
+        "status",
+        *CLIPS.names,
+        "error",
+        "message",
+        "committed_at",
+        "generation",
+        "commit",
+    ]
+    yield from _comments(
+        "table", "clips", "Clips as their sources gave them, newest row of each.", spine, shown
+    )
     members = {"version": "dataset version", **{f.name: comment_of(f) for f in MEMBERS}}
     doc = "Every clip that a dataset version judged: kept, or dropped with its reason."
     yield from _comments("table", "dataset_members", doc, members, list(members))
     for name, (text, columns) in TABLES.items():
-        yield from _comments("table", name, text, {c: said for c, (_, said) in columns.items()}, list(columns))
+        yield from _comments(
+            "table", name, text, {c: said for c, (_, said) in columns.items()}, list(columns)
+        )
     for name, (_, text, said) in VIEWS.items():
         yield from _comments("view", name, text, said, list(said))
 
 
-def _comments(kind: str, name: str, text: str, said: dict[str, str], columns: list[str]) -> Iterator[str]:
+def _comments(
+    kind: str, name: str, text: str, said: dict[str, str], columns: list[str]
+) -> Iterator[str]:
     yield f"comment on {kind} {name} is {literal(text)}"
     for column in columns:
         yield f"comment on column {name}.{quote(column)} is {literal(said[column])}"

@@ -60,22 +60,30 @@ def build(
 ) -> FeatureSet:
     """Write the feature set of a dataset's split, or open it when it exists.
 
-    Its id is a hash of the dataset version, the split, the columns, the fingerprints of the stages that they come
-    from, the clips that have them all, and the seed. Arrays whose shape differs from clip to clip are padded with zeros
-    to the largest. Members without a passed row in one of the stages are left out and counted in `meta["missing"]`.
-    Raises FoleyError for an unknown column and when no clip is left.
+    Its id is a hash of the dataset version, the split, the columns, the fingerprints of the stages
+    that they come from, the clips that have them all, and the seed. Arrays whose shape differs from
+    clip to clip are padded with zeros to the largest. Members without a passed row in one of the
+    stages are left out and counted in `meta["missing"]`. Raises FoleyError for an unknown column
+    and when no clip is left.
     """
     homes = _homes(wh, fps, columns)
     used = {stage: fps[stage] for stage in homes if stage != "clips"}
     wanted = dataset.clip_ids(split, subset)
-    meta: dict[str, Any] = {"dataset": dataset.version, "split": split, "subset": subset, "seed": seed}
+    meta: dict[str, Any] = {
+        "dataset": dataset.version,
+        "split": split,
+        "subset": subset,
+        "seed": seed,
+    }
     meta |= {"columns": list(columns), "fingerprints": used}
 
     def work(listings: dict[str, Listing]) -> Path:
         parts = _sources(wh, listings, homes, used, wanted, seed)
         clips = parts[0].places["clip_id"].to_pylist()
         if not clips:
-            raise FoleyError(f"no clip of {dataset.version} ({split or 'all splits'}) passed {', '.join(used)}")
+            raise FoleyError(
+                f"no clip of {dataset.version} ({split or 'all splits'}) passed {', '.join(used)}"
+            )
         digest = hashlib.sha256(json.dumps([meta, clips], sort_keys=True).encode()).hexdigest()
         id_ = f"{dataset.name}-{split or 'all'}-{digest[:12]}"
         target = wh.folder("features") / id_
@@ -131,11 +139,15 @@ def _sources(
 
 
 def _shuffled(count: int, seed: int) -> np.ndarray:
-    """A random order [count] that still reads commits in pieces: blocks of neighbours, mixed over windows."""
+    """A random order [count] that still reads commits in pieces.
+
+    Blocks of neighbours, mixed over windows.
+    """
     rng = np.random.default_rng(seed)
     blocks = rng.permutation(-(-count // _BLOCK))
     order = np.concatenate(
-        [np.arange(b * _BLOCK, min(count, (b + 1) * _BLOCK)) for b in blocks] or [np.empty(0, np.int64)]
+        [np.arange(b * _BLOCK, min(count, (b + 1) * _BLOCK)) for b in blocks]
+        or [np.empty(0, np.int64)]
     )
     for begin in range(0, count, _WINDOW):
         rng.shuffle(order[begin : begin + _WINDOW])
@@ -164,10 +176,15 @@ def _write_shards(
     shards: list[dict[str, Any]] = []
     for begin, end in _windows(count, per_shard):
         path = folder / f"{len(shards):05d}.parquet"
-        options: dict[str, Any] = writer_options(schema) | {"data_page_size": (1 << 31) - 1, "write_batch_size": group}
+        options: dict[str, Any] = writer_options(schema) | {
+            "data_page_size": (1 << 31) - 1,
+            "write_batch_size": group,
+        }
         with pq.ParquetWriter(path, schema, **options) as writer:
             for a, b in _windows(end - begin, window):
-                writer.write_table(_window(parts, begin + a, begin + b, schema, shapes), row_group_size=group)
+                writer.write_table(
+                    _window(parts, begin + a, begin + b, schema, shapes), row_group_size=group
+                )
                 if progress:
                     progress(begin + b, count)
         with open(path, "rb") as handle:
@@ -201,8 +218,13 @@ def _largest(part: _Source, name: str, dtype: str, shape: tuple[int, ...]) -> tu
     return tuple(largest // unit if n == -1 else n for n in shape)
 
 
-def _schema(parts: Sequence[_Source], columns: Sequence[str], shapes: Shapes, note: Mapping[str, Any]) -> pa.Schema:
-    """Columns as they are written: clip_id first, arrays as fixed-size binary with their padded shape."""
+def _schema(
+    parts: Sequence[_Source], columns: Sequence[str], shapes: Shapes, note: Mapping[str, Any]
+) -> pa.Schema:
+    """Columns as they are written.
+
+    Clip_id first, arrays as fixed-size binary with their padded shape.
+    """
     fields = {name: part.schema.field(name) for part in parts for name in part.names}
     written: list[pa.Field] = []
     for name in dict.fromkeys(["clip_id", *columns]):
@@ -211,15 +233,22 @@ def _schema(parts: Sequence[_Source], columns: Sequence[str], shapes: Shapes, no
             dtype, declared = array_spec(column)
             free = declared.index(-1) if -1 in declared else 0
             width = int(np.dtype(dtype).itemsize * np.prod(shapes[name], dtype=np.int64))
-            metadata = {**(column.metadata or {}), b"shape": json.dumps(list(shapes[name])).encode()}
+            metadata = {
+                **(column.metadata or {}),
+                b"shape": json.dumps(list(shapes[name])).encode(),
+            }
             metadata[b"free"] = str(free).encode()
             column = pa.field(name, pa.binary(width), nullable=False, metadata=metadata)
         written.append(column)
-    written.sort(key=is_array)  # numbers and texts side by side, so that they are read ahead in one piece
+    written.sort(
+        key=is_array
+    )  # numbers and texts side by side, so that they are read ahead in one piece
     return pa.schema(written, metadata={b"foley": json.dumps(dict(note)).encode()})
 
 
-def _window(parts: Sequence[_Source], begin: int, end: int, schema: pa.Schema, shapes: Shapes) -> pa.Table:
+def _window(
+    parts: Sequence[_Source], begin: int, end: int, schema: pa.Schema, shapes: Shapes
+) -> pa.Table:
     """Rows begin..end of all sources side by side, padded."""
     found: dict[str, pa.ChunkedArray] = {}
     for part in parts:
@@ -229,7 +258,9 @@ def _window(parts: Sequence[_Source], begin: int, end: int, schema: pa.Schema, s
     arrays: list[Any] = []
     for column in schema:
         values = found[column.name]
-        arrays.append(_padded(values, column, shapes[column.name]) if column.name in shapes else values)
+        arrays.append(
+            _padded(values, column, shapes[column.name]) if column.name in shapes else values
+        )
     return pa.table(arrays, schema=schema)
 
 
@@ -241,7 +272,9 @@ def _padded(values: pa.ChunkedArray, column: pa.Field, shape: tuple[int, ...]) -
     for i, value in enumerate(values):
         raw = value.as_buffer()
         if raw is None:
-            raise FoleyError(f"column {column.name} is empty for a clip that passed: mend the stage that writes it")
+            raise FoleyError(
+                f"column {column.name} is empty for a clip that passed: mend the stage that writes it"
+            )
         array = np.frombuffer(raw, dtype).reshape(unit_shape)
         out[(i, *(slice(0, n) for n in array.shape))] = array
     return pa.Array.from_buffers(column.type, len(values), [None, pa.py_buffer(out.tobytes())])

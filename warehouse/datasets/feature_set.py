@@ -1,7 +1,8 @@
 """FeatureSet: the joined, shuffled training arrays of one dataset split, as Parquet that any tool can read.
 
-Array columns are fixed-size binary, plain and uncompressed, one page a row group. So a value's place in the file
-follows from the footer, and the reader fetches rows straight into the batch: one copy, no decoding, bounded memory.
+Array columns are fixed-size binary, plain and uncompressed, one page a row group. So a value's
+place in the file follows from the footer, and the reader fetches rows straight into the batch: one
+copy, no decoding, bounded memory.
 """
 
 from __future__ import annotations
@@ -47,13 +48,22 @@ class FeatureSet:
     """An immutable folder of feature shards. Open with :meth:`open` or make with :meth:`build`."""
 
     def __init__(self, path: Path, meta: dict[str, Any]) -> None:
-        """Read the shards' footers. Raises FoleyError when a shard is missing or not as it was written."""
+        """Read the shards' footers.
+
+        Raises FoleyError when a shard is missing or not as it was written.
+        """
         self.path, self.meta, self.id = path, meta, str(meta["id"])
         self._files = [path / shard["file"] for shard in meta["shards"]]
         for file, shard in zip(self._files, meta["shards"], strict=True):
             if not file.is_file() or file.stat().st_size != shard["bytes"]:
-                raise FoleyError(f"feature shard {file} is missing or damaged: delete {path} and build it again")
-        self.schema = pq.read_schema(self._files[0]) if self._files else pa.schema([pa.field("clip_id", pa.string())])
+                raise FoleyError(
+                    f"feature shard {file} is missing or damaged: delete {path} and build it again"
+                )
+        self.schema = (
+            pq.read_schema(self._files[0])
+            if self._files
+            else pa.schema([pa.field("clip_id", pa.string())])
+        )
         self.columns = {f.name: Column(*array_spec(f)) for f in self.schema if is_array(f)}
         self._index = _Index(self._files, self.columns)
 
@@ -85,13 +95,20 @@ class FeatureSet:
     ) -> Iterator[Arrays]:
         """Shuffled batches of a rank, from batch number `start` on.
 
-        Yields clip_id and every other column: arrays [B, *shape] in their own dtype, numbers and texts [B]. The order
-        is a function of (seed, epoch, batch_size, rank, world) alone; ranks take disjoint clips. With `drop_last` all
-        ranks give the same number of full batches, else every clip comes once. Clips are shuffled within windows of 256
-        clips (256 MiB at most) of row groups in random order; the next two windows are read ahead by the system
-        while this one is used, and no more than a batch is held in memory.
+        Yields clip_id and every other column: arrays [B, *shape] in their own dtype, numbers and
+        texts [B]. The order is a function of (seed, epoch, batch_size, rank, world) alone; ranks
+        take disjoint clips. With `drop_last` all ranks give the same number of full batches, else
+        every clip comes once. Clips are shuffled within windows of 256 clips (256 MiB at most) of
+        row groups in random order; the next two windows are read ahead by the system while this one
+        is used, and no more than a batch is held in memory.
         """
-        mine = self._share(self._index.stream(np.random.default_rng([seed, epoch])), batch_size, rank, world, drop_last)
+        mine = self._share(
+            self._index.stream(np.random.default_rng([seed, epoch])),
+            batch_size,
+            rank,
+            world,
+            drop_last,
+        )
         window = max(1, min(_WINDOW, _WINDOW_BYTES // self._row_bytes()) // batch_size) * batch_size
         first = start * batch_size // window
         parts = [mine[begin : begin + window] for begin in range(first * window, len(mine), window)]
@@ -102,7 +119,9 @@ class FeatureSet:
                 reader.load(part)
                 soon = parts[number - first + _AHEAD :][:1]
                 ahead = self._index.groups(soon[0]) if soon else np.empty(0, np.int64)
-                rows = part[np.random.default_rng([seed, epoch, rank, number]).permutation(len(part))]
+                rows = part[
+                    np.random.default_rng([seed, epoch, rank, number]).permutation(len(part))
+                ]
                 skip = max(0, start * batch_size - number * window)
                 begins = range(skip, len(rows), batch_size)
                 turns = np.linspace(0, len(ahead), len(begins) + 1).astype(int)
@@ -110,7 +129,9 @@ class FeatureSet:
                     reader.advise(ahead[a:b])
                     yield reader.read(rows[begin : begin + batch_size])
 
-    def _share(self, stream: np.ndarray, batch_size: int, rank: int, world: int, drop_last: bool) -> np.ndarray:
+    def _share(
+        self, stream: np.ndarray, batch_size: int, rank: int, world: int, drop_last: bool
+    ) -> np.ndarray:
         """The rank's part of an epoch's row numbers."""
         if drop_last:
             size = len(self) // world // batch_size * batch_size
@@ -119,8 +140,13 @@ class FeatureSet:
         bounds = np.linspace(0, len(self), world + 1).astype(np.int64)
         return stream[bounds[rank] : bounds[rank + 1]]
 
-    def read(self, clip_ids: Sequence[str] | None = None, columns: Sequence[str] | None = None) -> Arrays:
-        """Values of the clips asked for, in that order (default: all, as stored). FoleyError for unknown clips."""
+    def read(
+        self, clip_ids: Sequence[str] | None = None, columns: Sequence[str] | None = None
+    ) -> Arrays:
+        """Values of the clips asked for, in that order (default: all, as stored).
+
+        FoleyError for unknown clips.
+        """
         rows = np.arange(len(self))
         if clip_ids is not None:
             where = {clip: i for i, clip in enumerate(self.clip_ids())}
@@ -135,7 +161,9 @@ class FeatureSet:
     def clip_ids(self) -> list[str]:
         """Ids of the clips in stored order."""
         return [
-            clip for file in self._files for clip in pq.read_table(file, columns=["clip_id"])["clip_id"].to_pylist()
+            clip
+            for file in self._files
+            for clip in pq.read_table(file, columns=["clip_id"])["clip_id"].to_pylist()
         ]
 
     def _row_bytes(self) -> int:
@@ -159,7 +187,9 @@ class _Index:
                 first = min(c.dictionary_page_offset or c.data_page_offset for c in small)
                 scalars.append((first, sum(c.total_compressed_size for c in small)))
                 for name, column in columns.items():
-                    offsets[name].append(_values_at(group.column(names.index(name)), group.num_rows, column, file))
+                    offsets[name].append(
+                        _values_at(group.column(names.index(name)), group.num_rows, column, file)
+                    )
         self.places = np.array(places, np.int64).reshape(-1, 3)
         self.scalars = scalars
         self.offsets = {name: np.array(found, np.int64) for name, found in offsets.items()}
@@ -183,7 +213,9 @@ def _values_at(chunk: Any, rows: int, column: Column, file: Path) -> int:
     end = chunk.data_page_offset + chunk.total_compressed_size
     start = end - rows * column.nbytes
     if chunk.compression != "UNCOMPRESSED" or not 0 < start - chunk.data_page_offset < 512:
-        raise FoleyError(f"feature shard {file} is not laid out as this reader expects: build the features again")
+        raise FoleyError(
+            f"feature shard {file} is not laid out as this reader expects: build the features again"
+        )
     return start
 
 
@@ -201,8 +233,15 @@ class _Reader:
         names = list(dict.fromkeys(["clip_id", *(wanted if wanted is not None else schema.names)]))
         unknown = [name for name in names if name not in schema.names]
         if unknown:
-            raise FoleyError(f"these features have no {', '.join(unknown)}; they have {', '.join(schema.names)}")
-        self._files, self._index, self._schema, self._handles = files, index, schema, dict[int, int]()
+            raise FoleyError(
+                f"these features have no {', '.join(unknown)}; they have {', '.join(schema.names)}"
+            )
+        self._files, self._index, self._schema, self._handles = (
+            files,
+            index,
+            schema,
+            dict[int, int](),
+        )
         self._arrays = {name: columns[name] for name in names if name in columns}
         self._scalars = [name for name in names if name not in columns]
         self._groups = self._bases = np.empty(0, np.int64)
@@ -224,7 +263,8 @@ class _Reader:
             os.posix_fadvise(handle, *self._index.scalars[g], os.POSIX_FADV_WILLNEED)
             for name, column in self._arrays.items():
                 start = int(self._index.offsets[name][g])
-                # Linux reads no more of one advice than its read-ahead size, so long pieces are asked for in parts.
+                # Linux reads no more of one advice than its read-ahead size, so long pieces are
+                # asked for in parts.
                 for part in range(start, start + count * column.nbytes, _ADVICE):
                     os.posix_fadvise(handle, part, _ADVICE, os.POSIX_FADV_WILLNEED)
 
@@ -236,7 +276,11 @@ class _Reader:
         tables: list[pa.Table] = []
         for file in np.unique(places[:, 0]):
             with pq.ParquetFile(self._files[int(file)]) as shard:
-                tables.append(shard.read_row_groups(places[places[:, 0] == file, 1].tolist(), columns=self._scalars))
+                tables.append(
+                    shard.read_row_groups(
+                        places[places[:, 0] == file, 1].tolist(), columns=self._scalars
+                    )
+                )
         table = pa.concat_tables(tables) if tables else self._schema.empty_table()
         self._values = {name: table[name].to_numpy() for name in self._scalars}
 
@@ -250,14 +294,18 @@ class _Reader:
             batch[name] = self._read_arrays(name, column, groups, inside)
         return batch
 
-    def _read_arrays(self, name: str, column: Column, groups: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    def _read_arrays(
+        self, name: str, column: Column, groups: np.ndarray, inside: np.ndarray
+    ) -> np.ndarray:
         out = np.empty((len(groups), *column.shape), column.dtype)
         flat = out.reshape(len(groups), -1).view(np.uint8)
         files = self._index.places[groups, 0].tolist()
         starts = (self._index.offsets[name][groups] + inside * column.nbytes).tolist()
         for row, file, start in zip(flat, files, starts, strict=True):
             if os.preadv(self._handle(file), [row.data], start) != column.nbytes:
-                raise FoleyError(f"feature shard {self._files[file]} ends too early: build the features again")
+                raise FoleyError(
+                    f"feature shard {self._files[file]} ends too early: build the features again"
+                )
         return out
 
     def _handle(self, file: int) -> int:

@@ -32,12 +32,26 @@ MEMBERS = pa.schema(
     [
         column("clip_id", pa.string(), "id of the clip"),
         column("source_video", pa.string(), "video that the clip was cut from"),
-        column("sha256", pa.string(), "hash of the file's content when it was selected, null when dropped"),
+        column(
+            "sha256",
+            pa.string(),
+            "hash of the file's content when it was selected, null when dropped",
+        ),
         column("kept", pa.bool_(), "whether the clip is in the dataset"),
-        column("reason", pa.string(), "why it was dropped: the first stage or gate that it did not pass"),
-        column("split", pa.string(), "train, val or test, the same for all clips of a source video; null when dropped"),
+        column(
+            "reason",
+            pa.string(),
+            "why it was dropped: the first stage or gate that it did not pass",
+        ),
+        column(
+            "split",
+            pa.string(),
+            "train, val or test, the same for all clips of a source video; null when dropped",
+        ),
         column("sft", pa.bool_(), "in the high-quality subset for fine-tuning"),
-        column("ablation", pa.bool_(), "in the fixed-seed share of the training split for ablations"),
+        column(
+            "ablation", pa.bool_(), "in the fixed-seed share of the training split for ablations"
+        ),
     ]
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
@@ -49,8 +63,8 @@ _SUBSETS = ("sft", "ablation")
 class Dataset:
     """One immutable version of a dataset.
 
-    `counts` has kept and dropped clips, a count a split and a subset; `funnel` the clips left after every stage and
-    gate; `previous` is the version before, `diff` what changed since.
+    `counts` has kept and dropped clips, a count a split and a subset; `funnel` the clips left after
+    every stage and gate; `previous` is the version before, `diff` what changed since.
     """
 
     version: str
@@ -66,8 +80,13 @@ class Dataset:
     digest: str
     path: Path = field(compare=False)
 
-    def members(self, split: str | None = None, subset: str | None = None, kept: bool | None = True) -> pa.Table:
-        """Members sorted by clip_id; `kept` None gives the dropped too. FoleyError for an unknown subset."""
+    def members(
+        self, split: str | None = None, subset: str | None = None, kept: bool | None = True
+    ) -> pa.Table:
+        """Members sorted by clip_id; `kept` None gives the dropped too.
+
+        FoleyError for an unknown subset.
+        """
         if subset is not None and subset not in _SUBSETS:
             raise FoleyError(f"no subset {subset!r}: there are {', '.join(_SUBSETS)}")
         table = pq.read_table(self.path / "members.parquet")
@@ -92,7 +111,8 @@ def write_dataset(
 ) -> Dataset:
     """Write a new version of a dataset, or give the newest one back when it is the same.
 
-    `members` has the columns of MEMBERS, one row a clip, sorted by clip_id. Raises FoleyError for an unusable name.
+    `members` has the columns of MEMBERS, one row a clip, sorted by clip_id. Raises FoleyError for
+    an unusable name.
     """
     if not _NAME.fullmatch(name):
         raise FoleyError(f"{name!r} cannot name a dataset: use letters, digits, '_' and '.'")
@@ -127,7 +147,9 @@ def write_dataset(
 def _write(folder: Path, members: pa.Table, dataset: Dataset) -> None:
     from warehouse.files import write_file
 
-    write_file(folder, lambda h: pq.write_table(members, h, compression="zstd"), folder / "members.parquet")
+    write_file(
+        folder, lambda h: pq.write_table(members, h, compression="zstd"), folder / "members.parquet"
+    )
     record = {name: value for name, value in asdict(dataset).items() if name != "path"}
     text = json.dumps(record, indent=1, ensure_ascii=False).encode()
     write_file(folder, lambda handle: handle.write(text), folder / "dataset.json")
@@ -135,7 +157,9 @@ def _write(folder: Path, members: pa.Table, dataset: Dataset) -> None:
 
 def _digest(members: pa.Table, policy: Mapping[str, Any], fingerprints: Mapping[str, str]) -> str:
     """Hash of what a version holds: members, policy and the facts' fingerprints."""
-    digest = hashlib.sha256(json.dumps([policy, fingerprints], sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(
+        json.dumps([policy, fingerprints], sort_keys=True, default=str).encode()
+    )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, MEMBERS) as writer:
         writer.write_table(members.combine_chunks())
@@ -145,7 +169,11 @@ def _digest(members: pa.Table, policy: Mapping[str, Any], fingerprints: Mapping[
 
 def _counts(members: pa.Table) -> dict[str, int]:
     kept = members.filter(members["kept"])
-    counts = {"clips": members.num_rows, "kept": kept.num_rows, "dropped": members.num_rows - kept.num_rows}
+    counts = {
+        "clips": members.num_rows,
+        "kept": kept.num_rows,
+        "dropped": members.num_rows - kept.num_rows,
+    }
     for split in ("train", "val", "test"):
         counts[split] = pc.sum(pc.equal(kept["split"], split)).as_py() or 0
     for subset in _SUBSETS:
@@ -180,8 +208,14 @@ def page_of(home: Path, version: str) -> Path:
 
 
 def written_pages(home: Path) -> dict[str, Path]:
-    """The pages of dataset versions that are there, by version; files that a person named otherwise are none."""
-    found = {path.stem.removeprefix("curation-"): path for path in sorted((home / "reports").glob("curation-*.html"))}
+    """The pages of dataset versions that are there, by version.
+
+    Files that a person named otherwise are none.
+    """
+    found = {
+        path.stem.removeprefix("curation-"): path
+        for path in sorted((home / "reports").glob("curation-*.html"))
+    }
     return {version: path for version, path in found.items() if _VERSION.fullmatch(version)}
 
 
@@ -196,7 +230,10 @@ def find_dataset(wh: Home, name_or_version: str) -> Dataset:
 
 
 def newest_dataset(wh: Home) -> Dataset:
-    """The dataset version that was written last, for training; those of an ablation are not. FoleyError for none."""
+    """The dataset version that was written last, for training; those of an ablation are not.
+
+    FoleyError for none.
+    """
     known = [dataset for dataset in list_datasets(wh) if not dataset.name.endswith(UNCURATED)]
     if not known:
         raise FoleyError(f"there is no dataset in {wh.home} yet: run foley curate FOLDER first")

@@ -1,10 +1,9 @@
-# ruff: noqa: S608 (SQL is put together here; names are quoted by live.quote, texts by live.literal)
 """Which rows count: SQL over the commits of a stage.
 
-A row names what it was made from by its `input`: a hash of the clip's id and of the clip columns that the stage
-depends on. Among the rows of the same input the live one is: passed before rejected before the rest, then the highest
-generation, then the highest commit id. So duplicates from two processes or from a compaction under way change nothing,
-and no clock decides anything.
+A row names what it was made from by its `input`: a hash of the clip's id and of the clip columns
+that the stage depends on. Among the rows of the same input the live one is: passed before rejected
+before the rest, then the highest generation, then the highest commit id. So duplicates from two
+processes or from a compaction under way change nothing, and no clock decides anything.
 """
 
 from __future__ import annotations
@@ -29,12 +28,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _RETRIES = 50
 _PATIENCE = 3  # attempts before compaction is asked to wait
-#: Held while commits that compaction replaced are removed, and by a query that lost to that too often.
+#: Held while commits that compaction replaced are removed, and by a query that lost to that too
+#: often.
 REMOVAL = "removal"
 #: Order of the rows of one input, best first.
-STAGE_ORDER = (
-    "case status when 'passed' then 0 when 'rejected' then 1 else 2 end, generation desc, attempt, \"commit\" desc"
-)
+STAGE_ORDER = "case status when 'passed' then 0 when 'rejected' then 1 else 2 end, generation desc, attempt, \"commit\" desc"
 CLIPS_ORDER = 'generation desc, "commit" desc'
 _TYPES = {
     "input": "UBIGINT",
@@ -63,10 +61,15 @@ def value(con: duckdb.DuckDBPyConnection, sql: str) -> Any:
 
 
 def scan(files: Sequence[str], columns: Sequence[str], places: bool = False) -> str:
-    """SQL of the rows of commit files; with `places` each with its `filename` and `file_row_number`."""
+    """SQL of the rows of commit files.
+
+    With `places` each with its `filename` and `file_row_number`.
+    """
     names = ", ".join(quote(name) for name in columns)
     if not files:
-        empty = ", ".join(f"null::{_TYPES.get(name, 'VARCHAR')} as {quote(name)}" for name in columns)
+        empty = ", ".join(
+            f"null::{_TYPES.get(name, 'VARCHAR')} as {quote(name)}" for name in columns
+        )
         extra = ", null::VARCHAR as filename, null::BIGINT as file_row_number" if places else ""
         return f"(select {empty}{extra} where false)"
     paths = ", ".join(literal(name) for name in files)
@@ -77,9 +80,16 @@ def scan(files: Sequence[str], columns: Sequence[str], places: bool = False) -> 
 
 
 def newest(
-    con: duckdb.DuckDBPyConnection, files: Sequence[str], columns: Sequence[str], order: str, places: bool = False
+    con: duckdb.DuckDBPyConnection,
+    files: Sequence[str],
+    columns: Sequence[str],
+    order: str,
+    places: bool = False,
 ) -> str:
-    """SQL of the best row of every input. Sorting is spared where no input comes twice, which is nearly always."""
+    """SQL of the best row of every input.
+
+    Sorting is spared where no input comes twice, which is nearly always.
+    """
     inputs = scan(files, ["input"])
     if value(con, f"select count(*) = count(distinct input) from {inputs}"):
         return scan(files, columns, places)
@@ -96,7 +106,9 @@ def newest(
 def hash_sql(name: str) -> str:
     """SQL of the hash of one column of a clip, together with the clip's id."""
     if name not in CLIPS.names:
-        raise FoleyError(f"a stage reads {name}, which no clip has; clips have {', '.join(CLIPS.names)}")
+        raise FoleyError(
+            f"a stage reads {name}, which no clip has; clips have {', '.join(CLIPS.names)}"
+        )
     return f"md5_number_lower(concat_ws(chr(31), clip_id, {literal(name)}, coalesce({quote(name)}::VARCHAR, '')))"
 
 
@@ -112,7 +124,10 @@ def sql_type(type_: pa.DataType) -> str:
 
 
 def input_sql(reads: Sequence[str], of: Callable[[str], str] = hash_sql) -> str:
-    """SQL of a clip's input for a stage that depends on the clip columns `reads`: their hashes, combined."""
+    """SQL of a clip's input for a stage that depends on the clip columns `reads`.
+
+    Their hashes, combined.
+    """
     if not reads:
         return "md5_number_lower(clip_id)"
     combined = of(reads[0])
@@ -137,10 +152,14 @@ def clip_hash(text: str) -> int:
 
 def present_input(reads: Sequence[str]) -> str:
     """SQL of the same from `present p`, which holds the hashes of the columns."""
-    return input_sql(reads, lambda name: "p." + quote("hash_" + name)).replace("(clip_id)", "(p.clip_id)")
+    return input_sql(reads, lambda name: "p." + quote("hash_" + name)).replace(
+        "(clip_id)", "(p.clip_id)"
+    )
 
 
-def clips_sql(con: duckdb.DuckDBPyConnection, listing: Listing, columns: Sequence[str], places: bool = False) -> str:
+def clips_sql(
+    con: duckdb.DuckDBPyConnection, listing: Listing, columns: Sequence[str], places: bool = False
+) -> str:
     """SQL of the newest row of every clip, readable or not: clip_id, status and `columns`."""
     names = list(dict.fromkeys(["clip_id", "status", *columns]))
     return newest(con, listing.files, names, CLIPS_ORDER, places)
@@ -149,8 +168,8 @@ def clips_sql(con: duckdb.DuckDBPyConnection, listing: Listing, columns: Sequenc
 def present(wh: Home, clips: Listing, reads: Iterable[str]) -> pa.Table:
     """The readable clips as they are now: clip_id and a hash of each of the columns `reads`.
 
-    Kept in memory for as long as the commits of the clips stay the same, because every stage asks for it; so the
-    columns that other stages are known to read come with it.
+    Kept in memory for as long as the commits of the clips stay the same, because every stage asks
+    for it; so the columns that other stages are known to read come with it.
     """
     wanted = frozenset(reads)
     kept = wh.present
@@ -159,9 +178,13 @@ def present(wh: Home, clips: Listing, reads: Iterable[str]) -> pa.Table:
     wanted |= {name for descriptor in wh.stages().values() for name in descriptor.reads}
     con = wh.cursor()
     try:
-        hashes = "".join(f", {hash_sql(name)} as {quote('hash_' + name)}" for name in sorted(wanted))
+        hashes = "".join(
+            f", {hash_sql(name)} as {quote('hash_' + name)}" for name in sorted(wanted)
+        )
         source = clips_sql(con, clips, sorted(wanted))
-        table = con.sql(f"select clip_id{hashes} from {source} where status = 'passed'").to_arrow_table()
+        table = con.sql(
+            f"select clip_id{hashes} from {source} where status = 'passed'"
+        ).to_arrow_table()
     finally:
         con.close()
     wh.present = (clips, wanted, table)
@@ -175,18 +198,24 @@ def live_sql(
     columns: Sequence[str],
     places: bool = False,
 ) -> str:
-    """SQL of a stage's live rows: clip_id, input, status and `columns`. `present` must be registered on `con`."""
+    """SQL of a stage's live rows: clip_id, input, status and `columns`.
+
+    `present` must be registered on `con`.
+    """
     names = list(dict.fromkeys(["clip_id", "input", "status", *columns]))
     rows = newest(con, listing.files, names, STAGE_ORDER, places)
     return f"(select r.* from {rows} r semi join present p on r.input = {present_input(descriptor.reads)})"
 
 
-def run_checked(wh: Home, sources: Mapping[str, tuple[str, str]], work: Callable[[dict[str, Listing]], T]) -> T:
+def run_checked(
+    wh: Home, sources: Mapping[str, tuple[str, str]], work: Callable[[dict[str, Listing]], T]
+) -> T:
     """Run a query over the commits of some (stage, fingerprint), again while compaction moves them underneath.
 
-    `work` gets the listings under the keys of `sources`, which are looked at in reverse order: name upstreams before
-    their users, and no listing holds a row whose upstream row is missing from another. A commit that is no readable
-    Parquet is renamed and left out; one that the system refuses to read raises FoleyError.
+    `work` gets the listings under the keys of `sources`, which are looked at in reverse order: name
+    upstreams before their users, and no listing holds a row whose upstream row is missing from
+    another. A commit that is no readable Parquet is renamed and left out; one that the system
+    refuses to read raises FoleyError.
     """
     import duckdb
 
@@ -205,7 +234,9 @@ def run_checked(wh: Home, sources: Mapping[str, tuple[str, str]], work: Callable
                 continue
             bad = unreadable([name for found in listings.values() for name in found.files])
             if not bad:
-                raise FoleyError(f"cannot query the commits of {', '.join(listings)}: {exc}") from exc
+                raise FoleyError(
+                    f"cannot query the commits of {', '.join(listings)}: {exc}"
+                ) from exc
             set_aside(bad)
     raise FoleyError(f"the commits of {', '.join(listings)} kept changing underneath: run again")
 

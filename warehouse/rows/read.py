@@ -1,4 +1,3 @@
-# ruff: noqa: S608 (SQL is put together here; names are quoted by live.quote, texts by live.literal)
 """Reading live rows with all their columns, arrays included, without reading the rest of the files."""
 
 from __future__ import annotations
@@ -32,8 +31,9 @@ def rows(
 ) -> pa.Table:
     """Live rows of a stage under a fingerprint, sorted by clip_id.
 
-    `columns` defaults to clip_id and the stage's own, plus status, reason, error, message and attempt when `status` is
-    None or not "passed". Raises FoleyError for an unknown column and for a stage that was never planned.
+    `columns` defaults to clip_id and the stage's own, plus status, reason, error, message and
+    attempt when `status` is None or not "passed". Raises FoleyError for an unknown column and for a
+    stage that was never planned.
     """
     descriptor = wh.descriptor(stage, fingerprint)
     schema = descriptor.all_columns
@@ -47,7 +47,9 @@ def rows(
     return run_checked(wh, sources, work)
 
 
-def _columns(schema: pa.Schema, stage: str, status: str | None, columns: Sequence[str] | None) -> list[str]:
+def _columns(
+    schema: pa.Schema, stage: str, status: str | None, columns: Sequence[str] | None
+) -> list[str]:
     """Names of the columns to read."""
     if columns is None:
         own = [name for name in schema.names if name not in SPINE.names]
@@ -55,7 +57,9 @@ def _columns(schema: pa.Schema, stage: str, status: str | None, columns: Sequenc
     names = list(dict.fromkeys(["clip_id", *columns]))
     unknown = [name for name in names if name not in schema.names]
     if unknown:
-        raise FoleyError(f"stage {stage} has no column {', '.join(unknown)}; it has {', '.join(schema.names)}")
+        raise FoleyError(
+            f"stage {stage} has no column {', '.join(unknown)}; it has {', '.join(schema.names)}"
+        )
     return names
 
 
@@ -86,7 +90,10 @@ def locate(
 
 
 def gather(where: pa.Table, schema: pa.Schema, names: Sequence[str]) -> pa.Table:
-    """Columns of located rows, in the order of `where`; only row groups that hold a wanted row are read."""
+    """Columns of located rows, in the order of `where`.
+
+    Only row groups that hold a wanted row are read.
+    """
     import numpy as np
 
     wanted = pa.schema([schema.field(name) for name in names])
@@ -98,7 +105,8 @@ def gather(where: pa.Table, schema: pa.Schema, names: Sequence[str]) -> pa.Table
     order = np.lexsort((numbers, codes))
     bounds = np.flatnonzero(np.diff(codes[order])) + 1
     parts = [
-        _gather_file(str(files.dictionary[codes[part[0]]]), numbers[part], wanted) for part in np.split(order, bounds)
+        _gather_file(str(files.dictionary[codes[part[0]]]), numbers[part], wanted)
+        for part in np.split(order, bounds)
     ]
     back = np.empty(len(order), np.int64)
     back[order] = np.arange(len(order))
@@ -115,7 +123,9 @@ def _gather_file(path: str, numbers: np.ndarray, wanted: pa.Schema) -> pa.Table:
         groups = np.unique(np.searchsorted(starts, numbers, side="right") - 1)
         parts: list[pa.Table] = []
         for group in groups:
-            inside = numbers[(numbers >= starts[group]) & (numbers < starts[group + 1])] - starts[group]
+            inside = (
+                numbers[(numbers >= starts[group]) & (numbers < starts[group + 1])] - starts[group]
+            )
             table = file.read_row_group(int(group), columns=wanted.names)
             parts.append(table if len(inside) == table.num_rows else table.take(pa.array(inside)))
     return pa.concat_tables(parts).select(wanted.names).cast(wanted)

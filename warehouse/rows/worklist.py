@@ -1,4 +1,3 @@
-# ruff: noqa: S608 (SQL is put together here; names are quoted by live.quote, texts by live.literal)
 """Work to do is a query: clips that passed every upstream, minus clips with a row that counts."""
 
 from __future__ import annotations
@@ -19,13 +18,21 @@ if TYPE_CHECKING:
     from warehouse.home import Home
 
 _NOTHING = pa.schema(
-    [("clip_id", pa.string()), ("input", pa.uint64()), ("generation", pa.int32()), ("attempt", pa.int32())]
+    [
+        ("clip_id", pa.string()),
+        ("input", pa.uint64()),
+        ("generation", pa.int32()),
+        ("attempt", pa.int32()),
+    ]
 )
 
 
 @dataclass(frozen=True)
 class WorkList:
-    """Clips that a stage has yet to do (clip_id, input, generation, attempt; sorted) and counts of the others."""
+    """Clips that a stage has yet to do (clip_id, input, generation, attempt.
+
+    Sorted) and counts of the others.
+    """
 
     todo: pa.Table
     clips: int
@@ -35,10 +42,15 @@ class WorkList:
 
 
 def work_list(
-    wh: Home, descriptor: Descriptor, clip_ids: Sequence[str] | None = None, max_attempts: int = MAX_ATTEMPTS
+    wh: Home,
+    descriptor: Descriptor,
+    clip_ids: Sequence[str] | None = None,
+    max_attempts: int = MAX_ATTEMPTS,
 ) -> WorkList:
     """Clips that passed every upstream, minus those with a verified passed or rejected row for their present input."""
-    known = {name: wh.descriptor(name, fingerprint) for name, fingerprint in descriptor.upstream.items()}
+    known = {
+        name: wh.descriptor(name, fingerprint) for name, fingerprint in descriptor.upstream.items()
+    }
 
     def work(listings: dict[str, Listing]) -> WorkList:
         con = wh.cursor()
@@ -70,7 +82,9 @@ def _work_list(
     con.execute(f"create temp table ready as {_ready_sql(chosen, listings, descriptor, upstreams)}")
     done = f"(select input from {scan(files, ['input', 'status'])} where status in ('passed', 'rejected'))"
     con.execute(f"create temp table open as from ready anti join {done} using (input)")
-    clips, ready, unfinished = (value(con, f"select count(*) from {what}") for what in (chosen, "ready", "open"))
+    clips, ready, unfinished = (
+        value(con, f"select count(*) from {what}") for what in (chosen, "ready", "open")
+    )
     damaged = tuple(str(path) for found in listings.values() for path in found.damaged)
     if not unfinished:
         return WorkList(_NOTHING.empty_table(), clips, ready, 0, damaged)
@@ -86,7 +100,10 @@ def _work_list(
 
 
 def _ready_sql(
-    chosen: str, listings: Mapping[str, Listing], descriptor: Descriptor, upstreams: Mapping[str, Descriptor]
+    chosen: str,
+    listings: Mapping[str, Listing],
+    descriptor: Descriptor,
+    upstreams: Mapping[str, Descriptor],
 ) -> str:
     """SQL of the clips that passed every upstream, with their input for this stage."""
     joins: list[str] = []

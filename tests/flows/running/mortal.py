@@ -1,4 +1,7 @@
-"""A stage that kills the process that runs it, once: what the machine does to a worker in the middle of its work."""
+"""A stage that kills the process that runs it, once.
+
+What the machine does to a worker in the middle of its work.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,19 @@ class MortalSettings:
 
 
 class Mortal(Stage):
-    """Length of a clip's id; where `death` is a path, the first process to come to clip c3 leaves it there and dies."""
+    """Length of a clip's id.
+
+    Where `death` is a path, the first process to come to clip c3 leaves it there and dies.
+    """
 
     name = "mortal"
     batch_size = 1
-    schema = pa.schema([field("id_length", pa.int64(), "characters of the id"), field("pid", pa.int64(), "process")])
+    schema = pa.schema(
+        [
+            field("id_length", pa.int64(), "characters of the id"),
+            field("pid", pa.int64(), "process"),
+        ]
+    )
     settings = MortalSettings()
 
     def __init__(self, death: Path | None = None) -> None:

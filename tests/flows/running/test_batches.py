@@ -1,4 +1,7 @@
-"""The stage runner on a real Prefect API: a task a batch, nothing done twice, a lost batch costs no other."""
+"""The stage runner on a real Prefect API.
+
+A task a batch, nothing done twice, a lost batch costs no other.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,9 @@ class Length(Stage):
     batch_size = 4
     schema = pa.schema([field("length", pa.int64(), "characters of the id")])
 
-    def __init__(self, settings: LengthSettings, at_setup: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, settings: LengthSettings, at_setup: Callable[[], None] = lambda: None
+    ) -> None:
         self.settings = settings
         self.at_setup = at_setup
 
@@ -99,7 +104,10 @@ def run(wh: Warehouse, stage: Stage, **options: Any) -> tuple[StageCounts, str]:
 
 
 def task_runs(flow_run: str, expected: int) -> list[TaskRun]:
-    """Task runs of a flow run as the API has them; it takes them in one by one, so wait for as many as are expected."""
+    """Task runs of a flow run as the API has them.
+
+    It takes them in one by one, so wait for as many as are expected.
+    """
     chosen = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run)]))
     end = time.monotonic() + 120
     with get_client(sync_client=True) as client:
@@ -128,10 +136,17 @@ def test_a_second_run_does_nothing_and_starts_no_task(wh: Warehouse) -> None:
     run(wh, stage, max_attempts=1)
     before = commits(wh)
     counts, flow_run = run(wh, stage, max_attempts=1)
-    assert (counts.processed, counts.batches, counts.done_before, counts.quarantined) == (0, 0, 9, 1)
+    assert (counts.processed, counts.batches, counts.done_before, counts.quarantined) == (
+        0,
+        0,
+        9,
+        1,
+    )
     assert commits(wh) == before
     _, later = run(wh, Length(LengthSettings(shortest=1)))
-    assert len(task_runs(later, 3)) == 3  # the API has heard of what came after, so of all that came before
+    assert (
+        len(task_runs(later, 3)) == 3
+    )  # the API has heard of what came after, so of all that came before
     assert task_runs(flow_run, 0) == []
 
 
@@ -142,7 +157,9 @@ def test_other_settings_are_other_work(wh: Warehouse) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_lost_batch_costs_no_other_and_is_done_by_the_next_run(wh: Warehouse, workers: int) -> None:
+def test_a_lost_batch_costs_no_other_and_is_done_by_the_next_run(
+    wh: Warehouse, workers: int
+) -> None:
     stage = Length(LengthSettings(), FailingFirst(RuntimeError("device busy")))
     with pytest.raises(FoleyError, match=r"stage length: 1 of 3 batches were lost .*device busy"):
         run(wh, stage, workers=workers)
@@ -167,7 +184,10 @@ def test_little_work_is_shared_by_all_workers(wh: Warehouse) -> None:
 
 
 def test_a_batch_says_how_far_it_is(wh: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stage waits after each clip until the bar was moved there: with no progress in a batch it would hang."""
+    """The stage waits after each clip until the bar was moved there.
+
+    With no progress in a batch it would hang.
+    """
     shown: queue.SimpleQueue[int] = queue.SimpleQueue()
     monkeypatch.setattr(stages, "_LOOK_EVERY", 0.01)
     monkeypatch.setattr(stages.Moving, "show", lambda self, done: shown.put(done))

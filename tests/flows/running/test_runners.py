@@ -1,4 +1,7 @@
-"""The same stage on threads, processes, Dask and Ray: the same rows, also where a worker is killed in mid-run."""
+"""The same stage on threads, processes, Dask and Ray.
+
+The same rows, also where a worker is killed in mid-run.
+"""
 
 from __future__ import annotations
 

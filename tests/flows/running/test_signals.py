@@ -1,4 +1,7 @@
-"""A run that is told to end does, whatever it is doing; one that was cancelled is not started again."""
+"""A run that is told to end does, whatever it is doing.
+
+One that was cancelled is not started again.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,9 @@ with ending.ends_in_time():
 
 def test_the_kernel_ends_what_does_not_hear() -> None:
     code = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: None)\n" + DEAF
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout
     assert process.stdout.readline() == "deaf\n"
     os.kill(process.pid, signal.SIGTERM)
@@ -76,11 +81,18 @@ def test_a_run_goes_on_without_the_worker_that_reads_its_output(of_worker: bool,
 
 
 @pytest.mark.usefixtures("api")
-def test_a_run_that_crashed_while_it_was_cancelled_is_not_done_again_unless_a_person_says_so(tmp_path: Path) -> None:
+def test_a_run_that_crashed_while_it_was_cancelled_is_not_done_again_unless_a_person_says_so(
+    tmp_path: Path,
+) -> None:
     def states(*given: Any) -> Any:
         for state in given:
             client.set_flow_run_state(run.id, state, force=True)
-        return run_flow(maintenance, flow_run=client.read_flow_run(run.id), parameters=parameters, return_type="state")
+        return run_flow(
+            maintenance,
+            flow_run=client.read_flow_run(run.id),
+            parameters=parameters,
+            return_type="state",
+        )
 
     parameters = {"parameters": MaintainParameters(home=tmp_path / "home")}
     with get_client(sync_client=True) as client:
@@ -88,4 +100,6 @@ def test_a_run_that_crashed_while_it_was_cancelled_is_not_done_again_unless_a_pe
         assert states(Running(), Cancelling(), Crashed(), Scheduled(), Pending()).is_cancelled()
         assert Warehouse(tmp_path / "home").records("runs") == []
         assert states(Cancelled(), Scheduled(), Pending()).is_completed()
-        assert [record["state"] for record in Warehouse(tmp_path / "home").records("runs")] == ["completed"]
+        assert [record["state"] for record in Warehouse(tmp_path / "home").records("runs")] == [
+            "completed"
+        ]

@@ -47,7 +47,10 @@ def write(path: Path, weights: dict[str, Tensor], **beside: Any) -> None:
 
 
 def write_t5(preset: Preset) -> None:
-    """T5-base as published: encoder and decoder, and a tokenizer (bytes here, the vocabulary is not at hand)."""
+    """T5-base as published.
+
+    Encoder and decoder, and a tokenizer (bytes here, the vocabulary is not at hand).
+    """
     from transformers import ByT5Tokenizer, T5Config, T5ForConditionalGeneration
 
     config = T5Config(**T5_BASE)
@@ -62,8 +65,13 @@ def write_t5(preset: Preset) -> None:
     ByT5Tokenizer(extra_ids=0).save_pretrained(folder)
 
 
-def write_backbone(preset: Preset, change: Callable[[dict[str, Tensor]], None] = lambda weights: None) -> None:
-    """Stable Audio Open 1.0 as published: one file of VAE, conditioners and DiT, and its configuration."""
+def write_backbone(
+    preset: Preset, change: Callable[[dict[str, Tensor]], None] = lambda weights: None
+) -> None:
+    """Stable Audio Open 1.0 as published.
+
+    One file of VAE, conditioners and DiT, and its configuration.
+    """
     weights = random_weights(on_meta(lambda: bare_backbone(preset)))
     change(weights)
     write(preset.model("backbone"), weights, model_config=preset.backbone_config)
@@ -75,5 +83,7 @@ def write_vjepa2(preset: Preset) -> Any:
 
     config = VJEPA2Config(architectures=["VJEPA2Model"])  # the defaults are those of vitl-fpc64-256
     meta = on_meta(lambda: VJEPA2Model(config))
-    write(preset.model("video") / "model.safetensors", random_weights(meta), config=config.to_dict())
+    write(
+        preset.model("video") / "model.safetensors", random_weights(meta), config=config.to_dict()
+    )
     return meta

@@ -11,7 +11,10 @@ from typing import Any
 
 
 class Hub:
-    """Repositories by name, each a list of commits (files by name); what was asked is in `asked`."""
+    """Repositories by name, each a list of commits (files by name).
+
+    What was asked is in `asked`.
+    """
 
     def __init__(self) -> None:
         self.repos: dict[str, list[dict[str, bytes]]] = {}
@@ -70,9 +73,15 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send_file(self.hub.plain[path], {})
         if m := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path):
             return self._describe(m[1], m[2], m[3] or "main")
-        if (m := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)) and (found := self.hub.files(m[1], m[2])):
+        if (m := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)) and (
+            found := self.hub.files(m[1], m[2])
+        ):
             if m[1] in self.hub.gated and self.headers.get("Authorization") != "Bearer good":
-                return self._send(401, b"", {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"})
+                return self._send(
+                    401,
+                    b"",
+                    {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"},
+                )
             if (content := found[1].get(m[3])) is not None:
                 digest = hashlib.sha256(content).hexdigest()
                 return self._send_file(content, {"ETag": f'"{digest}"', "X-Repo-Commit": found[0]})
@@ -87,12 +96,23 @@ class _Handler(BaseHTTPRequestHandler):
         rows = [(n, len(c), hashlib.sha256(c).hexdigest()) for n, c in files.items()]
         if kind == "tree":
             answer: Any = [
-                {"type": "file", "path": n, "size": s, "oid": h[:40], "lfs": {"oid": h, "size": s, "pointerSize": 1}}
+                {
+                    "type": "file",
+                    "path": n,
+                    "size": s,
+                    "oid": h[:40],
+                    "lfs": {"oid": h, "size": s, "pointerSize": 1},
+                }
                 for n, s, h in rows
             ]
         else:
             siblings = [
-                {"rfilename": n, "size": s, "blobId": h[:40], "lfs": {"sha256": h, "size": s, "pointerSize": 1}}
+                {
+                    "rfilename": n,
+                    "size": s,
+                    "blobId": h[:40],
+                    "lfs": {"sha256": h, "size": s, "pointerSize": 1},
+                }
                 for n, s, h in rows
             ]
             answer = {"id": repo, "sha": sha, "siblings": siblings, "private": False, "tags": []}
@@ -113,7 +133,12 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(status, body, headers | {"Accept-Ranges": "bytes"})
 
     def _send(
-        self, status: int, body: bytes, headers: dict[str, str], length: int | None = None, close: bool = False
+        self,
+        status: int,
+        body: bytes,
+        headers: dict[str, str],
+        length: int | None = None,
+        close: bool = False,
     ) -> None:
         self.send_response(status)
         for name, value in headers.items():

@@ -34,7 +34,10 @@ def whitened(n: int, dims: int, seed: int) -> np.ndarray:
 
 
 def benchmark_fd(x: np.ndarray, y: np.ndarray) -> float:
-    """The benchmark's formula: trace of the matrix square root of the product of the covariances."""
+    """The benchmark's formula.
+
+    Trace of the matrix square root of the product of the covariances.
+    """
     mu, nu = x.mean(0), y.mean(0)
     a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
     root = np.real(np.asarray(scipy.linalg.sqrtm(a @ b)))
@@ -75,13 +78,17 @@ def test_fd_of_the_papers_size_needs_no_matrix_square_root() -> None:
 
 @settings(max_examples=30)
 @given(seed=SEEDS, n=st.integers(2, 30), m=st.integers(2, 30), dims=st.integers(1, 12))
-def test_fd_is_symmetric_blind_to_order_and_zero_for_itself(seed: int, n: int, m: int, dims: int) -> None:
+def test_fd_is_symmetric_blind_to_order_and_zero_for_itself(
+    seed: int, n: int, m: int, dims: int
+) -> None:
     rng = np.random.default_rng(seed)
     x, y = rng.standard_normal((n, dims)), rng.standard_normal((m, dims)) * 2 + 1
     found = frechet_distance(x, y)
     assert found >= 0
     assert frechet_distance(y, x) == pytest.approx(found, rel=1e-8, abs=1e-9)
-    assert frechet_distance(x[rng.permutation(n)], y[rng.permutation(m)]) == pytest.approx(found, rel=1e-8, abs=1e-9)
+    assert frechet_distance(x[rng.permutation(n)], y[rng.permutation(m)]) == pytest.approx(
+        found, rel=1e-8, abs=1e-9
+    )
     assert frechet_distance(x, x) == pytest.approx(0, abs=1e-8)
     rotation = np.linalg.qr(rng.standard_normal((dims, dims)))[0]
     assert frechet_distance(x @ rotation, y @ rotation) == pytest.approx(found, rel=1e-7, abs=1e-8)
@@ -95,7 +102,11 @@ def test_fd_is_symmetric_blind_to_order_and_zero_for_itself(seed: int, n: int, m
         (np.zeros((5, 3)), np.zeros((5, 4)), "at least 2"),
         (np.full((5, 3), np.nan), np.zeros((5, 3)), "not finite"),
         (np.zeros(5), np.zeros((5, 3)), "dimensions"),
-        (np.arange(15.0).reshape(5, 3) * 1e200, np.ones((5, 3)), "Frechet distance (came out|did not converge)"),
+        (
+            np.arange(15.0).reshape(5, 3) * 1e200,
+            np.ones((5, 3)),
+            "Frechet distance (came out|did not converge)",
+        ),
     ],
 )
 def test_fd_says_why_it_cannot_be_computed(a: np.ndarray, b: np.ndarray, said: str) -> None:
@@ -105,7 +116,9 @@ def test_fd_says_why_it_cannot_be_computed(a: np.ndarray, b: np.ndarray, said: s
 
 @settings(max_examples=20, deadline=None)
 @given(seed=SEEDS, clips=st.integers(2, 12), m=st.integers(2, 30), dims=st.integers(1, 12))
-def test_bootstrap_samples_are_distances_of_the_clips_drawn(seed: int, clips: int, m: int, dims: int) -> None:
+def test_bootstrap_samples_are_distances_of_the_clips_drawn(
+    seed: int, clips: int, m: int, dims: int
+) -> None:
     rng = np.random.default_rng(seed)
     features = [rng.standard_normal((int(rng.integers(1, 4)), dims)) + 2 for _ in range(clips)]
     reference = rng.standard_normal((m, dims))
@@ -114,7 +127,9 @@ def test_bootstrap_samples_are_distances_of_the_clips_drawn(seed: int, clips: in
         return frechet_distance(np.concatenate([features[i] for i in rows]), reference)
 
     expected = resampled(one_by_one, clips, 5, seed)
-    np.testing.assert_allclose(frechet_samples(features, reference, 5, seed), expected, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(
+        frechet_samples(features, reference, 5, seed), expected, rtol=1e-8, atol=1e-8
+    )
 
 
 def test_kl_of_known_distributions() -> None:
@@ -122,7 +137,9 @@ def test_kl_of_known_distributions() -> None:
     expected = 0.5 * np.log(2) + 0.25 * np.log(0.5)
     assert kl_divergence(np.log(p), np.log(q))[0] == pytest.approx(expected)
     # no epsilon: a class that the generated sound all but excludes costs what it costs
-    assert kl_divergence(np.array([[0.0, 0.0]]), np.array([[0.0, -2000.0]]))[0] == pytest.approx(1000 - np.log(2))
+    assert kl_divergence(np.array([[0.0, 0.0]]), np.array([[0.0, -2000.0]]))[0] == pytest.approx(
+        1000 - np.log(2)
+    )
 
 
 @settings(max_examples=30)
@@ -134,11 +151,15 @@ def test_kl_equals_the_benchmarks_and_is_a_divergence(seed: int, clips: int, cla
     rng = np.random.default_rng(seed)
     p, q = rng.standard_normal((2, clips, classes)) * 3
     found = kl_divergence(p, q)
-    theirs = F.kl_div(torch.tensor(q).softmax(1).log(), torch.tensor(p).softmax(1), reduction="none").sum(1)
+    theirs = F.kl_div(
+        torch.tensor(q).softmax(1).log(), torch.tensor(p).softmax(1), reduction="none"
+    ).sum(1)
     np.testing.assert_allclose(found, theirs.numpy(), rtol=1e-6, atol=1e-12)
     assert (found >= 0).all()
     np.testing.assert_allclose(kl_divergence(p, p), 0, atol=1e-12)
-    np.testing.assert_allclose(kl_divergence(p + 7, q - 3), found, rtol=1e-9, atol=1e-12)  # softmax: shifts say nothing
+    np.testing.assert_allclose(
+        kl_divergence(p + 7, q - 3), found, rtol=1e-9, atol=1e-12
+    )  # softmax: shifts say nothing
     order = rng.permutation(clips)
     np.testing.assert_allclose(kl_divergence(p[order], q[order]), found[order])
     np.testing.assert_allclose(kl_divergence(p[:1], q[:1]), found[:1])  # no clip knows of its batch
@@ -149,7 +170,9 @@ def test_kl_equals_the_benchmarks_and_is_a_divergence(seed: int, clips: int, cla
 def test_is_of_known_sets() -> None:
     assert inception_score(np.eye(50) * 1000, splits=1) == pytest.approx(50)
     assert inception_score(np.zeros((30, 5)), splits=10) == pytest.approx(1)
-    assert inception_score(np.zeros((3, 5)), splits=10) == pytest.approx(1)  # fewer clips than splits
+    assert inception_score(np.zeros((3, 5)), splits=10) == pytest.approx(
+        1
+    )  # fewer clips than splits
 
 
 @settings(max_examples=20)
@@ -165,7 +188,9 @@ def test_is_equals_the_benchmarks_and_is_bounded(seed: int, clips: int) -> None:
     assert inception_score(logits) == pytest.approx(np.mean(theirs), rel=1e-6)
     assert 1 - 1e-9 <= inception_score(logits) <= 7
     order = np.random.default_rng(seed).permutation(clips)
-    assert inception_score(logits[order], splits=1) == pytest.approx(inception_score(logits, splits=1))
+    assert inception_score(logits[order], splits=1) == pytest.approx(
+        inception_score(logits, splits=1)
+    )
 
 
 @settings(max_examples=20)
@@ -175,7 +200,9 @@ def test_cosine_is_symmetric_and_blind_to_length(seed: int, dims: int) -> None:
     np.testing.assert_allclose(cosine(a, b), cosine(3 * b, 0.5 * a), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(cosine(a, -a), -1)
     for row in range(5):
-        assert cosine(a, b)[row] == pytest.approx(a[row] @ b[row] / np.sqrt((a[row] @ a[row]) * (b[row] @ b[row])))
+        assert cosine(a, b)[row] == pytest.approx(
+            a[row] @ b[row] / np.sqrt((a[row] @ a[row]) * (b[row] @ b[row]))
+        )
 
 
 def test_an_embedding_of_no_direction_is_said() -> None:
@@ -202,7 +229,10 @@ def test_area_under_roc_of_separated_equal_and_half_mixed_scores() -> None:
 
 def test_the_interval_of_a_mean_covers_it_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
-    covered = [i.low <= 1 <= i.high for i in (mean_interval(rng.exponential(size=60), 300, s) for s in range(200))]
+    covered = [
+        i.low <= 1 <= i.high
+        for i in (mean_interval(rng.exponential(size=60), 300, s) for s in range(200))
+    ]
     assert 0.88 <= np.mean(covered) <= 0.99
 
 
@@ -210,7 +240,9 @@ def test_few_clips_are_tested_by_every_exchange() -> None:
     a = np.array([3.0, 1.0, 2.0])
     assert paired_p(a, np.zeros(3)) == 2 / 8  # none or all of three exchanged
     assert paired_p(a, a) == 1
-    assert paired_p(np.array([3.0, 1.0, -2.0]), np.zeros(3)) == 6 / 8  # two signs give less than 2, of 0
+    assert (
+        paired_p(np.array([3.0, 1.0, -2.0]), np.zeros(3)) == 6 / 8
+    )  # two signs give less than 2, of 0
 
 
 def test_a_paired_test_sees_what_unpaired_means_hide_and_nothing_where_nothing_is() -> None:

@@ -39,7 +39,9 @@ def test_steady_noise_has_no_onsets_but_its_start() -> None:
 def test_a_shift_of_the_sound_shifts_its_onsets() -> None:
     sound = render_audio(sample_clip(5))
     shifted = np.concatenate([np.zeros(RATE // 10, np.float32), sound])
-    np.testing.assert_allclose(detect_onsets(shifted, RATE), detect_onsets(sound, RATE) + 0.1, atol=0.008)
+    np.testing.assert_allclose(
+        detect_onsets(shifted, RATE), detect_onsets(sound, RATE) + 0.1, atol=0.008
+    )
 
 
 @given(st.lists(times, min_size=1, max_size=4))

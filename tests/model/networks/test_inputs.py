@@ -31,14 +31,18 @@ def power_frames(audio: np.ndarray, window: np.ndarray, fft: int, hop: int) -> n
     first = (fft - len(window)) // 2
     shaped[first : first + len(window)] = window
     count = 1 + (len(padded) - fft) // hop
-    return np.stack([np.abs(np.fft.rfft(padded[i * hop : i * hop + fft] * shaped)) ** 2 for i in range(count)])
+    return np.stack(
+        [np.abs(np.fft.rfft(padded[i * hop : i * hop + fft] * shaped)) ** 2 for i in range(count)]
+    )
 
 
 def hz_to_mel(hz: np.ndarray) -> np.ndarray:
     return 1127 * np.log1p(hz / 700)
 
 
-def triangles(fft: int, rate: int, mels: int, low: float, high: float, *, on_mel_scale: bool) -> np.ndarray:
+def triangles(
+    fft: int, rate: int, mels: int, low: float, high: float, *, on_mel_scale: bool
+) -> np.ndarray:
     """Triangular filters, straight on the mel scale or in Hz -> [fft / 2 + 1, mels]."""
     hz = np.arange(fft // 2 + 1) * rate / fft
     edges = np.linspace(hz_to_mel(np.array(low)), hz_to_mel(np.array(high)), mels + 2)
@@ -47,7 +51,9 @@ def triangles(fft: int, rate: int, mels: int, low: float, high: float, *, on_mel
     filters = np.zeros((len(hz), mels))
     for m in range(mels):
         left, centre, right = edges[m : m + 3]
-        filters[:, m] = np.maximum(0, np.minimum((at - left) / (centre - left), (right - at) / (right - centre)))
+        filters[:, m] = np.maximum(
+            0, np.minimum((at - left) / (centre - left), (right - at) / (right - centre))
+        )
     return filters
 
 
@@ -63,7 +69,9 @@ def test_panns_hears_64_log_mels_of_50_to_8000_hz() -> None:
         y=audio, sr=16000, n_fft=512, hop_length=160, window="hann", center=True, pad_mode="reflect", power=2.0,
         n_mels=64, fmin=50, fmax=8000,
     )  # fmt: skip
-    np.testing.assert_allclose(found, librosa.power_to_db(mel, ref=1.0, amin=1e-10, top_db=None).T, atol=2e-3)
+    np.testing.assert_allclose(
+        found, librosa.power_to_db(mel, ref=1.0, amin=1e-10, top_db=None).T, atol=2e-3
+    )
 
 
 def test_passt_hears_128_mels_of_the_emphasised_sound_at_32_khz() -> None:
@@ -93,8 +101,12 @@ def test_vggish_hears_whole_pieces_of_960_ms() -> None:
     window = hann(400, periodic=True)
     filters = triangles(512, 16000, 64, 125.0, 7500.0, on_mel_scale=True)
     for i in (0, 95, 96, 191):  # frames do not reach over the ends: nothing is padded
-        magnitude = np.abs(np.fft.rfft(audio[i * 160 : i * 160 + 400].astype(np.float64) * window, 512))
-        np.testing.assert_allclose(found.reshape(-1, 64)[i], np.log(magnitude @ filters + 0.01), atol=1e-3)
+        magnitude = np.abs(
+            np.fft.rfft(audio[i * 160 : i * 160 + 400].astype(np.float64) * window, 512)
+        )
+        np.testing.assert_allclose(
+            found.reshape(-1, 64)[i], np.log(magnitude @ filters + 0.01), atol=1e-3
+        )
 
 
 def test_synchformer_hears_segments_of_640_ms_every_320_ms() -> None:
@@ -104,9 +116,15 @@ def test_synchformer_hears_segments_of_640_ms_every_320_ms() -> None:
     filters = triangles(1024, 16000, 128, 0.0, 8000.0, on_mel_scale=False)
     for segment in (0, 7, 10):
         part = audio[segment * 5120 : segment * 5120 + 10240]
-        logs = np.log(power_frames(part, hann(400, periodic=True), 1024, 160) @ filters + 1e-6)  # [65, 128]
-        padded = np.concatenate([logs, np.zeros((1, 128))])  # the 66th frame is zero before it is normalised
-        np.testing.assert_allclose(found[segment], (padded + 4.2677393) / (2 * 4.5689974), atol=2e-3)
+        logs = np.log(
+            power_frames(part, hann(400, periodic=True), 1024, 160) @ filters + 1e-6
+        )  # [65, 128]
+        padded = np.concatenate(
+            [logs, np.zeros((1, 128))]
+        )  # the 66th frame is zero before it is normalised
+        np.testing.assert_allclose(
+            found[segment], (padded + 4.2677393) / (2 * 4.5689974), atol=2e-3
+        )
 
 
 def test_synchformer_sees_segments_of_16_pictures_every_8() -> None:
@@ -137,7 +155,9 @@ def test_imagebind_hears_windows_of_2_s_as_kaldi_would() -> None:
             power = np.abs(np.fft.rfft(part * hann(400, periodic=False), 512)) ** 2
             logs = np.log(np.maximum(power @ filters, np.finfo(np.float32).eps))
             np.testing.assert_allclose(found[i, 0, :, frame], (logs + 4.268) / 9.138, atol=2e-3)
-        np.testing.assert_allclose(found[i, 0, :, 198:], 4.268 / 9.138, atol=1e-6)  # padded before it is normalised
+        np.testing.assert_allclose(
+            found[i, 0, :, 198:], 4.268 / 9.138, atol=1e-6
+        )  # padded before it is normalised
 
 
 def test_the_benchmark_shows_imagebind_a_picture_every_2_s_each_with_the_next() -> None:
@@ -147,7 +167,9 @@ def test_the_benchmark_shows_imagebind_a_picture_every_2_s_each_with_the_next() 
     frames = np.random.default_rng(0).integers(0, 256, (6, 224, 300, 3), np.uint8)
     assert scorer.prepare_frames(frames).shape == (9, 3, 2, 224, 224)  # 3 pairs x 3 crops
     np.testing.assert_allclose(
-        ImageBindViews().frame_times(10.0), np.ravel([(s, s + 2 - 1e-3) for s in (0, 2, 4, 6, 8)]), atol=1e-9
+        ImageBindViews().frame_times(10.0),
+        np.ravel([(s, s + 2 - 1e-3) for s in (0, 2, 4, 6, 8)]),
+        atol=1e-9,
     )
 
 
@@ -155,7 +177,9 @@ def test_imagebind_embeds_sound_and_picture_apart_as_together() -> None:
     torch.manual_seed(0)
     scorer = ImageBindScorer(build_imagebind(TOY), ImageBindViews(**TOY.imagebind_views))
     count = len(scorer.views.frame_times(4.0))
-    frames = [np.random.default_rng(i).integers(0, 256, (count, 224, 224, 3), np.uint8) for i in range(2)]
+    frames = [
+        np.random.default_rng(i).integers(0, 256, (count, 224, 224, 3), np.uint8) for i in range(2)
+    ]
     audio = [sound(4.0, 16000), sound(4.0, 16000)[::-1].copy()]
     seen, heard = scorer.watch(frames), scorer.hear(audio)
     cosines = torch.nn.functional.cosine_similarity(seen, heard).tolist()

@@ -1,4 +1,7 @@
-"""The evaluation networks take the published checkpoints: key layouts, sizes, strictness, and what comes out."""
+"""The evaluation networks take the published checkpoints.
+
+Key layouts, sizes, strictness, and what comes out.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,10 @@ def cnn14_layout(channels: list[int], features: int, classes: int) -> Layout:
     } | batch_norm("bn0", 64)
     for i, (inner, outer) in enumerate(zip([1, *channels[:-1]], channels, strict=True), 1):
         block = f"conv_block{i}"
-        layout |= {f"{block}.conv1.weight": (outer, inner, 3, 3), f"{block}.conv2.weight": (outer, outer, 3, 3)}
+        layout |= {
+            f"{block}.conv1.weight": (outer, inner, 3, 3),
+            f"{block}.conv2.weight": (outer, outer, 3, 3),
+        }
         layout |= batch_norm(f"{block}.bn1", outer) | batch_norm(f"{block}.bn2", outer)
     return layout | linear("fc1", channels[-1], features) | linear("fc_audioset", features, classes)
 
@@ -62,7 +68,9 @@ def passt_layout(width: int, depth: int, frames: int, classes: int) -> Layout:
         b = f"blocks.{i}"
         layout |= norm(f"{b}.norm1", width) | norm(f"{b}.norm2", width)
         layout |= linear(f"{b}.attn.qkv", width, 3 * width) | linear(f"{b}.attn.proj", width, width)
-        layout |= linear(f"{b}.mlp.fc1", width, 4 * width) | linear(f"{b}.mlp.fc2", 4 * width, width)
+        layout |= linear(f"{b}.mlp.fc1", width, 4 * width) | linear(
+            f"{b}.mlp.fc2", 4 * width, width
+        )
     layout |= norm("norm", width) | norm("head.0", width)
     return layout | linear("head.1", width, classes) | linear("head_dist", width, classes)
 
@@ -71,7 +79,14 @@ def vggish_layout(channels: list[int], hidden: int, features: int) -> Layout:
     """Keys of vggish-10086976.pth."""
     a, b, c, d = channels
     layout: Layout = {}
-    for i, (inner, outer) in {0: (1, a), 3: (a, b), 6: (b, c), 8: (c, c), 11: (c, d), 13: (d, d)}.items():
+    for i, (inner, outer) in {
+        0: (1, a),
+        3: (a, b),
+        6: (b, c),
+        8: (c, c),
+        11: (c, d),
+        13: (d, d),
+    }.items():
         layout |= {f"features.{i}.weight": (outer, inner, 3, 3), f"features.{i}.bias": (outer,)}
     flat = linear("embeddings.0", d * 24, hidden) | linear("embeddings.2", hidden, hidden)
     return layout | flat | linear("embeddings.4", hidden, features)
@@ -106,17 +121,25 @@ def synchformer_layout(width: int, depth: int, size: int, segments: int, sync_de
     for i in range(depth):
         b = f"{v}.blocks.{i}"
         for attention in ("attn", "timeattn"):
-            layout |= linear(f"{b}.{attention}.qkv", width, 3 * width) | linear(f"{b}.{attention}.proj", width, width)
-        layout |= linear(f"{b}.mlp.fc1", width, 4 * width) | linear(f"{b}.mlp.fc2", 4 * width, width)
+            layout |= linear(f"{b}.{attention}.qkv", width, 3 * width) | linear(
+                f"{b}.{attention}.proj", width, width
+            )
+        layout |= linear(f"{b}.mlp.fc1", width, 4 * width) | linear(
+            f"{b}.mlp.fc2", 4 * width, width
+        )
         layout |= norm(f"{b}.norm1", width) | norm(f"{b}.norm2", width) | norm(f"{b}.norm3", width)
         b = f"{a}.ast.encoder.layer.{i}"
         for part in ("query", "key", "value"):
             layout |= linear(f"{b}.attention.attention.{part}", width, width)
         layout |= linear(f"{b}.attention.output.dense", width, width)
-        layout |= linear(f"{b}.intermediate.dense", width, 4 * width) | linear(f"{b}.output.dense", 4 * width, width)
+        layout |= linear(f"{b}.intermediate.dense", width, 4 * width) | linear(
+            f"{b}.output.dense", 4 * width, width
+        )
         layout |= norm(f"{b}.layernorm_before", width) | norm(f"{b}.layernorm_after", width)
     layout |= norm(f"{v}.norm", width) | norm(f"{a}.ast.layernorm", width)
-    layout |= pooling_layout(f"{v}.spatial_attn_agg", width) | pooling_layout(f"{a}.freq_attn_agg", width)
+    layout |= pooling_layout(f"{v}.spatial_attn_agg", width) | pooling_layout(
+        f"{a}.freq_attn_agg", width
+    )
     layout |= linear("vproj", width, width) | linear("aproj", width, width)
     t = "transformer"
     layout |= {f"{t}.OFF_tok": (1, 1, width), f"{t}.MOD_tok": (1, 1, width)}
@@ -133,7 +156,8 @@ def synchformer_layout(width: int, depth: int, size: int, segments: int, sync_de
 
 
 PUBLISHED: dict[type[EvaluationNetwork], tuple[Layout, int]] = {
-    # parameters as published networks have them, those of Cnn14's fixed spectrogram (279,616) included
+    # parameters as published networks have them, those of Cnn14's fixed spectrogram (279,616)
+    # included
     Cnn14: (cnn14_layout([64, 128, 256, 512, 1024, 2048], 2048, 527), 80_753_615 + 279_616),
     Passt: (passt_layout(768, 12, 998, 527), 86_153_758),
     VGGish: (vggish_layout([64, 128, 256, 512], 4096, 128), 72_141_184),
@@ -174,9 +198,13 @@ def test_a_random_checkpoint_in_the_published_layout_loads_strictly(
     checkpoint = random_checkpoint(SMALL[kind])
     # training states published beside the weights hold NumPy arrays
     content: Any = (
-        checkpoint if wrapped is None else {wrapped: checkpoint, "sampler": {"indexes": np.arange(5), "at": 3}}
+        checkpoint
+        if wrapped is None
+        else {wrapped: checkpoint, "sampler": {"indexes": np.arange(5), "at": 3}}
     )
-    (tmp_path / "preset.toml").write_text(f'base = "toy"\n[models.{kind.stem}]\npath = "weights.pth"\n')
+    (tmp_path / "preset.toml").write_text(
+        f'base = "toy"\n[models.{kind.stem}]\npath = "weights.pth"\n'
+    )
     torch.save(content, tmp_path / "weights.pth")
     preset = load_preset(str(tmp_path))
     network = kind.from_pretrained(preset)
@@ -195,7 +223,10 @@ def test_a_key_too_few_is_named(kind: type[EvaluationNetwork], tmp_path: Path) -
         kind.from_pretrained(load_preset("toy", tmp_path))
     nowhere = load_preset("toy", tmp_path / "nowhere")
     for asked in (kind.from_pretrained, kind.revision):
-        with pytest.raises(WeightsError, match=f"no weights at .*{kind.stem}.safetensors: foley models fetch brings"):
+        with pytest.raises(
+            WeightsError,
+            match=f"no weights at .*{kind.stem}.safetensors: foley models fetch brings",
+        ):
             asked(nowhere)
 
 
@@ -218,11 +249,16 @@ def small(kind: type[EvaluationNetwork]) -> EvaluationNetwork:
 
 
 @KINDS
-def test_what_is_heard_of_a_sound_does_not_depend_on_its_batch(kind: type[EvaluationNetwork]) -> None:
+def test_what_is_heard_of_a_sound_does_not_depend_on_its_batch(
+    kind: type[EvaluationNetwork],
+) -> None:
     network = small(kind)
     rng = np.random.default_rng(0)
     seconds = (4.0, 1.3, 4.0, 0.0)  # the last: an empty sound is silence, and no crash
-    sounds = [rng.standard_normal(round(s * network.sample_rate)).astype(np.float32) * 0.1 for s in seconds]
+    sounds = [
+        rng.standard_normal(round(s * network.sample_rate)).astype(np.float32) * 0.1
+        for s in seconds
+    ]
     together = network.hear(sounds)
     for sound, found in zip(sounds, together, strict=True):
         alone = network.hear([sound])[0]
@@ -269,14 +305,18 @@ def test_divided_attention_is_attention_within_a_time_or_a_place_and_the_class_t
                 )
                 expected.append(attend(1 + t * places + p, [0, *mates]))
         found = attention(x, times, over_time=over_time)[0]
-        torch.testing.assert_close(found, attention.proj(torch.stack(expected)), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            found, attention.proj(torch.stack(expected)), atol=1e-5, rtol=1e-4
+        )
 
 
 def test_synchformer_compares_the_first_and_the_last_window() -> None:
     network = small(Synchformer)
     assert isinstance(network, Synchformer)
     rng = np.random.default_rng(0)
-    video = network.watch([rng.integers(0, 256, (132, 64, 64, 3), np.uint8)])[0].features  # 15 segments
+    video = network.watch([rng.integers(0, 256, (132, 64, 64, 3), np.uint8)])[
+        0
+    ].features  # 15 segments
     audio = network.hear([rng.standard_normal(10240 + 14 * 5120).astype(np.float32)])[0].features
     assert video.shape == (15 * 8, 64)
     assert audio.shape == (15 * 6, 64)
@@ -284,8 +324,12 @@ def test_synchformer_compares_the_first_and_the_last_window() -> None:
     assert both.shape == (1, 2, 21)
     with torch.inference_mode():
         v, a = torch.from_numpy(video)[None], torch.from_numpy(audio)[None]
-        np.testing.assert_allclose(both[0, 0], network.compare(v[:, : 11 * 8], a[:, : 11 * 6])[0], atol=1e-5)
-        np.testing.assert_allclose(both[0, 1], network.compare(v[:, 4 * 8 :], a[:, 4 * 6 :])[0], atol=1e-5)
+        np.testing.assert_allclose(
+            both[0, 0], network.compare(v[:, : 11 * 8], a[:, : 11 * 6])[0], atol=1e-5
+        )
+        np.testing.assert_allclose(
+            both[0, 1], network.compare(v[:, 4 * 8 :], a[:, 4 * 6 :])[0], atol=1e-5
+        )
     with pytest.raises(ValueError, match="11 segments are needed"):
         network.offset_logits(video[None, : 10 * 8], audio[None])
 

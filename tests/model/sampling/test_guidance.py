@@ -28,14 +28,18 @@ def velocity(foley: FoleyControl, guidance: Guidance, negative: list[str | None]
     conditioning = backbone.conditioning(backbone.encode_text(["metal", "wood"]), [2.0, 2.0])
     inputs = backbone.inputs(conditioning, foley._against(negative, [2.0, 2.0]))
     videos = guidance.videos(list(VIDEO))
-    shown = torch.stack([torch.zeros_like(VIDEO[0]) if video is None else video for video in videos])
+    shown = torch.stack(
+        [torch.zeros_like(VIDEO[0]) if video is None else video for video in videos]
+    )
     seen = torch.tensor([video is not None for video in videos])
     with torch.no_grad(), foley.bridge.watching(shown, 50, seen=seen):
         return guidance.velocity(backbone, x, torch.tensor([0.3, 0.7]), inputs)
 
 
 @pytest.mark.parametrize("negative", [[None, None], ["noise", "noise"], ["noise", None]])
-def test_separate_guidance_is_the_weighted_sum_it_claims_to_be(foley: FoleyControl, negative: list[str | None]) -> None:
+def test_separate_guidance_is_the_weighted_sum_it_claims_to_be(
+    foley: FoleyControl, negative: list[str | None]
+) -> None:
     def of(cfg: float, video_cfg: float | None) -> Tensor:
         return velocity(foley, Guidance(cfg, video_cfg), negative)
 
@@ -44,13 +48,22 @@ def test_separate_guidance_is_the_weighted_sum_it_claims_to_be(foley: FoleyContr
     torch.testing.assert_close(of(4.0, 2.5), want, atol=1e-3, rtol=1e-3)
     assert not torch.allclose(of(4.0, 2.5), of(4.0, None), atol=1e-3)
     # the joint one is the backbone's own code, and the same formula with equal scales
-    torch.testing.assert_close(of(4.0, None), nothing + 4.0 * (both - nothing), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        of(4.0, None), nothing + 4.0 * (both - nothing), atol=1e-3, rtol=1e-3
+    )
     torch.testing.assert_close(of(1.0, None), both, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("guidance", "rows"),
-    [((1.0, None), 1), ((7.0, None), 2), ((7.0, 7.0), 2), ((7.0, 3.0), 3), ((7.0, 0.0), 2), ((1.0, 3.0), 2)],
+    [
+        ((1.0, None), 1),
+        ((7.0, None), 2),
+        ((7.0, 7.0), 2),
+        ((7.0, 3.0), 3),
+        ((7.0, 0.0), 2),
+        ((1.0, 3.0), 2),
+    ],
 )
 def test_a_step_runs_as_many_forwards_as_documented(
     foley: FoleyControl, guidance: tuple[float, float | None], rows: int
@@ -67,12 +80,16 @@ def test_without_guidance_by_video_it_is_the_sound_of_the_text(foley: FoleyContr
     seen = foley.generate([VIDEO[0]], ["metal"], [2.0], [1], steps=2, video_cfg=0.0)[0]
     unseen = foley.generate([None], ["metal"], [2.0], [1], steps=2)[0]
     np.testing.assert_allclose(seen, unseen, atol=1e-3)
-    assert not np.allclose(seen, foley.generate([VIDEO[0]], ["metal"], [2.0], [1], steps=2)[0], atol=1e-3)
+    assert not np.allclose(
+        seen, foley.generate([VIDEO[0]], ["metal"], [2.0], [1], steps=2)[0], atol=1e-3
+    )
 
 
 def test_a_negative_prompt_counts_for_its_own_clip_alone(foley: FoleyControl) -> None:
     videos, prompts, seconds = [VIDEO[0], VIDEO[1]], ["metal", "wood"], [2.0, 2.0]
-    mixed = foley.generate(videos, prompts, seconds, [1, 2], steps=2, negative_prompts=["noise", None])
+    mixed = foley.generate(
+        videos, prompts, seconds, [1, 2], steps=2, negative_prompts=["noise", None]
+    )
     plain = foley.generate(videos, prompts, seconds, [1, 2], steps=2)
     assert not np.allclose(mixed[0], plain[0], atol=1e-3)
     np.testing.assert_allclose(mixed[1], plain[1], atol=1e-3)

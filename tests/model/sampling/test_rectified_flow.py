@@ -24,7 +24,9 @@ def flow_to(target: Tensor) -> Callable[..., Tensor]:
 
 
 def settings(sampler: str, steps: int = 8) -> SampleSettings:
-    return SampleSettings.model_validate({"sampler": sampler, "steps": steps, "fast_steps": steps, "cfg": 1.0})
+    return SampleSettings.model_validate(
+        {"sampler": sampler, "steps": steps, "fast_steps": steps, "cfg": 1.0}
+    )
 
 
 @pytest.mark.parametrize("sampler", ["euler", "pingpong"])
@@ -32,7 +34,11 @@ def test_a_straight_flow_is_followed_to_its_end(sampler: str) -> None:
     target = torch.randn(2, 4, 10)
     steps: list[tuple[int, int]] = []
     found = sample_velocity_model(
-        flow_to(target), clip_noise([1, 2], 4, 10), [1, 2], settings(sampler), lambda i, n: steps.append((i, n))
+        flow_to(target),
+        clip_noise([1, 2], 4, 10),
+        [1, 2],
+        settings(sampler),
+        lambda i, n: steps.append((i, n)),
     )
     torch.testing.assert_close(found, target, atol=1e-4, rtol=1e-4)
     assert steps == [(i + 1, 8) for i in range(8)]
@@ -50,6 +56,8 @@ def test_pingpong_noise_is_each_clips_own() -> None:
 
 
 def test_a_sampler_that_does_not_suit_the_backbone_is_refused(preset: Preset) -> None:
-    wrong = preset.model_copy(update={"sample": preset.sample.model_copy(update={"sampler": "pingpong"})})
+    wrong = preset.model_copy(
+        update={"sample": preset.sample.model_copy(update={"sampler": "pingpong"})}
+    )
     with pytest.raises(ModelError, match="v-ddim or dpmpp-3m-sde"):
         Backbone.from_pretrained(wrong)

@@ -17,7 +17,13 @@ from model.foley import FoleyControl
 from model.metrics.onsets import detect_onsets, sync_score
 from model.presets.preset import Preset, load_preset
 from model.presets.settings import WindowSettings
-from model.sampling.windows import DECODER_MARGIN, Window, cross_fades, decode_in_pieces, plan_windows
+from model.sampling.windows import (
+    DECODER_MARGIN,
+    Window,
+    cross_fades,
+    decode_in_pieces,
+    plan_windows,
+)
 from model.video_encoder import VideoEncoder
 from pipeline.procedural import ProceduralClip, render_frames, sample_clip
 
@@ -67,9 +73,14 @@ def test_windows_of_the_paper_preset_begin_with_segments() -> None:
     assert max(abs(part.offset) for part in plan[:-1]) <= 0.5 / PAPER.latent_rate + 1e-6
 
 
-def test_positions_in_a_window_are_those_of_its_time(bridge: Bridge, backbone: Backbone, preset: Preset) -> None:
+def test_positions_in_a_window_are_those_of_its_time(
+    bridge: Bridge, backbone: Backbone, preset: Preset
+) -> None:
     """What the bridge adds depends on how tokens and latents lie to each other, so an offset must shift it alike."""
-    tokens, x = torch.randn(1, 8, 1, preset.video.width), torch.randn(1, 25, backbone.dit.transformer.dim)
+    tokens, x = (
+        torch.randn(1, 8, 1, preset.video.width),
+        torch.randn(1, 25, backbone.dit.transformer.dim),
+    )
     layer = bridge.blocks[0]
 
     def added(first: int, count: int, offset: float) -> torch.Tensor:
@@ -86,8 +97,12 @@ def test_positions_in_a_window_are_those_of_its_time(bridge: Bridge, backbone: B
 
 
 @pytest.mark.parametrize("length", [1, 99, 100, 101, 333])
-def test_decoding_in_pieces_gives_the_whole(backbone: Backbone, preset: Preset, length: int) -> None:
-    latents = torch.randn(2, preset.latent_channels, length, generator=torch.Generator().manual_seed(0))
+def test_decoding_in_pieces_gives_the_whole(
+    backbone: Backbone, preset: Preset, length: int
+) -> None:
+    latents = torch.randn(
+        2, preset.latent_channels, length, generator=torch.Generator().manual_seed(0)
+    )
     whole = backbone.decode_audio(latents)
     pieces = list(decode_in_pieces(backbone, latents, 100))
     assert max(piece.shape[-1] for piece in pieces) <= 100 * preset.downsampling_ratio
@@ -95,7 +110,10 @@ def test_decoding_in_pieces_gives_the_whole(backbone: Backbone, preset: Preset, 
 
 
 def test_the_margin_is_wider_than_the_full_size_decoder_looks() -> None:
-    """The decoder of Stable Audio Open, thinned to few channels: strides and kernels decide how far it looks."""
+    """The decoder of Stable Audio Open, thinned to few channels.
+
+    Strides and kernels decide how far it looks.
+    """
     from stable_audio_tools.models.autoencoders import OobleckDecoder
 
     config = PAPER.backbone_config["model"]["pretransform"]["config"]["decoder"]["config"]
@@ -116,7 +134,9 @@ def shipped() -> tuple[FoleyControl, VideoEncoder]:
     return FoleyControl.from_pretrained(preset), VideoEncoder.from_pretrained(preset)
 
 
-def heard(shipped: tuple[FoleyControl, VideoEncoder], clips: list[ProceduralClip]) -> list[np.ndarray]:
+def heard(
+    shipped: tuple[FoleyControl, VideoEncoder], clips: list[ProceduralClip]
+) -> list[np.ndarray]:
     foley, encoder = shipped
     tokens = [encoder.encode(render_frames(clip)) for clip in clips]
     seeds = [clip.seed for clip in clips]
@@ -125,10 +145,13 @@ def heard(shipped: tuple[FoleyControl, VideoEncoder], clips: list[ProceduralClip
 
 
 @pytest.mark.slow
-def test_thirty_seconds_are_as_good_as_four_and_have_no_seams(shipped: tuple[FoleyControl, VideoEncoder]) -> None:
+def test_thirty_seconds_are_as_good_as_four_and_have_no_seams(
+    shipped: tuple[FoleyControl, VideoEncoder],
+) -> None:
     rate = shipped[0].preset.sample_rate
     short, long = (
-        [sample_clip(seed, seconds) for seed in range(94_000, 94_000 + n)] for seconds, n in ((4.0, 32), (30.0, 12))
+        [sample_clip(seed, seconds) for seed in range(94_000, 94_000 + n)]
+        for seconds, n in ((4.0, 32), (30.0, 12))
     )
 
     def score(clips: list[ProceduralClip], sounds: list[np.ndarray]) -> float:
@@ -147,8 +170,12 @@ def test_thirty_seconds_are_as_good_as_four_and_have_no_seams(shipped: tuple[Fol
 def _edges(foley: FoleyControl, seconds: float) -> list[float]:
     """Times at which a window begins or ends, within the sound."""
     bridge, rate = foley.bridge, foley.preset.latent_rate
-    plan: list[Window] = plan_windows(round(seconds * rate), rate, bridge.token_rate, foley.preset.window)
-    return sorted({part.start / rate for part in plan[1:]} | {part.stop / rate for part in plan[:-1]})
+    plan: list[Window] = plan_windows(
+        round(seconds * rate), rate, bridge.token_rate, foley.preset.window
+    )
+    return sorted(
+        {part.start / rate for part in plan[1:]} | {part.stop / rate for part in plan[:-1]}
+    )
 
 
 def _levels(sounds: list[np.ndarray], edges: list[float], rate: int) -> tuple[float, float]:
@@ -159,7 +186,9 @@ def _levels(sounds: list[np.ndarray], edges: list[float], rate: int) -> tuple[fl
     return 10 * math.log10(power[near].mean()), 10 * math.log10(power[~near].mean())
 
 
-def _false_hits(clips: list[ProceduralClip], sounds: list[np.ndarray], edges: list[float], rate: int) -> list[float]:
+def _false_hits(
+    clips: list[ProceduralClip], sounds: list[np.ndarray], edges: list[float], rate: int
+) -> list[float]:
     """Share of onsets that are no impact: within 0.25 s of an edge, and elsewhere."""
     false: dict[bool, list[bool]] = {True: [], False: []}
     for clip, sound in zip(clips, sounds, strict=True):

@@ -48,7 +48,9 @@ def make_trainer(preset: Preset, **changes: Any) -> Trainer:
 
 def advance(trainer: Trainer, steps: int) -> Trainer:
     for _ in range(steps):
-        trainer.train_step([make_batch(trainer.backbone, 100 * trainer.step + number) for number in trainer.mine])
+        trainer.train_step(
+            [make_batch(trainer.backbone, 100 * trainer.step + number) for number in trainer.mine]
+        )
     return trainer
 
 
@@ -61,15 +63,25 @@ def test_training_changes_the_bridge_and_no_frozen_weight(preset: Preset) -> Non
     trainer = make_trainer(preset)
     before = {name: value.clone() for name, value in trainer.bridge.state_dict().items()}
     advance(trainer, 3)
-    changed = [name for name, value in trainer.bridge.state_dict().items() if not torch.equal(value, before[name])]
-    assert len(changed) >= len(trainer.parameters) - 1  # the null token moves when a clip was dropped
+    changed = [
+        name
+        for name, value in trainer.bridge.state_dict().items()
+        if not torch.equal(value, before[name])
+    ]
+    assert (
+        len(changed) >= len(trainer.parameters) - 1
+    )  # the null token moves when a clip was dropped
     trainer.bridge.remove(trainer.backbone.dit)
     assert tensors_revision(trainer.backbone.state_dict()) == frozen
     assert all(parameter.grad is None for parameter in trainer.backbone.parameters())
 
 
-@pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.9}, {"micro_batches": 2, "schedule": "inverse"}])
-def test_a_stopped_training_goes_on_to_the_same_bits(preset: Preset, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"ema_decay": 0.9}, {"micro_batches": 2, "schedule": "inverse"}]
+)
+def test_a_stopped_training_goes_on_to_the_same_bits(
+    preset: Preset, changes: dict[str, Any]
+) -> None:
     whole = advance(make_trainer(preset, **changes), 4)
     kept = io.BytesIO()
     torch.save(advance(make_trainer(preset, **changes), 2).state_dict(), kept)
@@ -114,7 +126,9 @@ def test_the_moving_average_is_of_the_weights_and_leaves_them_as_they_were(prese
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_stops_before_any_weight_changes(preset: Preset, value: float) -> None:
+def test_a_loss_that_is_no_number_stops_before_any_weight_changes(
+    preset: Preset, value: float
+) -> None:
     trainer = advance(make_trainer(preset), 2)
     before = weights(trainer.bridge)
     bad = make_batch(trainer.backbone, 0)
@@ -145,7 +159,9 @@ def test_weights_that_went_wrong_stop_it_also_where_it_was_resumed(preset: Prese
     resumed.load_state_dict(advance(trainer, PATIENCE // 2).state_dict())
     with pytest.raises(DivergedError, match=f"step {FEWEST + PATIENCE}: the loss rose to") as error:
         advance(resumed, PATIENCE)
-    assert error.value.good == FEWEST - 1  # the weights after the next step gave the first loss that was too high
+    assert (
+        error.value.good == FEWEST - 1
+    )  # the weights after the next step gave the first loss that was too high
 
 
 def test_checkpointing_gives_the_same_weights(preset: Preset) -> None:
@@ -165,7 +181,9 @@ def test_half_precision_keeps_the_trained_weights_whole(preset: Preset) -> None:
     frozen = set(trainer.backbone.dit.parameters()) - set(trainer.parameters)
     assert {p.dtype for p in frozen if p.ndim > 1} == {torch.bfloat16}
     losses = trainer.validate([make_batch(trainer.backbone, 7)])
-    assert vars(losses) == pytest.approx(vars(advance(start, 2).validate([make_batch(start.backbone, 7)])), rel=0.05)
+    assert vars(losses) == pytest.approx(
+        vars(advance(start, 2).validate([make_batch(start.backbone, 7)])), rel=0.05
+    )
 
 
 def test_validation_shared_by_processes_is_that_of_one_to_the_bit(preset: Preset) -> None:
@@ -180,7 +198,9 @@ def test_validation_shared_by_processes_is_that_of_one_to_the_bit(preset: Preset
 
     for rank in range(2):
         validate(trainer.backbone, trainer.bridge, batches, 0, range(rank, 3, 2), note)
-    summed = validate(trainer.backbone, trainer.bridge, batches, 0, range(0), lambda _: shares[0] + shares[1])
+    summed = validate(
+        trainer.backbone, trainer.bridge, batches, 0, range(0), lambda _: shares[0] + shares[1]
+    )
     assert summed == whole
     assert len({whole.true, whole.null, whole.other}) == 3
 

@@ -34,7 +34,10 @@ GOOD, FLAWED = 30, 10
 POLICY = Policy(
     "drawn",
     3,
-    (Gate("quiet", "silent_share < 0.9"), Gate("scores", "imagebind >= 0.2 and (pq > 4 or desync <= 0.5)")),
+    (
+        Gate("quiet", "silent_share < 0.9"),
+        Gate("scores", "imagebind >= 0.2 and (pq > 4 or desync <= 0.5)"),
+    ),
     optional=("desync",),
     test=0.2,
 )
@@ -45,10 +48,15 @@ class Drawn(Stage):
 
     name = "drawn"
     upstream = ("silence",)
-    schema = pa.schema([field("imagebind", pa.float32(), "a cosine"), field("pq", pa.float32(), "a quality")])
+    schema = pa.schema(
+        [field("imagebind", pa.float32(), "a cosine"), field("pq", pa.float32(), "a quality")]
+    )
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
-        return [Passed(dict(zip(("imagebind", "pq"), draw(clip["clip_id"]), strict=True))) for clip in clips]
+        return [
+            Passed(dict(zip(("imagebind", "pq"), draw(clip["clip_id"]), strict=True)))
+            for clip in clips
+        ]
 
 
 def draw(clip_id: str) -> list[float]:
@@ -84,12 +92,16 @@ def members(dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def test_the_funnel_is_the_datasets_and_says_why(page: CurationPage, dataset: Dataset) -> None:
-    assert [(s.name, s.dropped, s.left) for s in page.steps] == [tuple(row.values()) for row in dataset.funnel]
+    assert [(s.name, s.dropped, s.left) for s in page.steps] == [
+        tuple(row.values()) for row in dataset.funnel
+    ]
     by = {step.name: step for step in page.steps if not step.keep}
     said = dict(by["probe"].reasons)
     assert said["no video stream"] == 1
     assert sum(said.values()) == by["probe"].dropped == len(BAD_KINDS) - 1
-    assert any(text.startswith("truncated: ") for text in said)  # the message of a failure, without its file
+    assert any(
+        text.startswith("truncated: ") for text in said
+    )  # the message of a failure, without its file
     assert by["silence"].reasons == (("silent throughout", by["silence"].dropped),)
     assert [step.keep for step in page.steps if step.keep] == [gate.keep for gate in POLICY.gates]
 
@@ -108,7 +120,11 @@ def test_histograms_count_every_clip_once_and_mark_the_thresholds(
         assert sum(fact.kept) == len(kept)
     assert facts["imagebind"].bounds == (("≥", 0.2),)
     assert facts["imagebind"].comment == "a cosine"
-    assert [fact.name for fact in page.facts][:3] == ["silent_share", "imagebind", "pq"]  # as the gates ask for them
+    assert [fact.name for fact in page.facts][:3] == [
+        "silent_share",
+        "imagebind",
+        "pq",
+    ]  # as the gates ask for them
     assert all(fact.low < fact.high and sum(fact.kept) <= sum(fact.clips) for fact in page.facts)
 
 
@@ -125,16 +141,26 @@ def test_a_threshold_moved_keeps_what_a_policy_with_it_would(
         )
         other = select(wh, dataset.fingerprints, replace(POLICY, gates=moved), "moved")
         assert share == pytest.approx(len(other.clip_ids()) / reached)
-    assert {s.condition for s in page.sweeps} == {"silent_share < 0.9", "imagebind ≥ 0.2", "pq > 4"}  # no stage: desync
+    assert {s.condition for s in page.sweeps} == {
+        "silent_share < 0.9",
+        "imagebind ≥ 0.2",
+        "pq > 4",
+    }  # no stage: desync
 
 
-def test_classes_are_counted_before_and_after(page: CurationPage, wh: Warehouse, dataset: Dataset) -> None:
+def test_classes_are_counted_before_and_after(
+    page: CurationPage, wh: Warehouse, dataset: Dataset
+) -> None:
     label = {row["clip_id"]: row["label"] for row in wh.clips(["clip_id", "label"]).to_pylist()}
     before, after = Counter(label.values()), Counter(label[clip] for clip in dataset.clip_ids())
-    assert {row.name: (row.clips, row.kept) for row in page.labels} == {k: (n, after[k]) for k, n in before.items()}
+    assert {row.name: (row.clips, row.kept) for row in page.labels} == {
+        k: (n, after[k]) for k, n in before.items()
+    }
 
 
-def test_every_bin_has_random_clips_of_its_own(page: CurationPage, wh: Warehouse, dataset: Dataset) -> None:
+def test_every_bin_has_random_clips_of_its_own(
+    page: CurationPage, wh: Warehouse, dataset: Dataset
+) -> None:
     reason = {m["clip_id"]: m["reason"] or "kept" for m in members(dataset)}
     counts = Counter(reason.values())
     assert {bin.name: bin.clips for bin in page.bins} == dict(counts)
@@ -150,7 +176,9 @@ def test_every_bin_has_random_clips_of_its_own(page: CurationPage, wh: Warehouse
     assert [[sample.clip_id for sample in bin.samples] for bin in other.bins] != drawn
 
 
-def test_clips_can_be_watched_and_heard_and_broken_ones_are_named(page: CurationPage, tmp_path: Path) -> None:
+def test_clips_can_be_watched_and_heard_and_broken_ones_are_named(
+    page: CurationPage, tmp_path: Path
+) -> None:
     for sample in page.bins[0].samples:
         assert sample.video is not None
         assert len(sample.video) <= PREVIEW_BYTES
@@ -165,9 +193,14 @@ def test_clips_can_be_watched_and_heard_and_broken_ones_are_named(page: Curation
     assert preview(tmp_path / "gone.mp4") is None
 
 
-def test_what_became_of_flawed_clips_is_counted(page: CurationPage, wh: Warehouse, dataset: Dataset) -> None:
+def test_what_became_of_flawed_clips_is_counted(
+    page: CurationPage, wh: Warehouse, dataset: Dataset
+) -> None:
     truths = {row["clip_id"]: row["truth"] for row in wh.clips(["clip_id", "truth"]).to_pylist()}
-    kinds = {clip: re.findall(r'"(?:bad|flaw)": "(\w+)"', text) or ["true"] for clip, text in truths.items()}
+    kinds = {
+        clip: re.findall(r'"(?:bad|flaw)": "(\w+)"', text) or ["true"]
+        for clip, text in truths.items()
+    }
     kept = set(dataset.clip_ids())
     for flaw in (*FLAWS, "true"):
         of = {clip for clip, kind in kinds.items() if kind == [flaw]}
@@ -176,11 +209,15 @@ def test_what_became_of_flawed_clips_is_counted(page: CurationPage, wh: Warehous
     assert page.flaws["broken"] == {"kept": 0, "dropped": len(BAD_KINDS)}
     scored = {clip for clip in truths if kinds[clip][0] in (*FLAWS, "true")}
     score = {clip: draw(clip)[0] for clip in scored}
-    true, dubbed = ([s for c, s in score.items() if kinds[c] == [kind]] for kind in ("true", "misdubbed"))
+    true, dubbed = (
+        [s for c, s in score.items() if kinds[c] == [kind]] for kind in ("true", "misdubbed")
+    )
     assert page.flaws["misdubbed"]["auc"] == pytest.approx(area_under_roc(true, dubbed), abs=1e-4)
 
 
-def test_the_page_is_one_file_that_loads_nothing(page: CurationPage, dataset: Dataset, tmp_path: Path) -> None:
+def test_the_page_is_one_file_that_loads_nothing(
+    page: CurationPage, dataset: Dataset, tmp_path: Path
+) -> None:
     write_curation_page(tmp_path / "new" / "page.html", page)
     text = (tmp_path / "new" / "page.html").read_text()
     assert "http://" not in text
@@ -188,13 +225,26 @@ def test_the_page_is_one_file_that_loads_nothing(page: CurationPage, dataset: Da
     links = re.findall(r'(?:src|href)="([^"]{0,22})', text)
     assert links
     assert all(link.startswith(("data:video/mp4;base64,", "data:,", "#")) for link in links)
-    assert text.count("<video") == sum(sample.video is not None for bin in page.bins for sample in bin.samples)
+    assert text.count("<video") == sum(
+        sample.video is not None for bin in page.bins for sample in bin.samples
+    )
     assert text.count("<video") <= BINS * SAMPLES
     assert dataset.version in text
 
 
-def test_the_command_writes_the_page_of_the_newest_dataset(wh: Warehouse, dataset: Dataset, tmp_path: Path) -> None:
-    done = foley("report", "curation", "--home", wh.home, "--out", tmp_path / "page.html", "--dataset", dataset.name)
+def test_the_command_writes_the_page_of_the_newest_dataset(
+    wh: Warehouse, dataset: Dataset, tmp_path: Path
+) -> None:
+    done = foley(
+        "report",
+        "curation",
+        "--home",
+        wh.home,
+        "--out",
+        tmp_path / "page.html",
+        "--dataset",
+        dataset.name,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "page.html")
     assert f"<title>Curation of {dataset.version}" in (tmp_path / "page.html").read_text()
@@ -206,19 +256,29 @@ def test_the_command_writes_the_page_of_the_newest_dataset(wh: Warehouse, datase
 
 
 def test_every_comparison_of_a_gate_is_a_threshold() -> None:
-    gates = [asdict(gate) for gate in (*load_policy("mova").gates, Gate("x", "bandwidth_hz>=-1.5 or not static"))]
+    gates = [
+        asdict(gate)
+        for gate in (*load_policy("mova").gates, Gate("x", "bandwidth_hz>=-1.5 or not static"))
+    ]
     found = [(t.fact, t.sign, t.bound) for t in thresholds_of(gates)]
     assert found[:2] == [("silent_share", "<", 0.8), ("pq", ">", 5.0)]
     assert found[-1] == ("bandwidth_hz", ">=", -1.5)
     assert len(found) == 7
-    assert all(gates[t.gate]["keep"][slice(*t.span)] in (str(t.bound), f"{t.bound:g}") for t in thresholds_of(gates))
+    assert all(
+        gates[t.gate]["keep"][slice(*t.span)] in (str(t.bound), f"{t.bound:g}")
+        for t in thresholds_of(gates)
+    )
 
 
-def test_a_measured_threshold_keeps_the_share_of_true_clips_that_it_is_to_keep(wh: Warehouse, dataset: Dataset) -> None:
+def test_a_measured_threshold_keeps_the_share_of_true_clips_that_it_is_to_keep(
+    wh: Warehouse, dataset: Dataset
+) -> None:
     with judged(wh.home, dataset.version) as found:
         for keep in (0.5, 0.9):
             bound = threshold(found, "pq", keep)
-            true = found.rows("select pq from judged where truth->>'$.bad' is null and truth->>'$.flaw' is null")
+            true = found.rows(
+                "select pq from judged where truth->>'$.bad' is null and truth->>'$.flaw' is null"
+            )
             share = np.mean([row["pq"] >= bound for row in true])
             assert keep <= share <= keep + 2 / GOOD
 
@@ -227,9 +287,12 @@ def test_thresholds_are_written_into_the_policys_file_with_a_higher_version(tmp_
     from pipeline.curation.policy import POLICIES
 
     text, before = (POLICIES / "toy.toml").read_text(), load_policy("toy")
-    figures: dict[str, float] = dict.fromkeys(("true", "misdubbed", "degraded", "imagebind", "pq"), 0.5)
+    figures: dict[str, float] = dict.fromkeys(
+        ("true", "misdubbed", "degraded", "imagebind", "pq"), 0.5
+    )
     gates = tuple(
-        replace(gate, keep=re.sub(r"(imagebind|pq) >= \S+", r"\1 >= 0.125", gate.keep)) for gate in before.gates
+        replace(gate, keep=re.sub(r"(imagebind|pq) >= \S+", r"\1 >= 0.125", gate.keep))
+        for gate in before.gates
     )
     after = replace(before, gates=gates)
     (tmp_path / "new.toml").write_text(rewritten(text, before, after, figures))

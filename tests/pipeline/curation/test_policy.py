@@ -46,7 +46,10 @@ def members(dataset: Dataset) -> dict[str, dict[str, Any]]:
 
 
 def test_every_drop_has_the_first_reason(wh: Warehouse) -> None:
-    gates = (Gate("loud", "level >= 3 or n_letters = 6"), Gate("short", "level < 40 and level <> 20"))
+    gates = (
+        Gate("loud", "level >= 3 or n_letters = 6"),
+        Gate("short", "level < 40 and level <> 20"),
+    )
     found = members(select(wh, FPS, Policy("gates", 1, gates)))
     assert len(found) == CLIPS
     reasons = {i: found[f"clip{i:04d}"]["reason"] for i in (0, 1, 3, 7, 8, 9, 20, 45)}
@@ -72,14 +75,25 @@ def test_splits_follow_source_videos_and_the_source_has_the_first_word(wh: Wareh
     assert all(len(split) == 1 for split in splits.values())
     assert {row["split"] for row in found} == {"train", "val", "test"}
     given = {row["clip_id"]: row["split"] for row in found}
-    assert given["clip0010"] == given["clip0011"] == "test", "video 3 has a test clip, so it is test, not train"
+    assert given["clip0010"] == given["clip0011"] == "test", (
+        "video 3 has a test clip, so it is test, not train"
+    )
     assert given["clip0030"] == given["clip0031"] == "test"
-    assert sum(dataset.counts[s] for s in ("train", "val", "test")) == dataset.counts["kept"] == len(found)
+    assert (
+        sum(dataset.counts[s] for s in ("train", "val", "test"))
+        == dataset.counts["kept"]
+        == len(found)
+    )
 
 
 def test_subsets_are_what_the_policy_says(wh: Warehouse) -> None:
     dataset = select(wh, FPS, Policy("subsets", 1, (), sft="level > 20", ablation_share=0.5))
-    levels = dict(zip(*(wh.rows("facts", FPS["facts"])[c].to_pylist() for c in ("clip_id", "level")), strict=True))
+    levels = dict(
+        zip(
+            *(wh.rows("facts", FPS["facts"])[c].to_pylist() for c in ("clip_id", "level")),
+            strict=True,
+        )
+    )
     assert set(dataset.clip_ids(subset="sft")) == {c for c in dataset.clip_ids() if levels[c] > 20}
     ablation, train = set(dataset.clip_ids(subset="ablation")), set(dataset.clip_ids("train"))
     assert ablation < train
@@ -88,10 +102,17 @@ def test_subsets_are_what_the_policy_says(wh: Warehouse) -> None:
     assert set(again.clip_ids(subset="ablation")) == ablation
 
 
-def test_the_same_facts_give_the_same_version_and_others_a_new_one_with_its_difference(wh: Warehouse) -> None:
+def test_the_same_facts_give_the_same_version_and_others_a_new_one_with_its_difference(
+    wh: Warehouse,
+) -> None:
     first = select(wh, FPS, Policy("p", 1, (Gate("g", "level < 30"),)), name="versions")
-    assert select(wh, FPS, Policy("p", 1, (Gate("g", "level < 30"),)), name="versions").version == first.version
-    second = select(wh, FPS, Policy("p", 2, (Gate("g", "level < 40 and level > 5"),)), name="versions")
+    assert (
+        select(wh, FPS, Policy("p", 1, (Gate("g", "level < 30"),)), name="versions").version
+        == first.version
+    )
+    second = select(
+        wh, FPS, Policy("p", 2, (Gate("g", "level < 40 and level > 5"),)), name="versions"
+    )
     assert (first.number, second.number, second.previous) == (1, 2, first.version)
     old, new = set(first.clip_ids()), set(second.clip_ids())
     assert second.diff == {"added": len(new - old), "removed": len(old - new), "moved": 0}
@@ -100,7 +121,9 @@ def test_the_same_facts_give_the_same_version_and_others_a_new_one_with_its_diff
 
 
 def test_the_funnel_leaves_what_is_kept(wh: Warehouse) -> None:
-    dataset = select(wh, FPS, Policy("funnel", 1, (Gate("a", "level > 5"), Gate("b", "level < 40"))))
+    dataset = select(
+        wh, FPS, Policy("funnel", 1, (Gate("a", "level > 5"), Gate("b", "level < 40")))
+    )
     assert [step["step"] for step in dataset.funnel] == ["all", "clips", "facts", "text", "a", "b"]
     left = [step["left"] for step in dataset.funnel]
     assert left == sorted(left, reverse=True)
@@ -145,15 +168,25 @@ def test_the_policies_of_the_house_do_what_they_publish(wh: Warehouse, name: str
     run_once(wh, [Scores()])
     fps = fingerprints([Scores()])
     facts = wh.rows("scores", fps["scores"]).to_pylist()
-    bound = {t.fact: t.bound for t in thresholds_of([asdict(gate) for gate in load_policy("toy").gates])}
+    bound = {
+        t.fact: t.bound for t in thresholds_of([asdict(gate) for gate in load_policy("toy").gates])
+    }
     keep = {
         "all": lambda _: True,
         "hunyuan": lambda f: f["silent_share"] <= 0.8,
         "mova": lambda f: (
-            f["silent_share"] < 0.8 and f["pq"] > 5.0 and f["cu"] > 4.5 and f["ce"] > 2.5 and f["imagebind"] >= 0.2
+            f["silent_share"] < 0.8
+            and f["pq"] > 5.0
+            and f["cu"] > 4.5
+            and f["ce"] > 2.5
+            and f["imagebind"] >= 0.2
         ),
         "strict": lambda f: (
-            f["silent_share"] < 0.5 and f["pq"] > 5.0 and f["cu"] > 4.5 and f["ce"] > 2.5 and f["imagebind"] >= 0.3
+            f["silent_share"] < 0.5
+            and f["pq"] > 5.0
+            and f["cu"] > 4.5
+            and f["ce"] > 2.5
+            and f["imagebind"] >= 0.3
         ),
         "toy": lambda f: (
             f["duration"] >= 1.0
@@ -175,11 +208,16 @@ def test_the_policies_of_the_house_do_what_they_publish(wh: Warehouse, name: str
         ('name = "x"', "version"),
         ('name = "x"\nversion = 1\nnonsense = 3', "nonsense"),
         ('name = "x"\nversion = 1\n[splits]\nval = 0.6\ntest = 0.6', "less than 1"),
-        ('name = "x"\nversion = 1\n[[gate]]\nname = "g"\nkeep = "no_such_fact > 1"', "no_such_fact"),
+        (
+            'name = "x"\nversion = 1\n[[gate]]\nname = "g"\nkeep = "no_such_fact > 1"',
+            "no_such_fact",
+        ),
         ('name = "x"\nversion = 1\n[[gate]]\nname = "g"\nkeep = "level >"', "x"),
     ],
 )
-def test_a_policy_that_cannot_be_used_is_a_clear_error(wh: Warehouse, tmp_path: Path, text: str, message: str) -> None:
+def test_a_policy_that_cannot_be_used_is_a_clear_error(
+    wh: Warehouse, tmp_path: Path, text: str, message: str
+) -> None:
     path = tmp_path / "policy.toml"
     path.write_text(text)
     with pytest.raises(FoleyError, match=message):

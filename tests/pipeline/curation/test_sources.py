@@ -32,7 +32,9 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_ids_are_readable_and_the_same_wherever_the_folder_lies(folder: Path, tmp_path: Path) -> None:
+def test_ids_are_readable_and_the_same_wherever_the_folder_lies(
+    folder: Path, tmp_path: Path
+) -> None:
     ids = set(rows(folder))
     assert ids == {"mine/a", "mine/deep/er/b", "mine/deep/c"}
     (tmp_path / "elsewhere").mkdir()
@@ -78,20 +80,37 @@ def test_a_name_that_is_no_text_is_reported(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["clips.jsonl", "metadata.csv"])
 def test_a_sidecar_tells_what_is_known(folder: Path, name: str) -> None:
-    known = {"file": "a.mp4", "caption": "a dog, barking", "label": "dog", "split": "val", "url": "https://x.invalid/a"}
+    known = {
+        "file": "a.mp4",
+        "caption": "a dog, barking",
+        "label": "dog",
+        "split": "val",
+        "url": "https://x.invalid/a",
+    }
     absent = {"file": "deep/gone.mp4", "caption": "nothing", "label": "", "split": "", "url": ""}
     with (folder / name).open("w", encoding="utf-8") as file:
         if name.endswith("csv"):
             file.write("file,caption,label,split,url\n")
-            file.writelines(",".join(f'"{value}"' for value in row.values()) + "\n" for row in (known, absent))
+            file.writelines(
+                ",".join(f'"{value}"' for value in row.values()) + "\n" for row in (known, absent)
+            )
         else:
             file.writelines(json.dumps(row) + "\n" for row in (known, absent))
     found = rows(folder)
     a, gone = found["mine/a"], found["mine/deep/gone"]
-    assert (a["prompt"], a["label"], a["split"], a["url"]) == ("a dog, barking", "dog", "val", "https://x.invalid/a")
+    assert (a["prompt"], a["label"], a["split"], a["url"]) == (
+        "a dog, barking",
+        "dog",
+        "val",
+        "https://x.invalid/a",
+    )
     assert a["path"] == str(folder / "a.mp4")
     # listed, so that its absence becomes a row
-    assert (gone["prompt"], gone["label"], gone["path"]) == ("nothing", None, str(folder / "deep" / "gone.mp4"))
+    assert (gone["prompt"], gone["label"], gone["path"]) == (
+        "nothing",
+        None,
+        str(folder / "deep" / "gone.mp4"),
+    )
     assert found["mine/deep/c"]["label"] is None
 
 
@@ -105,7 +124,9 @@ def test_a_sidecar_tells_what_is_known(folder: Path, name: str) -> None:
         ("clips.csv", "file\n\udcff\n", "cannot be read as CSV"),
     ],
 )
-def test_a_sidecar_that_makes_no_sense_is_named(folder: Path, name: str, text: str, what: str) -> None:
+def test_a_sidecar_that_makes_no_sense_is_named(
+    folder: Path, name: str, text: str, what: str
+) -> None:
     (folder / name).write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(FoleyError, match=what) as caught:
         folder_source(folder)
@@ -139,7 +160,10 @@ def test_clips_of_one_video_stay_together(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     found = rows(tmp_path / "k")
-    assert {row["source_video"] for row in found.values()} == {"-bcdefghijk", "k/playing drums/other"}
+    assert {row["source_video"] for row in found.values()} == {
+        "-bcdefghijk",
+        "k/playing drums/other",
+    }
     assert found["k/playing drums/-bcdefghijk_000001_000011"]["prompt"] == "playing drums"
 
 
@@ -156,4 +180,6 @@ def test_procedural_clips_bring_their_truth(tmp_path: Path) -> None:
     again = procedural_source(tmp_path / "clips", 2)
     assert again.clips.equals(listing.clips)
     # the same folder as a user's own keeps prompt and truth
-    assert {row["truth"] for row in rows(tmp_path / "clips").values()} == {row["truth"] for row in found}
+    assert {row["truth"] for row in rows(tmp_path / "clips").values()} == {
+        row["truth"] for row in found
+    }

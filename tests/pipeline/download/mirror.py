@@ -21,10 +21,15 @@ LABELS = ("playing drums", "chopping wood", "clapping")
 
 @dataclass
 class Faults:
-    """What a server does wrong. `left` are the requests for an archive that are still to be spoiled."""
+    """What a server does wrong.
+
+    `left` are the requests for an archive that are still to be spoiled.
+    """
 
     left: int = 0
-    drop_at: Callable[[int], int] | None = None  # bytes sent before the connection is cut, by length
+    drop_at: Callable[[int], int] | None = (
+        None  # bytes sent before the connection is cut, by length
+    )
     status: int = 0
     retry_after: str = ""
     announce: int = 0  # bytes announced beyond those there are
@@ -41,7 +46,9 @@ class Mirror:
 
     files: dict[str, bytes]
     faults: Faults = field(default_factory=Faults)
-    log: list[tuple[str, str | None, int]] = field(default_factory=list[tuple[str, str | None, int]])
+    log: list[tuple[str, str | None, int]] = field(
+        default_factory=list[tuple[str, str | None, int]]
+    )
     at_once: int = 0
     most_at_once: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -183,7 +190,10 @@ def clip_files(folder: Path, n: int = 3) -> list[bytes]:
 
 
 def layout(folder: Path, base: str = "BASE") -> dict[str, bytes]:
-    """Files of the mirror: train in class folders, val flat in a plain tar with absolute names, test unlabelled."""
+    """Files of the mirror.
+
+    Train in class folders, val flat in a plain tar with absolute names, test unlabelled.
+    """
     contents = clip_files(folder)
     files: dict[str, bytes] = {}
     header = "label,youtube_id,time_start,time_end,split\n"
@@ -198,11 +208,13 @@ def layout(folder: Path, base: str = "BASE") -> dict[str, bytes]:
     for split in ("val", "test"):
         for k, content in enumerate(contents):
             id_ = f"{split}{k}".ljust(11, "_")
-            rows[split].append(f"{LABELS[k] if split == 'val' else ''},{id_},{k},{k + 10},{split}\n")
-            prefix = "/data/val/" if split == "val" else "test/"
-            members.setdefault(f"{split}/k700_{split}_000.tar.gz", {})[f"{prefix}{id_}_{k:06d}_{k + 10:06d}.mp4"] = (
-                content
+            rows[split].append(
+                f"{LABELS[k] if split == 'val' else ''},{id_},{k},{k + 10},{split}\n"
             )
+            prefix = "/data/val/" if split == "val" else "test/"
+            members.setdefault(f"{split}/k700_{split}_000.tar.gz", {})[
+                f"{prefix}{id_}_{k:06d}_{k + 10:06d}.mp4"
+            ] = content
     rows["train"].append(f"{LABELS[0]},gone_video_,5,15,train\n")  # a row without video
     members["train/k700_train_001.tar.gz"] |= {
         "chopping wood/no_row_here_000001_000011.mp4": contents[0],  # a video without row
@@ -214,5 +226,7 @@ def layout(folder: Path, base: str = "BASE") -> dict[str, bytes]:
     for split, lines in rows.items():
         files[f"annotations/{split}.csv"] = (header + "".join(lines)).encode()
         listed = sorted(path for path in members if path.startswith(split))
-        files[f"{split}/k700_2020_{split}_path.txt"] = "".join(f"{base}{path}\n" for path in listed).encode()
+        files[f"{split}/k700_2020_{split}_path.txt"] = "".join(
+            f"{base}{path}\n" for path in listed
+        ).encode()
     return files

@@ -1,4 +1,7 @@
-"""Archives that are damaged, cut off or hostile: only whole clips come out, and the reason is said."""
+"""Archives that are damaged, cut off or hostile.
+
+Only whole clips come out, and the reason is said.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.download import (
-    ArchiveError,
-    ArchiveLimits,
-    archive_folder,
-    extract,
-)
+from pipeline.download import ArchiveError, ArchiveLimits, archive_folder, extract
 from tests.pipeline.download.mirror import tar_of
 from warehouse import FoleyError
 
@@ -79,11 +77,17 @@ def test_hostile_members_are_left_out(tmp_path: Path) -> None:
     }
     why = dict(contents.left_out)
     assert why[f"a/../../{_clip(2)}"] == "a path with `..`"
-    assert (why[_clip(3)], why[_clip(4)], why[_clip(5)]) == ("a link", "a link", "not a regular file")
+    assert (why[_clip(3)], why[_clip(4)], why[_clip(5)]) == (
+        "a link",
+        "a link",
+        "not a regular file",
+    )
     assert "other content" in why[f"other/{_clip(8)}"]
     assert why[f"again/{_clip(8)}"] == "comes twice"
     assert len(why) == 10
-    assert sorted(path.name for path in tmp_path.rglob("*.mp4")) == sorted(clip.file for clip in contents.clips)
+    assert sorted(path.name for path in tmp_path.rglob("*.mp4")) == sorted(
+        clip.file for clip in contents.clips
+    )
     assert (folder / _clip(8)).read_bytes() == b"first"
 
 
@@ -101,7 +105,9 @@ def test_bombs(tmp_path: Path, members: dict[str, bytes], limits: ArchiveLimits,
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 26 << 20
 
 
-@pytest.mark.parametrize("address", ["https://h/x/../photos.tar.gz", "https://h/train/...tar.gz", "https://h/a.tar"])
+@pytest.mark.parametrize(
+    "address", ["https://h/x/../photos.tar.gz", "https://h/train/...tar.gz", "https://h/a.tar"]
+)
 def test_an_address_cannot_lead_elsewhere(tmp_path: Path, address: str) -> None:
     with pytest.raises(FoleyError, match="names no archive"):
         archive_folder(tmp_path, address)
@@ -112,7 +118,18 @@ def test_a_sparse_member_is_not_written(tmp_path: Path) -> None:
     with sparse.open("wb") as file:
         file.truncate(50 << 20)
     subprocess.run(
-        ["tar", "-S", "-cf", packed, "-C", tmp_path, "--transform", f"s/.*/{_clip(1)}/", sparse.name], check=True
+        [
+            "tar",
+            "-S",
+            "-cf",
+            packed,
+            "-C",
+            tmp_path,
+            "--transform",
+            f"s/.*/{_clip(1)}/",
+            sparse.name,
+        ],
+        check=True,
     )
     assert packed.stat().st_size < 1 << 20
     (tmp_path / "out").mkdir()

@@ -1,4 +1,7 @@
-"""Downloads from a server that does everything wrong: what comes out is the undisturbed corpus, or a reason."""
+"""Downloads from a server that does everything wrong.
+
+What comes out is the undisturbed corpus, or a reason.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +106,10 @@ def test_whatever_happens_the_clips_are_the_same(
 @settings(max_examples=15, deadline=None)
 @given(cuts=st.lists(st.floats(0, 1), min_size=1, max_size=3), ranges=st.booleans())
 def test_cut_anywhere(
-    files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory, cuts: list[float], ranges: bool
+    files: dict[str, bytes],
+    tmp_path_factory: pytest.TempPathFactory,
+    cuts: list[float],
+    ranges: bool,
 ) -> None:
     server, left = Mirror(dict(files)), list(cuts)
     server.faults = Faults(left=len(cuts), drop_at=lambda n: int(left.pop() * n), ranges=ranges)
@@ -124,7 +130,9 @@ def test_an_archive_replaced_half_way_is_the_new_one(
     server.faults = Faults(left=1, drop_at=lambda n: n // 2, replace_with=other)
     result = fetch_archive(Fetcher(QUICK), base + ARCHIVE, tmp_path)
     assert result.error is None
-    assert tree(archive_folder(tmp_path, ARCHIVE)) == undisturbed(files, "train/k700_train_002.tar.gz")
+    assert tree(archive_folder(tmp_path, ARCHIVE)) == undisturbed(
+        files, "train/k700_train_002.tar.gz"
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,7 +144,9 @@ def test_an_archive_replaced_half_way_is_the_new_one(
         (Faults(announce=1000), "after 3 more tries|announced more"),
     ],
 )
-def test_what_cannot_be_had_is_a_reason(tmp_path: Path, mirror: tuple[Mirror, str], faults: Faults, what: str) -> None:
+def test_what_cannot_be_had_is_a_reason(
+    tmp_path: Path, mirror: tuple[Mirror, str], faults: Faults, what: str
+) -> None:
     server, base = mirror
     server.faults = faults
     result = fetch_archive(Fetcher(QUICK), base + ARCHIVE, tmp_path)
@@ -223,7 +233,11 @@ def test_more_classes_are_added_to_what_is_there(
     folder = archive_folder(tmp_path, url)
     assert fetch_archive(fetcher, url, tmp_path, Choice(frozenset([first]))).clips == 1
     sent = len(server.log)
-    for there in ([first], [], ["of_another__000001_000011.mp4"]):  # the manifest knows what the archive holds
+    for there in (
+        [first],
+        [],
+        ["of_another__000001_000011.mp4"],
+    ):  # the manifest knows what the archive holds
         again = fetch_archive(fetcher, url, tmp_path, Choice(frozenset(there)))
         assert (again.error, again.fetched) == (None, False)
     assert len(server.log) == sent
@@ -237,7 +251,9 @@ def test_more_classes_are_added_to_what_is_there(
     assert tree(folder) == undisturbed(files, path)
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/a.mp4", "ftp://host/a.mp4", "a.mp4", "http://", "http://[/a.mp4"])
+@pytest.mark.parametrize(
+    "url", ["s3://bucket/a.mp4", "ftp://host/a.mp4", "a.mp4", "http://", "http://[/a.mp4"]
+)
 def test_what_is_no_address_is_not_tried_again(tmp_path: Path, url: str) -> None:
     patient = Fetcher(TransferSettings(backoff_seconds=3600, longest_wait_seconds=3600))
     error = fetch_file(patient, url, tmp_path).error
@@ -267,33 +283,49 @@ def test_the_corpus_of_the_mirror(tmp_path: Path, mirror: tuple[Mirror, str]) ->
     assert found.counts["val"] == {
         "clips": 3, "annotated": 3, "published_least": 34_000, "published_most": 34_000, "short_of_published": 33_997,
     }  # fmt: skip
-    by_split = {split: [row for row in found.rows if row["split"] == split] for split in chosen.splits}
+    by_split = {
+        split: [row for row in found.rows if row["split"] == split] for split in chosen.splits
+    }
     assert {row["label"] for row in by_split["train"]} == set(LABELS)
-    assert {row["prompt"] for row in by_split["val"]} == {f"the sound of {label}" for label in LABELS}
+    assert {row["prompt"] for row in by_split["val"]} == {
+        f"the sound of {label}" for label in LABELS
+    }
     assert {row["label"] for row in by_split["test"]} == {None}
     assert all((tmp_path / row["file"]).is_file() for row in found.rows)
-    assert all(row["youtube_id"].startswith("-") for row in by_split["train"] if "no_row" not in row["file"])
+    assert all(
+        row["youtube_id"].startswith("-")
+        for row in by_split["train"]
+        if "no_row" not in row["file"]
+    )
 
 
 def test_a_few_classes(tmp_path: Path, mirror: tuple[Mirror, str]) -> None:
     base, fetcher = mirror[1], Fetcher(QUICK)
     chosen = Kinetics(base, ("train",), (LABELS[1],))
     annotated = annotated_clips(fetcher, chosen, "train")
-    done = [fetch_archive(fetcher, u, tmp_path, choice(chosen, annotated)) for u in archives(fetcher, chosen, "train")]
+    done = [
+        fetch_archive(fetcher, u, tmp_path, choice(chosen, annotated))
+        for u in archives(fetcher, chosen, "train")
+    ]
     assert [result.clips for result in done] == [0, 3, 0]
     assert {row["label"] for row in compare(chosen, annotated, done, tmp_path).rows} == {LABELS[1]}
     with pytest.raises(FoleyError, match="no class is called 'flying'"):
         annotated_clips(fetcher, replace(chosen, classes=("flying",)), "train")
 
 
-def test_a_file_by_its_address(tmp_path: Path, mirror: tuple[Mirror, str], files: dict[str, bytes]) -> None:
+def test_a_file_by_its_address(
+    tmp_path: Path, mirror: tuple[Mirror, str], files: dict[str, bytes]
+) -> None:
     server, base = mirror
     server.faults = Faults(left=2, drop_at=lambda n: n // 2)
     result = fetch_file(Fetcher(QUICK), base + ARCHIVE, tmp_path)
     assert result.error is None
     assert (tmp_path / result.manifest["file"]).read_bytes() == files[ARCHIVE]
     assert not fetch_file(Fetcher(QUICK), base + ARCHIVE, tmp_path).fetched
-    assert fetch_file(Fetcher(QUICK), base + "gone.mp4", tmp_path).error == f"{base}gone.mp4: HTTP 404 Not Found"
+    assert (
+        fetch_file(Fetcher(QUICK), base + "gone.mp4", tmp_path).error
+        == f"{base}gone.mp4: HTTP 404 Not Found"
+    )
 
 
 def test_a_host_is_not_overrun(tmp_path: Path, mirror: tuple[Mirror, str]) -> None:

@@ -13,7 +13,16 @@ from pipeline.curation.judged_clips import judged
 from pipeline.curation.policy import Gate, Policy, select
 from pipeline.curation.registry import feature_stages
 from pipeline.curation.sources import procedural_source
-from pipeline.evaluation.ablation import Mark, figure, pooled, score_mark, table, trained_to, uncurated, write_results
+from pipeline.evaluation.ablation import (
+    Mark,
+    figure,
+    pooled,
+    score_mark,
+    table,
+    trained_to,
+    uncurated,
+    write_results,
+)
 from pipeline.scoring.loudness import Silence
 from pipeline.scoring.probe import Probe
 from pipeline.stages.engine import fingerprints
@@ -49,7 +58,10 @@ def test_the_table_has_a_row_a_mark_and_the_figure_a_line_a_variant(tmp_path: Pa
     assert table(MARKS) in page.read_text()
     assert json.loads((page.parent / "ablation.json").read_text())["clips"] == 7
     drawn = ET.fromstring(figure(MARKS))
-    lines = [line.get("points", "").split() for line in drawn.iter("{http://www.w3.org/2000/svg}polyline")]
+    lines = [
+        line.get("points", "").split()
+        for line in drawn.iter("{http://www.w3.org/2000/svg}polyline")
+    ]
     assert [len(points) for points in lines] == [2, 2]
     (_, y_frame), (_, y_grid) = (points[1].split(",") for points in lines)
     assert float(y_grid) < float(y_frame)  # better is higher up
@@ -64,7 +76,9 @@ def test_variants_are_trained_on_the_ablation_subset_and_scored_once(tmp_path: P
         fps = fingerprints(stages)
         work(small.wh, stages, fps)
         done = train(small.wh, small.dataset, fps, changed, lambda _: None, subset="ablation")
-        assert len(small.wh.features(done.record["features"])) == len(small.dataset.clip_ids("train", "ablation"))
+        assert len(small.wh.features(done.record["features"])) == len(
+            small.dataset.clip_ids("train", "ablation")
+        )
         marks = [
             score_mark(small.wh, small.dataset, fps, changed, id, pooling, step)
             for step, id in ((1, f"{done.id}-step000001"), (2, done.id))
@@ -78,7 +92,9 @@ def test_variants_are_trained_on_the_ablation_subset_and_scored_once(tmp_path: P
 
 def test_the_uncurated_set_has_what_the_policy_dropped_in_the_same_splits(tmp_path: Path) -> None:
     wh = Warehouse(tmp_path / "home")
-    wh.ingest(procedural_source(tmp_path / "clips", 12, seconds=1.0, bad=("empty",), flawed=4).clips)
+    wh.ingest(
+        procedural_source(tmp_path / "clips", 12, seconds=1.0, bad=("empty",), flawed=4).clips
+    )
     stages: list[Stage] = [Probe(), Silence()]
     fps = fingerprints(stages)
     work(wh, stages, fps)
@@ -89,7 +105,11 @@ def test_the_uncurated_set_has_what_the_policy_dropped_in_the_same_splits(tmp_pa
     kept = {row["clip_id"]: row for row in dataset.members().to_pylist()}
     assert set(decoded) == set(wh.rows("silence", fps["silence"])["clip_id"].to_pylist())
     assert len(kept) < len(decoded)
-    assert {clip: decoded[clip]["split"] for clip in kept} == {clip: row["split"] for clip, row in kept.items()}
+    assert {clip: decoded[clip]["split"] for clip in kept} == {
+        clip: row["split"] for clip, row in kept.items()
+    }
     wh.publish()
     with judged(wh.home) as newest:
-        assert newest.dataset["version"] == dataset.version  # one made for a comparison is not what comes next
+        assert (
+            newest.dataset["version"] == dataset.version
+        )  # one made for a comparison is not what comes next

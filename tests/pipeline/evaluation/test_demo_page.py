@@ -21,7 +21,9 @@ class SyncFacts(Stage):
     """DeSync of every other clip: the others are too short for it."""
 
     name = "sync"
-    schema = pa.schema([field("desync", pa.float32(), "DeSync"), field("sync_offset", pa.float32(), "offset")])
+    schema = pa.schema(
+        [field("desync", pa.float32(), "DeSync"), field("sync_offset", pa.float32(), "offset")]
+    )
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         numbers = [int(clip["clip_id"][4:]) for clip in clips]
@@ -42,7 +44,10 @@ class TagFacts(Stage):
     ("stages", "shown"),
     [
         ([SyncFacts()], {"desync": ([0, 0.25, 0.5, 0.75, 1.0], 0.5)}),
-        ([SyncFacts(), TagFacts()], {"desync": ([0, 0.25, 0.5, 0.75, 1.0], 0.5), "music_share": ([0.25] * 10, None)}),
+        (
+            [SyncFacts(), TagFacts()],
+            {"desync": ([0, 0.25, 0.5, 0.75, 1.0], 0.5), "music_share": ([0.25] * 10, None)},
+        ),
     ],
 )
 def test_scores_of_the_stages_that_ran_are_shown(
@@ -51,7 +56,9 @@ def test_scores_of_the_stages_that_ran_are_shown(
     wh = Warehouse(tmp_path / "home")
     wh.ingest(make_files(tmp_path / "media", 10))
     run_once(wh, stages)
-    dataset = select(wh, fingerprints(stages), Policy("p", 1, (Gate("synchrony", "desync <= 0.5"),)))
+    dataset = select(
+        wh, fingerprints(stages), Policy("p", 1, (Gate("synchrony", "desync <= 0.5"),))
+    )
     found = scores_of(wh, dataset)
     assert {name: (sorted(score.values), score.maximum) for name, score in found.items()} == shown
     titles = {chart.title: chart.count for group in score_groups(found) for chart in group.charts}

@@ -1,4 +1,7 @@
-"""Any folder of sounds against any set of videos: what is matched, what is counted, what is scored, what is kept."""
+"""Any folder of sounds against any set of videos.
+
+What is matched, what is counted, what is scored, what is kept.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ UNUSUAL = ("8 kHz", "96 kHz", "5.1", "clipped", "mono", "stereo")
 
 
 def unusual(kind: str, audio: np.ndarray) -> tuple[np.ndarray, int]:
-    """A sound in an unusual form, or in a usual one: samples [n] or [n, channels], and their rate."""
+    """A sound in an unusual form, or in a usual one.
+
+    Samples [n] or [n, channels], and their rate.
+    """
     if kind.endswith("kHz"):
         rate = int(kind.split(maxsplit=1)[0]) * 1000
         return soxr.resample(audio, SAMPLE_RATE, rate), rate
@@ -44,7 +50,10 @@ def unusual(kind: str, audio: np.ndarray) -> tuple[np.ndarray, int]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six videos with their own sound; systems that repeat it, are late, or have all kinds of damage or of formats."""
+    """Six videos with their own sound.
+
+    Systems that repeat it, are late, or have all kinds of damage or of formats.
+    """
     folder = tmp_path_factory.mktemp("evaluation")
     rows = write_corpus(folder / "videos", COUNT, seed=78, bad=())
     for name in ("same", "late", "damaged", "unusual"):
@@ -94,10 +103,14 @@ def test_a_set_is_its_videos_with_prompts_and_truth(evaluated: EvaluationSet) ->
 
 def test_every_metric_is_there_and_says_what_the_sounds_are(found: Evaluation) -> None:
     for name in ("same", "late"):
-        assert set(found.systems[name]) == {*tables.TITLES} - {"is"}  # which six sounds are too few for
+        assert set(found.systems[name]) == {*tables.TITLES} - {
+            "is"
+        }  # which six sounds are too few for
         assert found.systems[name]["kl_panns"]["clips"] == COUNT
     same, late = found.systems["same"], found.systems["late"]
-    assert same["kl_panns"]["value"] < 0.05  # the file differs from the reference by its codec alone
+    assert (
+        same["kl_panns"]["value"] < 0.05
+    )  # the file differs from the reference by its codec alone
     assert same["onset_f1"]["value"] > 0.9 > late["onset_f1"]["value"]
     assert same["true_offset"]["value"] < 0.05
     assert late["true_offset"]["value"] == pytest.approx(1.2, abs=0.3)
@@ -111,7 +124,10 @@ def test_every_metric_is_there_and_says_what_the_sounds_are(found: Evaluation) -
 
 def test_damage_is_counted_and_named_and_nothing_takes_its_place(found: Evaluation) -> None:
     counts = found.counts["damaged"]
-    shown = {key: counts[key] for key in ("videos", "scored", "missing", "broken", "silent", "short", "unknown_files")}
+    shown = {
+        key: counts[key]
+        for key in ("videos", "scored", "missing", "broken", "silent", "short", "unknown_files")
+    }
     assert shown == {
         "videos": COUNT, "scored": 3, "missing": 1, "broken": 2, "silent": 1, "short": 1, "unknown_files": 1,
     }  # fmt: skip
@@ -124,14 +140,18 @@ def test_damage_is_counted_and_named_and_nothing_takes_its_place(found: Evaluati
     assert counts["unknown"] == ["clip-99999"]
     assert set(found.clips["damaged"]) == {"clip-00000", "clip-00003", "clip-00004"}
     alike = found.clips["damaged"]["clip-00000"]
-    assert alike == pytest.approx(found.clips["same"]["clip-00000"], abs=1e-4)  # untouched by its neighbours
+    assert alike == pytest.approx(
+        found.clips["same"]["clip-00000"], abs=1e-4
+    )  # untouched by its neighbours
 
 
 @pytest.fixture(scope="module")
 def unusual_sounds(home: Path, evaluated: EvaluationSet, found: Evaluation) -> Evaluation:
     """A later evaluation, of a system whose sounds are in all kinds of formats, beside one that is known."""
     assert set(found.systems) == {"same", "late", "damaged"}
-    return evaluate_folders(home / "state", evaluated, {n: home / n for n in ("same", "unusual")}, PRESET)
+    return evaluate_folders(
+        home / "state", evaluated, {n: home / n for n in ("same", "unusual")}, PRESET
+    )
 
 
 def test_every_unusual_format_is_heard_and_said(unusual_sounds: Evaluation) -> None:
@@ -167,7 +187,9 @@ def test_every_unusual_format_is_heard_and_said(unusual_sounds: Evaluation) -> N
 def test_another_system_on_the_same_set_costs_its_own_sounds_alone(
     found: Evaluation, unusual_sounds: Evaluation
 ) -> None:
-    assert found.provenance["todo"]["hear_panns"] == 3 * COUNT + 3  # all but the damaged ones that cannot be heard
+    assert (
+        found.provenance["todo"]["hear_panns"] == 3 * COUNT + 3
+    )  # all but the damaged ones that cannot be heard
     todo = unusual_sounds.provenance["todo"]
     assert {name: count for name, count in todo.items() if name.startswith("watch_")} == {
         "watch_imagebind": 0, "watch_synchformer": 0,
@@ -175,13 +197,17 @@ def test_another_system_on_the_same_set_costs_its_own_sounds_alone(
     assert {count for name, count in todo.items() if not name.startswith("watch_")} == {COUNT}
 
 
-def test_what_cannot_be_measured_says_why(home: Path, evaluated: EvaluationSet, found: Evaluation) -> None:
+def test_what_cannot_be_measured_says_why(
+    home: Path, evaluated: EvaluationSet, found: Evaluation
+) -> None:
     one = EvaluationSet(evaluated.name, evaluated.items[:1])
     alone = evaluate_folders(home / "state", one, {"same": home / "same"}, PRESET)
     assert "fd_panns" not in alone.systems["same"]
     assert "kl_panns" in alone.systems["same"]
     assert "at least 2 features" in alone.counts["same"]["unmeasured"]["fd_panns"]
-    assert "same: FD-PANNs could not be measured: a Frechet distance needs two sets" in summary(alone, {})
+    assert "same: FD-PANNs could not be measured: a Frechet distance needs two sets" in summary(
+        alone, {}
+    )
     few = "an inception score in 10 parts needs at least 20 sounds, not 6"
     assert found.counts["same"]["unmeasured"] == {"is": few}
 
@@ -216,7 +242,9 @@ def test_tables_hold_the_measured_and_mark_the_published(found: Evaluation, tmp_
     assert "not comparable" in by_name["MMAudio"]["note"]
     latex = files["table2.tex"].read_text()
     assert latex.count(r"\\") == 3 + 6 + 2
-    assert json.loads(files["evaluation.json"].read_text())["systems"]["same"]["ib"]["clips"] == COUNT
+    assert (
+        json.loads(files["evaluation.json"].read_text())["systems"]["same"]["ib"]["clips"] == COUNT
+    )
 
 
 def test_the_published_rows_are_those_of_the_paper() -> None:
@@ -259,8 +287,12 @@ AudioParam.prototype.setTargetAtTime = function (value, ...rest) {
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
-def test_in_a_browser_sounds_switch_while_the_picture_runs_and_clips_are_sorted(page_file: Path) -> None:
+@pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"
+)
+def test_in_a_browser_sounds_switch_while_the_picture_runs_and_clips_are_sorted(
+    page_file: Path,
+) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 860})
@@ -271,9 +303,7 @@ def test_in_a_browser_sounds_switch_while_the_picture_runs_and_clips_are_sorted(
         page.goto(page_file.as_uri())
         clip = page.locator("article.clip").first
         clip.get_by_role("button", name="Play").click()
-        runs = (
-            "() => { const v = document.querySelector('article.clip video'); return !v.paused && v.currentTime > %g }"
-        )
+        runs = "() => { const v = document.querySelector('article.clip video'); return !v.paused && v.currentTime > %g }"
         page.wait_for_function(runs % 0.2)
         for name in ("late", "same"):
             page.evaluate("gains.length = 0")
@@ -291,14 +321,21 @@ def test_in_a_browser_sounds_switch_while_the_picture_runs_and_clips_are_sorted(
 
 
 def _is_sorted_by(page: Page, metric: str) -> None:
-    """Click a heading of the table of clips twice: up, then down, with clips that have no figure last."""
+    """Click a heading of the table of clips twice.
+
+    Up, then down, with clips that have no figure last.
+    """
     table = page.locator("#clip-scores")
     heading = table.get_by_role("button", name=metric)
-    index = 1 + heading.evaluate("button => [...button.closest('tr').cells].indexOf(button.closest('th'))")
+    index = 1 + heading.evaluate(
+        "button => [...button.closest('tr').cells].indexOf(button.closest('th'))"
+    )
     for down in (False, True):
         heading.click()
         column = table.locator(f"tbody tr > :nth-child({index})")
-        values = column.locator("data").evaluate_all("cells => cells.map(cell => Number(cell.value))")
+        values = column.locator("data").evaluate_all(
+            "cells => cells.map(cell => Number(cell.value))"
+        )
         assert len(values) == 2 * COUNT + 3
         assert len(set(values)) > 2
         assert values == sorted(values, reverse=down)

@@ -16,7 +16,9 @@ from warehouse import FoleyError
 def test_layouts_of_vggsound_and_kinetics(tmp_path: Path) -> None:
     for name in ("-abc_123DEF_000030", "zzzzzzzzzzz_000007"):
         write_clip(sample_clip(1, 1.0), tmp_path / f"{name}.mp4")
-    rows = "-abc_123DEF,30,dog barking,test\nzzzzzzzzzzz,7,sea waves,train\nlost_lost_x,1,rain,test\n"
+    rows = (
+        "-abc_123DEF,30,dog barking,test\nzzzzzzzzzzz,7,sea waves,train\nlost_lost_x,1,rain,test\n"
+    )
     (tmp_path / "vggsound.csv").write_text(rows)
     vggsound = evaluation_set(tmp_path)
     assert [(i.name, i.prompt) for i in vggsound.items] == [("-abc_123DEF_000030", "dog barking")]
@@ -26,14 +28,18 @@ def test_layouts_of_vggsound_and_kinetics(tmp_path: Path) -> None:
     (tmp_path / "val.csv").write_text(
         "label,youtube_id,time_start,time_end,split\nflying kite,-abc_123DEF,30,40,validate\n"
     )
-    assert [(i.name, i.label) for i in evaluation_set(tmp_path).items] == [("-abc_123DEF_000030_000040", "flying kite")]
+    assert [(i.name, i.label) for i in evaluation_set(tmp_path).items] == [
+        ("-abc_123DEF_000030_000040", "flying kite")
+    ]
 
 
 def test_movie_gens_layout_prompts_beside_and_sounds_apart(tmp_path: Path) -> None:
     (tmp_path / "videos" / "metadata").mkdir(parents=True)
     (tmp_path / "sounds").mkdir()
     write_clip(sample_clip(1, 1.0), tmp_path / "videos" / "7.mp4")
-    (tmp_path / "videos" / "metadata" / "7.json").write_text('{"prompt": "a video", "audio_prompt": "rain falls"}')
+    (tmp_path / "videos" / "metadata" / "7.json").write_text(
+        '{"prompt": "a video", "audio_prompt": "rain falls"}'
+    )
     write_wav(tmp_path / "sounds" / "7.wav", np.zeros(100, np.float32), SAMPLE_RATE)
     item = evaluation_set(tmp_path / "videos", reference=tmp_path / "sounds").items[0]
     assert (item.prompt, item.reference) == ("rain falls", tmp_path / "sounds" / "7.wav")
@@ -42,9 +48,15 @@ def test_movie_gens_layout_prompts_beside_and_sounds_apart(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda p: evaluation_set(p / "nowhere"), "no such folder, give the folder that holds the evaluation videos"),
+        (
+            lambda p: evaluation_set(p / "nowhere"),
+            "no such folder, give the folder that holds the evaluation videos",
+        ),
         (evaluation_set, "no videos in it"),
-        (lambda p: system("x", p / "nowhere", ()), "no such folder, give the folder with the sounds of system x"),
+        (
+            lambda p: system("x", p / "nowhere", ()),
+            "no such folder, give the folder with the sounds of system x",
+        ),
     ],
 )
 def test_a_wrong_folder_is_one_clear_line(tmp_path: Path, make: object, said: str) -> None:
@@ -56,7 +68,9 @@ def test_a_wrong_folder_is_one_clear_line(tmp_path: Path, make: object, said: st
 def test_wrong_names_and_doubled_names_are_said(tmp_path: Path) -> None:
     items = (Item("clip-00000", tmp_path / "clip-00000.mp4", tmp_path / "clip-00000.mp4"),)
     write_wav(tmp_path / "other.wav", np.zeros(10, np.float32), SAMPLE_RATE)
-    with pytest.raises(FoleyError, match=r"no file is named as a video is \(such as clip-00000.wav\)"):
+    with pytest.raises(
+        FoleyError, match=r"no file is named as a video is \(such as clip-00000.wav\)"
+    ):
         system("x", tmp_path, items)
     write_wav(tmp_path / "clip-00000.wav", np.zeros(10, np.float32), SAMPLE_RATE)
     write_wav(tmp_path / "clip-00000.flac.wav", np.zeros(10, np.float32), SAMPLE_RATE)

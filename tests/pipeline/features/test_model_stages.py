@@ -1,4 +1,7 @@
-"""Scoring, feature and generation stages on real files: what they give, and what a broken clip costs."""
+"""Scoring, feature and generation stages on real files.
+
+What they give, and what a broken clip costs.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,13 @@ from model.foley import build_bridge, save_bridge
 from model.presets.preset import Preset, load_preset
 from model.video_encoder import VideoEncoder
 from pipeline.curation.registry import feature_stages, scoring_stages
-from pipeline.evaluation.conditions import Generate, GenerateSettings, clip_seed, wav_audio, wav_bytes
+from pipeline.evaluation.conditions import (
+    Generate,
+    GenerateSettings,
+    clip_seed,
+    wav_audio,
+    wav_bytes,
+)
 from pipeline.media import probe
 from pipeline.procedural import render_audio, render_frames, sample_clip, write_clip
 from pipeline.stages.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
@@ -35,7 +44,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
         clip = sample_clip(seed, seconds)
         path = folder / f"{seed}.mp4"
         write_clip(clip, path)
-        facts = {**vars(probe(path)), "clip_id": str(seed), "path": str(path), "prompt": clip.prompt}
+        facts = {
+            **vars(probe(path)),
+            "clip_id": str(seed),
+            "path": str(path),
+            "prompt": clip.prompt,
+        }
         rows.append({**facts, "truth": json.dumps(clip.truth())})
     broken = Path(rows[1]["path"])
     broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
@@ -61,7 +75,9 @@ def test_a_broken_clip_fails_alone(clips: list[Clip], name: str) -> None:
     assert set(columns(first)) == set(columns(last)) == set(stage.schema.names)
     alone = columns(run(stage, [clips[0]])[0])
     for name, value in columns(first).items():
-        assert alone[name] == (pytest.approx(value, abs=1e-5) if isinstance(value, float) else value)
+        assert alone[name] == (
+            pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
+        )
 
 
 def test_video_tokens_follow_the_picture_and_its_length(clips: list[Clip]) -> None:
@@ -69,7 +85,9 @@ def test_video_tokens_follow_the_picture_and_its_length(clips: list[Clip]) -> No
     tokens = np.frombuffer(found["video_tokens"], np.float16).reshape(-1, 1, PRESET.video.width)
     assert len(tokens) == found["n_video_tokens"] == 16
     rendered = VideoEncoder.from_pretrained(PRESET).encode(render_frames(sample_clip(1, 2.0)))
-    similarity = torch.nn.functional.cosine_similarity(torch.from_numpy(tokens.astype(np.float32)), rendered, dim=-1)
+    similarity = torch.nn.functional.cosine_similarity(
+        torch.from_numpy(tokens.astype(np.float32)), rendered, dim=-1
+    )
     assert float(similarity.min()) > 0.99  # the codec changes little
 
 
@@ -115,7 +133,10 @@ def bridge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_conditions_differ_in_nothing_but_themselves(clips: list[Clip], bridge: Path) -> None:
     good = [clips[0], clips[2]]
-    watched = [{**clip, **columns(row)} for clip, row in zip(good, run(FEATURES["video_tokens"], good), strict=True)]
+    watched = [
+        {**clip, **columns(row)}
+        for clip, row in zip(good, run(FEATURES["video_tokens"], good), strict=True)
+    ]
     tokens = {clip["clip_id"]: clip["video_tokens"] for clip in watched}
 
     def sounds(condition: Any, partners: tuple[tuple[str, str], ...] = ()) -> list[dict[str, Any]]:
@@ -132,11 +153,15 @@ def test_conditions_differ_in_nothing_but_themselves(clips: list[Clip], bridge: 
     assert rate == PRESET.sample_rate
 
 
-def test_a_prompt_without_a_known_material_cannot_be_swapped(clips: list[Clip], bridge: Path) -> None:
+def test_a_prompt_without_a_known_material_cannot_be_swapped(
+    clips: list[Clip], bridge: Path
+) -> None:
     settings = GenerateSettings("id", "swap", 0, 3.0, 2, "v-ddim", ())
     tokens = columns(run(FEATURES["video_tokens"], clips[:1])[0])
     mine = {**clips[0], **tokens}
-    found = run(Generate(PRESET, bridge, settings), [{**mine, "truth": None}, mine, {**mine, "truth": "{}"}])
+    found = run(
+        Generate(PRESET, bridge, settings), [{**mine, "truth": None}, mine, {**mine, "truth": "{}"}]
+    )
     assert [type(outcome) for outcome in found] == [Rejected, Passed, Rejected]
 
 

@@ -1,4 +1,7 @@
-"""`foley generate`: sound under any video, as long as it, with the picture untouched, and where it comes from."""
+"""`foley generate`.
+
+Sound under any video, as long as it, with the picture untouched, and where it comes from.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ def made(dubber: Dubber, *requests: Request, home: Warehouse | None = None) -> l
     return list(dub(requests, lambda: dubber, home))
 
 
-@pytest.mark.parametrize(("fps", "seconds"), [(12, 2.0), (24, 1.5), (29.97, 3.0), (60, 5.0), (23.976, 13.0)])
+@pytest.mark.parametrize(
+    ("fps", "seconds"), [(12, 2.0), (24, 1.5), (29.97, 3.0), (60, 5.0), (23.976, 13.0)]
+)
 def test_sound_is_as_long_as_the_picture_at_any_frame_rate(
     dubber: Dubber, tmp_path: Path, fps: float, seconds: float
 ) -> None:
@@ -78,8 +83,12 @@ def test_the_same_seed_gives_the_same_bytes(dubber: Dubber, tmp_path: Path, suff
     assert first.read_bytes() == second.read_bytes() != other.read_bytes()
 
 
-def test_a_batch_gives_what_each_gives_alone_and_bad_files_cost_their_own(dubber: Dubber, tmp_path: Path) -> None:
-    short, other, long = (video(tmp_path / f"{i}.mp4", 25, seconds) for i, seconds in enumerate((1.0, 1.0, 2.0)))
+def test_a_batch_gives_what_each_gives_alone_and_bad_files_cost_their_own(
+    dubber: Dubber, tmp_path: Path
+) -> None:
+    short, other, long = (
+        video(tmp_path / f"{i}.mp4", 25, seconds) for i, seconds in enumerate((1.0, 1.0, 2.0))
+    )
     bad, cut = tmp_path / "bad.mp4", tmp_path / "cut.mkv"
     bad.write_text("<!doctype html>")
     write_sample(cut, [i / 25 for i in range(100)], None)
@@ -117,7 +126,9 @@ def test_a_video_is_encoded_once_however_many_takes(
         return encode(frames)
 
     monkeypatch.setattr(dubber.encoder, "encode", counted)
-    requests = [Request(v, tmp_path / f"{v.stem}.{i}.wav", PROMPT, i) for v in (one, two) for i in range(5)]
+    requests = [
+        Request(v, tmp_path / f"{v.stem}.{i}.wav", PROMPT, i) for v in (one, two) for i in range(5)
+    ]
     found = made(dubber, *requests)
     assert [f.error for f in found] == [None] * 10
     assert len({path.read_bytes() for path in tmp_path.glob("*.wav")}) == 10
@@ -141,7 +152,10 @@ def test_every_sound_tells_where_it_comes_from(dubber: Dubber, tmp_path: Path) -
     assert told["video"] == {"path": str(source), "sha256": file_hash(source)}
     assert told["bridge"] == file_hash(PRESET.weights / "bridge.safetensors")
     assert told["checkpoint"] is None
-    asked = {key: told[key] for key in ("preset", "prompt", "negative_prompt", "seed", "device", "precision")}
+    asked = {
+        key: told[key]
+        for key in ("preset", "prompt", "negative_prompt", "seed", "device", "precision")
+    }
     assert asked == {
         "preset": "toy", "prompt": PROMPT, "negative_prompt": "speech", "seed": 5, "device": "cpu",
         "precision": "float32",
@@ -161,11 +175,19 @@ def test_a_sound_of_a_checkpoint_leads_to_it_and_to_its_clip(tmp_path: Path) -> 
 
     home = Warehouse(tmp_path / "home")
     source, out = video(tmp_path / "in.mp4", 25, 1.0), tmp_path / "out.flac"
-    home.ingest(pa.Table.from_pylist([{"clip_id": "c", "path": str(source), "source": "test", "sha256": None}]))
+    home.ingest(
+        pa.Table.from_pylist(
+            [{"clip_id": "c", "path": str(source), "source": "test", "sha256": None}]
+        )
+    )
     home.write_record("checkpoints", "abc", {"preset": "toy", "steps": 500})
     bridge = home.folder("checkpoints") / "abc" / "bridge.safetensors"
     bridge.write_bytes((PRESET.weights / "bridge.safetensors").read_bytes())
-    made(Dubber(PRESET, bridge, Options(steps=1, device="cpu")), Request(source, out, PROMPT, 0), home=home)
+    made(
+        Dubber(PRESET, bridge, Options(steps=1, device="cpu")),
+        Request(source, out, PROMPT, 0),
+        home=home,
+    )
     home.publish()
     parents = {(row["kind"], row["id"]) for row in trace(home.home, str(out)).to_pylist()}
     assert {("checkpoint", "abc"), ("clip", "c"), ("file", file_hash(source))} <= parents

@@ -40,7 +40,10 @@ def test_a_video_and_its_takes(folder: Path, tmp_path: Path) -> None:
 
 def test_a_folder_keeps_its_shape_and_names_its_prompts(folder: Path, tmp_path: Path) -> None:
     found = requests_for(folder, tmp_path / "out", Ask(seed=1))
-    assert [str(r.out.relative_to(tmp_path / "out")) for r in found] == ["deep/old.mkv", "dog-barking.mp4"]
+    assert [str(r.out.relative_to(tmp_path / "out")) for r in found] == [
+        "deep/old.mkv",
+        "dog-barking.mp4",
+    ]
     assert [r.prompt for r in found] == ["old", "dog barking"]
     assert {r.prompt for r in requests_for(folder, tmp_path / "out", ASK)} == {"rain"}
     flac = requests_for(folder, tmp_path / "out", Ask(prompt="rain", format="flac"))
@@ -72,7 +75,9 @@ def test_a_csv_says_it_line_by_line(folder: Path, tmp_path: Path) -> None:
         ("video,prompt,out\na.mp4,rain,a.mp3\n", "must end in one of"),
     ],
 )
-def test_what_is_wrong_with_a_csv_is_one_line(folder: Path, tmp_path: Path, lines: str, said: str) -> None:
+def test_what_is_wrong_with_a_csv_is_one_line(
+    folder: Path, tmp_path: Path, lines: str, said: str
+) -> None:
     with pytest.raises(FoleyError, match=said) as caught:
         requests_for(table(folder / "jobs.csv", lines), tmp_path / "out", Ask())
     assert "\n" not in str(caught.value)

@@ -2,9 +2,10 @@
 
     uv run python -m tests.pipeline.media.fuzz_probe --seconds 300 [--found FOLDER]
 
-A changed file that does something new is kept, and changed further. Something new is a pair of lines of ours that
-follow each other, or a kind of remark in the media library's own trace, which tells of the way through its C code.
-Files are probed in a media worker, so that a crash, a hang or too much memory is a finding like any other.
+A changed file that does something new is kept, and changed further. Something new is a pair of
+lines of ours that follow each other, or a kind of remark in the media library's own trace, which
+tells of the way through its C code. Files are probed in a media worker, so that a crash, a hang or
+too much memory is a finding like any other.
 """
 
 from __future__ import annotations
@@ -36,7 +37,23 @@ _OURS = str(Path(media.__file__).parent)
 _NUMBERS = re.compile(r"0x[0-9a-f]+|[\d.,:-]+")
 _WORDS = b"""ftyp moov trak mdia minf stbl stsd stts ctts stsc stsz stco co64 stss mvhd tkhd mdhd hdlr elst edts avc1
 avcC mp4a esds meta udta ilst moof traf trun tfhd mvex trex sidx uuid LIST hdrl strh strf movi idx1""".split()
-_EDGES = (0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 1 << 24, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
+_EDGES = (
+    0,
+    1,
+    2,
+    7,
+    8,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0x8000,
+    0xFFFF,
+    1 << 24,
+    (1 << 31) - 1,
+    1 << 31,
+    (1 << 32) - 1,
+)
 
 
 @dataclass
@@ -50,7 +67,12 @@ class Fuzz:
 
 
 def fuzz(
-    seeds: Sequence[bytes], seconds: float, *, runs: int | None = None, seed: int = 0, target: Target = probe
+    seeds: Sequence[bytes],
+    seconds: float,
+    *,
+    runs: int | None = None,
+    seed: int = 0,
+    target: Target = probe,
 ) -> Fuzz:
     """Change files until the time or the number of runs is up."""
     rng, found = np.random.default_rng(seed), Fuzz()
@@ -110,7 +132,10 @@ def watched(path: Path, target: Target) -> tuple[frozenset[str], str | None]:
 
 
 def judge(target: Target, path: Path) -> str | None:
-    """None if the target keeps its word about this file: sensible facts, or a MediaError of one line."""
+    """None if the target keeps its word about this file.
+
+    Sensible facts, or a MediaError of one line.
+    """
     try:
         said = target(path)
     except MediaError as error:
@@ -120,9 +145,16 @@ def judge(target: Target, path: Path) -> str | None:
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     if isinstance(said, MediaInfo):
-        numbers = {"duration": said.duration, "fps": said.fps, "sample_rate": said.sample_rate, **_sizes(said)}
+        numbers = {
+            "duration": said.duration,
+            "fps": said.fps,
+            "sample_rate": said.sample_rate,
+            **_sizes(said),
+        }
         for name, number in numbers.items():
-            if number is not None and not (math.isfinite(number) and number >= (name != "duration")):
+            if number is not None and not (
+                math.isfinite(number) and number >= (name != "duration")
+            ):
                 return f"{name} is {number}"
         if said.rotation not in (None, 0, 90, 180, 270):
             return f"rotation is {said.rotation}"
@@ -146,7 +178,9 @@ def mutate(corpus: Sequence[bytes], rng: np.random.Generator) -> bytes:
                 content[at] = int(rng.integers(256))
             case 2:
                 size = int(rng.choice([1, 2, 4]))
-                content[at : at + size] = (int(rng.choice(_EDGES)) & ((1 << 8 * size) - 1)).to_bytes(size, "big")
+                content[at : at + size] = (
+                    int(rng.choice(_EDGES)) & ((1 << 8 * size) - 1)
+                ).to_bytes(size, "big")
             case 3:
                 del content[at : at + length]
             case 4:
@@ -156,7 +190,9 @@ def mutate(corpus: Sequence[bytes], rng: np.random.Generator) -> bytes:
                 start = int(rng.integers(len(other) + 1))
                 content[at : at + length * int(rng.integers(2))] = other[start : start + length]
             case 6:
-                places = [found.start() for found in re.finditer(rb"[a-zA-Z]{3}[a-zA-Z0-9]", content)] or [at]
+                places = [
+                    found.start() for found in re.finditer(rb"[a-zA-Z]{3}[a-zA-Z0-9]", content)
+                ] or [at]
                 at = int(rng.choice(places))
                 content[at : at + 4] = _WORDS[int(rng.integers(len(_WORDS)))]
             case _:
@@ -178,14 +214,18 @@ def small_files(folder: Path) -> list[bytes]:
     kinds += [("mpg", Codecs("mpeg2video", "mp2", tick=tick), {})]
     for number, (suffix, codecs, options) in enumerate(kinds):
         path = folder / f"{number}.{suffix}"
-        write_sample(path, [i / 25 for i in range(4)], clicks(0.16, [0.05], codecs.rate), codecs, **options)
+        write_sample(
+            path, [i / 25 for i in range(4)], clicks(0.16, [0.05], codecs.rate), codecs, **options
+        )
         found.append(path.read_bytes())
     return found
 
 
 def main() -> int:
     """Fuzz the probe; 1 if there is a finding."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--found", type=Path, help="folder for files with findings")
@@ -193,7 +233,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         seeds = small_files(Path(folder))
     found = fuzz(seeds, options.seconds, seed=options.seed)
-    print(f"{found.runs} files, {len(found.seen)} ways, {len(found.corpus)} kept, {len(found.findings)} findings")
+    print(
+        f"{found.runs} files, {len(found.seen)} ways, {len(found.corpus)} kept, {len(found.findings)} findings"
+    )
     for number, (what, content) in enumerate(found.findings.items()):
         print(f"{number}: {what}")
         if options.found is not None:

@@ -1,4 +1,7 @@
-"""Videos for the tests, written by real codecs: a barcode in every frame tells its number, clicks tell the time."""
+"""Videos for the tests, written by real codecs.
+
+A barcode in every frame tells its number, clicks tell the time.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +25,25 @@ CLICK_RATE = 48_000
 
 
 def barcode(number: int) -> NDArray[np.uint8]:
-    """A picture [64, 96, 3] whose centre holds `number` (12 bits) in 4 x 4 cells; the corners tell which way is up."""
+    """A picture [64, 96, 3] whose centre holds `number` (12 bits) in 4 x 4 cells.
+
+    The corners tell which way is up.
+    """
     bits = [number >> i & 1 for i in range(12)]
     cells = np.array([1, *bits[:2], 0, *bits[2:10], 0, *bits[10:], 0], np.uint8).reshape(4, 4)
     picture = np.full((SIDE, WIDTH, 3), 128, np.uint8)
     left = (WIDTH - SIDE) // 2
-    picture[:, left : left + SIDE] = np.kron(cells * 215 + 20, np.ones((_CELL, _CELL), np.uint8))[..., None]
+    picture[:, left : left + SIDE] = np.kron(cells * 215 + 20, np.ones((_CELL, _CELL), np.uint8))[
+        ..., None
+    ]
     return picture
 
 
 def read_barcode(picture: NDArray[np.uint8]) -> int:
     """The number in an upright picture [64, 64, 3]; -1 if it lies on its side or on its head."""
-    cells = picture.mean(-1).reshape(4, _CELL, 4, _CELL)[:, 4:-4, :, 4:-4].mean((1, 3)).ravel() > 128
+    cells = (
+        picture.mean(-1).reshape(4, _CELL, 4, _CELL)[:, 4:-4, :, 4:-4].mean((1, 3)).ravel() > 128
+    )
     if [cells[0], cells[3], cells[12], cells[15]] != [True, False, False, False]:
         return -1
     bits = [*cells[1:3], *cells[4:12], *cells[13:15]]
@@ -71,9 +81,16 @@ class Codecs:
 
 
 def write_sample(
-    path: Path, times: Sequence[float], sound: NDArray[np.float32] | None, codecs: Codecs = Codecs(), **options: str
+    path: Path,
+    times: Sequence[float],
+    sound: NDArray[np.float32] | None,
+    codecs: Codecs = Codecs(),
+    **options: str,
 ) -> None:
-    """Write barcode frames number 0, 1, .. at `times` (seconds, ascending), and sound that starts at 0."""
+    """Write barcode frames number 0, 1, ..
+
+    At `times` (seconds, ascending), and sound that starts at 0.
+    """
     with av.open(str(path), "w", options=options) as out:
         video: Any = out.add_stream(codecs.video, rate=_rate(times))
         video.width, video.height, video.pix_fmt = WIDTH, SIDE, "yuv420p"
@@ -98,7 +115,11 @@ def write_sample(
 
 def _rate(times: Sequence[float]) -> Fraction:
     """The usual number of frames per second."""
-    return Fraction(1 / float(np.median(np.diff(times)))).limit_denominator(1001) if len(times) > 1 else Fraction(30)
+    return (
+        Fraction(1 / float(np.median(np.diff(times)))).limit_denominator(1001)
+        if len(times) > 1
+        else Fraction(30)
+    )
 
 
 def _encode(out: Any, stream: Any, sound: NDArray[np.float32], codecs: Codecs) -> None:
@@ -106,7 +127,9 @@ def _encode(out: Any, stream: Any, sound: NDArray[np.float32], codecs: Codecs) -
     interleaved = np.ascontiguousarray(planar.T.reshape(1, -1))
     frame = av.AudioFrame.from_ndarray(interleaved, format="flt", layout=codecs.layout)
     frame.sample_rate, frame.pts = codecs.rate, 0
-    resampler = av.AudioResampler(stream.format.name, codecs.layout, codecs.rate, stream.frame_size or 1024)
+    resampler = av.AudioResampler(
+        stream.format.name, codecs.layout, codecs.rate, stream.frame_size or 1024
+    )
     for piece in [*resampler.resample(frame), *resampler.resample(None)]:
         out.mux(stream.encode(piece))
     out.mux(stream.encode(None))
@@ -115,7 +138,9 @@ def _encode(out: Any, stream: Any, sound: NDArray[np.float32], codecs: Codecs) -
 def ffmpeg(*arguments: str | Path) -> None:
     """Run the bundled command-line tool."""
     binary = imageio_ffmpeg.get_ffmpeg_exe()
-    subprocess.run([binary, "-v", "error", "-y", *map(str, arguments)], check=True, stdin=subprocess.DEVNULL)
+    subprocess.run(
+        [binary, "-v", "error", "-y", *map(str, arguments)], check=True, stdin=subprocess.DEVNULL
+    )
 
 
 def shown(times: Sequence[float], asked: Sequence[float], slack: float) -> list[int]:

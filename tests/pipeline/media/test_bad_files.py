@@ -40,7 +40,9 @@ def complaints(path: Path) -> list[str]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """3 s of 30 frames/s and clicks, with its index in front."""
     path = tmp_path_factory.mktemp("whole") / "whole.mp4"
-    noise = clicks(3, [0.5, 1.5]) + np.random.default_rng(0).normal(0, 0.1, 3 * 48_000).astype(np.float32)
+    noise = clicks(3, [0.5, 1.5]) + np.random.default_rng(0).normal(0, 0.1, 3 * 48_000).astype(
+        np.float32
+    )
     write_sample(path, [i / 30 for i in range(90)], noise, movflags="+faststart")
     assert complaints(path) == []
     return path
@@ -53,7 +55,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (b"\x00", "not a media file"),
         (b"<!doctype html><title>404</title>", "not a media file"),
         (b"ffconcat version 1.0\nfile whole.mp4\n", "not a media file"),
-        (b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nwhole.mp4\n#EXT-X-ENDLIST\n", "not a media file"),
+        (
+            b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nwhole.mp4\n#EXT-X-ENDLIST\n",
+            "not a media file",
+        ),
         (b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom", "cannot be"),
         (b"\x1a\x45\xdf\xa3" + b"\xff" * 50, "cannot be"),
         (b"RIFF\x00\x00\x00\x00AVI LIST", "cannot be"),
@@ -61,7 +66,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (bytes(range(256)) * 64, "not a media file"),
     ],
 )
-def test_what_only_claims_to_be_a_video(tmp_path: Path, whole: Path, content: bytes, what: str) -> None:
+def test_what_only_claims_to_be_a_video(
+    tmp_path: Path, whole: Path, content: bytes, what: str
+) -> None:
     (tmp_path / "whole.mp4").write_bytes(whole.read_bytes())  # what a playlist would lead to
     path = tmp_path / "claims.mp4"
     path.write_bytes(content)
@@ -74,7 +81,12 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "round.mp4").symlink_to("round.mp4")
-    expected = {"pipe": "not a regular file", "folder": "a folder", "round": "symbolic links", "gone": "No such file"}
+    expected = {
+        "pipe": "not a regular file",
+        "folder": "a folder",
+        "round": "symbolic links",
+        "gone": "No such file",
+    }
     for name, what in expected.items():
         said = complaints(tmp_path / f"{name}.mp4")
         assert len(said) == len(READERS)
@@ -90,7 +102,8 @@ def test_an_unreadable_file(tmp_path: Path, whole: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a b.mp4", "q'\"`$(x).mp4", "\N{FACE WITH TEARS OF JOY}.mp4", "concat:a|b.mp4", "-i.mp4"]
+    "name",
+    ["a b.mp4", "q'\"`$(x).mp4", "\N{FACE WITH TEARS OF JOY}.mp4", "concat:a|b.mp4", "-i.mp4"],
 )
 def test_any_name_will_do(tmp_path: Path, whole: Path, name: str) -> None:
     path = tmp_path / name
@@ -103,11 +116,15 @@ def test_a_name_of_two_lines_makes_one(tmp_path: Path) -> None:
     path.write_bytes(b"nothing of note")
     with pytest.raises(MediaError) as caught:
         probe(path)
-    assert str(caught.value).splitlines() == [f"{tmp_path}/two\\nlines.mp4: not a media file of a known format"]
+    assert str(caught.value).splitlines() == [
+        f"{tmp_path}/two\\nlines.mp4: not a media file of a known format"
+    ]
 
 
 @pytest.mark.parametrize("percent", [1, 10, 30, 50, 70, 90, 98])
-def test_a_cut_file_is_truncated_wherever_it_is_cut(tmp_path: Path, whole: Path, percent: int) -> None:
+def test_a_cut_file_is_truncated_wherever_it_is_cut(
+    tmp_path: Path, whole: Path, percent: int
+) -> None:
     content = whole.read_bytes()
     path = tmp_path / "cut.mp4"
     path.write_bytes(content[: len(content) * percent // 100])
@@ -119,7 +136,12 @@ def test_a_cut_file_is_truncated_wherever_it_is_cut(tmp_path: Path, whole: Path,
 
 @pytest.mark.parametrize("percent", [30, 50, 70])
 def test_a_cut_matroska_file_is_truncated(tmp_path: Path, percent: int) -> None:
-    write_sample(tmp_path / "whole.mkv", [i / 30 for i in range(90)], clicks(3, [1]), Codecs(audio="pcm_s16le"))
+    write_sample(
+        tmp_path / "whole.mkv",
+        [i / 30 for i in range(90)],
+        clicks(3, [1]),
+        Codecs(audio="pcm_s16le"),
+    )
     content = (tmp_path / "whole.mkv").read_bytes()
     path = tmp_path / "cut.mkv"
     path.write_bytes(content[: len(content) * percent // 100])
@@ -138,7 +160,9 @@ def test_sound_that_outlasts_the_picture_is_not_a_cut(tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_damage_is_an_error_or_nothing(tmp_path: Path, whole: Path, data: st.DataObject) -> None:
     """Whatever bytes are overwritten, what comes out is a MediaError or a result."""
     content = bytearray(whole.read_bytes())
@@ -187,9 +211,26 @@ def test_sound_that_changes_its_rate(tmp_path: Path) -> None:
 def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
     write_sample(tmp_path / "cover.mp4", [0.0], None)
     ffmpeg("-i", tmp_path / "cover.mp4", "-frames:v", "1", tmp_path / "cover.png")
-    ffmpeg("-f", "lavfi", "-i", "sine=d=1", "-i", tmp_path / "cover.png", "-map", "0", "-map", "1", tmp_path / "a.mp3")
+    ffmpeg(
+        "-f",
+        "lavfi",
+        "-i",
+        "sine=d=1",
+        "-i",
+        tmp_path / "cover.png",
+        "-map",
+        "0",
+        "-map",
+        "1",
+        tmp_path / "a.mp3",
+    )
     info = probe(tmp_path / "a.mp3")
-    assert (info.container, info.audio_codec, info.video_codec, info.width) == ("mp3", "mp3float", None, None)
+    assert (info.container, info.audio_codec, info.video_codec, info.width) == (
+        "mp3",
+        "mp3float",
+        None,
+        None,
+    )
 
 
 def test_subtitles_alone(tmp_path: Path) -> None:
@@ -199,28 +240,64 @@ def test_subtitles_alone(tmp_path: Path) -> None:
     assert (info.container, info.audio_codec, info.video_codec) == ("matroska", None, None)
 
 
-@pytest.mark.parametrize(("size", "rate"), [("1x1", "25"), ("2x400", "25"), ("64x64", "240"), ("64x64", "1/5")])
+@pytest.mark.parametrize(
+    ("size", "rate"), [("1x1", "25"), ("2x400", "25"), ("64x64", "240"), ("64x64", "1/5")]
+)
 def test_odd_pictures_are_read(tmp_path: Path, size: str, rate: str) -> None:
     path = tmp_path / "odd.mkv"
     picture = f"testsrc=s={size}:r={rate}:d=10"
-    ffmpeg("-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", "sine=d=10", "-c:v", "ffv1", "-pix_fmt", "yuv444p", path)
+    ffmpeg(
+        "-f",
+        "lavfi",
+        "-i",
+        picture,
+        "-f",
+        "lavfi",
+        "-i",
+        "sine=d=10",
+        "-c:v",
+        "ffv1",
+        "-pix_fmt",
+        "yuv444p",
+        path,
+    )
     assert complaints(path) == []
     width, height = (int(side) for side in size.split("x"))
     info = probe(path)
-    assert (info.width, info.height, info.fps) == (width, height, pytest.approx(float(Fraction(rate)), rel=0.01))
+    assert (info.width, info.height, info.fps) == (
+        width,
+        height,
+        pytest.approx(float(Fraction(rate)), rel=0.01),
+    )
     assert read_frames(path, ASKED, WHOLE).shape == (len(ASKED), 64, 64, 3)
 
 
 def test_a_narrow_picture_costs_no_memory(tmp_path: Path) -> None:
-    """Scaled whole, a line of 8,000 pixels would be 2 million wide: cropped first it is a square like any other."""
-    ffmpeg("-f", "lavfi", "-i", "testsrc=s=8000x2:d=1:r=5", "-c:v", "ffv1", "-pix_fmt", "yuv444p", tmp_path / "a.mkv")
+    """Scaled whole, a line of 8,000 pixels would be 2 million wide.
+
+    Cropped first it is a square like any other.
+    """
+    ffmpeg(
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc=s=8000x2:d=1:r=5",
+        "-c:v",
+        "ffv1",
+        "-pix_fmt",
+        "yuv444p",
+        tmp_path / "a.mkv",
+    )
     assert read_frames(tmp_path / "a.mkv", [0.0, 0.5], Framing(292, 256)).shape == (2, 256, 256, 3)
     with pytest.raises(MediaError, match="too narrow to scale"):
         read_frames(tmp_path / "a.mkv", [0.0], Framing(292))
 
 
 def test_a_recording_that_begins_in_the_middle(tmp_path: Path) -> None:
-    """A transport stream may be cut anywhere: what can be decoded counts, from the first whole picture on."""
+    """A transport stream may be cut anywhere.
+
+    What can be decoded counts, from the first whole picture on.
+    """
     write_sample(tmp_path / "whole.ts", [i / 30 for i in range(120)], clicks(4, [1, 2, 3]))
     content = (tmp_path / "whole.ts").read_bytes()
     path = tmp_path / "late.ts"

@@ -10,7 +10,10 @@ from tests.pipeline.media.fuzz_probe import fuzz, small_files
 
 
 def brittle(path: Path) -> int:
-    """Breaks behind four doors, each of which one byte in 16 opens: by chance alone, one file in 65,536 does."""
+    """Breaks behind four doors, each of which one byte in 16 opens.
+
+    By chance alone, one file in 65,536 does.
+    """
     first, second, third, fourth, *_ = path.read_bytes().ljust(4)
     if first % 16 == 7:
         if second % 16 == 9:

@@ -23,17 +23,25 @@ def write_float_wav(path: Path, samples: np.ndarray, rate: int) -> None:
     body = data.tobytes()
     parts = (3, channels, rate, rate * channels * 4, channels * 4, 32)
     sizes = (2, 2, 4, 4, 2, 2)
-    form = b"".join(value.to_bytes(size, "little") for value, size in zip(parts, sizes, strict=True))
-    head = b"WAVEfmt " + (16).to_bytes(4, "little") + form + b"data" + len(body).to_bytes(4, "little")
+    form = b"".join(
+        value.to_bytes(size, "little") for value, size in zip(parts, sizes, strict=True)
+    )
+    head = (
+        b"WAVEfmt " + (16).to_bytes(4, "little") + form + b"data" + len(body).to_bytes(4, "little")
+    )
     path.write_bytes(b"RIFF" + (len(head) + len(body)).to_bytes(4, "little") + head + body)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])
 @pytest.mark.parametrize("rate", [8000, 44100, 96000])
-def test_sounds_of_any_rate_and_layout_are_heard_alike(tmp_path: Path, rate: int, channels: int) -> None:
+def test_sounds_of_any_rate_and_layout_are_heard_alike(
+    tmp_path: Path, rate: int, channels: int
+) -> None:
     t = np.arange(rate * 2) / rate
     tone = 0.2 * np.sin(2 * np.pi * 440 * t)
-    loud = np.stack([tone * (2 if c == 0 else 1) for c in range(channels)], 1) + 0.1  # DC, and a louder left channel
+    loud = (
+        np.stack([tone * (2 if c == 0 else 1) for c in range(channels)], 1) + 0.1
+    )  # DC, and a louder left channel
     write_float_wav(tmp_path / "a.wav", loud, rate)
     heard = read_sound(tmp_path / "a.wav", 16000, seconds=1.5)
     assert heard.shape == (24000,)
@@ -70,12 +78,19 @@ def test_pictures_are_scaled_as_the_benchmark_does(tmp_path: Path, side: int) ->
     path = tmp_path / "a.mp4"
     write_clip(sample_clip(3, 1.0), path)
     plain = torch.from_numpy(read_frames(path, [0.5], Framing(64))).permute(0, 3, 1, 2)
-    theirs = v2.functional.resize(plain, [side], v2.InterpolationMode.BICUBIC).permute(0, 2, 3, 1).numpy()
+    theirs = (
+        v2.functional.resize(plain, [side], v2.InterpolationMode.BICUBIC)
+        .permute(0, 2, 3, 1)
+        .numpy()
+    )
 
     def apart(scaling: Scaling) -> float:
         ours = read_frames(path, [0.5], Framing(side, scaling=scaling))
-        return float(np.abs((ours.astype(np.float64) - theirs).mean(-1)).mean())  # brightness, of 255
+        return float(
+            np.abs((ours.astype(np.float64) - theirs).mean(-1)).mean()
+        )  # brightness, of 255
 
-    # not equal: files hold colour at half the size, which ours scales before it is made RGB, and theirs after
+    # not equal: files hold colour at half the size, which ours scales before it is made RGB, and
+    # theirs after
     assert apart("bicubic") < 0.8
     assert apart("bicubic") < 0.85 * apart("bilinear")

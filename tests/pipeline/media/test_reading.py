@@ -1,4 +1,7 @@
-"""Which frame is on screen, and where the sound lies beside it: every frame rate, container and trick of the clock."""
+"""Which frame is on screen, and where the sound lies beside it.
+
+Every frame rate, container and trick of the clock.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,11 @@ def test_variable_frame_rate(tmp_path: Path, seed: int, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     write_sample(path, times, clicks(times[-1], [1.0]))
     # not within a rounding of the moment of change, but for the changes themselves
-    asked = [t for t in np.sort(rng.uniform(0, times[-1], 50)) if np.abs(np.asarray(times) - t).min() > 0.001]
+    asked = [
+        t
+        for t in np.sort(rng.uniform(0, times[-1], 50))
+        if np.abs(np.asarray(times) - t).min() > 0.001
+    ]
     assert numbers(path, [*times, *asked]) == shown(times, [*times, *asked], MILLISECOND)
     assert heard(path) == pytest.approx([1.0], abs=0.003)
 
@@ -107,13 +114,17 @@ def test_an_edit_list_hides_what_was_cut(tmp_path: Path, cut: float) -> None:
     times = steady(30)
     write_sample(tmp_path / "whole.mp4", times, clicks(3, [2.0]))
     ffmpeg("-ss", str(cut), "-i", tmp_path / "whole.mp4", "-c", "copy", tmp_path / "cut.mp4")
-    first = int(np.ceil(cut * 30 - 1e-6))  # earlier ones are in the file, for decoding, and are not shown
+    first = int(
+        np.ceil(cut * 30 - 1e-6)
+    )  # earlier ones are in the file, for decoding, and are not shown
     asked = list(np.arange(20) / 16)
     expected = [first + number for number in shown(times[first:], asked, 2e-3)]
     assert numbers(tmp_path / "cut.mp4", asked) == expected
     (click,) = heard(tmp_path / "cut.mp4")
     assert click == pytest.approx(2.0 - cut, abs=1 / 30)
-    assert read_barcode(read_frames(tmp_path / "cut.mp4", [click + 0.02], WHOLE)[0]) == pytest.approx(60, abs=1)
+    assert read_barcode(
+        read_frames(tmp_path / "cut.mp4", [click + 0.02], WHOLE)[0]
+    ) == pytest.approx(60, abs=1)
 
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
@@ -125,13 +136,25 @@ def test_all_tricks_at_once(tmp_path: Path, seed: int, turn: int) -> None:
     write_sample(tmp_path / "a.mp4", times, clicks(times[-1], [2.0]), Codecs(gop=30, b_frames=3))
     cut = times[25] - 0.002
     ffmpeg("-ss", str(cut), "-i", tmp_path / "a.mp4", "-c", "copy", tmp_path / "cut.mp4")
-    ffmpeg("-display_rotation", str(turn), "-i", tmp_path / "cut.mp4", "-c", "copy", tmp_path / "turned.mp4")
+    ffmpeg(
+        "-display_rotation",
+        str(turn),
+        "-i",
+        tmp_path / "cut.mp4",
+        "-c",
+        "copy",
+        tmp_path / "turned.mp4",
+    )
     left = times[25:]
     asked = [
-        t for t in np.sort(rng.uniform(0, left[-1] - left[0], 50)) if np.abs(np.array(left) - left[0] - t).min() > 2e-3
+        t
+        for t in np.sort(rng.uniform(0, left[-1] - left[0], 50))
+        if np.abs(np.array(left) - left[0] - t).min() > 2e-3
     ]
     pictures = np.rot90(read_frames(tmp_path / "turned.mp4", asked, WHOLE), -turn // 90, (1, 2))
-    assert [read_barcode(picture) for picture in pictures] == [25 + n for n in shown(left, asked, MILLISECOND)]
+    assert [read_barcode(picture) for picture in pictures] == [
+        25 + n for n in shown(left, asked, MILLISECOND)
+    ]
 
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
@@ -150,8 +173,20 @@ def test_rotation_is_as_a_player_shows_it(tmp_path: Path, turn: int) -> None:
 
 
 def _players_picture(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24"]
-    done = subprocess.run([*command, "-fps_mode", "passthrough", "-"], check=True, capture_output=True)
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-i",
+        str(path),
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+    ]
+    done = subprocess.run(
+        [*command, "-fps_mode", "passthrough", "-"], check=True, capture_output=True
+    )
     return np.frombuffer(done.stdout, np.uint8).reshape(shape)
 
 
@@ -190,9 +225,17 @@ def test_sound_is_as_long_as_the_picture(tmp_path: Path) -> None:
     assert read_audio(tmp_path / "long.mp4", RATE, max_seconds=12, exact=True).shape == (12 * RATE,)
 
 
-@pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("stereo", 2), ("5.1", 6), ("7.1", 8)])
-def test_mono_is_the_plain_mean_and_stereo_keeps_the_sides(tmp_path: Path, layout: str, channels: int) -> None:
-    tones = 0.1 * np.arange(1, channels + 1, dtype=np.float32)[:, None] * np.ones((1, 48_000), np.float32)
+@pytest.mark.parametrize(
+    ("layout", "channels"), [("mono", 1), ("stereo", 2), ("5.1", 6), ("7.1", 8)]
+)
+def test_mono_is_the_plain_mean_and_stereo_keeps_the_sides(
+    tmp_path: Path, layout: str, channels: int
+) -> None:
+    tones = (
+        0.1
+        * np.arange(1, channels + 1, dtype=np.float32)[:, None]
+        * np.ones((1, 48_000), np.float32)
+    )
     codecs = Codecs(audio="pcm_f32le", layout=layout)
     write_sample(tmp_path / "a.mov", steady(30, 1), tones, codecs)
     assert decode_audio(tmp_path / "a.mov").samples.shape == (channels, 48_000)
@@ -202,7 +245,9 @@ def test_mono_is_the_plain_mean_and_stereo_keeps_the_sides(tmp_path: Path, layou
     # in 5.1 and 7.1: left, right, centre, LFE, back (left, right), side (left, right)
     right = [1, 3, 5, 7][: channels // 2] if channels > 2 else [channels - 1]
     middle = [2, 3] if channels > 2 else []
-    left_only = [c for c in range(channels) if c not in right or c in middle] if channels > 1 else [0]
+    left_only = (
+        [c for c in range(channels) if c not in right or c in middle] if channels > 1 else [0]
+    )
     right_only = [c for c in range(channels) if c in right or c in middle] if channels > 1 else [0]
     np.testing.assert_allclose(stereo[0], tones[left_only].mean(0), atol=1e-6)
     np.testing.assert_allclose(stereo[1], tones[right_only].mean(0), atol=1e-6)
@@ -210,25 +255,37 @@ def test_mono_is_the_plain_mean_and_stereo_keeps_the_sides(tmp_path: Path, layou
 
 def test_eight_planes_are_read_and_no_ninth(tmp_path: Path) -> None:
     """aac decodes to a plane a channel: 7.1 has as many as a frame has room for."""
-    tones = 0.05 * np.arange(1, 9, dtype=np.float32)[:, None] * np.sin(np.arange(48_000) / 20).astype(np.float32)
+    tones = (
+        0.05
+        * np.arange(1, 9, dtype=np.float32)[:, None]
+        * np.sin(np.arange(48_000) / 20).astype(np.float32)
+    )
     write_sample(tmp_path / "a.mp4", steady(30, 1), tones, Codecs(layout="7.1"))
     samples = decode_audio(tmp_path / "a.mp4").samples
     assert samples.shape == (8, 48_000)
     loudness = np.sqrt(np.square(samples[:, 4_000:-4_000]).mean(1))
     middle = [0, 1, 2, 4, 5, 6, 7]  # the codec cuts the LFE's band
-    np.testing.assert_allclose(loudness[middle], 0.05 * np.arange(1, 9)[middle] / np.sqrt(2), rtol=0.1)
+    np.testing.assert_allclose(
+        loudness[middle], 0.05 * np.arange(1, 9)[middle] / np.sqrt(2), rtol=0.1
+    )
 
 
-@pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le"])
+@pytest.mark.parametrize(
+    "codec", ["pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le"]
+)
 def test_full_scale_is_one_in_every_sample_format(tmp_path: Path, codec: str) -> None:
     wave = 0.5 * np.sin(np.arange(48_000) / 20).astype(np.float32)
     write_sample(tmp_path / "a.mkv", steady(30, 1), wave, Codecs(audio=codec))
-    np.testing.assert_allclose(read_audio(tmp_path / "a.mkv", 48_000), wave, atol=0.01 if codec == "pcm_u8" else 1e-4)
+    np.testing.assert_allclose(
+        read_audio(tmp_path / "a.mkv", 48_000), wave, atol=0.01 if codec == "pcm_u8" else 1e-4
+    )
 
 
 def test_a_gap_in_the_sound_stays_a_gap(tmp_path: Path) -> None:
     """Packets lost in the middle must not pull the rest of the sound forward."""
-    write_sample(tmp_path / "whole.mkv", steady(30), clicks(3, [0.5, 2.5]), Codecs(audio="pcm_s16le"))
+    write_sample(
+        tmp_path / "whole.mkv", steady(30), clicks(3, [0.5, 2.5]), Codecs(audio="pcm_s16le")
+    )
     drop = "noise=drop='gt(pts,1000)*lt(pts,1800)'"
     ffmpeg("-i", tmp_path / "whole.mkv", "-c", "copy", "-bsf:a", drop, tmp_path / "gap.mkv")
     assert heard(tmp_path / "gap.mkv") == pytest.approx([0.5, 2.5], abs=0.003)

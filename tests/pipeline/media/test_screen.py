@@ -41,8 +41,13 @@ def test_the_same_to_the_bit_as_with_every_picture(tmp_path: Path, kind: str, su
     foreseen = _foresee(path, GRID)
     assert foreseen is not None
     assert len(foreseen.unseen) > 0
-    ours = [(first, last, frame.pts, frame.to_ndarray()) for first, last, frame in on_screen(path, GRID)]
-    full = [(first, last, frame.pts, frame.to_ndarray()) for first, last, frame in _play(path, GRID, None)]
+    ours = [
+        (first, last, frame.pts, frame.to_ndarray()) for first, last, frame in on_screen(path, GRID)
+    ]
+    full = [
+        (first, last, frame.pts, frame.to_ndarray())
+        for first, last, frame in _play(path, GRID, None)
+    ]
     assert [found[:3] for found in ours] == [found[:3] for found in full]
     assert all(np.array_equal(a[3], b[3]) for a, b in zip(ours, full, strict=True))
 
@@ -57,7 +62,10 @@ def test_packets_are_read_no_further_than_needed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_pictures_that_are_promised_and_do_not_come(tmp_path: Path, suffix: str) -> None:
-    """Without its first key picture a file shows nothing before the next one: times count from there."""
+    """Without its first key picture a file shows nothing before the next one.
+
+    Times count from there.
+    """
     times = times_of("50")
     whole, cut = tmp_path / "whole.mp4", tmp_path / f"cut.{suffix}"
     write_sample(whole, times, None, B_FRAMES)

@@ -1,4 +1,8 @@
-"""Workers: whatever a file does to the process that reads it costs that file an error, and its neighbours nothing."""
+"""Workers.
+
+Whatever a file does to the process that reads it costs that file an error, and its neighbours
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +98,9 @@ def workers() -> Iterator[MediaWorkers]:
     found.close()
 
 
-def test_a_run_that_is_told_to_end_costs_no_clip_its_attempt(tmp_path: Path, workers: MediaWorkers) -> None:
+def test_a_run_that_is_told_to_end_costs_no_clip_its_attempt(
+    tmp_path: Path, workers: MediaWorkers
+) -> None:
     """The signal may come to the whole group of processes: a file under way is read to its end."""
     (tmp_path / "good").write_bytes(b"1234")
     assert workers.submit(partial(told_to_end, tmp_path / "good")).result() == 4
@@ -202,7 +208,9 @@ def test_many_threads_share_them(tmp_path: Path, workers: MediaWorkers) -> None:
     assert sizes == {number: [number] * 50 for number in range(6)}
 
 
-@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits on a process that is not a child, as Linux can")
+@pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="waits on a process that is not a child, as Linux can"
+)
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     """Even when the parent is killed, and even those that hang."""
     os.mkfifo(tmp_path / "pipe")
@@ -248,7 +256,9 @@ class Sizes(Stage):
 def test_a_crash_in_a_stage_is_a_row(tmp_path: Path) -> None:
     for name in ("a", "crash", "b", "leave", "c"):
         (tmp_path / name).write_bytes(name.encode())
-    outcomes = Sizes().process([{"path": str(tmp_path / name)} for name in ("a", "crash", "b", "leave", "c")])
+    outcomes = Sizes().process(
+        [{"path": str(tmp_path / name)} for name in ("a", "crash", "b", "leave", "c")]
+    )
     assert [type(outcome) for outcome in outcomes] == [Passed, Failed, Passed, Failed, Passed]
     assert isinstance(outcomes[1], Failed)
     assert outcomes[1].message == f"{tmp_path}/crash: crashed its decoder (SIGSEGV)"

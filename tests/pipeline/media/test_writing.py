@@ -1,4 +1,7 @@
-"""New sound under an old picture: the picture's packets are the same bytes, and sound meets picture."""
+"""New sound under an old picture.
+
+The picture's packets are the same bytes, and sound meets picture.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,25 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.media import Framing, MediaError, decode_audio, mux, probe, read_audio, read_frames, write_flac, write_wav
-from tests.pipeline.media.samples import Codecs, click_times, clicks, ffmpeg, read_barcode, write_sample
+from pipeline.media import (
+    Framing,
+    MediaError,
+    decode_audio,
+    mux,
+    probe,
+    read_audio,
+    read_frames,
+    write_flac,
+    write_wav,
+)
+from tests.pipeline.media.samples import (
+    Codecs,
+    click_times,
+    clicks,
+    ffmpeg,
+    read_barcode,
+    write_sample,
+)
 
 RATE = 16_000
 TIMES = [i / 30 for i in range(75)]
@@ -20,7 +40,11 @@ TIMES = [i / 30 for i in range(75)]
 def packets(path: Path) -> list[tuple[bytes, float]]:
     """The picture's packets: bytes, and seconds after the first."""
     with av.open(str(path)) as container:
-        found = [(bytes(p), float((p.pts or 0) * p.time_base)) for p in container.demux(video=0) if p.size]
+        found = [
+            (bytes(p), float((p.pts or 0) * p.time_base))
+            for p in container.demux(video=0)
+            if p.size
+        ]
     start = min(time for _, time in found)
     return [(content, time - start) for content, time in found]
 
@@ -48,17 +72,26 @@ def test_the_picture_is_copied_bit_for_bit(
     before, after = packets(video), packets(out)
     assert [content for content, _ in after] == [content for content, _ in before]
     assert [time for _, time in after] == pytest.approx([time for _, time in before], abs=0.002)
-    assert click_times(read_audio(out, RATE), RATE) == pytest.approx([TIMES[30], TIMES[60]], abs=0.004)
+    assert click_times(read_audio(out, RATE), RATE) == pytest.approx(
+        [TIMES[30], TIMES[60]], abs=0.004
+    )
     info, was = probe(out), probe(video)
     assert (info.width, info.height, info.video_codec) == (was.width, was.height, was.video_codec)
     with av.open(str(out)) as container:
         (track,) = container.streams.audio
-        ends = max((p.pts + (p.duration or 0)) * p.time_base for p in container.demux(track) if p.pts is not None)
+        ends = max(
+            (p.pts + (p.duration or 0)) * p.time_base
+            for p in container.demux(track)
+            if p.pts is not None
+        )
     assert float(ends) == pytest.approx(was.duration, abs=1024 / RATE)
 
 
 def test_pictures_from_a_stream_are_the_same_pictures(tmp_path: Path) -> None:
-    """A transport stream frames its packets otherwise than mp4 does; the pictures are equal to the last bit."""
+    """A transport stream frames its packets otherwise than mp4 does.
+
+    The pictures are equal to the last bit.
+    """
     write_sample(tmp_path / "a.ts", TIMES, clicks(3, [1]))
     mux(tmp_path / "a.ts", clicks(2.5, [1], RATE), RATE, tmp_path / "b.mp4")
     before, after = (read_frames(tmp_path / name, TIMES, Framing(64)) for name in ("a.ts", "b.mp4"))
@@ -67,15 +100,27 @@ def test_pictures_from_a_stream_are_the_same_pictures(tmp_path: Path) -> None:
 
 def test_rotation_and_edit_lists_survive(tmp_path: Path) -> None:
     write_sample(tmp_path / "plain.mp4", TIMES, clicks(3, [1]))
-    ffmpeg("-display_rotation", "90", "-i", tmp_path / "plain.mp4", "-c", "copy", tmp_path / "turned.mp4")
+    ffmpeg(
+        "-display_rotation",
+        "90",
+        "-i",
+        tmp_path / "plain.mp4",
+        "-c",
+        "copy",
+        tmp_path / "turned.mp4",
+    )
     mux(tmp_path / "turned.mp4", clicks(2.5, [1], RATE), RATE, tmp_path / "turned out.mp4")
     assert probe(tmp_path / "turned out.mp4").rotation == 90
     ffmpeg("-ss", "0.75", "-i", tmp_path / "plain.mp4", "-c", "copy", tmp_path / "cut.mp4")
     mux(tmp_path / "cut.mp4", clicks(1.75, [0.5], RATE), RATE, tmp_path / "cut out.mp4")
     asked = [0.0, 0.5, 1.0]
-    before, after = (read_frames(tmp_path / name, asked, Framing(64, 64)) for name in ("cut.mp4", "cut out.mp4"))
+    before, after = (
+        read_frames(tmp_path / name, asked, Framing(64, 64)) for name in ("cut.mp4", "cut out.mp4")
+    )
     assert [read_barcode(p) for p in after] == [read_barcode(p) for p in before]
-    assert click_times(read_audio(tmp_path / "cut out.mp4", RATE), RATE) == pytest.approx([0.5], abs=0.004)
+    assert click_times(read_audio(tmp_path / "cut out.mp4", RATE), RATE) == pytest.approx(
+        [0.5], abs=0.004
+    )
 
 
 def test_a_file_may_be_given_new_sound_in_place(tmp_path: Path) -> None:
@@ -129,4 +174,7 @@ def test_sound_files_keep_every_sample(tmp_path: Path, channels: int) -> None:
         assert read.sample_rate == 44_100
         np.testing.assert_allclose(read.samples, sound, atol=1.1 / 2**15)
     write_wav(tmp_path / "mono.wav", sound[0] * 3, 44_100)  # clipped, not wrapped
-    assert np.abs(decode_audio(tmp_path / "mono.wav").samples[0] - np.clip(sound[0] * 3, -1, 1)).max() < 1e-3
+    assert (
+        np.abs(decode_audio(tmp_path / "mono.wav").samples[0] - np.clip(sound[0] * 3, -1, 1)).max()
+        < 1e-3
+    )

@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 
 from pipeline.curation.sources import folder_source
-from pipeline.media import Framing, MediaError, MediaInfo, MediaWorkers, WorkerLimits, probe, read_frames
+from pipeline.media import (
+    Framing,
+    MediaError,
+    MediaInfo,
+    MediaWorkers,
+    WorkerLimits,
+    probe,
+    read_frames,
+)
 from pipeline.scoring.loudness import Silence, SilenceSettings, measure_file
 from pipeline.scoring.probe import Probe
 from pipeline.stages.engine import fingerprints, plan, run_batch
@@ -36,9 +44,15 @@ def said(outcome: Outcome) -> str | None:
 
 
 def front_end(workers: MediaWorkers, path: Path) -> str:
-    """What the first of probe, silence and frames that stops the clip says; "passed" if none does."""
+    """What the first of probe, silence and frames that stops the clip says.
+
+    "passed" if none does.
+    """
     times = np.arange(32) / 16
-    jobs: list[partial[Any]] = [partial(probe, path), partial(measure_file, path, SilenceSettings())]
+    jobs: list[partial[Any]] = [
+        partial(probe, path),
+        partial(measure_file, path, SilenceSettings()),
+    ]
     jobs.append(partial(read_frames, path, times, Framing(64, 64)))
     for job, found in zip(jobs, workers.map(jobs, ahead=1), strict=True):
         if isinstance(found, MediaError):
@@ -66,10 +80,15 @@ def test_each_ends_as_it_should(kind: Kind, tmp_path: Path, workers: MediaWorker
 
 @pytest.mark.timeout(120)
 def test_the_zoo_is_rows(tmp_path: Path) -> None:
-    """Every animal in one corpus with good clips between them: a row each, and the good ones all the same."""
+    """Every animal in one corpus with good clips between them.
+
+    A row each, and the good ones all the same.
+    """
     folder = tmp_path / "zoo"
     folder.mkdir()
-    write_sample(tmp_path / "good.mp4", [i / 30 for i in range(60)], clicks(2, [0.2, 0.5, 0.9, 1.3, 1.7]))
+    write_sample(
+        tmp_path / "good.mp4", [i / 30 for i in range(60)], clicks(2, [0.2, 0.5, 0.9, 1.3, 1.7])
+    )
     files: dict[str, str] = {}
     for number, kind in enumerate(ZOO):
         place = folder / f"{number:02d}"
@@ -85,8 +104,12 @@ def test_the_zoo_is_rows(tmp_path: Path) -> None:
         work = plan(wh, stage, fps, batch_size=50)
         for batch in work.batches:
             run_batch(wh, stage, work.header(), batch)
-    heard = {row["clip_id"]: row for row in wh.rows("silence", fps["silence"], status=None).to_pylist()}
-    probed = {row["clip_id"]: row for row in wh.rows("probe", fps["probe"], status=None).to_pylist()}
+    heard = {
+        row["clip_id"]: row for row in wh.rows("silence", fps["silence"], status=None).to_pylist()
+    }
+    probed = {
+        row["clip_id"]: row for row in wh.rows("probe", fps["probe"], status=None).to_pylist()
+    }
     facts: set[tuple[object, ...]] = set()
     for clip in listing.to_pylist():
         row = heard.get(clip["clip_id"]) or probed.get(clip["clip_id"])
@@ -96,14 +119,21 @@ def test_the_zoo_is_rows(tmp_path: Path) -> None:
             continue
         expected = files.pop(clip["path"])
         if row is None:  # the file could not even be hashed
-            assert re.search(expected, "a folder, not a regular file, Permission denied, No such file, symbolic links")
+            assert re.search(
+                expected,
+                "a folder, not a regular file, Permission denied, No such file, symbolic links",
+            )
         elif expected == GOOD:
             assert row["status"] == "passed", clip["path"]
-        elif row["status"] != "passed":  # what passes here has bad frames, for a later stage to find
+        elif (
+            row["status"] != "passed"
+        ):  # what passes here has bad frames, for a later stage to find
             assert re.search(expected, row["reason"] or row["message"])
     assert len(facts) == 1
     assert next(iter(facts))[0] == "passed"
-    assert [Path(path).name for path in files] == ["folder.mp4"]  # a folder is none of the files in a folder
+    assert [Path(path).name for path in files] == [
+        "folder.mp4"
+    ]  # a folder is none of the files in a folder
 
 
 def test_failed_is_what_the_stages_say_of_a_media_error(tmp_path: Path) -> None:

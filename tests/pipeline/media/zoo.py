@@ -1,4 +1,7 @@
-"""A zoo of bad and odd media, made by code. Each kind has a maker, and what the front end must say of it."""
+"""A zoo of bad and odd media, made by code.
+
+Each kind has a maker, and what the front end must say of it.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,13 @@ def _sound(seconds: float = 2.0, rate: int = RATE) -> np.ndarray:
 
 
 def _whole(path: Path, front: bool = True) -> None:
-    write_sample(path.with_name("tmp.mp4"), TIMES, _sound(), Codecs(), **({"movflags": "+faststart"} if front else {}))
+    write_sample(
+        path.with_name("tmp.mp4"),
+        TIMES,
+        _sound(),
+        Codecs(),
+        **({"movflags": "+faststart"} if front else {}),
+    )
     path.with_name("tmp.mp4").rename(path)
 
 
@@ -51,7 +60,10 @@ def _good(codecs: Codecs, suffix: str) -> Callable[[Path], None]:
         rate = codecs.rate
         channels = {"7.1": 8, "stereo": 2}.get(codecs.layout, 1)
         write_sample(
-            partial, TIMES, np.tile(_sound(2, rate), (channels, 1)) if channels > 1 else _sound(2, rate), codecs
+            partial,
+            TIMES,
+            np.tile(_sound(2, rate), (channels, 1)) if channels > 1 else _sound(2, rate),
+            codecs,
         )
         partial.rename(path)
 
@@ -62,7 +74,9 @@ def _bytes(content: bytes) -> Callable[[Path], None]:
     return lambda path: (path.write_bytes(content), None)[1]
 
 
-def _edited(edit: Callable[[bytearray], bytes | bytearray], front: bool = True) -> Callable[[Path], None]:
+def _edited(
+    edit: Callable[[bytearray], bytes | bytearray], front: bool = True
+) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         _whole(path, front)
         path.write_bytes(edit(bytearray(path.read_bytes())))
@@ -146,7 +160,12 @@ def _pcm(codec: str, value: float) -> Callable[[Path], None]:
 def _huge(width: int, height: int) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         partial = path.with_name("tmp.avi")
-        write_sample(partial, [0, 1 / 30], clicks(0.1, []), Codecs("rawvideo", "pcm_s16le", tick=Fraction(1, 30)))
+        write_sample(
+            partial,
+            [0, 1 / 30],
+            clicks(0.1, []),
+            Codecs("rawvideo", "pcm_s16le", tick=Fraction(1, 30)),
+        )
         content = bytearray(partial.read_bytes())
         struct.pack_into("<ii", content, content.index(b"strf") + 12, width, height)
         path.write_bytes(content)
@@ -179,7 +198,19 @@ def _cover(path: Path) -> None:
     write_sample(path.with_name("tmp.mp4"), [0.0], None)
     cover = path.with_name("tmp.png")
     ffmpeg("-i", path.with_name("tmp.mp4"), "-frames:v", "1", cover)
-    ffmpeg("-f", "lavfi", "-i", "sine=d=1", "-i", cover, "-map", "0", "-map", "1", path.with_name("tmp.mp3"))
+    ffmpeg(
+        "-f",
+        "lavfi",
+        "-i",
+        "sine=d=1",
+        "-i",
+        cover,
+        "-map",
+        "0",
+        "-map",
+        "1",
+        path.with_name("tmp.mp3"),
+    )
     path.with_name("tmp.mp3").rename(path)
     cover.unlink()
     path.with_name("tmp.mp4").unlink()
@@ -223,7 +254,11 @@ ZOO = (
     Kind("one-byte", _bytes(b"\0"), "not a media file"),
     Kind("html", _bytes(b"<!doctype html><title>404</title>"), "not a media file"),
     Kind("ffconcat", _bytes(b"ffconcat version 1.0\nfile good.mp4\n"), "not a media file"),
-    Kind("playlist", _bytes(b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\ngood.mp4\n"), "not a media file"),
+    Kind(
+        "playlist",
+        _bytes(b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\ngood.mp4\n"),
+        "not a media file",
+    ),
     Kind("png", _bytes(b"\x89PNG\r\n\x1a\n" + bytes(100)), "not a media file"),
     Kind("zip", _bytes(b"PK\x03\x04" + bytes(100)), "not a media file"),
     Kind("gzip", _bytes(b"\x1f\x8b\x08" + bytes(100)), "not a media file"),
@@ -256,14 +291,22 @@ ZOO = (
     Kind("ts-with-rubbish-before", _prefixed, "not a media file"),
     Kind("16k-by-16k", _huge(16_000, 16_000), "over the limit"),
     Kind("thin", _huge(8_256, 64), "over the limit"),
-    Kind("1-by-1", _by_ffmpeg("-i", "SOURCE", "-vf", "scale=1:1", "-c:v", "ffv1", suffix="mkv"), "cannot be scaled"),
+    Kind(
+        "1-by-1",
+        _by_ffmpeg("-i", "SOURCE", "-vf", "scale=1:1", "-c:v", "ffv1", suffix="mkv"),
+        "cannot be scaled",
+    ),
     Kind("0-fps", _edited(_first(_header(b"stts", 16, ">I", 0))), "truncated"),
     Kind("240-fps", _times([i / 240 for i in range(480)], _sound()), GOOD),
     Kind("one-frame", _times([0.0], _sound()), GOOD),
     Kind("vfr", _times([0, 0.1, 0.12, 0.5, 0.51, 1.2, 1.21, 1.9], _sound()), GOOD),
     Kind("sparse", _times([4.0 * i for i in range(300)], _sound(1200, 8000), 8000), GOOD),
     Kind("late", _times([1.5 + t for t in TIMES], _sound(3.5)), GOOD),
-    Kind("before-zero", _by_ffmpeg("-i", "SOURCE", "-c", "copy", "-output_ts_offset", "-0.7", suffix="mkv"), GOOD),
+    Kind(
+        "before-zero",
+        _by_ffmpeg("-i", "SOURCE", "-c", "copy", "-output_ts_offset", "-0.7", suffix="mkv"),
+        GOOD,
+    ),
     Kind("rotated", _by_ffmpeg("-display_rotation", "90", "-i", "SOURCE", "-c", "copy"), GOOD),
     Kind("no-audio", _by_ffmpeg("-i", "SOURCE", "-c", "copy", "-an"), "no audio stream"),
     Kind("no-video", _by_ffmpeg("-i", "SOURCE", "-c", "copy", "-vn"), "no video stream"),

@@ -1,4 +1,7 @@
-"""Procedural clips: what is drawn from a seed, and that sound and picture strike when the truth says so."""
+"""Procedural clips.
+
+What is drawn from a seed, and that sound and picture strike when the truth says so.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,9 @@ def test_impacts_keep_their_distance_and_stay_inside(clip: ProceduralClip) -> No
     assert 0 < clip.impacts[0] < clip.impacts[-1] < clip.seconds or len(clip.impacts) == 1
     gaps = np.diff(clip.impacts)
     assert ((gaps >= 0.35) & (gaps <= 1.1)).all()
-    assert clip.seconds - clip.impacts[-1] <= 1.1 + 0.2  # no long silence at the end that the picture does not explain
+    assert (
+        clip.seconds - clip.impacts[-1] <= 1.1 + 0.2
+    )  # no long silence at the end that the picture does not explain
     assert clip.material in clip.prompt
 
 
@@ -99,7 +104,9 @@ def test_the_thing_moves_between_impacts_and_is_back_at_each(scene: str) -> None
     fps = 200  # fine enough to meet each impact
     frames = render_frames(clip, fps).astype(np.int16)
     strikes = [round(i * fps) - 1 for i in clip.impacts]  # the last frame before each strike
-    middles = [round((a + b) / 2 * fps) for a, b in zip(clip.impacts, clip.impacts[1:], strict=False)]
+    middles = [
+        round((a + b) / 2 * fps) for a, b in zip(clip.impacts, clip.impacts[1:], strict=False)
+    ]
     first = frames[strikes[0]]
     assert all(np.abs(frames[i] - first).mean() < 2 for i in strikes)
     assert all(np.abs(frames[i] - first).mean() > 2.5 for i in middles)
@@ -110,7 +117,9 @@ def test_prompts_name_the_material_and_can_be_swapped() -> None:
         for wording in range(len(WORDINGS[scene])):
             prompts = {prompt_for(material, scene, wording) for material in MATERIALS}
             assert len(prompts) == len(MATERIALS)
-            assert {swap_material(prompt, "glass") for prompt in prompts} == {prompt_for("glass", scene, wording)}
+            assert {swap_material(prompt, "glass") for prompt in prompts} == {
+                prompt_for("glass", scene, wording)
+            }
     with pytest.raises(ValueError, match="names none of the materials"):
         swap_material("rain on a roof", "wood")
 
@@ -124,7 +133,9 @@ def test_a_written_clip_reads_back_in_time(tmp_path: Path) -> None:
     assert audio.shape == truth.shape
     assert np.square(audio - truth).sum() < 1e-3 * np.square(truth).sum()
     frames = read_frames(tmp_path / "a.mp4", np.arange(64) / FPS, Framing(64, 64))
-    distance = np.abs(frames[:, None, ::4, ::4].astype(np.int16) - render_frames(clip)[None, :, ::4, ::4])
+    distance = np.abs(
+        frames[:, None, ::4, ::4].astype(np.int16) - render_frames(clip)[None, :, ::4, ::4]
+    )
     still = distance.mean((2, 3, 4))  # [read, rendered]
     assert (still.diagonal() <= still.min(1) + 0.5).all()
 
@@ -137,18 +148,26 @@ def test_a_corpus_is_written_once(tmp_path: Path) -> None:
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()}
     assert {path.name for path in before} == {row["file"] for row in rows} | {LEDGER}
     assert write_corpus(tmp_path, 3) == rows
-    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()} == before
+    assert {
+        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()
+    } == before
 
 
 def test_flawed_clips_are_good_files_whose_truth_tells_what_is_wrong(tmp_path: Path) -> None:
     rows = write_corpus(tmp_path, 1, seed=4, bad=(), flawed=10)
     assert [row["file"] for row in rows] == [f"clip-{i:05d}.mp4" for i in range(11)]
-    assert Counter(row["truth"]["flaw"] for row in rows) == {None: 1, MISDUBBED: 6} | dict.fromkeys(KINDS, 1)
-    assert [row.get("split") for row in rows] == [None] + ["train"] * 10  # what is held out is known to be true
+    assert Counter(row["truth"]["flaw"] for row in rows) == {None: 1, MISDUBBED: 6} | dict.fromkeys(
+        KINDS, 1
+    )
+    assert [row.get("split") for row in rows] == [None] + [
+        "train"
+    ] * 10  # what is held out is known to be true
     for row in rows:
         truth = row["truth"]
         own, heard = sample_clip(truth["seed"]), read_audio(tmp_path / row["file"], SAMPLE_RATE)
-        frames = read_frames(tmp_path / row["file"], np.arange(64) / FPS, Framing(64, 64)).astype(np.int16)
+        frames = read_frames(tmp_path / row["file"], np.arange(64) / FPS, Framing(64, 64)).astype(
+            np.int16
+        )
         assert np.abs(frames - render_frames(own)).mean() < 5  # the picture is as it was
         clean = render_audio(own)
         if truth["flaw"] == MISDUBBED:
@@ -161,7 +180,9 @@ def test_flawed_clips_are_good_files_whose_truth_tells_what_is_wrong(tmp_path: P
 
 
 @pytest.mark.parametrize("keep_ledger", [True, False])
-def test_a_damaged_corpus_is_mended_and_the_rest_left_alone(tmp_path: Path, keep_ledger: bool) -> None:
+def test_a_damaged_corpus_is_mended_and_the_rest_left_alone(
+    tmp_path: Path, keep_ledger: bool
+) -> None:
     rows = write_corpus(tmp_path, 3, bad=())
     whole = {path: path.read_bytes() for path in tmp_path.iterdir()}
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.mp4")}
@@ -184,8 +205,12 @@ def test_a_torn_ledger_line_costs_only_itself(tmp_path: Path) -> None:
 
 def test_workers_write_the_same_corpus(tmp_path: Path) -> None:
     alone, together = tmp_path / "alone", tmp_path / "together"
-    assert write_corpus(alone, 3, bad=("truncated",)) == write_corpus(together, 3, bad=("truncated",), workers=2)
-    assert {p.name: p.read_bytes() for p in alone.iterdir()} == {p.name: p.read_bytes() for p in together.iterdir()}
+    assert write_corpus(alone, 3, bad=("truncated",)) == write_corpus(
+        together, 3, bad=("truncated",), workers=2
+    )
+    assert {p.name: p.read_bytes() for p in alone.iterdir()} == {
+        p.name: p.read_bytes() for p in together.iterdir()
+    }
 
 
 def test_corpora_of_different_seeds_share_no_clip() -> None:

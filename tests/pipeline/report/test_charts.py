@@ -8,7 +8,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.report.charts import CURVE_WIDTH, MAX_POINTS, Axis, histogram, lines, nice_ticks, thinned
+from pipeline.report.charts import (
+    CURVE_WIDTH,
+    MAX_POINTS,
+    Axis,
+    histogram,
+    lines,
+    nice_ticks,
+    thinned,
+)
 from pipeline.report.sounds import COLUMNS, HALF_HEIGHT, waveform_path
 
 values = st.floats(-1e6, 1e6)
@@ -17,7 +25,9 @@ any_values = st.floats(width=32)
 
 @settings(deadline=None)
 @given(values, st.floats(1e-3, 1e6), st.integers(1, 8))
-def test_ticks_lie_inside_their_axis_and_are_evenly_spaced(low: float, span: float, count: int) -> None:
+def test_ticks_lie_inside_their_axis_and_are_evenly_spaced(
+    low: float, span: float, count: int
+) -> None:
     axis = Axis(low, low + span)
     ticks = nice_ticks(axis, count)
     assert len(ticks) <= count + 1

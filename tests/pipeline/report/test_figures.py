@@ -45,7 +45,8 @@ scores_of = st.floats(0, 1)
 @given(scores_of, scores_of, scores_of)
 def test_the_verdict_follows_the_figures(true: float, other: float, none: float) -> None:
     sync = {
-        name: {"f1_60ms": value} for name, value in zip(("true", "other", "none"), (true, other, none), strict=True)
+        name: {"f1_60ms": value}
+        for name, value in zip(("true", "other", "none"), (true, other, none), strict=True)
     }
     found = verdict({"sync": sync})
     assert (found == "proved") == (true >= TRUE_AT_LEAST and max(other, none) <= CONTROL_AT_MOST)
@@ -58,9 +59,12 @@ counts = st.integers(0, 10**6)
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(counts, counts, counts), max_size=8))
-def test_the_funnel_fits_its_box_and_hides_no_dropped_clip(stages: list[tuple[int, int, int]]) -> None:
+def test_the_funnel_fits_its_box_and_hides_no_dropped_clip(
+    stages: list[tuple[int, int, int]],
+) -> None:
     funnel = [
-        {"stage": "s", "passed": p, "rejected": r, "failed": f, "reasons": {"a": r, "b": f}} for p, r, f in stages
+        {"stage": "s", "passed": p, "rejected": r, "failed": f, "reasons": {"a": r, "b": f}}
+        for p, r, f in stages
     ]
     rows = funnel_rows({"funnel": funnel})
     assert [(row.passed, row.rejected, row.failed) for row in rows] == stages

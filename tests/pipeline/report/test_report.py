@@ -1,4 +1,7 @@
-"""The report as a reader and a browser meet it: one file, every figure, safe text, sounds and pictures unharmed."""
+"""The report as a reader and a browser meet it.
+
+One file, every figure, safe text, sounds and pictures unharmed.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +31,33 @@ RESULTS: dict[str, Any] = {
     "v_loss": {"true": 0.51237, "null": 0.6021, "other": 0.71113},
     "prompt_swap": {"material_accuracy": 0.9459, "f1_60ms": 0.8888},
     "funnel": [
-        {"stage": "probe", "passed": 318, "rejected": 4, "failed": 6, "reasons": {"truncated": 6, "no sound track": 4}},
-        {"stage": "silence", "passed": 311, "rejected": 7, "failed": 0, "reasons": {"silent all through": 7}},
+        {
+            "stage": "probe",
+            "passed": 318,
+            "rejected": 4,
+            "failed": 6,
+            "reasons": {"truncated": 6, "no sound track": 4},
+        },
+        {
+            "stage": "silence",
+            "passed": 311,
+            "rejected": 7,
+            "failed": 0,
+            "reasons": {"silent all through": 7},
+        },
     ],
     "curation": {
         "true": {"kept": 309, "dropped": 11},
         "noise": {"kept": 3, "dropped": 13, "score": "pq", "auc": 0.98765},
     },
-    "seconds": {"render": 14.26, "curate": 52.77, "train": 128.4, "evaluate": 41.0, "report": 2.3, "total": 238.73},
+    "seconds": {
+        "render": 14.26,
+        "curate": 52.77,
+        "train": 128.4,
+        "evaluate": 41.0,
+        "report": 2.3,
+        "total": 238.73,
+    },
     "seed": 1234,
     "versions": {"python": "3.11.9", "torch": "2.11.0"},
     "machine": {"system": "Linux", "cores": 2, "memory": {"gib": 7.75}},
@@ -45,7 +67,10 @@ VOID = {"meta", "link", "input", "br", "img", "hr"}
 
 
 class Page(HTMLParser):
-    """What a browser would make of the page: its elements, the text of each `data` element, and all text."""
+    """What a browser would make of the page.
+
+    Its elements, the text of each `data` element, and all text.
+    """
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -100,7 +125,9 @@ def samples_of(flac: bytes) -> np.ndarray:
     """Samples [C, S] in -1..1 of a FLAC file."""
     with av.open(io.BytesIO(flac), "r") as source:
         stream = source.streams.audio[0]
-        frames = [frame.to_ndarray().reshape(-1, stream.channels).T for frame in source.decode(stream)]
+        frames = [
+            frame.to_ndarray().reshape(-1, stream.channels).T for frame in source.decode(stream)
+        ]
     return np.concatenate(frames, axis=1) / 32767
 
 
@@ -118,11 +145,18 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> ReportClip:
         "none": np.zeros(int(1.5 * SAMPLE_RATE), np.float32),
     }
     sounds = {
-        name: ReportSound(audio.astype(np.float32), SAMPLE_RATE, detect_onsets(audio, SAMPLE_RATE).tolist())
+        name: ReportSound(
+            audio.astype(np.float32), SAMPLE_RATE, detect_onsets(audio, SAMPLE_RATE).tolist()
+        )
         for name, audio in takes.items()
     }
     return ReportClip(
-        "clip-00007", made.prompt, path.read_bytes(), sounds, made.impacts, swap_material(made.prompt, swapped)
+        "clip-00007",
+        made.prompt,
+        path.read_bytes(),
+        sounds,
+        made.impacts,
+        swap_material(made.prompt, swapped),
     )
 
 
@@ -137,7 +171,10 @@ def data(clip: ReportClip) -> ReportData:
         loss=[(i, 1 / (i + 1)) for i in range(700)],
         validation=[(i * 10, 0.9 - i * 0.01, 0.9, 0.95) for i in range(8)],
         clips=[clip, replace(clip, clip_id="clip-00008")],
-        notes={"imagebind": "Random weights: the plumbing and no more.", "audiobox": "Just as random."},
+        notes={
+            "imagebind": "Random weights: the plumbing and no more.",
+            "audiobox": "Just as random.",
+        },
     )
 
 
@@ -152,8 +189,20 @@ def page(html: str) -> Page:
 
 
 def test_the_page_loads_nothing_from_outside(html: str, page: Page) -> None:
-    loads = ("src", "srcset", "href", "poster", "action", "formaction", "data", "xlink:href", "background")
-    addresses = [value for _, attrs in page.elements for name, value in attrs.items() if name in loads]
+    loads = (
+        "src",
+        "srcset",
+        "href",
+        "poster",
+        "action",
+        "formaction",
+        "data",
+        "xlink:href",
+        "background",
+    )
+    addresses = [
+        value for _, attrs in page.elements for name, value in attrs.items() if name in loads
+    ]
     assert len(addresses) > 10
     assert all(address.startswith(("data:", "#")) for address in addresses)
     without_content = "".join(part for part in html.split('"') if not part.startswith("data:"))
@@ -161,7 +210,9 @@ def test_the_page_loads_nothing_from_outside(html: str, page: Page) -> None:
     assert "https://" not in without_content
     assert "url(" not in page.raw["style"]
     assert "@import" not in page.raw["style"]
-    policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"
+    )
     assert "default-src 'none'" in policy
     assert "http" not in policy
 
@@ -214,7 +265,11 @@ def test_hostile_text_stays_text(data: ReportData, clip: ReportClip) -> None:
     results = {**RESULTS, "funnel": funnel, "versions": {HOSTILE: HOSTILE}, "commit": HOSTILE}
     notes = dict.fromkeys(("sync", "clips", "scores", "imagebind"), HOSTILE)
     scores = {**data.scores, HOSTILE: Score([0.0, 1.0])}
-    page = Page(render_report(replace(data, results=results, clips=[evil], notes=notes, scores=scores, title=HOSTILE)))
+    page = Page(
+        render_report(
+            replace(data, results=results, clips=[evil], notes=notes, scores=scores, title=HOSTILE)
+        )
+    )
     assert len(page.all("script")) == 1
     assert "alert" not in page.raw["script"]
     assert not page.all("img")
@@ -235,11 +290,15 @@ def test_sounds_come_back_as_the_same_samples(page: Page, clip: ReportClip) -> N
     for name, audio in zip(order, audios, strict=True):
         heard = samples_of(decoded(audio["src"]))
         assert heard.shape == (1, len(clip.sounds[name].audio))
-        np.testing.assert_allclose(heard[0], np.clip(clip.sounds[name].audio, -1, 1), atol=0.51 / 32767)
+        np.testing.assert_allclose(
+            heard[0], np.clip(clip.sounds[name].audio, -1, 1), atol=0.51 / 32767
+        )
 
 
 def test_impacts_and_onsets_are_drawn_at_their_times(page: Page, clip: ReportClip) -> None:
-    lane = [a for a in page.all("line") if a.get("class") == "impact" and "%" in a["x1"]][: len(clip.impacts)]
+    lane = [a for a in page.all("line") if a.get("class") == "impact" and "%" in a["x1"]][
+        : len(clip.impacts)
+    ]
     found = [float(mark["x1"].rstrip("%")) / 100 * 1.5 for mark in lane]
     assert found == pytest.approx(list(clip.impacts), abs=1e-3)
     drawn = sum(len(s.onsets) for s in clip.sounds.values())
@@ -255,7 +314,9 @@ def test_every_sound_of_a_clip_can_be_chosen(page: Page, clip: ReportClip) -> No
     assert [r["value"] for r in radios if "checked" in r] == ["true", "true"]
 
 
-@pytest.mark.parametrize("results", [{}, {"sync": None, "funnel": None, "seconds": None}, {"funnel": []}])
+@pytest.mark.parametrize(
+    "results", [{}, {"sync": None, "funnel": None, "seconds": None}, {"funnel": []}]
+)
 def test_a_report_of_nothing_says_so(results: dict[str, Any]) -> None:
     page = Page(render_report(ReportData(results)))
     assert not page.figures
@@ -267,13 +328,19 @@ def test_a_report_of_nothing_says_so(results: dict[str, Any]) -> None:
 def test_clips_without_impacts_sound_or_samples_are_shown(clip: ReportClip) -> None:
     empty = ReportSound(np.zeros(0, np.float32), SAMPLE_RATE)
     broken = ReportSound(np.full(800, np.nan, np.float32), SAMPLE_RATE)
-    clips = [replace(clip, impacts=()), replace(clip, sounds={}), replace(clip, sounds={"none": empty, "true": broken})]
+    clips = [
+        replace(clip, impacts=()),
+        replace(clip, sounds={}),
+        replace(clip, sounds={"none": empty, "true": broken}),
+    ]
     page = Page(render_report(ReportData(RESULTS, clips=clips)))
     assert len(page.all("video")) == 3
     assert "nan" not in "".join(path["d"] for path in page.all("path"))
 
 
-def test_a_report_is_replaced_in_full_or_not_at_all(tmp_path: Path, data: ReportData, clip: ReportClip) -> None:
+def test_a_report_is_replaced_in_full_or_not_at_all(
+    tmp_path: Path, data: ReportData, clip: ReportClip
+) -> None:
     path = tmp_path / "reports" / "report.html"
     write_report(path, data)
     before = path.read_bytes()

@@ -26,12 +26,26 @@ TIMES = [i / 25 for i in range(100)]
 
 
 def noise(seconds: float = 4.0, level: float = 0.1, channels: int = 1, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, level, (channels, round(seconds * RATE))).astype(np.float32)
+    return (
+        np.random.default_rng(seed)
+        .normal(0, level, (channels, round(seconds * RATE)))
+        .astype(np.float32)
+    )
 
 
 def by_ffmpeg(path: Path) -> float:
     """Integrated loudness as ffmpeg's ebur128 measures it."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-i", str(path), "-af", "ebur128", "-f", "null", "-"]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-nostdin",
+        "-i",
+        str(path),
+        "-af",
+        "ebur128",
+        "-f",
+        "null",
+        "-",
+    ]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     return float(re.findall(r"I:\s+(-?[\d.]+) LUFS", said)[-1])
 
@@ -82,7 +96,11 @@ def test_clipping_and_dc() -> None:
 
 
 def test_digital_silence_and_nothing() -> None:
-    for sound in (np.zeros((1, RATE), np.float32), np.zeros((2, 0), np.float32), np.zeros((1, 10), np.float32)):
+    for sound in (
+        np.zeros((1, RATE), np.float32),
+        np.zeros((2, 0), np.float32),
+        np.zeros((1, 10), np.float32),
+    ):
         found = hear(sound, RATE)
         assert (found.loudness, found.bandwidth, found.clipped, found.dc) == (-120, 0, 0, 0)
 
@@ -121,18 +139,47 @@ def test_still_and_black_shares() -> None:
 def test_the_hash_survives_another_codec_and_size(tmp_path: Path) -> None:
     """Few bits change when a clip is encoded again; about half of them do between two clips."""
     for name, start in (("a", 0), ("b", 3)):
-        source = f"testsrc2=d=2:s=320x240:r=25,hue=h={120 * start}" if name == "a" else "mandelbrot=s=320x240:r=25"
-        ffmpeg(
-            "-f", "lavfi", "-i", source, "-t", "2", "-c:v", "libx264", "-pix_fmt", "yuv420p", tmp_path / f"{name}.mp4"
+        source = (
+            f"testsrc2=d=2:s=320x240:r=25,hue=h={120 * start}"
+            if name == "a"
+            else "mandelbrot=s=320x240:r=25"
         )
-    ffmpeg("-i", tmp_path / "a.mp4", "-vf", "scale=160:120", "-c:v", "libvpx", "-b:v", "200k", tmp_path / "c.webm")
-    first, other, again = (glance(tmp_path / name, 2).phash for name in ("a.mp4", "b.mp4", "c.webm"))
+        ffmpeg(
+            "-f",
+            "lavfi",
+            "-i",
+            source,
+            "-t",
+            "2",
+            "-c:v",
+            "libx264",
+            "-pix_fmt",
+            "yuv420p",
+            tmp_path / f"{name}.mp4",
+        )
+    ffmpeg(
+        "-i",
+        tmp_path / "a.mp4",
+        "-vf",
+        "scale=160:120",
+        "-c:v",
+        "libvpx",
+        "-b:v",
+        "200k",
+        tmp_path / "c.webm",
+    )
+    first, other, again = (
+        glance(tmp_path / name, 2).phash for name in ("a.mp4", "b.mp4", "c.webm")
+    )
     assert (first ^ again).bit_count() <= 6
     assert (first ^ other).bit_count() >= 16
 
 
 def test_hashes_of_unlike_pictures_differ() -> None:
-    pictures = [np.kron(np.random.default_rng(i).random((8, 8)), np.ones((4, 4))).astype(np.float32) for i in range(12)]
+    pictures = [
+        np.kron(np.random.default_rng(i).random((8, 8)), np.ones((4, 4))).astype(np.float32)
+        for i in range(12)
+    ]
     hashes = [perceptual_hash(picture) for picture in pictures]
     assert min((a ^ b).bit_count() for i, a in enumerate(hashes) for b in hashes[:i]) >= 10
     assert perceptual_hash(pictures[0] * 0.5 + 3) == hashes[0]  # darker is the same picture

@@ -29,7 +29,9 @@ def test_share_and_longest_gap_are_those_of_the_windows(parts: list[tuple[int, b
     """Stretches of whole windows, loud or silent; two silent ones side by side are one gap."""
     flags = np.concatenate([[silent] * windows for windows, silent in parts])
     runs = "".join("s" if silent else "." for silent in flags).split(".")
-    facts = measure(stretches(*[(windows / 100, 0.0 if silent else 0.5) for windows, silent in parts]), RATE)
+    facts = measure(
+        stretches(*[(windows / 100, 0.0 if silent else 0.5) for windows, silent in parts]), RATE
+    )
     assert facts.silent_share == pytest.approx(flags.mean())
     assert facts.longest_gap == pytest.approx(max(map(len, runs)) / 100)
 
@@ -54,7 +56,11 @@ def test_the_threshold_and_the_window_are_settings() -> None:
 def test_nothing_at_all_is_silence() -> None:
     for sound in (np.zeros(0, np.float32), np.zeros(5, np.float32), np.zeros(RATE, np.float32)):
         facts = measure(sound, RATE)
-        assert (facts.silent_share, facts.peak_dbfs, facts.rms_dbfs) == (1.0, FLOOR_DBFS, FLOOR_DBFS)
+        assert (facts.silent_share, facts.peak_dbfs, facts.rms_dbfs) == (
+            1.0,
+            FLOOR_DBFS,
+            FLOOR_DBFS,
+        )
 
 
 @pytest.mark.parametrize(
@@ -67,7 +73,9 @@ def test_nothing_at_all_is_silence() -> None:
         (stretches((2.0, 0.1)), False),
     ],
 )
-def test_only_silence_throughout_is_rejected(tmp_path: Path, sound: np.ndarray, rejected: bool) -> None:
+def test_only_silence_throughout_is_rejected(
+    tmp_path: Path, sound: np.ndarray, rejected: bool
+) -> None:
     path = tmp_path / "a.mp4"
     upsampled = np.repeat(sound, 3)
     write_sample(path, [i / 10 for i in range(20)], upsampled)
@@ -93,7 +101,9 @@ def test_a_broken_clip_costs_its_own_row(tmp_path: Path) -> None:
     write_sample(tmp_path / "a.mp4", [i / 10 for i in range(20)], clicks(2, [0.5, 0.8, 1.1, 1.4]))
     (tmp_path / "b.mp4").write_bytes((tmp_path / "a.mp4").read_bytes()[:3000])
     names = ["a.mp4", "b.mp4", "gone.mp4", "a.mp4"]
-    first, broken, gone, last = Silence().process([{"path": str(tmp_path / name)} for name in names])
+    first, broken, gone, last = Silence().process(
+        [{"path": str(tmp_path / name)} for name in names]
+    )
     assert isinstance(first, Passed)
     assert first == last
     assert isinstance(broken, Failed)

@@ -21,7 +21,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     folder = tmp_path_factory.mktemp("corpus")
     rows = write_corpus(folder, 1)
     clips = [{"clip_id": row["file"], "path": str(folder / row["file"])} for row in rows]
-    return {row["truth"]["bad"] or "": o for row, o in zip(rows, Probe().process(clips), strict=True)}
+    return {
+        row["truth"]["bad"] or "": o for row, o in zip(rows, Probe().process(clips), strict=True)
+    }
 
 
 def test_each_kind_ends_as_it_should(outcomes: dict[str, Outcome]) -> None:
@@ -30,7 +32,11 @@ def test_each_kind_ends_as_it_should(outcomes: dict[str, Outcome]) -> None:
         assert isinstance(outcomes[kind], Passed)
     assert _reason(outcomes["no_audio"]) == "no audio stream"
     assert _reason(outcomes["no_video"]) == "no video stream"
-    for kind, what in (("truncated", "truncated: "), ("not_a_video", "not a media file"), ("empty", "an empty file")):
+    for kind, what in (
+        ("truncated", "truncated: "),
+        ("not_a_video", "not a media file"),
+        ("empty", "an empty file"),
+    ):
         outcome = outcomes[kind]
         assert isinstance(outcome, Failed)
         assert outcome.error == "MediaError"
@@ -46,10 +52,26 @@ def _reason(outcome: Outcome) -> str:
 def test_the_facts_of_a_clip(outcomes: dict[str, Outcome]) -> None:
     good, rejected = outcomes[""], outcomes["no_audio"]
     assert isinstance(good, Passed)
-    facts = {"container": "mp4", "video_codec": "h264", "audio_codec": "aac", "duration": 4.0, "fps": 16.0}
-    assert good.columns == facts | {"width": 64, "height": 64, "rotation": 0, "sample_rate": 16_000, "channels": 1}
+    facts = {
+        "container": "mp4",
+        "video_codec": "h264",
+        "audio_codec": "aac",
+        "duration": 4.0,
+        "fps": 16.0,
+    }
+    assert good.columns == facts | {
+        "width": 64,
+        "height": 64,
+        "rotation": 0,
+        "sample_rate": 16_000,
+        "channels": 1,
+    }
     assert isinstance(rejected, Rejected)
-    assert rejected.columns == dict(good.columns) | {"audio_codec": None, "sample_rate": None, "channels": None}
+    assert rejected.columns == dict(good.columns) | {
+        "audio_codec": None,
+        "sample_rate": None,
+        "channels": None,
+    }
 
 
 def test_columns_fit_the_schema(outcomes: dict[str, Outcome]) -> None:
@@ -76,7 +98,9 @@ def test_what_is_needed_is_a_setting(tmp_path: Path) -> None:
         ("ts", Codecs(), "mpegts"),
     ],
 )
-def test_the_name_is_not_trusted(tmp_path: Path, suffix: str, codecs: Codecs, container: str) -> None:
+def test_the_name_is_not_trusted(
+    tmp_path: Path, suffix: str, codecs: Codecs, container: str
+) -> None:
     path = tmp_path / f"a.{suffix}"
     write_sample(path, [i / 25 for i in range(50)], clicks(2, [1], codecs.rate), codecs)
     info = probe(path)

@@ -1,4 +1,7 @@
-"""The scoring stages that a preset may configure: offset of sound and picture, and what a tagger hears."""
+"""The scoring stages that a preset may configure.
+
+Offset of sound and picture, and what a tagger hears.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,14 @@ from pipeline.curation.policy import Gate, Policy, select
 from pipeline.curation.registry import scoring_stages
 from pipeline.media import Framing, read_frames, write_wav
 from pipeline.media.mono import read_sound
-from pipeline.procedural import MATERIALS, SAMPLE_RATE, render_audio, render_frames, sample_clip, write_media
+from pipeline.procedural import (
+    MATERIALS,
+    SAMPLE_RATE,
+    render_audio,
+    render_frames,
+    sample_clip,
+    write_media,
+)
 from pipeline.scoring.sync import Sync
 from pipeline.scoring.tags import Tags
 from pipeline.stages.engine import fingerprints
@@ -62,12 +72,15 @@ def test_a_preset_configures_them(tmp_path: Path) -> None:
 
 
 def test_offsets_are_those_that_evaluation_would_find(tmp_path: Path) -> None:
-    # of single clips the toy's network is a poor judge; test_toy_evaluation.py holds that its DeSync follows shifts
+    # of single clips the toy's network is a poor judge; test_toy_evaluation.py holds that its
+    # DeSync follows shifts
     stage, clips, expected = Sync(TOY), list[Clip](), list[dict[str, float]]()
     network = Synchformer.from_pretrained(TOY)
     for i, offset in enumerate((0.0, 1.6, -1.6)):
         clip, path = sample_clip(82_000_000 + i, 8.0), tmp_path / f"{i}.mp4"
-        write_media(path, render_frames(window(clip, 2.0, 4.0)), late(render_audio(clip), offset, cut=False))
+        write_media(
+            path, render_frames(window(clip, 2.0, 4.0)), late(render_audio(clip), offset, cut=False)
+        )
         clips.append({"clip_id": path.stem, "path": str(path), "duration": 4.0})
         seen = network.watch([read_frames(path, network.times(4.0), Framing(64, 64))])[0].features
         heard = network.hear([read_sound(path, 16000, TOY.evaluation_seconds)])[0].features
@@ -78,7 +91,9 @@ def test_offsets_are_those_that_evaluation_would_find(tmp_path: Path) -> None:
     assert len({row["desync"] for row in expected}) > 1
 
 
-def test_a_clip_shorter_than_a_window_passes_without_being_read_and_a_broken_one_fails_alone(tmp_path: Path) -> None:
+def test_a_clip_shorter_than_a_window_passes_without_being_read_and_a_broken_one_fails_alone(
+    tmp_path: Path,
+) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     stage = Sync(TOY)
@@ -95,7 +110,9 @@ def test_a_clip_shorter_than_a_window_passes_without_being_read_and_a_broken_one
 
 def test_shares_are_of_time_and_of_the_classes_that_are_named(tmp_path: Path) -> None:
     glass, wood = (
-        render_audio(next(c for c in (sample_clip(s, 4.0) for s in range(100)) if c.material == material))
+        render_audio(
+            next(c for c in (sample_clip(s, 4.0) for s in range(100)) if c.material == material)
+        )
         for material in ("glass", "wood")
     )
     sounds = {"glass": glass, "both": np.concatenate([glass, wood, wood[: SAMPLE_RATE * 2]])}
@@ -103,13 +120,17 @@ def test_shares_are_of_time_and_of_the_classes_that_are_named(tmp_path: Path) ->
         write_wav(tmp_path / f"{name}.wav", sound, SAMPLE_RATE)
     places = {material: {material: MATERIALS.index(material)} for material in ("glass", "wood")}
     tagger = TaggerSettings(speech=places["glass"], music=places["wood"], window=2.0)
-    clips: list[Clip] = [{"clip_id": name, "path": str(tmp_path / f"{name}.wav")} for name in sounds]
+    clips: list[Clip] = [
+        {"clip_id": name, "path": str(tmp_path / f"{name}.wav")} for name in sounds
+    ]
     alone, both = columns(Tags(TOY, tagger), clips)
     assert alone == {"speech_share": 1.0, "music_share": 0.0}
     assert both == {"speech_share": pytest.approx(0.4), "music_share": pytest.approx(0.6)}
 
 
-def test_audiosets_classes_are_the_default_and_a_tagger_without_them_is_refused(tmp_path: Path) -> None:
+def test_audiosets_classes_are_the_default_and_a_tagger_without_them_is_refused(
+    tmp_path: Path,
+) -> None:
     tagger = TaggerSettings()
     with pytest.raises(ModelError, match="the tagger has 4 classes"):
         Tags(TOY, tagger).setup()
@@ -125,16 +146,23 @@ def test_audiosets_classes_are_the_default_and_a_tagger_without_them_is_refused(
     ]
 
 
-def test_a_policy_says_in_one_line_which_column_is_missing_and_may_call_it_optional(tmp_path: Path) -> None:
+def test_a_policy_says_in_one_line_which_column_is_missing_and_may_call_it_optional(
+    tmp_path: Path,
+) -> None:
     wh = Warehouse(tmp_path / "home")
     wh.ingest(make_files(tmp_path / "media", 12))
     run_once(wh, [Facts()])
     fps, gates = fingerprints([Facts()]), (Gate("alignment", "level >= 5 or desync <= 0.5"),)
-    with pytest.raises(FoleyError, match="policy p: no stage gives the column desync: configure") as error:
+    with pytest.raises(
+        FoleyError, match="policy p: no stage gives the column desync: configure"
+    ) as error:
         select(wh, fps, Policy("p", 1, gates))
     assert "\n" not in str(error.value)
     kept = select(wh, fps, Policy("p", 1, gates, optional=("desync",)))
-    assert kept.clip_ids() == select(wh, fps, Policy("p", 2, (Gate("alignment", "level >= 5"),))).clip_ids()
+    assert (
+        kept.clip_ids()
+        == select(wh, fps, Policy("p", 2, (Gate("alignment", "level >= 5"),))).clip_ids()
+    )
 
 
 class SyncedScores(Scores):
@@ -143,9 +171,16 @@ class SyncedScores(Scores):
     schema = pa.schema([*Scores.schema, field("desync", pa.float64(), "DeSync")])
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
-        found = [dict(outcome.columns) for outcome in super().process(clips) if isinstance(outcome, Passed)]
+        found = [
+            dict(outcome.columns)
+            for outcome in super().process(clips)
+            if isinstance(outcome, Passed)
+        ]
         numbers = [int(clip["clip_id"][4:]) for clip in clips]
-        return [Passed(row | {"desync": None if n % 2 else 2 * n / 120}) for row, n in zip(found, numbers, strict=True)]
+        return [
+            Passed(row | {"desync": None if n % 2 else 2 * n / 120})
+            for row, n in zip(found, numbers, strict=True)
+        ]
 
 
 def test_movas_gate_takes_sync_for_alignment_where_it_is_known(tmp_path: Path) -> None:
@@ -154,7 +189,11 @@ def test_movas_gate_takes_sync_for_alignment_where_it_is_known(tmp_path: Path) -
     run_once(wh, [SyncedScores()])
     fps = fingerprints([SyncedScores()])
     rows = wh.rows("scores", fps["scores"]).to_pylist()
-    good = [r for r in rows if r["silent_share"] < 0.8 and r["pq"] > 5 and r["cu"] > 4.5 and r["ce"] > 2.5]
+    good = [
+        r
+        for r in rows
+        if r["silent_share"] < 0.8 and r["pq"] > 5 and r["cu"] > 4.5 and r["ce"] > 2.5
+    ]
     aligned = {r["clip_id"] for r in good if r["imagebind"] >= 0.2}
     synced = {r["clip_id"] for r in good if r["desync"] is not None and r["desync"] <= 0.5}
     assert synced - aligned

@@ -50,7 +50,9 @@ def chirp(seconds: float, rate: int = RATE) -> np.ndarray:
 
 def two_chirps(seconds: float, rate: int) -> np.ndarray:
     """Two channels that differ, float32 [2, n]."""
-    return np.stack([chirp(seconds, rate), chirp(seconds, rate)[::-1] * np.float32(0.5)]).astype(np.float32)
+    return np.stack([chirp(seconds, rate), chirp(seconds, rate)[::-1] * np.float32(0.5)]).astype(
+        np.float32
+    )
 
 
 def clip_of(path: Path, **more: Any) -> Clip:
@@ -68,8 +70,16 @@ def columns(stage: Stage, clip: Clip) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def small_imagebind(tmp_path_factory: pytest.TempPathFactory) -> Preset:
     """A small ImageBind with random weights, and with the published one's windows and patches."""
-    shapes = {"video_frames": 2, "kernel_size": [2, 14, 14], "audio_kernel_size": 16, "audio_stride": 10}
-    published = {"imagebind": TOY.imagebind | shapes | {"audio_target_len": 204}, "imagebind_views": {}}
+    shapes = {
+        "video_frames": 2,
+        "kernel_size": [2, 14, 14],
+        "audio_kernel_size": 16,
+        "audio_stride": 10,
+    }
+    published = {
+        "imagebind": TOY.imagebind | shapes | {"audio_target_len": 204},
+        "imagebind_views": {},
+    }
     preset = TOY.model_copy(update=published | {"weights": tmp_path_factory.mktemp("imagebind")})
     torch.manual_seed(0)
     save_weights(preset.model("imagebind"), build_imagebind(preset).state_dict())
@@ -78,7 +88,11 @@ def small_imagebind(tmp_path_factory: pytest.TempPathFactory) -> Preset:
 
 @pytest.mark.parametrize(
     ("seconds", "fps", "width", "height"),
-    [(5.32, 25, 340, 256), (3.1, 30, 180, 240), (1.375, 16, 64, 64)],  # wide; upright; small and shorter than a window
+    [
+        (5.32, 25, 340, 256),
+        (3.1, 30, 180, 240),
+        (1.375, 16, 64, 64),
+    ],  # wide; upright; small and shorter than a window
 )
 def test_imagebind_scores_a_file_as_upstream(
     small_imagebind: Preset, tmp_path: Path, seconds: float, fps: float, width: int, height: int
@@ -91,7 +105,9 @@ def test_imagebind_scores_a_file_as_upstream(
     scorer = ImageBindScorer.from_pretrained(small_imagebind, ImageBindViews())
     times = scorer.views.frame_times(clip["duration"], clip["fps"])
     frames, _ = watch_and_hear(video, times, min(width, height), 224)
-    torch.testing.assert_close(scorer.prepare_frames(frames), theirs["vision"][0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        scorer.prepare_frames(frames), theirs["vision"][0], atol=1e-4, rtol=0
+    )
     heard = scorer.prepare_audio(read_samples(sound)[0][0].numpy())
     torch.testing.assert_close(heard, theirs["audio"][0], atol=1e-4, rtol=0)
     with torch.inference_mode():
@@ -108,7 +124,8 @@ def test_audiobox_scores_a_file_as_upstream(tmp_path: Path, rate: int) -> None:
     model = AudioboxScorer.from_pretrained(TOY).model
     theirs = aesthetics(model, *read_samples(path))
     ours = columns(AudioboxScore(TOY), {"clip_id": "a", "path": str(path)})
-    # to 16 kHz upstream resamples with torchaudio and we with soxr: they part in the last band under 8 kHz
+    # to 16 kHz upstream resamples with torchaudio and we with soxr: they part in the last band
+    # under 8 kHz
     apart = 1e-4 if rate == RATE else 0.05
     assert ours == pytest.approx({axis.lower(): score for axis, score in theirs.items()}, abs=apart)
 
@@ -119,19 +136,27 @@ def close_as_halves(found: bytes, expected: Tensor, shape: tuple[int, ...]) -> N
     torch.testing.assert_close(halves, expected, atol=1e-4, rtol=2**-11)
 
 
-def test_video_tokens_of_a_file_are_those_of_transformers_own_processor_and_model(tmp_path: Path) -> None:
+def test_video_tokens_of_a_file_are_those_of_transformers_own_processor_and_model(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "a.mp4"
-    write_media(path, scene(4.0, 16, 96, 64), chirp(4.0), 16, RATE)  # of the encoder's height: nothing is resized
+    write_media(
+        path, scene(4.0, 16, 96, 64), chirp(4.0), 16, RATE
+    )  # of the encoder's height: nothing is resized
     processor = VJEPA2VideoProcessor(crop_size=64, do_resize=False)
     pixels = processor(list(frames_of(str(path))), return_tensors="pt")["pixel_values_videos"]
     model = VJEPA2Model.from_pretrained(VideoEncoder.folder(TOY), dtype=torch.float32).eval()
     with torch.inference_mode():
-        grid = model.get_vision_features(pixels)[0].unflatten(0, (32, 2, 2))  # [32, 2, 2, 96]: kept if asked for
+        grid = model.get_vision_features(pixels)[0].unflatten(
+            0, (32, 2, 2)
+        )  # [32, 2, 2, 96]: kept if asked for
     for pooling, expected in (("frame", grid.mean((1, 2))[:, None]), ("grid2", grid.flatten(1, 2))):
         preset = TOY.model_copy(update={"video": TOY.video.model_copy(update={"pooling": pooling})})
         found = columns(VideoTokens(preset), clip_of(path))
         close_as_halves(found["video_tokens"], expected, tuple(expected.shape))
-        np.testing.assert_allclose(np.frombuffer(found["video_times"], np.float32), (np.arange(32) + 0.5) / 8)
+        np.testing.assert_allclose(
+            np.frombuffer(found["video_times"], np.float32), (np.arange(32) + 0.5) / 8
+        )
 
 
 @pytest.mark.parametrize(("width", "height"), [(340, 256), (240, 320)])
@@ -140,10 +165,17 @@ def test_resized_pictures_are_those_of_transformers_own_processor_to_a_pixel(
 ) -> None:
     path = tmp_path / "a.mp4"
     write_media(path, scene(0.25, 16, width, height), None)
-    theirs = VJEPA2VideoProcessor(do_normalize=False)(list(frames_of(str(path))), return_tensors="pt")
+    theirs = VJEPA2VideoProcessor(do_normalize=False)(
+        list(frames_of(str(path))), return_tensors="pt"
+    )
     theirs = theirs["pixel_values_videos"][0].permute(0, 2, 3, 1)  # [4, 256, 256, 3]
     video = load_preset("paper").video
-    ours = torch.from_numpy(read_frames(path, np.arange(4) / 16, Framing(video.short_side, video.crop)).copy()) / 255
+    ours = (
+        torch.from_numpy(
+            read_frames(path, np.arange(4) / 16, Framing(video.short_side, video.crop)).copy()
+        )
+        / 255
+    )
     apart = (ours - theirs).abs().mean()
     for axis in (1, 2):  # the crop comes first here, at an even place, and then the scaling
         shifted = (theirs.roll(2, axis) - theirs).narrow(axis, 2, 254)
@@ -160,7 +192,9 @@ def stereo(tmp_path_factory: pytest.TempPathFactory) -> Preset:
     vae["io_channels"] = vae["pretransform"]["config"]["channels"] = 2
     vae["encoder"]["config"]["in_channels"] = vae["decoder"]["config"]["out_channels"] = 32
     (folder / "backbone.json").write_text(json.dumps(config))
-    (folder / "preset.toml").write_text('base = "toy"\n[models.backbone]\npath = "stereo.safetensors"\n')
+    (folder / "preset.toml").write_text(
+        'base = "toy"\n[models.backbone]\npath = "stereo.safetensors"\n'
+    )
     (folder / "stereo.safetensors").touch()
     preset = load_preset(str(folder))
     conditioning = config["model"]["conditioning"]

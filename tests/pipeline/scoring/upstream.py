@@ -1,9 +1,9 @@
 """Upstream's own preparation of media, run from the installed packages.
 
-`imagebind/data.py` cannot be imported as it is: it asks PyTorchVideo for modules that no longer import, decord for
-frames and torchaudio for a file's samples, which needs torchcodec by now. Here it is run as it is written, with
-PyTorchVideo's own sampler, scaler and `get_clip`; only the decoding of files is done by PyAV in decord's place, and by
-soundfile in torchaudio's.
+`imagebind/data.py` cannot be imported as it is: it asks PyTorchVideo for modules that no longer
+import, decord for frames and torchaudio for a file's samples, which needs torchcodec by now. Here
+it is run as it is written, with PyTorchVideo's own sampler, scaler and `get_clip`; only the
+decoding of files is done by PyAV in decord's place, and by soundfile in torchaudio's.
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ def read_samples(path: Path) -> tuple[Tensor, int]:
 
 
 def imagebind_inputs(video: Path, sound: Path) -> dict[str, Tensor]:
-    """What ImageBind's own data.py makes of two files: vision [1, 15, 3, 2, 224, 224], audio [1, 3, 1, 128, 204]."""
+    """What ImageBind's own data.py makes of two files.
+
+    Vision [1, 15, 3, 2, 224, 224], audio [1, 3, 1, 128, 204].
+    """
     decord: Any = ModuleType("decord")
     decord.bridge = SimpleNamespace(set_bridge=lambda _: None)
     decord.VideoReader, decord.cpu = VideoReader, lambda _: None
@@ -70,7 +73,9 @@ def imagebind_inputs(video: Path, sound: Path) -> dict[str, Tensor]:
     with patch.dict(sys.modules, unused), patch.object(torchaudio, "load", read_samples):
         package = bare_package("pytorchvideo")
         package.transforms = bare_package("pytorchvideo.transforms")
-        package.transforms.__dict__.update(vars(import_module("pytorchvideo.transforms.transforms")))
+        package.transforms.__dict__.update(
+            vars(import_module("pytorchvideo.transforms.transforms"))
+        )
         bare_package("pytorchvideo.data", "clip_sampling", "encoded_video", "encoded_video_decord")
         data = import_module("imagebind.data")
         return {
@@ -80,8 +85,18 @@ def imagebind_inputs(video: Path, sound: Path) -> dict[str, Tensor]:
 
 
 def aesthetics(model: Any, samples: Tensor, sample_rate: int) -> dict[str, float]:
-    """What Audiobox Aesthetics' own predictor says of samples [channels, S]; its constructor would fetch weights."""
+    """What Audiobox Aesthetics' own predictor says of samples [channels, S].
+
+    Its constructor would fetch weights.
+    """
     predictor: Any = object.__new__(AesPredictor)
-    predictor.model, predictor.device, predictor.data_col, predictor.sample_rate = model, "cpu", "path", 16000
-    predictor.target_transform = {axis: Normalize(**scale) for axis, scale in model.target_transform.items()}
+    predictor.model, predictor.device, predictor.data_col, predictor.sample_rate = (
+        model,
+        "cpu",
+        "path",
+        16000,
+    )
+    predictor.target_transform = {
+        axis: Normalize(**scale) for axis, scale in model.target_transform.items()
+    }
     return predictor.forward([{"path": samples, "sample_rate": sample_rate}])[0]

@@ -79,7 +79,9 @@ def test_a_replaced_file_is_done_again_and_nothing_else(wh: Warehouse, tmp_path:
 def make_files_table(tmp_path: Path) -> pa.Table:
     """The clips of the fixture without writing the files anew."""
     rows = make_files(tmp_path / "copy", 30).to_pylist()
-    return pa.Table.from_pylist([{**r, "path": r["path"].replace("/copy/", "/media/")} for r in rows])
+    return pa.Table.from_pylist(
+        [{**r, "path": r["path"].replace("/copy/", "/media/")} for r in rows]
+    )
 
 
 def test_a_changed_prompt_concerns_the_text_stage_only(wh: Warehouse, tmp_path: Path) -> None:
@@ -140,7 +142,9 @@ def test_a_replay_of_a_batch_lands_on_the_same_commit_and_counts_once(wh: Wareho
     assert wh.rows("facts", fps["facts"], None).num_rows == len(work.batches[0])
 
 
-def test_a_file_replaced_after_planning_gets_no_row_for_what_it_was(wh: Warehouse, tmp_path: Path) -> None:
+def test_a_file_replaced_after_planning_gets_no_row_for_what_it_was(
+    wh: Warehouse, tmp_path: Path
+) -> None:
     stage, fps = Facts(), fingerprints([Facts()])
     work = plan(wh, stage, fps)
     (tmp_path / "media" / "0001.bin").write_bytes(b"unannounced" + bytes([2]))
@@ -151,7 +155,9 @@ def test_a_file_replaced_after_planning_gets_no_row_for_what_it_was(wh: Warehous
     result = run_batch(wh, stage, work, work.batches[1])
     assert result.passed + result.rejected + result.failed == len(work.batches[1]) - 1
     run_all(wh, [stage])
-    assert wh.rows("facts", fps["facts"], clip_ids=["clip0001", "clip0006"])["level"].to_pylist() == [2.0, 3.0]
+    assert wh.rows("facts", fps["facts"], clip_ids=["clip0001", "clip0006"])[
+        "level"
+    ].to_pylist() == [2.0, 3.0]
 
 
 def test_clip_ids_narrow_a_plan(wh: Warehouse) -> None:
@@ -235,7 +241,11 @@ def test_fingerprints_depend_on_settings_version_columns_weights_and_upstreams()
 
     variants = [Facts(), Facts(Gain(2.0)), Facts(Weights()), Newer(), Model(), Later()]
     found = [fingerprints([stage, Tokens()]) for stage in variants]
-    assert len({fps["facts"] for fps in found}) == len({fps["tokens"] for fps in found}) == len(variants)
+    assert (
+        len({fps["facts"] for fps in found})
+        == len({fps["tokens"] for fps in found})
+        == len(variants)
+    )
     assert fingerprints([Facts(), Tokens()]) == found[0]
 
 

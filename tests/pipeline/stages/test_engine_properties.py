@@ -89,7 +89,9 @@ class Engine(RuleBasedStateMachine):
         aside.write_bytes(bytes([byte]))
         aside.replace(path)
         self.clips[f"clip{number:02d}"] = (byte, prompt)
-        rows = [{"clip_id": f"clip{number:02d}", "path": str(path), "source": "s", "prompt": prompt}]
+        rows = [
+            {"clip_id": f"clip{number:02d}", "path": str(path), "source": "s", "prompt": prompt}
+        ]
         self.workers[0].ingest(pa.Table.from_pylist(rows))
 
     @rule(gain=st.sampled_from([1.0, 2.0]))
@@ -97,9 +99,17 @@ class Engine(RuleBasedStateMachine):
         """The settings change, or go back."""
         self.gain = gain
 
-    @rule(worker=st.integers(0, 1), which=st.integers(0, 2), order=st.integers(0, 99), share=st.floats(0, 1))
+    @rule(
+        worker=st.integers(0, 1),
+        which=st.integers(0, 2),
+        order=st.integers(0, 99),
+        share=st.floats(0, 1),
+    )
     def work(self, worker: int, which: int, order: int, share: float) -> None:
-        """Plan a stage and run some of its batches in some order; keep one for later, when it is out of date."""
+        """Plan a stage and run some of its batches in some order.
+
+        Keep one for later, when it is out of date.
+        """
         wh, stages = self.workers[worker], self.pipeline()
         fps = fingerprints(stages)
         for stage in stages[:which]:
@@ -138,7 +148,10 @@ class Engine(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 99), gone=st.booleans())
     def lose(self, which: int, gone: bool) -> None:
-        """A commit of a stage is truncated or lost. (Draws never depend on files: a race decides what there is.)"""
+        """A commit of a stage is truncated or lost.
+
+        (Draws never depend on files: a race decides what there is.)
+        """
         files = sorted(path for path in self.folder.glob("home/commits/t*/*/*.parquet"))
         if files:
             victim = files[which % len(files)]
@@ -156,7 +169,9 @@ class Engine(RuleBasedStateMachine):
         """Every clip has at most one live row a stage (exactly one when complete) and it holds the right values."""
         wh, stages = self.workers[1], self.pipeline()
         fps = fingerprints(stages)
-        known = [s for s in stages if (wh.commits_folder(s.name, fps[s.name]) / "stage.json").exists()]
+        known = [
+            s for s in stages if (wh.commits_folder(s.name, fps[s.name]) / "stage.json").exists()
+        ]
         for stage in known:
             rows = wh.rows(stage.name, fps[stage.name], None).to_pylist()
             ids = [row["clip_id"] for row in rows]
@@ -189,5 +204,9 @@ TestEngine.settings = settings(
     max_examples=10,
     stateful_step_count=12,
     deadline=None,
-    suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much),
+    suppress_health_check=(
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.filter_too_much,
+    ),
 )

@@ -1,4 +1,7 @@
-"""From a dataset to a checkpoint and its figures, without flows: found again, verified, and traceable."""
+"""From a dataset to a checkpoint and its figures, without flows.
+
+Found again, verified, and traceable.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ def curated(tmp_path: Path, preset: Preset) -> Curated:
     return curate(tmp_path, preset)
 
 
-def train_and_die(wh: Warehouse, dataset: Dataset, fps: dict[str, str], preset: Preset, step: int) -> None:
+def train_and_die(
+    wh: Warehouse, dataset: Dataset, fps: dict[str, str], preset: Preset, step: int
+) -> None:
     """Train, in a process of its own, and be killed after a step."""
 
     def die(progress: Progress) -> None:
@@ -55,7 +60,9 @@ def train_and_die(wh: Warehouse, dataset: Dataset, fps: dict[str, str], preset: 
     train(wh, dataset, fps, preset, die)
 
 
-def test_a_checkpoint_is_trained_once_and_again_when_its_file_is_damaged(curated: Curated, preset: Preset) -> None:
+def test_a_checkpoint_is_trained_once_and_again_when_its_file_is_damaged(
+    curated: Curated, preset: Preset
+) -> None:
     seen: list[Progress] = []
     first = train(curated.wh, curated.dataset, curated.fps, preset, seen.append)
     assert first.trained
@@ -78,9 +85,13 @@ def test_a_checkpoint_is_trained_once_and_again_when_its_file_is_damaged(curated
     assert other.id != first.id
 
 
-def test_a_killed_training_goes_on_to_the_same_bytes(curated: Curated, preset: Preset, tmp_path: Path) -> None:
+def test_a_killed_training_goes_on_to_the_same_bytes(
+    curated: Curated, preset: Preset, tmp_path: Path
+) -> None:
     """SIGKILL at a step that has no checkpoint, after one that has; then the same call again."""
-    long = with_training(preset, steps=6, checkpoint_every=2, keep_last=1, validate_every=2, ema_decay=0.9)
+    long = with_training(
+        preset, steps=6, checkpoint_every=2, keep_last=1, validate_every=2, ema_decay=0.9
+    )
     other = Warehouse(shutil.copytree(curated.wh.home, tmp_path / "other"))
     whole = train(other, other.dataset(curated.dataset.version), curated.fps, long, lambda _: None)
 
@@ -128,10 +139,18 @@ def test_a_damaged_state_is_said_and_not_removed(curated: Curated, preset: Prese
     assert state.read_bytes() == b"nonsense"
 
 
-def test_checkpoints_on_the_way_are_rotated_and_can_be_used(curated: Curated, preset: Preset) -> None:
-    long = with_training(preset, steps=9, checkpoint_every=1, keep_last=2, keep_steps=(3,), validate_every=1)
+def test_checkpoints_on_the_way_are_rotated_and_can_be_used(
+    curated: Curated, preset: Preset
+) -> None:
+    long = with_training(
+        preset, steps=9, checkpoint_every=1, keep_last=2, keep_steps=(3,), validate_every=1
+    )
     done = train(curated.wh, curated.dataset, curated.fps, long, lambda _: None)
-    kept = {record["steps"]: record for record in curated.wh.records("checkpoints") if record.get("of") == done.id}
+    kept = {
+        record["steps"]: record
+        for record in curated.wh.records("checkpoints")
+        if record.get("of") == done.id
+    }
     best = min(done.record["validation"][:-1], key=lambda row: row[1])[0]
     assert set(kept) == {3, 7, 8, best}
     early = find_checkpoint(curated.wh, kept[3]["id"])
@@ -152,7 +171,9 @@ def test_sound_samples_can_be_heard(curated: Curated, preset: Preset) -> None:
     done = train(curated.wh, curated.dataset, curated.fps, long, lambda _: None)
     sounds = sorted(done.path.parent.glob("samples/step*.flac"))
     assert {path.name[:10] for path in sounds} == {"step000002", "step000004"}
-    assert all(len(read_audio(path, preset.sample_rate, "mono")) == preset.sample_rate for path in sounds)
+    assert all(
+        len(read_audio(path, preset.sample_rate, "mono")) == preset.sample_rate for path in sounds
+    )
     assert done.path.read_bytes() == plain_bytes  # listening changes nothing
 
 
@@ -160,8 +181,16 @@ def test_divergence_names_the_last_good_checkpoint(curated: Curated, preset: Pre
     growing = {"learning_rate": 1e7, "warmup_steps": 10**9}  # by .01 a step
     wild = with_training(preset, steps=50, checkpoint_every=1, keep_last=50, **growing)
     losses: list[float] = []
-    with pytest.raises(FoleyError, match=r"diverged at step \d+: .* the last good checkpoint is") as error:
-        train(curated.wh, curated.dataset, curated.fps, wild, lambda progress: losses.append(progress.loss))
+    with pytest.raises(
+        FoleyError, match=r"diverged at step \d+: .* the last good checkpoint is"
+    ) as error:
+        train(
+            curated.wh,
+            curated.dataset,
+            curated.fps,
+            wild,
+            lambda progress: losses.append(progress.loss),
+        )
     step = int(str(error.value).partition("-step")[2][:6])
     most = wild.train.diverged_at * median(losses[:FEWEST])
     assert losses[step] <= most < min(losses[step + 1 :])
@@ -170,7 +199,9 @@ def test_divergence_names_the_last_good_checkpoint(curated: Curated, preset: Pre
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(curated: Curated, preset: Preset) -> None:
-    both = with_training(preset, steps=3, batch_size=3, micro_batches=2, validate_every=3, checkpoint_every=1)
+    both = with_training(
+        preset, steps=3, batch_size=3, micro_batches=2, validate_every=3, checkpoint_every=1
+    )
     seen: list[Progress] = []
 
     def stop(progress: Progress) -> None:
@@ -189,7 +220,9 @@ def test_two_processes_train_what_one_does(curated: Curated, preset: Preset) -> 
     again: list[Progress] = []
     alone = train(*args, again.append)
     assert alone.id == together.id
-    for a, b in zip(again, sorted({p.step: p for p in seen}.values(), key=lambda p: p.step), strict=True):
+    for a, b in zip(
+        again, sorted({p.step: p for p in seen}.values(), key=lambda p: p.step), strict=True
+    ):
         assert a.loss == pytest.approx(b.loss, rel=1e-5)
     assert again[-1].validation is not None
     assert seen[-1].validation is not None
@@ -201,8 +234,13 @@ def test_two_processes_train_what_one_does(curated: Curated, preset: Preset) -> 
 
 
 @pytest.mark.slow
-def test_processes_end_with_the_killed_one_that_started_them(curated: Curated, preset: Preset) -> None:
-    """Where they have nothing to say, which would fail: here they wait for another training of the same."""
+def test_processes_end_with_the_killed_one_that_started_them(
+    curated: Curated, preset: Preset
+) -> None:
+    """Where they have nothing to say, which would fail.
+
+    Here they wait for another training of the same.
+    """
     both = with_training(preset, batch_size=3, micro_batches=2)
     args = (curated.wh, curated.dataset, curated.fps, both, print)
     first = train(*args)
@@ -224,7 +262,9 @@ def running(*words: str) -> list[str]:
     return [line for line in lines if all(word in line for word in words)]
 
 
-def test_an_evaluation_is_made_once_and_leads_back_to_its_dataset(curated: Curated, preset: Preset) -> None:
+def test_an_evaluation_is_made_once_and_leads_back_to_its_dataset(
+    curated: Curated, preset: Preset
+) -> None:
     checkpoint = train(curated.wh, curated.dataset, curated.fps, preset, lambda _: None)
     stages = generation_stages(curated.wh, curated.dataset, curated.fps, preset, checkpoint.id)
     held_out = curated.dataset.clip_ids(split="test")
@@ -240,8 +280,12 @@ def test_an_evaluation_is_made_once_and_leads_back_to_its_dataset(curated: Curat
     assert len(curated.wh.records("evaluations")) == 1
 
 
-def test_a_dataset_without_features_cannot_be_trained_on(tmp_path: Path, preset: Preset, curated: Curated) -> None:
-    nothing = fingerprints([Probe(), Silence(), *feature_stages(preset.model_copy(update={"max_seconds": 0.5}))])
+def test_a_dataset_without_features_cannot_be_trained_on(
+    tmp_path: Path, preset: Preset, curated: Curated
+) -> None:
+    nothing = fingerprints(
+        [Probe(), Silence(), *feature_stages(preset.model_copy(update={"max_seconds": 0.5}))]
+    )
     work(curated.wh, feature_stages(preset.model_copy(update={"max_seconds": 0.5})), nothing, [])
     with pytest.raises(FoleyError, match=r"no clip of .* passed"):
         train(curated.wh, curated.dataset, nothing, preset, lambda _: None)
@@ -252,5 +296,11 @@ def test_onsets_at_the_impacts_score_one_and_unknown_clips_do_not_count() -> Non
     rows = [{"clip_id": "a", "onsets": "[0.5, 1.0]"}, {"clip_id": "b", "onsets": "[0.2]"}]
     stranger = {"clip_id": "c", "onsets": "[3.0]"}
     assert score_condition([*rows, stranger], truths)["f1_60ms"] == 1.0
-    assert score_condition([stranger], truths) == {"f1_60ms": None, "f1_100ms": None, "mae_ms": None}
-    assert score_condition([rows[0] | {"onsets": "[0.5]"}], truths)["f1_60ms"] == pytest.approx(2 / 3, abs=1e-3)
+    assert score_condition([stranger], truths) == {
+        "f1_60ms": None,
+        "f1_100ms": None,
+        "mae_ms": None,
+    }
+    assert score_condition([rows[0] | {"onsets": "[0.5]"}], truths)["f1_60ms"] == pytest.approx(
+        2 / 3, abs=1e-3
+    )

@@ -21,7 +21,7 @@ from pipeline.evaluation.held_out import held_out_set, held_out_systems
 from pipeline.evaluation.network_stages import Hear, Watch, evaluation_stages
 from pipeline.evaluation.page import write_page
 from pipeline.evaluation.results import machine, versions
-from pipeline.evaluation.run import Evaluation, bring_in, record, score, workshop, write_tables
+from pipeline.evaluation.run import Evaluation, ingest_files, record, score, workshop, write_tables
 from pipeline.evaluation.sets import EvaluationSet, System, evaluation_set, system
 from pipeline.generation.provenance import code_revision
 from pipeline.stages.engine import fingerprints
@@ -59,7 +59,7 @@ def compare(parameters: CompareParameters) -> Compared:
         )
         fps = fingerprints([*hearing, *watching])
         with bar("bring in", 1) as progress:
-            clips = bring_in(shop, evaluated, systems)
+            clips = ingest_files(shop, evaluated, systems)
             progress.update()
         counts = run_stages(shop, hearing, fps, parameters, clips.sounds)
         counts += run_stages(shop, watching, fps, parameters, clips.videos)

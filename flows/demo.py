@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +27,7 @@ from pipeline.generation.provenance import code_revision
 from pipeline.report import write_report
 from pipeline.training.checkpoints import Checkpoint
 from warehouse import Warehouse
-from warehouse.files import read_json, write_json
+from warehouse.files import identity_hash, read_json, write_json
 
 REPORT_VERSION = 3  # raised when the report or results.json says the same results differently
 
@@ -122,7 +120,7 @@ def report(
         curated.dataset.version,
         evaluated.fingerprints,
     ]
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    key = identity_hash(identity)
     known = read_json(folder / "results.json") if (folder / "results.json").is_file() else {}
     if known.get("id") == key and (folder / "report.html").is_file():
         return known

@@ -1,12 +1,14 @@
-"""Durable files: write aside, flush, rename, flush the folder; and locks that die with their process.
+"""Durable files, locks that end with their process, and hashes.
 
-Temporary files live in HOME/tmp and are held under `flock` while they are written, so that whatever
-can be locked there is the leavings of a dead process. Clocks and process ids play no part.
+A file is written aside, flushed and renamed, then its folder is flushed. Temporary files lie in
+HOME/tmp and are held under `flock` while they are written, so whatever can be locked there was left
+by a dead process. Clocks and process ids play no part.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -30,11 +32,7 @@ def sync_folder(path: Path) -> None:
 
 def make_folder(path: Path) -> Path:
     """Create a folder and its parents durably; existing ones are left alone."""
-    missing: list[Path] = []
-    probe = path
-    while not probe.exists():
-        missing.append(probe)
-        probe = probe.parent
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     with clear_os_errors(f"create {path}"):
         for folder in reversed(missing):
             folder.mkdir(exist_ok=True)
@@ -55,11 +53,15 @@ def _open_locked(path: Path) -> BinaryIO:
 def write_file(
     tmp: Path, write: Callable[[BinaryIO], Any], target: Callable[[int], Path] | Path
 ) -> Path:
-    """Write a file that either is there in full or not at all.
+    """Write a file that is there in full or not at all; an existing one is replaced.
 
-    `write` fills the open file; `target` is the final path, or computes it from the size in bytes.
-    An existing target is replaced. Raises FoleyError when the disk is full, read-only or forbidden;
-    nothing is left behind then.
+    Args:
+        tmp: folder in which the file is written aside.
+        write: fills the open file.
+        target: final path, or a function that computes it from the size in bytes.
+
+    Raises FoleyError when the disk is full, read-only or forbidden; nothing is left behind then.
+
     """
     aside = tmp / f"{uuid.uuid4().hex}.part"
     with clear_os_errors(f"write under {tmp.parent}"):
@@ -97,9 +99,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's content."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def identity_hash(identity: object) -> str:
+    """16 hexadecimal digits that name a value: of its JSON with sorted keys."""
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 @contextmanager
 def scratch_folder(tmp: Path) -> Generator[Path, None, None]:
-    """A temporary folder, known to be in use while this process lives, removed at the end."""
+    """A temporary folder, locked while this process lives and removed at the end."""
     aside = tmp / f"{uuid.uuid4().hex}.folder"
     aside.mkdir()
     with open(aside / ".lock", "wb") as lock:
@@ -114,8 +128,8 @@ def scratch_folder(tmp: Path) -> Generator[Path, None, None]:
 def new_folder(tmp: Path, target: Path) -> Generator[Path, None, None]:
     """Fill a folder aside, then move it to `target` in one step.
 
-    When another process was first, its folder stays and ours is dropped: both hold the same,
-    because such folders are named after what they hold.
+    When another process was first, its folder stays and this one is dropped: both hold the same,
+    because such folders are named after their content.
     """
     with clear_os_errors(f"write {target}"), scratch_folder(tmp) as aside:
         filled = aside / "filled"
@@ -143,7 +157,7 @@ def file_lock(path: Path, wait: bool = True) -> Generator[bool, None, None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock; looking is seen by nobody else who looks."""
+    """Whether a process holds the lock; several can look at once."""
     try:
         with open(path, "rb") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,7 +1,4 @@
-"""Run records of runs that were killed.
-
-Imports nothing heavy, so that `foley status` can mend them too.
-"""
+"""Records of runs whose process was killed."""
 
 from __future__ import annotations
 
@@ -18,26 +15,22 @@ def run_lock(id: str) -> str:
     return f"run-{id}"
 
 
-def mend(wh: Home) -> list[str]:
-    """Mark runs that are `running` in the records and whose process is gone as `killed`; their ids.
+def mark_killed_runs(home: Home) -> list[str]:
+    """Mark runs that are recorded as `running` but have no process as `killed`; returns their ids.
 
-    A live run holds a lock, which the system frees however its process ends: no clock and no
+    A live run holds a lock, which the system frees however its process ends: neither a clock nor a
     process id decides.
     """
     killed: list[str] = []
-    for record in wh.records("runs"):
+    for record in home.records("runs"):
         if record.get("state") != "running":
             continue
         id = str(record["id"])
-        path = wh.lock_path(run_lock(id))
+        path = home.lock_path(run_lock(id))
         with file_lock(path, wait=False) as free:
-            if not free or wh.record("runs", id).get("state") != "running":
-                continue
-            wh.write_record(
-                "runs",
-                id,
-                record | {"state": "killed", "error": "its process ended without a word"},
-            )
-            path.unlink(missing_ok=True)
-            killed.append(id)
+            if free and home.record("runs", id).get("state") == "running":
+                end = {"state": "killed", "error": "its process ended without a word"}
+                home.write_record("runs", id, record | end)
+                path.unlink(missing_ok=True)
+                killed.append(id)
     return killed

@@ -30,7 +30,7 @@ from flows.running.signals import ends_in_time, outlive_the_worker
 from warehouse import Warehouse
 from warehouse.errors import was_interrupted
 from warehouse.files import file_lock
-from warehouse.runs import mend, run_lock
+from warehouse.runs import mark_killed_runs, run_lock
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -97,7 +97,7 @@ def recorded(wh: Warehouse, flow: str, parameters: Parameters) -> Generator[dict
     Yields the record, for the work to add to. The state is running, then completed, failed, paused
     or cancelled; that of a run that was killed becomes `killed` when anybody looks next.
     """
-    mend(wh)
+    mark_killed_runs(wh)
     started = datetime.now(UTC)
     id = f"{flow}-{started:%Y%m%dT%H%M%S}-{str(flow_run.id or 'local')[:8]}"
     record: dict[str, Any] = {

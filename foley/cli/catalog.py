@@ -66,10 +66,10 @@ def status(home: Path | None) -> None:
     """Where the work stands: clips by stage, speed, time to finish, disk."""
     from foley.cli.output import status as summary
     from warehouse import status as find
-    from warehouse.runs import mend
+    from warehouse.runs import mark_killed_runs
 
     wh = _open(home)
-    mend(wh)
+    mark_killed_runs(wh)
     click.echo(summary(find(wh)))
 
 

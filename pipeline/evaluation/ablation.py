@@ -8,7 +8,6 @@ alone guides them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +30,7 @@ from pipeline.training.batches import feature_set, split_batches
 from pipeline.training.checkpoints import find_checkpoint
 from warehouse import Dataset, FoleyError, Warehouse
 from warehouse.datasets.versions import UNCURATED
+from warehouse.files import identity_hash
 
 ABLATION_VERSION = 2
 CHUNK = 32  # clips sampled at once
@@ -98,9 +98,7 @@ def score_mark(
         dict(fps),
         variant,
     ]
-    id = (
-        "ablation-" + hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    )
+    id = "ablation-" + identity_hash(identity)
     if known := [record for record in wh.records("evaluations") if record["id"] == id]:
         return Mark(**known[0]["figures"])
     found_checkpoint = find_checkpoint(wh, checkpoint)

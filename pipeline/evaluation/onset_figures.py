@@ -5,7 +5,6 @@ Onset F1 needs known impact times, which procedural clips have; other clips are 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from pipeline.evaluation.conditions import other_material
 from pipeline.training.batches import feature_set, split_batches
 from pipeline.training.checkpoints import Checkpoint
 from warehouse import Dataset, Warehouse
+from warehouse.files import identity_hash
 
 EVALUATION_VERSION = 1
 
@@ -75,10 +75,7 @@ def evaluate(
 
     The result is kept as an `evaluations` record; an evaluation of the same sounds is found again.
     """
-    identity = json.dumps(
-        [EVALUATION_VERSION, checkpoint.id, dataset.version, dict(fps)], sort_keys=True
-    )
-    id = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    id = identity_hash([EVALUATION_VERSION, checkpoint.id, dataset.version, dict(fps)])
     if known := [record for record in wh.records("evaluations") if record["id"] == id]:
         return known[0]["figures"]
     truths = truths_of(wh, dataset.clip_ids(split="test"))

@@ -29,7 +29,7 @@ from pipeline.evaluation.scoring import (
 )
 from pipeline.evaluation.sets import EvaluationSet, System
 from warehouse import Warehouse
-from warehouse.files import make_folder, write_file
+from warehouse.files import identity_hash, make_folder, write_file
 
 VERSION = 2  # raised when the same features give other figures
 
@@ -47,7 +47,7 @@ def workshop(home: Path) -> Warehouse:
     return Warehouse(home / "systems")
 
 
-def bring_in(wh: Warehouse, evaluated: EvaluationSet, systems: Sequence[System]) -> Clips:
+def ingest_files(wh: Warehouse, evaluated: EvaluationSet, systems: Sequence[System]) -> Clips:
     """Note every file of the set and of the systems in the warehouse.
 
     A file that did not change is not read again.
@@ -172,7 +172,7 @@ def _identity(
         [(s.name, sorted(s.sounds), s.missing) for s in systems],
         hashes,
     ]
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return identity_hash(identity)
 
 
 def _only(kept: Kept, names: set[str]) -> Kept:

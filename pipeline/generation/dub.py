@@ -8,10 +8,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.generation.provenance import file_hash, keep_provenance
+from pipeline.generation.provenance import keep_provenance
 from pipeline.generation.requests import Request, durations
 from pipeline.media import MediaError, mux, write_flac, write_wav
 from warehouse.errors import FoleyError
+from warehouse.files import file_sha256
 from warehouse.store import Warehouse
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _written(dubber: Dubber, request: Request, sound: Audio, home: Warehouse | N
             "seconds": sound.shape[1] / rate,
             "sample_rate": rate,
             "channels": len(sound),
-            "video": {"path": str(request.video.absolute()), "sha256": file_hash(request.video)},
+            "video": {"path": str(request.video.absolute()), "sha256": file_sha256(request.video)},
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
             "seed": request.seed,

@@ -5,7 +5,6 @@ A JSON file beside it, and the same as a record of a home folder.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 from collections.abc import Mapping
@@ -16,13 +15,8 @@ from typing import Any
 
 from pipeline.media import printable
 from warehouse.errors import FoleyError
+from warehouse.files import file_sha256
 from warehouse.store import Warehouse
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def code_version() -> str:
@@ -51,7 +45,7 @@ def bridge_facts(path: Path) -> dict[str, str | None]:
     """The hash of a bridge's file, and the checkpoint that it is, where it lies in a home folder."""
     record = path.parent / "checkpoint.json"
     found: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
-    return {"bridge": file_hash(path), "checkpoint": found.get("id")}
+    return {"bridge": file_sha256(path), "checkpoint": found.get("id")}
 
 
 def sidecar_of(out: Path) -> Path:
@@ -64,7 +58,7 @@ def keep_provenance(out: Path, facts: Mapping[str, Any], home: Warehouse | None)
 
     Raises FoleyError if either cannot be written.
     """
-    sound = file_hash(out)
+    sound = file_sha256(out)
     record = {
         "sound": sound,
         "path": str(out.absolute()),

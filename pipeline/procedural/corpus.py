@@ -6,7 +6,6 @@ sound lies under its picture (mis-dubbed), or its own sound is degraded. Only sc
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ from pipeline.procedural.clip import ProceduralClip, rng_of, sample_clip
 from pipeline.procedural.degrading import KINDS, Audio, degrade
 from pipeline.procedural.frames import render_frames
 from pipeline.procedural.writing import write_clip, write_media
+from warehouse.files import file_sha256
 
 LEDGER = "clips.jsonl"
 _RECIPE = 4  # raise when the same seed renders to other files
@@ -196,8 +196,8 @@ def write_corpus_clip(
     partial = folder / f".{item.name}.{os.getpid()}.new"
     try:
         item.write(partial)
-        digest, size = _digest(partial), partial.stat().st_size
-        if not (path.is_file() and path.stat().st_size == size and _digest(path) == digest):
+        digest, size = file_sha256(partial), partial.stat().st_size
+        if not (path.is_file() and path.stat().st_size == size and file_sha256(path) == digest):
             partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -206,12 +206,7 @@ def write_corpus_clip(
 
 def _is_right(path: Path, item: CorpusClip, known: Mapping[str, Any]) -> bool:
     expected = item.row(str(known.get("sha256")), int(known.get("bytes", -1)))
-    return known == expected and path.is_file() and _digest(path) == known["sha256"]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return known == expected and path.is_file() and file_sha256(path) == known["sha256"]
 
 
 def read_ledger(folder: Path) -> dict[str, Row]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import math
 import os
@@ -21,6 +20,7 @@ from pipeline.stages.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
 from warehouse.catalog.tables import RESERVED
 from warehouse.commits import Descriptor, commit_id, schema_text
 from warehouse.errors import FoleyError
+from warehouse.files import identity_hash
 from warehouse.rows.live import input_of
 from warehouse.rows.worklist import work_list
 from warehouse.schema import MAX_ATTEMPTS, SPINE
@@ -113,8 +113,7 @@ def _fingerprint(stage: Stage, upstream: Mapping[str, str]) -> str:
         "model_revision": stage.model_revision,
         "upstream": dict(sorted(upstream.items())),
     }
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return identity_hash(parts)
 
 
 def _settings(stage: Stage) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from warehouse import Warehouse
+from warehouse.files import file_sha256
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,5 @@ def find_checkpoint(wh: Warehouse, id: str) -> Checkpoint | None:
     known = [record for record in wh.records("checkpoints") if record["id"] == id]
     if not known or not path.is_file():
         return None
-    with path.open("rb") as stream:
-        same = hashlib.file_digest(stream, "sha256").hexdigest() == known[0]["sha256"]
+    same = file_sha256(path) == known[0]["sha256"]
     return Checkpoint(id, path, known[0], trained=False) if same else None

@@ -8,8 +8,6 @@ training goes on from; its curves
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice
@@ -29,7 +27,7 @@ from pipeline.training.batches import feature_batch, feature_set, split_batches,
 from pipeline.training.checkpoints import Checkpoint, find_checkpoint
 from pipeline.training.training_log import TrainingLog
 from warehouse import Dataset, FeatureSet, FoleyError, Warehouse
-from warehouse.files import file_lock
+from warehouse.files import file_lock, identity_hash
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -72,7 +70,7 @@ def train(
     settings = preset.train.model_copy(update={"seed": seed})
     features = feature_set(wh, dataset, fps, "train", subset)
     identity = _identity(preset, dataset, features, seed)
-    id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    id = identity_hash(identity)
     main = processes is None or processes.is_main_process
     with file_lock(wh.lock_path(f"train-{id}")) if main else nullcontext():
         if processes is not None:

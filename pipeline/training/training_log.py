@@ -5,7 +5,6 @@ Its state, checkpoints on the way, curves for TensorBoard, and samples to hear.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import shutil
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from model.presets.settings import TrainSettings
 from model.training.trainer import Progress, Trainer
 from pipeline.media import write_flac
 from warehouse import FoleyError, Warehouse
-from warehouse.files import make_folder, write_file
+from warehouse.files import file_sha256, make_folder, write_file
 
 _POINTS = 1000  # about so many points of the loss curve are kept in a record
 
@@ -164,7 +163,7 @@ class TrainingLog:
         aside = path.with_suffix(".part")
         with trainer.averaged():
             save_bridge(aside, trainer.bridge, self.identity["backbone"], self.identity["encoder"])
-        digest = hashlib.sha256(aside.read_bytes()).hexdigest()
+        digest = file_sha256(aside)
         aside.replace(path)
         metrics = {"losses": self.losses, "validation": self.validation}
         record = self.identity | {

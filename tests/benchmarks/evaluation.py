@@ -23,7 +23,7 @@ from model.metrics.metrics import frechet_distance, frechet_samples
 from model.presets.preset import Preset, load_preset
 from pipeline.evaluation.conditions import other_material
 from pipeline.evaluation.network_stages import Hear, Watch, evaluation_stages
-from pipeline.evaluation.run import Evaluation, bring_in, score, workshop
+from pipeline.evaluation.run import Evaluation, ingest_files, score, workshop
 from pipeline.evaluation.sets import EvaluationSet, evaluation_set, system
 from pipeline.evaluation.tables import LESS_IS_BETTER, TITLES, number
 from pipeline.generation.provenance import code_revision
@@ -55,7 +55,7 @@ def evaluate_folders(
     """
     wh = workshop(home)
     systems = [system(name, folder, evaluated.items) for name, folder in folders.items()]
-    clips = bring_in(wh, evaluated, systems)
+    clips = ingest_files(wh, evaluated, systems)
     hearing, watching = evaluation_stages(preset, scaling=scaling)
     fps = fingerprints([*hearing, *watching])
     todo: dict[str, int] = {}

@@ -5,12 +5,12 @@ From a sound, checkpoint, evaluation, feature set, dataset or clip back to files
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from warehouse.catalog.query import query
 from warehouse.errors import FoleyError
+from warehouse.files import file_sha256
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,7 +51,7 @@ def trace(home: str | Path, what: str) -> pa.Table:
     nothing of that name.
     """
     if Path(what).is_file():
-        what = hashlib.sha256(Path(what).read_bytes()).hexdigest()
+        what = file_sha256(what)
     found = query(home, _WALK, {"what": what})
     if not found.num_rows:
         raise FoleyError(

@@ -17,11 +17,12 @@ import torch
 from model.presets.preset import ModelError, load_preset
 from pipeline.generation.dub import Dubbed, dub
 from pipeline.generation.generator import Dubber, Options, choose_device
-from pipeline.generation.provenance import file_hash, sidecar_of
+from pipeline.generation.provenance import sidecar_of
 from pipeline.generation.requests import Request
 from pipeline.media import probe, read_audio
 from tests.pipeline.media.samples import write_sample
 from warehouse import Warehouse, query, trace
+from warehouse.files import file_sha256
 
 PRESET = load_preset("toy")
 PROMPT = "a ball bounces on wood"
@@ -148,9 +149,9 @@ def test_every_sound_tells_where_it_comes_from(dubber: Dubber, tmp_path: Path) -
     home = Warehouse(tmp_path / "home")
     made(dubber, Request(source, out, PROMPT, 5, "speech"), home=home)
     told = json.loads(sidecar_of(out).read_text())
-    assert told["sound"] == file_hash(out)
-    assert told["video"] == {"path": str(source), "sha256": file_hash(source)}
-    assert told["bridge"] == file_hash(PRESET.weights / "bridge.safetensors")
+    assert told["sound"] == file_sha256(out)
+    assert told["video"] == {"path": str(source), "sha256": file_sha256(source)}
+    assert told["bridge"] == file_sha256(PRESET.weights / "bridge.safetensors")
     assert told["checkpoint"] is None
     asked = {
         key: told[key]
@@ -166,7 +167,7 @@ def test_every_sound_tells_where_it_comes_from(dubber: Dubber, tmp_path: Path) -
     (row,) = query(home.home, "select sound, prompt, seed, checkpoint from generated").to_pylist()
     assert row == {"sound": told["sound"], "prompt": PROMPT, "seed": 5, "checkpoint": None}
     parents = {(row["kind"], row["id"]) for row in trace(home.home, str(out)).to_pylist()}
-    assert ("file", file_hash(source)) in parents
+    assert ("file", file_sha256(source)) in parents
     assert ("bridge", told["bridge"]) in parents
 
 
@@ -190,7 +191,7 @@ def test_a_sound_of_a_checkpoint_leads_to_it_and_to_its_clip(tmp_path: Path) -> 
     )
     home.publish()
     parents = {(row["kind"], row["id"]) for row in trace(home.home, str(out)).to_pylist()}
-    assert {("checkpoint", "abc"), ("clip", "c"), ("file", file_hash(source))} <= parents
+    assert {("checkpoint", "abc"), ("clip", "c"), ("file", file_sha256(source))} <= parents
 
 
 def test_a_device_that_is_not_there_is_named() -> None:

@@ -1,6 +1,7 @@
-"""How the tests share a machine.
+"""What all tests share: the machine, a Prefect API, a small corpus.
 
-Processes side by side, one thread of torch each, and what belongs together in one.
+Prefect reads its settings when it is first imported, so they are settled here, before any test
+module imports a flow.
 """
 
 from __future__ import annotations
@@ -12,11 +13,17 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
+
+from flows.server.embedded import EmbeddedServer
 
 # How long an example takes says nothing of the code here: the machine is shared.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -37,3 +44,33 @@ class RoomsAndFiles(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RoomsAndFiles:
     """Called by pytest-xdist, which would divide by file alone."""
     return RoomsAndFiles(config, log)
+
+
+_FOLDER = Path(tempfile.mkdtemp(prefix="foley-prefect-"))
+_SERVER = EmbeddedServer(_FOLDER)
+os.environ |= {
+    "PREFECT_HOME": str(_FOLDER),
+    "PREFECT_API_URL": _SERVER.url,
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+}
+
+
+@pytest.fixture(scope="session")
+def api() -> Iterator[str]:
+    """Address of the running API, one for the session; flows of this process report there."""
+    _SERVER.start()
+    _SERVER.wait()
+    yield _SERVER.url
+    shutil.rmtree(_FOLDER, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten good clips of 2 s and one bad one of every kind; not to be changed."""
+    from pipeline.procedural import write_corpus
+
+    folder = tmp_path_factory.mktemp("corpus") / "clips"
+    write_corpus(folder, 10, seed=7, seconds=2.0)
+    return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def environment(**changes: str | None) -> dict[str, str]:
-    """This process's environment without a FOLEY_HOME, with some variables set (or, where None, removed)."""
+    """The environment without a FOLEY_HOME, and with some changes; None removes a variable."""
     values = os.environ | {"FOLEY_HOME": None} | changes
     return {name: value for name, value in values.items() if value is not None}
 
@@ -28,11 +29,17 @@ def foley(*arguments: str | Path, **changes: str | None) -> subprocess.Completed
 def one_line_error(done: subprocess.CompletedProcess[str]) -> str:
     """The message of a command that ended as a person's mistake does.
 
-    Exit code 2, one line, nothing on stdout.
+    Exit code 2, one line, nothing on stdout; before it there may be lines of steps.
     """
     assert done.returncode == 2, done
     assert done.stdout == "", done
-    lines = done.stderr.strip().splitlines()
+    lines = other_than_steps(done)
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("foley: ")
     return lines[0].removeprefix("foley: ")
+
+
+def other_than_steps(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Lines on standard error that do not say where a step started or ended."""
+    step = r"\d\d:\d\d:\d\d [\w -]+: (started|\d+ \w+ in|stopped at)"
+    return [line for line in done.stderr.strip().splitlines() if not re.match(step, line)]

@@ -13,20 +13,32 @@ import click
 
 from flows.errors import is_user_error
 from foley.cli.catalog import KEEPING
-from foley.cli.options import HOME, PRESET, SEED, WEIGHTS, WORKERS, home_folder
+from foley.cli.options import (
+    DATASET,
+    FILE,
+    FOLDER,
+    HOME,
+    PATH,
+    PRESET,
+    SEED,
+    STEPS,
+    WEIGHTS,
+    WORKERS,
+    check_dataset,
+    check_device,
+    check_media,
+    check_policy,
+    check_source,
+    checked,
+    home_folder,
+)
 from foley.cli.quiet import quietly
 from foley.cli.server import OPERATING
 from foley.cli.weights import models
 from warehouse.errors import was_interrupted
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="foley-control")
-def cli() -> None:
-    """Synchronised sound for video, and the data factory behind it."""
-
-
-@cli.command()
+@click.command()
 @HOME
 @click.option(
     "--clips",
@@ -35,17 +47,11 @@ def cli() -> None:
     show_default=True,
     help="Good clips to render.",
 )
-@click.option("--steps", type=click.IntRange(1), help="Training steps.  [default: the preset's]")
-@click.option(
-    "--from-scratch", is_flag=True, help="Train all toy weights first, not only the bridge."
-)
+@STEPS
 @SEED
 @WORKERS
 def demo(home: Path | None, **options: Any) -> None:
-    """Render clips, curate them, train, evaluate and report.
-
-    Everything, in minutes, in ./foley-demo.
-    """
+    """Render clips, curate them, train, evaluate and report: everything, in minutes."""
     from foley.cli.launch import run_demo
     from foley.cli.output import demo as summary
 
@@ -54,9 +60,9 @@ def demo(home: Path | None, **options: Any) -> None:
     click.echo(summary(result))
 
 
-@cli.command()
-@click.argument("source")
-@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.command()
+@click.argument("source", callback=checked(check_source))
+@click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
 @HOME
 @click.option(
     "--splits",
@@ -74,7 +80,7 @@ def demo(home: Path | None, **options: Any) -> None:
     "--workers", type=click.IntRange(1, 256), default=8, show_default=True, help="Archives at once."
 )
 def download(home: Path | None, **options: Any) -> None:
-    """Fetch kinetics700, or the addresses of a .csv file, into FOLDER, for `foley curate`."""
+    """Fetch kinetics700, or the addresses of a .csv file, into FOLDER."""
     from foley.cli.launch import run_flow
     from foley.cli.output import downloaded
 
@@ -84,8 +90,8 @@ def download(home: Path | None, **options: Any) -> None:
     click.echo(downloaded(result))
 
 
-@cli.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.command()
+@click.argument("folder", type=FOLDER, callback=checked(check_media))
 @HOME
 @PRESET
 @WEIGHTS
@@ -93,12 +99,13 @@ def download(home: Path | None, **options: Any) -> None:
     "--policy",
     default="all",
     show_default=True,
+    callback=checked(check_policy),
     help="all, hunyuan, mova, strict, toy, or a .toml file.",
 )
 @click.option("--dataset", help="Name of the dataset.  [default: the policy's]")
 @WORKERS
 def curate(home: Path | None, **options: Any) -> None:
-    """Probe, score and select the videos in FOLDER, and cache their features for training."""
+    """Probe, score and select the videos in FOLDER, and cache their features."""
     from foley.cli.launch import run_flow
     from foley.cli.output import curated
 
@@ -107,12 +114,12 @@ def curate(home: Path | None, **options: Any) -> None:
     click.echo(curated(result))
 
 
-@cli.command()
+@click.command()
 @HOME
 @PRESET
 @WEIGHTS
-@click.option("--dataset", help="Dataset name or version.  [default: the newest]")
-@click.option("--steps", type=click.IntRange(1), help="Training steps.  [default: the preset's]")
+@DATASET
+@STEPS
 @click.option("--subset", type=click.Choice(["sft", "ablation"]), help="Train on this subset only.")
 @click.option(
     "--processes", type=click.IntRange(1, 64), default=1, help="Processes that train together."
@@ -122,20 +129,21 @@ def train(home: Path | None, **options: Any) -> None:
     """Train the bridge on a dataset's cached features."""
     from foley.cli.launch import run_flow
 
+    folder = home_folder(home)
+    check_dataset(folder, options["dataset"])
     with quietly():
-        result = run_flow("train", home_folder(home), options)
-    click.echo(
-        f"{'' if result.trained else 'Nothing to do, it was trained before: '}checkpoint {result.id}"
-    )
+        result = run_flow("train", folder, options)
+    before = "" if result.trained else "Nothing to do, it was trained before: "
+    click.echo(f"{before}checkpoint {result.id}")
     click.echo(str(result.path))
 
 
-@cli.command()
+@click.command()
 @click.argument("what", type=click.Choice(["pooling", "curation"]))
 @HOME
 @PRESET
 @WEIGHTS
-@click.option("--dataset", help="Dataset name or version.  [default: the newest]")
+@DATASET
 @click.option(
     "--poolings", help="Variants of pooling, such as frame,grid2.  [default: the preset's]"
 )
@@ -146,22 +154,24 @@ def train(home: Path | None, **options: Any) -> None:
 @SEED
 @WORKERS
 def ablate(home: Path | None, poolings: str | None, marks: str | None, **options: Any) -> None:
-    """Train the same with one thing changed, and score each at the same steps, on the same held-out clips.
+    """Train with one thing changed, and compare on the same held-out clips.
 
     pooling: on differently pooled video tokens (the paper's Table 1). curation: on what the
     dataset's policy kept, and on all that it judged and that decodes.
     """
     from foley.cli.launch import run_flow
 
+    folder = home_folder(home)
+    check_dataset(folder, options["dataset"])
     lists = {"poolings": poolings, "marks": marks}
     options |= {name: tuple(text.split(",")) for name, text in lists.items() if text}
     with quietly():
-        page = run_flow("ablate", home_folder(home), options)
+        page = run_flow("ablate", folder, options)
     click.echo(page.read_text())
     click.echo(str(page))
 
 
-@cli.command()
+@click.command()
 @HOME
 @PRESET
 @WEIGHTS
@@ -173,21 +183,15 @@ def ablate(home: Path | None, poolings: str | None, marks: str | None, **options
     metavar="NAME=FOLDER",
     help="Sounds named as the videos; repeat.",
 )
-@click.option("--on", type=click.Path(path_type=Path), help="Evaluation set: a folder of videos.")
-@click.option(
-    "--reference",
-    type=click.Path(path_type=Path),
-    help="Folder of true sounds.  [default: the videos' own]",
-)
+@click.option("--on", type=FOLDER, help="Evaluation set: a folder of videos.")
+@click.option("--reference", type=FOLDER, help="Folder of true sounds.  [default: the videos' own]")
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many videos of the set.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder for Table 2.  [default: in HOME/reports]"
-)
+@click.option("--out", type=PATH, help="Folder for Table 2.  [default: in HOME/reports]")
 @click.option("--table", is_flag=True, help="All metrics of Table 2 for the held-out clips too.")
 @SEED
 @WORKERS
 def evaluate(home: Path | None, table: bool, systems: tuple[str, ...], **options: Any) -> None:
-    """Score a checkpoint on its held-out clips, or any systems on an evaluation set (--on, --system)."""
+    """Score a checkpoint on its held-out clips, or systems on an evaluation set."""
     from foley.cli.launch import run_flow
 
     if table or systems or options["on"]:
@@ -208,14 +212,9 @@ def evaluate(home: Path | None, table: bool, systems: tuple[str, ...], **options
     click.echo(figures(result.figures))
 
 
-@cli.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="File to write; .wav, .flac: sound alone.",
-)
+@click.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option("--out", required=True, type=PATH, help="File to write; .wav, .flac: sound alone.")
 @click.option(
     "--prompt",
     help="What is to be heard.  [default for a folder: as in its clips.csv, or the file's name]",
@@ -250,58 +249,92 @@ def evaluate(home: Path | None, table: bool, systems: tuple[str, ...], **options
     show_default=True,
     help="Sounds made at once.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
-    "--bridge",
-    type=click.Path(path_type=Path),
-    help="A bridge.safetensors.  [default: the preset's own]",
+    "--device",
+    default="auto",
+    show_default=True,
+    callback=checked(check_device),
+    help="auto, cpu, cuda or cuda:N.",
 )
+@click.option("--bridge", type=FILE, help="A bridge.safetensors.  [default: the preset's own]")
 @HOME
 @PRESET
 @WEIGHTS
 @SEED
 def generate(source: Path, out: Path, home: Path | None, **options: Any) -> int:
-    """Make sound for SOURCE: a video, a folder, or a CSV with the columns video, prompt, seed, negative_prompt, out.
+    """Make sound for SOURCE: a video, a folder, or a CSV.
 
-    For a video, OUT is the file to write; for a folder or a CSV, the folder to write to. Where a
-    home folder is given, or there is one, every sound gets a row in its catalog.
+    For a video, OUT is the file to write; for a folder or a CSV, the folder to write to. A CSV has
+    the columns video, prompt, seed, negative_prompt, out. Where a home folder is given, or there is
+    one, every sound gets a row in its catalog.
     """
     from foley.cli.launch import run_dub
 
     if options["fast"] and options["steps"]:
         raise click.UsageError("--fast and --steps both say how many steps: give one")
     default = home_folder(None)
-    kept = home_folder(home) if home else default if default.is_dir() else None
+    record = home_folder(home) if home else default if default.is_dir() else None
     results = sys.stdout
     failed: list[bool] = []
     with quietly():
-        for made in run_dub(source, out, kept, options):
-            failed.append(made.error is not None)
-            if made.error:
-                click.echo(f"foley: {made.error}", err=True)
+        for sound in run_dub(source, out, record, options):
+            failed.append(sound.error is not None)
+            if sound.error:
+                click.echo(f"foley: {sound.error}", err=True)
             else:
-                click.echo(f"{made.request.out}: {made.seconds:.2f} s of sound", file=results)
+                click.echo(f"{sound.request.out}: {sound.seconds:.2f} s of sound", file=results)
     return 2 if all(failed) else 1 if any(failed) else 0
 
 
-for command in (*KEEPING, *OPERATING, models):
-    cli.add_command(command)
+SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
+    ("Sound for video", (generate, demo, models)),
+    ("From clips to a trained bridge", (download, curate, train, evaluate, ablate)),
+    ("The warehouse", KEEPING),
+    ("A server with schedules and a UI", OPERATING),
+)
+
+
+class Sections(click.Group):
+    """The commands of SECTIONS, under their headings."""
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 (click gives it)
+        formatter: click.HelpFormatter,
+    ) -> None:
+        """Write a list of commands for every section."""
+        for title, commands in SECTIONS:
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(str(one.name), one.get_short_help_str(90)) for one in commands]
+                )
+
+
+@click.group(
+    cls=Sections,
+    commands=[command for _, commands in SECTIONS for command in commands],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="foley-control")
+def cli() -> None:
+    """Synchronised sound for video, and the data factory behind it."""
 
 
 def main() -> None:
     """Entry point: a mistake is one line and exit code 2, Ctrl-C is exit code 130."""
-    leave = _leave_at_once()
+    leave = _exit_with()
     try:
         code = int(cast("Callable[..., int | None]", cli)(standalone_mode=False) or 0)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        code = error.exit_code
+    except click.ClickException as error:
+        click.echo(f"foley: {' '.join(error.format_message().split())}", err=True)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         code = _stopped()
-    except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # the reader has enough, as `head` has
+    except BrokenPipeError:  # the reader has enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
         if was_interrupted(error):
@@ -319,11 +352,11 @@ def _stopped() -> int:
     return 130
 
 
-def _leave_at_once() -> Callable[[int], NoReturn]:
-    """A way out that runs all exit handlers (this one, registered first, comes last) but takes no module apart.
+def _exit_with() -> Callable[[int], NoReturn]:
+    """A way out that runs all exit handlers (this one, registered first, comes last), and no more.
 
     Prefect's daemon threads keep parts of DuckDB's extension module alive, which says so at length
-    on standard error when the interpreter takes it apart.
+    on standard error when the interpreter takes its modules apart.
     """
     codes: list[int] = []
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from foley.cli.options import PRESET, WEIGHTS
+from foley.cli.options import NEW_WEIGHTS, PRESET
 from foley.cli.quiet import quietly
 
 
@@ -19,7 +19,7 @@ def models() -> None:
 @models.command()
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
 @PRESET
-@WEIGHTS
+@NEW_WEIGHTS
 def fetch(names: tuple[str, ...], preset: str, weights: Path | None) -> None:
     """Download the models of a preset (all, or those named); goes on where it stopped.
 
@@ -44,7 +44,7 @@ def fetch(names: tuple[str, ...], preset: str, weights: Path | None) -> None:
 
 @models.command()
 @PRESET
-@WEIGHTS
+@NEW_WEIGHTS
 @click.option(
     "--format", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
 )

@@ -128,6 +128,11 @@ def procedural_source(
     return Listing(pa.Table.from_pylist(clips, SCHEMA))
 
 
+def holds_media(folder: Path) -> bool:
+    """Whether `folder_source` would list anything; ends at the first file that it would."""
+    return any(path.name in SIDECARS or _is_media(path) for path in _files(folder, []))
+
+
 def words_of(path: Path) -> str:
     """The words of a file's name: `Dog-barking_02.mp4` is "dog barking".
 

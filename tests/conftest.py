@@ -69,8 +69,8 @@ def api() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten good clips of 2 s and one bad one of every kind; not to be changed."""
-    from pipeline.procedural import write_corpus
+    from pipeline.procedural import Corpus, write_corpus
 
     folder = tmp_path_factory.mktemp("corpus") / "clips"
-    write_corpus(folder, 10, seed=7, seconds=2.0)
+    write_corpus(folder, Corpus(10, seed=7, seconds=2.0))
     return folder

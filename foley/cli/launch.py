@@ -91,21 +91,15 @@ def _started(name: str, server: EmbeddedServer | None) -> Any:
 
 def _render(parameters: DemoParameters) -> tuple[Path, float]:
     """Write the clips that are not there yet; where they are, and the seconds it took."""
-    from pipeline.procedural import write_corpus
+    from pipeline.procedural import Corpus, write_corpus
 
     started = perf_counter()
     corpus = parameters.home / "clips" / f"procedural.{parameters.seed}"
     workers = parameters.batches_at_once
-    count, flawed = parameters.clips, int(parameters.clips * FLAWED_SHARE)
+    flawed = int(parameters.clips * FLAWED_SHARE)
+    wanted = Corpus(parameters.clips, parameters.seed, flawed=flawed)
     with bar("render", unit="clip") as progress:
-        write_corpus(
-            corpus,
-            count,
-            parameters.seed,
-            flawed=flawed,
-            workers=workers,
-            progress=follow(progress),
-        )
+        write_corpus(corpus, wanted, workers, follow(progress))
     return corpus, perf_counter() - started
 
 

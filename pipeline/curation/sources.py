@@ -18,7 +18,7 @@ from typing import Any, cast
 import pyarrow as pa
 
 from pipeline.media import MediaError, printable, sniff
-from pipeline.procedural import BAD_KINDS, write_corpus
+from pipeline.procedural import BAD_KINDS, Corpus, write_corpus
 from pipeline.procedural.corpus import Progress
 from warehouse.errors import FoleyError
 
@@ -110,11 +110,10 @@ def procedural_source(
 ) -> Listing:
     """Write (or find already written) a procedural corpus and list it.
 
-    The arguments are those of `write_corpus`.
+    The arguments are those of `Corpus` and `write_corpus`.
     """
-    rows = write_corpus(
-        folder, n, seed, seconds=seconds, bad=bad, flawed=flawed, workers=workers, progress=progress
-    )
+    corpus = Corpus(n, seed, seconds, tuple(bad), flawed)
+    rows = write_corpus(folder, corpus, workers, progress)
     root = folder.absolute()
     clips = [
         _row(

@@ -8,20 +8,21 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from model.types import Audio
 from pipeline.procedural.clip import MATERIALS, Material, ProceduralClip, rng_of
 
 SAMPLE_RATE = 16000
-Audio = NDArray[np.float32]
 
 _PEAK = 0.6  # a strike of strength 1, before strikes overlap
 _ATTACK = 0.001  # seconds
 _NOISE_FLOOR = 3e-4  # about -70 dBFS: silence between strikes is not digital zero
-_LONGEST = 0.9  # seconds of ringing kept
+_LONGEST = 0.9  # seconds of ringing
+_BANDS = 32
 
 
 @dataclass(frozen=True)
 class _Timbre:
-    """Partials in Hz with their gains, the decay time of the lowest partial in seconds, and the click's share."""
+    """Partials in Hz with their gains, the lowest one's decay in seconds, the click's share."""
 
     partials: tuple[float, ...]
     gains: tuple[float, ...]
@@ -37,31 +38,25 @@ _TIMBRES: dict[Material, _Timbre] = {
 }
 
 
-def _strike(timbre: _Timbre, sample_rate: int, tuning: float, tilt: NDArray[np.float32]) -> Audio:
-    """One strike of strength 1 -> [n].
-
-    Decaying partials, higher ones decaying faster, after a short attack.
-    """
+def _strike(timbre: _Timbre, sample_rate: int, tuning: float, tilt: Audio) -> Audio:
+    """One strike of strength 1 -> [n]: partials after a short attack, higher ones decay faster."""
     n = int(min(_LONGEST, 7 * timbre.decay) * sample_rate)
     t = np.arange(n, dtype=np.float32) / np.float32(sample_rate)
     partials = np.asarray(timbre.partials, np.float32) * np.float32(tuning)
-    keep = partials < 0.48 * sample_rate
-    partials, gains = (
-        partials[keep, None],
-        (np.asarray(timbre.gains, np.float32) * tilt)[keep, None],
-    )
+    gains = np.asarray(timbre.gains, np.float32) * tilt
+    audible = partials < 0.48 * sample_rate
+    partials, gains = partials[audible, None], gains[audible, None]
     rates = np.sqrt(partials / partials[0]) / np.float32(timbre.decay)  # 1/s
-    modes = (
-        gains * np.exp(-rates * t) * np.sin(np.float32(2 * np.pi) * partials * t)
-    )  # [partials, n]
-    wave = modes.sum(0) / gains.sum()
+    waves = np.sin(np.float32(2 * np.pi) * partials * t)  # [partials, n]
+    wave = (gains * np.exp(-rates * t) * waves).sum(0) / gains.sum()
     return (wave * np.minimum(t / np.float32(_ATTACK), 1)).astype(np.float32)
 
 
 def render_audio(clip: ProceduralClip, sample_rate: int = SAMPLE_RATE) -> Audio:
-    """The clip's sound -> float32 [round(seconds * sample_rate)], mono, in -1..1; each onset is at its impact time.
+    """The clip's sound -> float32 [round(seconds * sample_rate)], mono, in -1..1.
 
-    Tuning (3%) and the partials' gains vary from clip to clip within a material.
+    Each onset is at its impact time. Tuning (3%) and the partials' gains vary from clip to clip
+    within a material.
     """
     rng = rng_of(clip.seed, 1)
     timbre = _TIMBRES[clip.material]
@@ -81,28 +76,19 @@ def render_audio(clip: ProceduralClip, sample_rate: int = SAMPLE_RATE) -> Audio:
     return np.clip(out, -1, 1)
 
 
-_BANDS = 32
-
-
 def _band_spectrum(audio: Audio, sample_rate: int) -> NDArray[np.float64]:
-    """Amplitude in 32 log-spaced bands of 60..7500 Hz, averaged over the loud frames, unit norm.
-
-    Zeros if silent.
-    """
+    """Amplitude of the loud frames in 32 log-spaced bands of 60..7500 Hz, unit norm; 0 if silent."""
     size = max(64, round(0.064 * sample_rate))
-    hop = size // 4
     padded = np.pad(np.asarray(audio, np.float32), (0, max(0, size - len(audio))))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop] * np.hanning(
-        size
-    ).astype(np.float32)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[:: size // 4]
+    frames = frames * np.hanning(size).astype(np.float32)
     energy = np.square(frames).sum(1)
     if not np.isfinite(energy).all() or energy.max() < 1e-6:
         return np.zeros(_BANDS)
     loud = frames[energy > 0.1 * energy.max()]  # the strikes and not the noise between them
     power = np.square(np.abs(np.fft.rfft(loud, axis=1))).mean(0)
-    hertz = np.fft.rfftfreq(size, 1 / sample_rate)
     edges = np.geomspace(60, 7500, _BANDS + 1)
-    band = np.digitize(hertz, edges) - 1
+    band = np.digitize(np.fft.rfftfreq(size, 1 / sample_rate), edges) - 1
     inside = (band >= 0) & (band < _BANDS)
     amplitude = np.sqrt(np.bincount(band[inside], power[inside], _BANDS))
     return amplitude / np.linalg.norm(amplitude)
@@ -111,33 +97,21 @@ def _band_spectrum(audio: Audio, sample_rate: int) -> NDArray[np.float64]:
 @lru_cache(maxsize=8)
 def _templates(sample_rate: int) -> NDArray[np.float64]:
     """The band spectrum of every material's nominal strike -> [materials, bands]."""
+    tunings = (0.97, 0.985, 1.0, 1.015, 1.03)  # a partial near a band's edge falls on either side
     spectra: list[NDArray[np.float64]] = []
-    for material in MATERIALS:
-        timbre = _TIMBRES[material]
+    for timbre in (_TIMBRES[material] for material in MATERIALS):
         tilt = np.ones(len(timbre.gains), np.float32)
-        tunings = (
-            0.97,
-            0.985,
-            1.0,
-            1.015,
-            1.03,
-        )  # a partial near a band's edge falls on either side of it
-        bands = [
-            _band_spectrum(_strike(timbre, sample_rate, tuning, tilt), sample_rate)
-            for tuning in tunings
-        ]
-        mean = np.mean(bands, axis=0)
-        spectra.append(mean / np.linalg.norm(mean))
-    return np.stack(spectra)
+        strikes = [_strike(timbre, sample_rate, tuning, tilt) for tuning in tunings]
+        spectra.append(np.mean([_band_spectrum(strike, sample_rate) for strike in strikes], axis=0))
+    return np.stack([mean / np.linalg.norm(mean) for mean in spectra])
 
 
 def material_scores(audio: Audio, sample_rate: int = SAMPLE_RATE) -> dict[Material, float]:
-    """How much a mono sound [n] resembles each material: the cosine of its loud frames' spectrum with the material's.
+    """How much a mono sound [n] resembles each material: the cosine of their spectra.
 
     All scores are 0 for silence (or samples that are not finite).
     """
-    spectrum = _band_spectrum(audio, sample_rate)
-    scores = _templates(sample_rate) @ spectrum
+    scores = _templates(sample_rate) @ _band_spectrum(audio, sample_rate)
     return {material: float(score) for material, score in zip(MATERIALS, scores, strict=True)}
 
 

@@ -13,11 +13,6 @@ Scene = Literal["hammer", "ball", "block"]
 
 MATERIALS: tuple[Material, ...] = get_args(Material)
 SCENES: tuple[Scene, ...] = get_args(Scene)
-
-MIN_GAP, MAX_GAP = 0.35, 1.1  # seconds between impacts
-LEAD, TAIL = 0.1, 0.2  # seconds kept free of impacts at the start and at the end
-MIN_SECONDS, MAX_SECONDS = 1.0, 600.0
-
 WORDINGS: dict[Scene, tuple[str, ...]] = {
     "hammer": ("a hammer strikes {}", "{} struck by a hammer", "someone hammering on {}"),
     "ball": (
@@ -32,10 +27,14 @@ WORDINGS: dict[Scene, tuple[str, ...]] = {
     ),
 }
 
+_MIN_GAP, _MAX_GAP = 0.35, 1.1  # seconds between impacts
+_LEAD, _TAIL = 0.1, 0.2  # seconds without impacts at the start and at the end
+_MIN_SECONDS, _MAX_SECONDS = 1.0, 600.0
+
 
 @dataclass(frozen=True)
 class ProceduralClip:
-    """One clip: everything that its sound and its picture are rendered from.
+    """Everything that the sound and the picture of one clip are rendered from.
 
     `impacts` are seconds from the start, ascending; `strengths` are their gains in .6..1.
     """
@@ -49,7 +48,7 @@ class ProceduralClip:
     strengths: tuple[float, ...]
 
     def truth(self) -> dict[str, object]:
-        """What is known about the clip, as JSON values."""
+        """The clip's truth, as JSON values."""
         return {
             "impacts": list(self.impacts),
             "material": self.material,
@@ -71,15 +70,10 @@ def prompt_for(material: str, scene: Scene, wording: int = 0) -> str:
 
 
 def swap_material(prompt: str, material: str) -> str:
-    """The same prompt with another material word.
-
-    Raises ValueError if the prompt names no known material.
-    """
+    """The same prompt with another material; raises ValueError if it names none."""
     swapped, count = re.subn(rf"\b({'|'.join(MATERIALS)})\b", material, prompt)
     if count == 0:
-        raise ValueError(
-            f"the prompt {prompt!r} names none of the materials {', '.join(MATERIALS)}"
-        )
+        raise ValueError(f"the prompt {prompt!r} names none of the materials {MATERIALS}")
     return swapped
 
 
@@ -89,28 +83,18 @@ def sample_clip(seed: int, seconds: float = 4.0) -> ProceduralClip:
     Gaps between impacts are uniform in .35..1.1 s, so 4 s hold about 5. Raises ValueError for a
     negative seed or for seconds outside 1..600.
     """
-    if seed < 0 or not MIN_SECONDS <= seconds <= MAX_SECONDS:
-        raise ValueError(
-            f"a clip needs a seed >= 0 and {MIN_SECONDS:g}..{MAX_SECONDS:g} s, not {seed} and {seconds:g} s"
-        )
+    if seed < 0 or not _MIN_SECONDS <= seconds <= _MAX_SECONDS:
+        wanted = f"a seed >= 0 and {_MIN_SECONDS:g}..{_MAX_SECONDS:g} s"
+        raise ValueError(f"a clip needs {wanted}, not {seed} and {seconds:g} s")
     rng = rng_of(seed, 0)
     material = MATERIALS[int(rng.integers(len(MATERIALS)))]
     scene = SCENES[int(rng.integers(len(SCENES)))]
-    wording = int(rng.integers(len(WORDINGS[scene])))
+    prompt = prompt_for(material, scene, int(rng.integers(len(WORDINGS[scene]))))
     impacts: list[float] = []
-    at = LEAD + float(rng.uniform(0, min(MAX_GAP - MIN_GAP, seconds - TAIL - LEAD)))
-    while at <= seconds - TAIL:
+    at = _LEAD + float(rng.uniform(0, min(_MAX_GAP - _MIN_GAP, seconds - _TAIL - _LEAD)))
+    while at <= seconds - _TAIL:
         impacts.append(round(at, 3))
-        at = impacts[-1] + float(
-            rng.uniform(MIN_GAP + 0.001, MAX_GAP - 0.001)
-        )  # rounding stays inside the gap's bounds
+        # a millisecond inside the bounds, for the rounding
+        at = impacts[-1] + float(rng.uniform(_MIN_GAP + 0.001, _MAX_GAP - 0.001))
     strengths = tuple(round(float(s), 3) for s in rng.uniform(0.6, 1.0, len(impacts)))
-    return ProceduralClip(
-        seed,
-        seconds,
-        material,
-        scene,
-        prompt_for(material, scene, wording),
-        tuple(impacts),
-        strengths,
-    )
+    return ProceduralClip(seed, seconds, material, scene, prompt, tuple(impacts), strengths)

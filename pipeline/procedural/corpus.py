@@ -1,4 +1,4 @@
-"""A folder of procedural clips, of flawed ones, and of a few broken ones, with their truth in `clips.jsonl`.
+"""A folder of procedural clips, of flawed ones, and of a few broken ones; `clips.jsonl` tells which.
 
 A broken file shows itself when it is opened. A flawed one is a good file: either another clip's
 sound lies under its picture (mis-dubbed), or its own sound is degraded. Only scores can find it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -18,18 +18,20 @@ from typing import Any, cast
 
 import numpy as np
 
+from model.types import Audio
 from pipeline.procedural.audio import SAMPLE_RATE, render_audio
 from pipeline.procedural.clip import ProceduralClip, rng_of, sample_clip
-from pipeline.procedural.degrading import KINDS, Audio, degrade
+from pipeline.procedural.degrading import KINDS, Kind, degrade
 from pipeline.procedural.frames import render_frames
 from pipeline.procedural.writing import write_clip, write_media
 from warehouse.files import file_sha256
 
 LEDGER = "clips.jsonl"
-_RECIPE = 4  # raise when the same seed renders to other files
-_SAVE_EVERY = 64  # clips between two savings of the ledger
 MISDUBBED = "misdubbed"
 FLAWS: tuple[str, ...] = (MISDUBBED, *KINDS)
+BAD_KINDS = ("silent", "no_audio", "no_video", "truncated", "not_a_video", "empty")
+_RECIPE = 4  # raise when the same seed renders to other files
+_SAVE_EVERY = 64  # clips between two savings of the ledger
 _FLAWS_IN_TURN = (*KINDS, *[MISDUBBED] * 6)  # three mis-dubbed clips for two degraded ones
 _MILDEST = 0.4  # severity, see `degrade`: our choice
 
@@ -39,10 +41,7 @@ Progress = Callable[[int, int], None]  # (clips done, clips in all)
 
 @dataclass(frozen=True)
 class CorpusClip:
-    """One file to be written.
-
-    Its name, the clip it shows, how it is broken, and how it is flawed ("" for not).
-    """
+    """One file of a corpus: the clip it shows, how it is broken, how it is flawed ("" for not)."""
 
     name: str
     clip: ProceduralClip
@@ -56,12 +55,16 @@ class CorpusClip:
         so that figures on it tell how good a model is, and not how much a policy let through.
         """
         truth = self.clip.truth() | {"bad": self.bad or None, "flaw": self.flaw or None}
+        if self.flaw == MISDUBBED:
+            truth["sound_seed"] = self._other_clip().seed
+        elif self.flaw:
+            truth["severity"] = self._severity()
         return {
             "file": self.name,
             "prompt": self.clip.prompt,
             "label": self.clip.material,
             **({"split": "train"} if self.flaw else {}),
-            "truth": truth | _details(self),
+            "truth": truth,
             "recipe": _RECIPE,
             "sha256": sha256,
             "bytes": size,
@@ -69,130 +72,135 @@ class CorpusClip:
 
     def write(self, path: Path) -> None:
         """Render the file."""
-        if self.flaw:
-            write_media(path, render_frames(self.clip), _flawed_sound(self))
+        if self.bad:
+            _write_broken(path, self.clip, self.bad)
+        elif self.flaw:
+            write_media(path, render_frames(self.clip), self._flawed_sound())
         else:
-            _SPOIL.get(self.bad, write_clip)(self.clip, path)
+            write_clip(self.clip, path)
+
+    def _flawed_sound(self) -> Audio:
+        if self.flaw == MISDUBBED:
+            return render_audio(self._other_clip())
+        kind = cast("Kind", self.flaw)
+        return degrade(render_audio(self.clip), kind, self._severity(), self.clip.seed)
+
+    def _other_clip(self) -> ProceduralClip:
+        """The next clip of the same material and scene: what the prompt says, at the wrong times."""
+        looks = (self.clip.material, self.clip.scene)
+        others = (sample_clip(seed, self.clip.seconds) for seed in count(self.clip.seed + 1))
+        return next(other for other in others if (other.material, other.scene) == looks)
+
+    def _severity(self) -> float:
+        return round(float(rng_of(self.clip.seed, 3).uniform(_MILDEST, 1)), 3)
 
 
-def _details(item: CorpusClip) -> dict[str, object]:
-    """What is known about a flaw."""
-    if item.flaw == MISDUBBED:
-        return {"sound_seed": _dubbed_by(item.clip).seed}
-    return {"severity": _severity(item.clip)} if item.flaw else {}
+def _write_broken(path: Path, clip: ProceduralClip, kind: str) -> None:
+    match kind:
+        case "silent":
+            silence = np.zeros(round(clip.seconds * SAMPLE_RATE), np.float32)
+            write_media(path, render_frames(clip), silence)
+        case "no_audio":
+            write_media(path, render_frames(clip), None)
+        case "no_video":
+            write_media(path, None, render_audio(clip))
+        case "truncated":
+            write_clip(clip, path)
+            # the index is at the front: the file opens, and ends too early
+            os.truncate(path, path.stat().st_size * 6 // 10)
+        case "not_a_video":
+            page = f"<!doctype html><title>404</title><p>{clip.prompt}: this clip is gone</p>\n"
+            path.write_text(page, encoding="utf-8")
+        case _:
+            path.write_bytes(b"")
 
 
-def _flawed_sound(item: CorpusClip) -> Audio:
-    if item.flaw == MISDUBBED:
-        return render_audio(_dubbed_by(item.clip))
-    return degrade(
-        render_audio(item.clip), cast("Any", item.flaw), _severity(item.clip), item.clip.seed
-    )
+@dataclass(frozen=True)
+class Corpus:
+    """What a corpus holds: good clips, flawed ones, and a broken one for every entry of `bad`.
 
-
-def _dubbed_by(clip: ProceduralClip) -> ProceduralClip:
-    """The next clip of the same material and scene.
-
-    Its sound is what the prompt says, at the wrong times.
+    Corpora of different seeds share no clip. Raises ValueError for an unknown kind of broken clip.
     """
-    others = (sample_clip(seed, clip.seconds) for seed in count(clip.seed + 1))
-    return next(
-        other for other in others if (other.material, other.scene) == (clip.material, clip.scene)
-    )
+
+    good: int
+    seed: int = 0
+    seconds: float = 4.0
+    bad: tuple[str, ...] = BAD_KINDS
+    flawed: int = 0
+
+    def __post_init__(self) -> None:
+        for kind in self.bad:
+            if kind not in BAD_KINDS:
+                choices = ", ".join(BAD_KINDS)
+                raise ValueError(f"no kind of bad clip is called {kind!r}: choose from {choices}")
+
+    def clips(self) -> list[CorpusClip]:
+        """The files; their names are stable, and do not tell a flawed clip from a good one."""
+
+        def clip(number: int) -> ProceduralClip:
+            return sample_clip(self.seed * 1_000_000 + number, self.seconds)
+
+        good = [CorpusClip(f"clip-{i:05d}.mp4", clip(i)) for i in range(self.good)]
+        flawed = [
+            CorpusClip(
+                f"clip-{self.good + i:05d}.mp4",
+                clip(800_000 + i),
+                flaw=_FLAWS_IN_TURN[i % len(_FLAWS_IN_TURN)],
+            )
+            for i in range(self.flawed)
+        ]
+        broken = [
+            CorpusClip(f"bad-{i:02d}-{kind.replace('_', '-')}.mp4", clip(900_000 + i), kind)
+            for i, kind in enumerate(self.bad)
+        ]
+        return good + flawed + broken
 
 
-def _severity(clip: ProceduralClip) -> float:
-    return round(float(rng_of(clip.seed, 3).uniform(_MILDEST, 1)), 3)
+def write_corpus(
+    folder: Path, corpus: Corpus, workers: int = 1, progress: Progress | None = None
+) -> list[Row]:
+    """Write a corpus with its `clips.jsonl`: prompt, label, truth and sha256 by file.
 
+    Files that are already right are not touched, so a second run writes nothing and an interrupted
+    one goes on.
 
-def _silent(clip: ProceduralClip, path: Path) -> None:
-    write_media(path, render_frames(clip), np.zeros(round(clip.seconds * SAMPLE_RATE), np.float32))
-
-
-def _no_audio(clip: ProceduralClip, path: Path) -> None:
-    write_media(path, render_frames(clip), None)
-
-
-def _no_video(clip: ProceduralClip, path: Path) -> None:
-    write_media(path, None, render_audio(clip))
-
-
-def _truncated(clip: ProceduralClip, path: Path) -> None:
-    write_clip(clip, path)
-    os.truncate(
-        path, path.stat().st_size * 6 // 10
-    )  # the index is at the front: it opens, and ends too early
-
-
-def _not_a_video(clip: ProceduralClip, path: Path) -> None:
-    path.write_text(
-        f"<!doctype html><title>404</title><p>{clip.prompt}: this clip is gone</p>\n",
-        encoding="utf-8",
-    )
-
-
-def _empty(clip: ProceduralClip, path: Path) -> None:
-    del clip
-    path.write_bytes(b"")
-
-
-_SPOIL: dict[str, Callable[[ProceduralClip, Path], None]] = {
-    "silent": _silent,
-    "no_audio": _no_audio,
-    "no_video": _no_video,
-    "truncated": _truncated,
-    "not_a_video": _not_a_video,
-    "empty": _empty,
-}
-BAD_KINDS: tuple[str, ...] = tuple(_SPOIL)
-
-
-def plan_corpus(
-    n: int, seed: int = 0, seconds: float = 4.0, bad: Sequence[str] = BAD_KINDS, flawed: int = 0
-) -> list[CorpusClip]:
-    """N good clips, `flawed` ones, and a broken one for every entry of `bad` (a kind may come more than once).
-
-    Names are stable and unique, and do not tell a flawed clip from a good one.
-
-    Raises ValueError for an unknown kind.
+    Returns:
+        The lines of `clips.jsonl`, in the order of `corpus.clips()`.
     """
-    unknown = sorted(set(bad) - set(BAD_KINDS))
-    if unknown:
-        raise ValueError(
-            f"no kind of bad clip is called {unknown[0]!r}: choose from {', '.join(BAD_KINDS)}"
-        )
-    first = seed * 1_000_000  # corpora of different seeds share no clip
-    good = [CorpusClip(f"clip-{i:05d}.mp4", sample_clip(first + i, seconds)) for i in range(n)]
-    spoiled = [
-        CorpusClip(
-            f"bad-{i:02d}-{kind.replace('_', '-')}.mp4",
-            sample_clip(first + 900_000 + i, seconds),
-            kind,
-        )
-        for i, kind in enumerate(bad)
-    ]
-    names = (f"clip-{n + i:05d}.mp4" for i in range(flawed))
-    wrong = [
-        CorpusClip(
-            name,
-            sample_clip(first + 800_000 + i, seconds),
-            flaw=_FLAWS_IN_TURN[i % len(_FLAWS_IN_TURN)],
-        )
-        for i, name in enumerate(names)
-    ]
-    return good + wrong + spoiled
+    folder.mkdir(parents=True, exist_ok=True)
+    clips, before = corpus.clips(), read_ledger(folder)
+    ledger = dict(before)
+    rows: list[Row] = []
+    for row in _write_clips(folder, clips, before, workers):
+        rows.append(row)
+        ledger[row["file"]] = row
+        if len(rows) % _SAVE_EVERY == 0 and ledger != before:
+            _write_ledger(folder, ledger.values())
+        if progress is not None:
+            progress(len(rows), len(clips))
+    if {row["file"]: row for row in rows} != before:
+        _write_ledger(folder, rows)
+    return rows
 
 
-def write_corpus_clip(
-    folder: Path, item: CorpusClip, known: Mapping[str, Any] | None = None
-) -> Row:
-    """Write one file of the corpus and give its ledger line; a file that is already as `known` says is left alone.
+def _write_clips(
+    folder: Path, clips: list[CorpusClip], ledger: Mapping[str, Row], workers: int
+) -> Iterator[Row]:
+    before = [ledger.get(clip.name) for clip in clips]
+    if workers <= 1:
+        for clip, row in zip(clips, before, strict=True):
+            yield _write_clip(folder, clip, row)
+        return
+    spawn = get_context("spawn")  # fork would copy a parent's threads
+    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        yield from pool.map(_write_clip, [folder] * len(clips), clips, before, chunksize=8)
 
-    Safe to run side by side for different items: it touches only its own file.
-    """
+
+def _write_clip(folder: Path, item: CorpusClip, before: Row | None) -> Row:
+    """Write one file, unless it is already as its ledger line says, and give its ledger line."""
     path = folder / item.name
-    if known is not None and _is_right(path, item, known):
-        return dict(known)
+    if before is not None and _is_right(path, item, before):
+        return before
     partial = folder / f".{item.name}.{os.getpid()}.new"
     try:
         item.write(partial)
@@ -204,16 +212,13 @@ def write_corpus_clip(
     return item.row(digest, size)
 
 
-def _is_right(path: Path, item: CorpusClip, known: Mapping[str, Any]) -> bool:
-    expected = item.row(str(known.get("sha256")), int(known.get("bytes", -1)))
-    return known == expected and path.is_file() and file_sha256(path) == known["sha256"]
+def _is_right(path: Path, item: CorpusClip, row: Row) -> bool:
+    expected = item.row(str(row.get("sha256")), int(row.get("bytes", -1)))
+    return row == expected and path.is_file() and file_sha256(path) == row["sha256"]
 
 
 def read_ledger(folder: Path) -> dict[str, Row]:
-    """The ledger's lines by file name; empty if there is none yet.
-
-    A line that is not whole is left out.
-    """
+    """The ledger's lines by file name, without any that is torn; empty if there is no ledger."""
     rows: dict[str, Row] = {}
     path = folder / LEDGER
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
@@ -225,55 +230,7 @@ def read_ledger(folder: Path) -> dict[str, Row]:
     return rows
 
 
-def write_ledger(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Replace the ledger by these lines, in one step."""
+def _write_ledger(folder: Path, rows: Iterable[Row]) -> None:
     partial = folder / f".{LEDGER}.{os.getpid()}.partial"
     partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     partial.replace(folder / LEDGER)
-
-
-def write_corpus(
-    folder: Path,
-    n: int,
-    seed: int = 0,
-    *,
-    seconds: float = 4.0,
-    bad: Sequence[str] = BAD_KINDS,
-    flawed: int = 0,
-    workers: int = 1,
-    progress: Progress | None = None,
-) -> list[Row]:
-    """Write the clips of `plan_corpus` into `folder`, with `clips.jsonl` (prompt, label, truth, sha256 by file).
-
-    Files that are already right are not touched, so a second run writes nothing and an interrupted
-    one goes on. Gives the ledger's lines in the order of the plan.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    items, known = plan_corpus(n, seed, seconds, bad, flawed), read_ledger(folder)
-    ledger = dict(known)
-    rows: list[Row] = []
-    for row in _written(folder, items, known, workers):
-        rows.append(row)
-        ledger[row["file"]] = row
-        if len(rows) % _SAVE_EVERY == 0 and ledger != known:
-            write_ledger(folder, ledger.values())
-        if progress is not None:
-            progress(len(rows), len(items))
-    if {row["file"]: row for row in rows} != known:
-        write_ledger(folder, rows)
-    return rows
-
-
-def _written(
-    folder: Path, items: list[CorpusClip], known: Mapping[str, Row], workers: int
-) -> Iterable[Row]:
-    lines = [known.get(item.name) for item in items]
-    if workers <= 1:
-        yield from (
-            write_corpus_clip(folder, item, line) for item, line in zip(items, lines, strict=True)
-        )
-        return
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn")
-    ) as pool:  # fork would copy a parent's threads
-        yield from pool.map(write_corpus_clip, [folder] * len(items), items, lines, chunksize=8)

@@ -5,20 +5,16 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.types import Audio
 from pipeline.procedural.audio import SAMPLE_RATE
 
 Kind = Literal["noise", "clipping", "bandwidth", "hum"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-Audio = NDArray[np.float32]
 
-
-def degrade(
-    audio: Audio, kind: Kind, severity: float, seed: int, sample_rate: int = SAMPLE_RATE
-) -> Audio:
-    """A mono sound [S] with damage of a kind; `severity` in 0..1 goes from just heard to ruined.
+def degrade(audio: Audio, kind: Kind, severity: float, seed: int) -> Audio:
+    """A mono sound [n] at 16 kHz with damage; `severity` in 0..1 goes from just heard to ruined.
 
     noise: white, 30 to 0 dB under the sound's loudest tenth; clipping: 6 to 40 dB too loud;
     bandwidth: nothing over 2000 to 200 Hz; hum: 50 Hz and its harmonics, 30 to 0 dB under.
@@ -33,12 +29,11 @@ def degrade(
         out = np.clip(audio * 10 ** ((6 + 34 * severity) / 20), -peak, peak)
     elif kind == "bandwidth":
         spectrum = np.fft.rfft(audio)
-        spectrum[np.fft.rfftfreq(len(audio), 1 / sample_rate) > 2000 * 10**-severity] = 0
+        spectrum[np.fft.rfftfreq(len(audio), 1 / SAMPLE_RATE) > 2000 * 10**-severity] = 0
         out = np.fft.irfft(spectrum, len(audio))
     else:
-        t = np.arange(len(audio)) / sample_rate
-        waves = [
+        t = np.arange(len(audio)) / SAMPLE_RATE
+        out = audio + under * sum(
             np.sin(2 * np.pi * 50 * h * t + rng.uniform(0, 2 * np.pi)) / h for h in (1, 2, 3, 5)
-        ]
-        out = audio + np.sum(waves, axis=0) * under
+        )
     return np.clip(out, -1, 1).astype(np.float32)

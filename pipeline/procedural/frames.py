@@ -7,23 +7,22 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from model.types import Frames
 from pipeline.procedural.clip import ProceduralClip, Scene, rng_of
 
 FPS = 16
 SIZE = 64  # pixels, square
 
-Frames = NDArray[np.uint8]
 _Float = NDArray[np.float32]
 _Layer = tuple[_Float, _Float]  # signed distance in pixels [T or 1, SIZE, SIZE], colour [3] in 0..1
 
 _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)[:, None]  # each [1, SIZE, SIZE]
 
 
-def _lift(clip: ProceduralClip, times: _Float) -> _Float:
+def _progress(clip: ProceduralClip, times: _Float) -> _Float:
     """Progress 0..1 between the impacts around each time.
 
-    Before the first and after the last impact the motion comes from and goes to an impact outside
-    the clip.
+    The motion comes from an impact before the clip and goes to one after it.
     """
     inside = clip.impacts or (0.5 * clip.seconds,)
     before = min(-0.1, inside[0] - 0.6)
@@ -35,13 +34,8 @@ def _lift(clip: ProceduralClip, times: _Float) -> _Float:
 
 
 def _distance(dx: _Float, dy: _Float) -> _Float:
-    return np.sqrt(
-        dx * dx + dy * dy
-    )  # several times faster than hypot in float32, and nothing here overflows
-
-
-def _disk(x: _Float | float, y: _Float | float, radius: float) -> _Float:
-    return _distance(_X - np.float32(x), _Y - np.float32(y)) - np.float32(radius)
+    # several times faster than hypot in float32, and nothing here overflows
+    return np.sqrt(dx * dx + dy * dy)
 
 
 def _box(x: _Float | float, y: _Float | float, half_width: float, half_height: float) -> _Float:
@@ -57,15 +51,12 @@ def _segment(x0: float, y0: float, x1: _Float, y1: _Float, half_width: float) ->
 
 
 def _hammer(progress: _Float, x: float, y: float, colours: _Float) -> list[_Layer]:
-    raised = np.sin(np.pi * progress**1.7) * np.float32(
-        1.1
-    )  # radians: lifted slowly, brought down fast
+    # radians: lifted slowly, brought down fast
+    raised = np.sin(np.pi * progress**1.7) * np.float32(1.1)
     length, rest = 24.0, 0.15
     pivot_x, pivot_y = x - length * np.cos(rest), y - 6 - length * np.sin(rest)
-    head_x, head_y = (
-        pivot_x + length * np.cos(rest - raised),
-        pivot_y + length * np.sin(rest - raised),
-    )
+    head_x = pivot_x + length * np.cos(rest - raised)
+    head_y = pivot_y + length * np.sin(rest - raised)
     return [
         (_box(x, y + 6, 12, 6), colours[1]),
         (_segment(pivot_x, pivot_y, head_x, head_y, 1.5), colours[2]),
@@ -75,7 +66,8 @@ def _hammer(progress: _Float, x: float, y: float, colours: _Float) -> list[_Laye
 
 def _ball(progress: _Float, x: float, y: float, colours: _Float) -> list[_Layer]:
     height = 4 * progress * (1 - progress) * np.float32(26)
-    return [(_box(x, y + 20, 40, 20), colours[1]), (_disk(x, y - 7 - height, 7), colours[0])]
+    ball = _distance(_X - np.float32(x), _Y - np.float32(y - 7 - height)) - np.float32(7)
+    return [(_box(x, y + 20, 40, 20), colours[1]), (ball, colours[0])]
 
 
 def _block(progress: _Float, x: float, y: float, colours: _Float) -> list[_Layer]:
@@ -88,49 +80,44 @@ def _block(progress: _Float, x: float, y: float, colours: _Float) -> list[_Layer
     ]
 
 
-_DRAW: dict[Scene, Callable[[_Float, float, float, _Float], list[_Layer]]] = {
-    "hammer": _hammer,
-    "ball": _ball,
-    "block": _block,
+_Draw = Callable[[_Float, float, float, _Float], list[_Layer]]
+_SCENES: dict[Scene, tuple[_Draw, tuple[float, float]]] = {  # with the point of contact, pixels
+    "hammer": (_hammer, (36.0, 44.0)),
+    "ball": (_ball, (32.0, 48.0)),
+    "block": (_block, (36.0, 34.0)),
 }
-
-
-def _contact(scene: Scene, rng: np.random.Generator) -> tuple[float, float]:
-    x, y = rng.uniform(-4, 4, 2)
-    centre = {"hammer": (36.0, 44.0), "ball": (32.0, 48.0), "block": (36.0, 34.0)}[scene]
-    return centre[0] + float(x), centre[1] + float(y)
 
 
 def _paint(canvas: _Float, layer: _Layer) -> None:
     """Paint a layer over the canvas [T, SIZE, SIZE, 3], touching only the pixels that it covers."""
     distance, colour = layer
     covered = np.broadcast_to(distance < 0.5, canvas.shape[:3])
-    cover = np.minimum(0.5 - np.broadcast_to(distance, covered.shape)[covered], 1)[
-        :, None
-    ]  # one pixel of soft edge
+    distance = np.broadcast_to(distance, covered.shape)
+    cover = np.minimum(0.5 - distance[covered], 1)[:, None]  # one pixel of soft edge
     below = canvas[covered]
     canvas[covered] = below + cover * (colour - below)
 
 
 def render_frames(clip: ProceduralClip, fps: float = FPS) -> Frames:
-    """The clip's picture -> uint8 [round(seconds * fps), 64, 64, 3]; frame i shows the scene at i / fps seconds.
+    """The clip's picture -> uint8 [round(seconds * fps), 64, 64, 3]; frame i is that at i / fps s.
 
     Nothing but the motion tells of an impact. Colours and place vary, and say nothing of the
     material.
     """
     times = (np.arange(round(clip.seconds * fps)) / fps).astype(np.float32)
-    progress = _lift(clip, times)
+    progress = _progress(clip, times)[:, None, None]
     rng = rng_of(clip.seed, 2)
-    x, y = _contact(clip.scene, rng)
+    draw, contact = _SCENES[clip.scene]
+    x, y = (float(offset) + at for offset, at in zip(rng.uniform(-4, 4, 2), contact, strict=True))
     backdrop = rng.uniform(0.05, 0.25, 3).astype(np.float32)
     colours = rng.uniform(0.25, 0.7, (3, 3)).astype(np.float32)
     still = np.broadcast_to(backdrop, (1, SIZE, SIZE, 3)).copy()
-    layers = _DRAW[clip.scene](progress[:, None, None], x, y, colours)
-    moving = [layer for layer in layers if len(layer[0]) > 1]
+    layers = draw(progress, x, y, colours)
     for layer in layers:
         if len(layer[0]) == 1:
             _paint(still, layer)
     canvas = np.repeat(still, len(times), 0)
-    for layer in moving:
-        _paint(canvas, layer)
+    for layer in layers:
+        if len(layer[0]) > 1:
+            _paint(canvas, layer)
     return (canvas * 255 + 0.5).astype(np.uint8)

@@ -3,84 +3,76 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
-import numpy as np
 from av.container import OutputContainer
-from numpy.typing import NDArray
 
+from model.types import Audio, Frames
 from pipeline.procedural.audio import SAMPLE_RATE, render_audio
 from pipeline.procedural.clip import ProceduralClip
 from pipeline.procedural.frames import FPS, render_frames
 
+Packets = Iterator[list[av.Packet]]
+
 
 def write_clip(clip: ProceduralClip, path: Path) -> None:
-    """Render the clip and write it as h264 + aac mp4 (64 x 64, 16 fps, 16 kHz mono).
-
-    The same bytes every time.
-    """
-    write_media(path, render_frames(clip), render_audio(clip), fps=FPS, sample_rate=SAMPLE_RATE)
+    """Render the clip and write it as h264 + aac mp4: the same bytes every time."""
+    write_media(path, render_frames(clip), render_audio(clip))
 
 
 def write_media(
     path: Path,
-    frames: NDArray[np.uint8] | None,
-    audio: NDArray[np.float32] | None,
+    frames: Frames | None,
+    audio: Audio | None,
     fps: float = FPS,
     sample_rate: int = SAMPLE_RATE,
 ) -> None:
-    """Write frames uint8 [T, H, W, 3] (even sizes) and mono samples float32 [n] as an mp4; None leaves a stream out.
+    """Write an mp4, which appears under its name only when it is whole.
 
-    The index comes first (faststart), so that a browser can play it while it loads. The file
-    appears under its name only when it is whole.
+    Args:
+        path: the file to write.
+        frames: uint8 [T, H, W, 3] of even sizes; None for no picture.
+        audio: mono float32 [n]; None for no sound.
+        fps: frames a second.
+        sample_rate: samples a second.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    index_first = {"movflags": "+faststart"}  # a browser plays it while it loads
     try:
-        with av.open(str(partial), "w", format="mp4", options={"movflags": "+faststart"}) as out:
-            video = None if frames is None else _video_stream(out, frames, fps)
-            sound = None if audio is None else _audio_stream(out, sample_rate)
-            if video is not None and frames is not None:
-                _encode_frames(out, video, frames)
-            if sound is not None and audio is not None:
-                _encode_audio(out, sound, audio, sample_rate)
+        with av.open(str(partial), "w", format="mp4", options=index_first) as out:
+            tracks: list[Packets] = []
+            if frames is not None:
+                tracks.append(_picture(out, frames, fps))
+            if audio is not None:
+                tracks.append(_sound(out, audio, sample_rate))
+            for packets in chain(*tracks):
+                out.mux(packets)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _video_stream(out: OutputContainer, frames: NDArray[np.uint8], fps: float) -> av.VideoStream:
-    stream = out.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+def _picture(out: OutputContainer, frames: Frames, fps: float) -> Packets:
+    stream = out.add_stream("libx264", Fraction(fps).limit_denominator(1001))
     stream.height, stream.width = frames.shape[1:3]
     stream.pix_fmt = "yuv420p"
-    # Else x264 picks code for the processor at hand, and its AVX-512 code does not give the same
-    # bytes twice.
+    # x264 would pick code for the processor at hand, and its AVX-512 code does not give the same
+    # bytes twice
     same = {"x264-params": "cpu-independent=1"}
     stream.options = {"preset": "veryfast", "crf": "20", "threads": "1", **same}
-    return stream
+    images = (av.VideoFrame.from_ndarray(image, format="rgb24") for image in frames)
+    return (stream.encode(image) for image in chain(images, [None]))
 
 
-def _audio_stream(out: OutputContainer, sample_rate: int) -> av.AudioStream:
-    stream = out.add_stream("aac", rate=sample_rate, layout="mono")
+def _sound(out: OutputContainer, audio: Audio, sample_rate: int) -> Packets:
+    stream = out.add_stream("aac", sample_rate, layout="mono")
     stream.bit_rate = 64_000
-    stream.options = {
-        "aac_coder": "fast"
-    }  # on these sounds a seventh of twoloop's time, and 10 dB nearer
-    return stream
-
-
-def _encode_frames(out: OutputContainer, stream: av.VideoStream, frames: NDArray[np.uint8]) -> None:
-    for image in frames:
-        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-        out.mux(stream.encode(frame))
-    out.mux(stream.encode(None))
-
-
-def _encode_audio(
-    out: OutputContainer, stream: av.AudioStream, audio: NDArray[np.float32], sample_rate: int
-) -> None:
-    frame = av.AudioFrame.from_ndarray(audio.reshape(1, -1), format="fltp", layout="mono")
-    frame.sample_rate, frame.pts = sample_rate, 0
-    out.mux(stream.encode(frame))
-    out.mux(stream.encode(None))
+    # on these sounds a seventh of twoloop's time, and 10 dB nearer
+    stream.options = {"aac_coder": "fast"}
+    samples = av.AudioFrame.from_ndarray(audio.reshape(1, -1), format="fltp", layout="mono")
+    samples.sample_rate, samples.pts = sample_rate, 0
+    return (stream.encode(frame) for frame in (samples, None))

@@ -27,7 +27,7 @@ from pipeline.curation.known_flaws import flaw_figures
 from pipeline.curation.policy import POLICIES, Policy, load_policy, select
 from pipeline.curation.registry import scoring_stages
 from pipeline.curation.sources import folder_source
-from pipeline.procedural import write_corpus
+from pipeline.procedural import Corpus, write_corpus
 from pipeline.stages.engine import fingerprints, plan, run_batch
 from warehouse import Warehouse
 
@@ -52,7 +52,7 @@ def score_corpora(folder: Path) -> tuple[Warehouse, dict[str, str]]:
     listings: list[pa.Table] = []
     for seed in SEEDS:
         corpus = folder / f"procedural.{seed}"
-        write_corpus(corpus, CLIPS, seed, bad=(), flawed=FLAWED)
+        write_corpus(corpus, Corpus(CLIPS, seed, bad=(), flawed=FLAWED))
         listings.append(folder_source(corpus).clips)
     wh.ingest(pa.concat_tables(listings))
     stages = scoring_stages(load_preset("toy"))

@@ -28,7 +28,14 @@ from pipeline.evaluation.sets import EvaluationSet, evaluation_set, system
 from pipeline.evaluation.tables import LESS_IS_BETTER, TITLES, number
 from pipeline.generation.provenance import code_revision
 from pipeline.media import Scaling, write_wav
-from pipeline.procedural import SAMPLE_RATE, ProceduralClip, render_audio, sample_clip, write_corpus
+from pipeline.procedural import (
+    SAMPLE_RATE,
+    Corpus,
+    ProceduralClip,
+    render_audio,
+    sample_clip,
+    write_corpus,
+)
 from pipeline.procedural.degrading import degrade
 from pipeline.stages.engine import fingerprints, plan, run_batch
 
@@ -105,7 +112,7 @@ def write_sounds(
     home: Path, count: int, names: Sequence[str] | None = None
 ) -> tuple[EvaluationSet, dict[str, Path]]:
     """Unseen clips under `home`, and folders of their sounds with known damage."""
-    rows = write_corpus(home / "videos", count, seed=FIRST, bad=())
+    rows = write_corpus(home / "videos", Corpus(count, seed=FIRST, bad=()))
     clips = [sample_clip(row["truth"]["seed"], row["truth"]["seconds"]) for row in rows]
     folders: dict[str, Path] = {}
     for name, make in perturbations().items():

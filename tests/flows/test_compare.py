@@ -12,13 +12,13 @@ from flows.compare import compare
 from flows.parameters import CompareParameters, SystemFolder
 from foley.cli.launch import named_folders
 from pipeline.media import write_wav
-from pipeline.procedural import SAMPLE_RATE, render_audio, sample_clip, write_corpus
+from pipeline.procedural import SAMPLE_RATE, Corpus, render_audio, sample_clip, write_corpus
 from warehouse import FoleyError, Warehouse
 
 
 @pytest.mark.slow
 def test_a_system_on_a_set_becomes_tables_records_and_an_artifact(api: str, tmp_path: Path) -> None:
-    rows = write_corpus(tmp_path / "videos", 3, seed=79, seconds=4.0, bad=())
+    rows = write_corpus(tmp_path / "videos", Corpus(3, seed=79, bad=()))
     (tmp_path / "sounds").mkdir()
     for row in rows:
         audio = render_audio(sample_clip(row["truth"]["seed"]))

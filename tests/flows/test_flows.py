@@ -17,7 +17,7 @@ import pytest
 from flows.curate import curate
 from flows.parameters import CurateParameters
 from pipeline.evaluation.results import funnel
-from pipeline.procedural import read_ledger, write_corpus
+from pipeline.procedural import Corpus, read_ledger, write_corpus
 from tests.foley.commands import foley, other_than_steps
 from warehouse import FoleyError, Warehouse, query
 
@@ -120,7 +120,7 @@ def test_a_second_corpus_with_the_same_settings_touches_only_what_is_new(
 ) -> None:
     before = files(home)
     new = tmp_path / "more"
-    write_corpus(new, 3, seed=8, seconds=2.0, bad=("silent", "truncated"))
+    write_corpus(new, Corpus(3, seed=8, seconds=2.0, bad=("silent", "truncated")))
     added = curate(
         CurateParameters(home=home, folder=new, source="more", batch_size=6, max_attempts=1)
     )

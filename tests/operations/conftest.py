@@ -94,10 +94,10 @@ def factory(tmp_path_factory: pytest.TempPathFactory, told: Told) -> Iterator[Fa
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten good clips of 2 s and one bad one of every kind."""
-    from pipeline.procedural import write_corpus
+    from pipeline.procedural import Corpus, write_corpus
 
     folder = tmp_path_factory.mktemp("corpus") / "clips"
-    write_corpus(folder, 10, seed=7, seconds=2.0)
+    write_corpus(folder, Corpus(10, seed=7, seconds=2.0))
     return folder
 
 

@@ -22,7 +22,7 @@ from pipeline.evaluation.page import summary, worst_and_best, write_page
 from pipeline.evaluation.run import Evaluation, record, write_tables
 from pipeline.evaluation.sets import EvaluationSet, evaluation_set, system
 from pipeline.media import write_wav
-from pipeline.procedural import SAMPLE_RATE, render_audio, sample_clip, write_corpus
+from pipeline.procedural import SAMPLE_RATE, Corpus, render_audio, sample_clip, write_corpus
 from tests.benchmarks.evaluation import evaluate_folders, shifted
 from tests.pipeline.media.test_mono import write_float_wav
 from warehouse import Warehouse
@@ -55,7 +55,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Systems that repeat it, are late, or have all kinds of damage or of formats.
     """
     folder = tmp_path_factory.mktemp("evaluation")
-    rows = write_corpus(folder / "videos", COUNT, seed=78, bad=())
+    rows = write_corpus(folder / "videos", Corpus(COUNT, seed=78, bad=()))
     for name in ("same", "late", "damaged", "unusual"):
         (folder / name).mkdir()
     for i, row in enumerate(rows):

@@ -19,17 +19,12 @@ from pipeline.media.picture import Framing
 from pipeline.procedural import (
     BAD_KINDS,
     FPS,
-    LEDGER,
     MATERIALS,
     MISDUBBED,
     SAMPLE_RATE,
-    SCENES,
-    WORDINGS,
+    Corpus,
     ProceduralClip,
     material_of,
-    material_scores,
-    plan_corpus,
-    prompt_for,
     read_ledger,
     render_audio,
     render_frames,
@@ -38,6 +33,9 @@ from pipeline.procedural import (
     write_clip,
     write_corpus,
 )
+from pipeline.procedural.audio import material_scores
+from pipeline.procedural.clip import SCENES, WORDINGS, prompt_for
+from pipeline.procedural.corpus import LEDGER
 from pipeline.procedural.degrading import KINDS
 
 clips = st.builds(sample_clip, st.integers(0, 2**40), st.floats(1, 12).map(lambda s: round(s, 2)))
@@ -142,19 +140,21 @@ def test_a_written_clip_reads_back_in_time(tmp_path: Path) -> None:
 
 def test_a_corpus_is_written_once(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    rows = write_corpus(tmp_path, 3, progress=lambda done, total: seen.append((done, total)))
+    rows = write_corpus(
+        tmp_path, Corpus(3), progress=lambda done, total: seen.append((done, total))
+    )
     total = 3 + len(BAD_KINDS)
     assert seen == [(i + 1, total) for i in range(total)]
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()}
     assert {path.name for path in before} == {row["file"] for row in rows} | {LEDGER}
-    assert write_corpus(tmp_path, 3) == rows
+    assert write_corpus(tmp_path, Corpus(3)) == rows
     assert {
         path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()
     } == before
 
 
 def test_flawed_clips_are_good_files_whose_truth_tells_what_is_wrong(tmp_path: Path) -> None:
-    rows = write_corpus(tmp_path, 1, seed=4, bad=(), flawed=10)
+    rows = write_corpus(tmp_path, Corpus(1, seed=4, bad=(), flawed=10))
     assert [row["file"] for row in rows] == [f"clip-{i:05d}.mp4" for i in range(11)]
     assert Counter(row["truth"]["flaw"] for row in rows) == {None: 1, MISDUBBED: 6} | dict.fromkeys(
         KINDS, 1
@@ -183,38 +183,37 @@ def test_flawed_clips_are_good_files_whose_truth_tells_what_is_wrong(tmp_path: P
 def test_a_damaged_corpus_is_mended_and_the_rest_left_alone(
     tmp_path: Path, keep_ledger: bool
 ) -> None:
-    rows = write_corpus(tmp_path, 3, bad=())
+    rows = write_corpus(tmp_path, Corpus(3, bad=()))
     whole = {path: path.read_bytes() for path in tmp_path.iterdir()}
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.mp4")}
     (tmp_path / "clip-00001.mp4").write_bytes(b"damaged")
     (tmp_path / "clip-00002.mp4").unlink()
     if not keep_ledger:
         (tmp_path / LEDGER).unlink()
-    assert write_corpus(tmp_path, 3, bad=()) == rows
+    assert write_corpus(tmp_path, Corpus(3, bad=())) == rows
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == whole
     assert (tmp_path / "clip-00000.mp4").stat().st_mtime_ns == stamps[tmp_path / "clip-00000.mp4"]
 
 
 def test_a_torn_ledger_line_costs_only_itself(tmp_path: Path) -> None:
-    rows = write_corpus(tmp_path, 2, bad=("empty",))
+    rows = write_corpus(tmp_path, Corpus(2, bad=("empty",)))
     ledger = tmp_path / LEDGER
     ledger.write_text(ledger.read_text()[:-40])
     assert set(read_ledger(tmp_path)) == {row["file"] for row in rows[:-1]}
-    assert write_corpus(tmp_path, 2, bad=("empty",)) == rows
+    assert write_corpus(tmp_path, Corpus(2, bad=("empty",))) == rows
 
 
 def test_workers_write_the_same_corpus(tmp_path: Path) -> None:
     alone, together = tmp_path / "alone", tmp_path / "together"
-    assert write_corpus(alone, 3, bad=("truncated",)) == write_corpus(
-        together, 3, bad=("truncated",), workers=2
-    )
+    corpus = Corpus(3, bad=("truncated",))
+    assert write_corpus(alone, corpus) == write_corpus(together, corpus, workers=2)
     assert {p.name: p.read_bytes() for p in alone.iterdir()} == {
         p.name: p.read_bytes() for p in together.iterdir()
     }
 
 
 def test_corpora_of_different_seeds_share_no_clip() -> None:
-    seeds = [item.clip.seed for seed in (0, 1) for item in plan_corpus(50, seed)]
+    seeds = [item.clip.seed for seed in (0, 1) for item in Corpus(50, seed).clips()]
     assert len(set(seeds)) == len(seeds)
 
 
@@ -222,4 +221,4 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match=r"1\.\.600 s, not 0 and 601 s"):
         sample_clip(0, 601)
     with pytest.raises(ValueError, match="'torn'"):
-        plan_corpus(1, bad=("torn",))
+        Corpus(1, bad=("torn",))

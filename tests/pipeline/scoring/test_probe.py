@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.media import MediaInfo, probe
-from pipeline.procedural import BAD_KINDS, write_corpus
+from pipeline.procedural import BAD_KINDS, Corpus, write_corpus
 from pipeline.scoring.probe import Probe, ProbeSettings
 from pipeline.stages.stage import Failed, Outcome, Passed, Rejected
 from tests.pipeline.media.samples import Codecs, clicks, write_sample
@@ -19,7 +19,7 @@ from tests.pipeline.media.samples import Codecs, clicks, write_sample
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """By kind of clip, "" for a good one."""
     folder = tmp_path_factory.mktemp("corpus")
-    rows = write_corpus(folder, 1)
+    rows = write_corpus(folder, Corpus(1))
     clips = [{"clip_id": row["file"], "path": str(folder / row["file"])} for row in rows]
     return {
         row["truth"]["bad"] or "": o for row, o in zip(rows, Probe().process(clips), strict=True)

@@ -77,7 +77,7 @@ def render_audio(clip: ProceduralClip, sample_rate: int = SAMPLE_RATE) -> Audio:
 
 
 def _band_spectrum(audio: Audio, sample_rate: int) -> NDArray[np.float64]:
-    """Amplitude of the loud frames in 32 log-spaced bands of 60..7500 Hz, unit norm; 0 if silent."""
+    """Amplitude of the loud frames in 32 bands of 60..7500 Hz, unit norm; zeros if silent."""
     size = max(64, round(0.064 * sample_rate))
     padded = np.pad(np.asarray(audio, np.float32), (0, max(0, size - len(audio))))
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[:: size // 4]

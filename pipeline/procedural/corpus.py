@@ -1,4 +1,4 @@
-"""A folder of procedural clips, of flawed ones, and of a few broken ones; `clips.jsonl` tells which.
+"""A folder of procedural clips, flawed ones and a few broken ones; `clips.jsonl` tells which.
 
 A broken file shows itself when it is opened. A flawed one is a good file: either another clip's
 sound lies under its picture (mis-dubbed), or its own sound is degraded. Only scores can find it.
@@ -86,7 +86,7 @@ class CorpusClip:
         return degrade(render_audio(self.clip), kind, self._severity(), self.clip.seed)
 
     def _other_clip(self) -> ProceduralClip:
-        """The next clip of the same material and scene: what the prompt says, at the wrong times."""
+        """The next clip of this material and scene: what the prompt says, at the wrong times."""
         looks = (self.clip.material, self.clip.scene)
         others = (sample_clip(seed, self.clip.seconds) for seed in count(self.clip.seed + 1))
         return next(other for other in others if (other.material, other.scene) == looks)

@@ -201,8 +201,12 @@ def evaluate(home: Path | None, table: bool, systems: tuple[str, ...], **options
             compared = run_flow(
                 "compare", home_folder(home), options | {"systems": named_folders(systems)}
             )
-            from pipeline.evaluation.page import summary
-        click.echo(summary(compared.found, compared.files))
+            from pipeline.evaluation.tables import summary
+        click.echo(compared.files["table2.md"].read_text())
+        for line in summary(compared.found.systems, compared.found.counts):
+            click.echo(line)
+        for name, path in compared.files.items():
+            click.echo(f"{name}: {path}")
         return
     from pipeline.evaluation.results import figures
 

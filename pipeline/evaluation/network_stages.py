@@ -1,7 +1,7 @@
-"""Stages of evaluation: every sound is checked and heard by each network, every video watched by those with eyes.
+"""Stages of evaluation: every sound is checked and embedded by each network, every video by some.
 
 They run over the clips of a warehouse of their own (HOME/systems), so that these files never mix
-with a corpus; a sound that was heard under the same fingerprint is never heard again.
+with a corpus; what was embedded under the same fingerprint is never embedded again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from model.presets.preset import Preset
+from model.types import Audio, Frames
 from pipeline.media import Framing, Scaling
-from pipeline.media.mono import Channel, Frames, Samples, check_sound, read_pictures, read_sound
+from pipeline.media.mono import Channel, check_sound, read_pictures, read_sound
 from pipeline.stages.reading import read_each, read_then_run
 from pipeline.stages.stage import Clip, Outcome, Passed, Stage
 from warehouse import array_field, field
@@ -28,10 +29,7 @@ CHUNK = 8  # clips whose media is held at once
 
 @dataclass(frozen=True)
 class SoundSettings:
-    """What of a sound is heard: its first so many seconds, and of which channel.
-
-    And how the network is set.
-    """
+    """Which part of a sound is read (its first seconds, of which channel), and the network's."""
 
     seconds: float
     channel: Channel = "mean"
@@ -39,11 +37,8 @@ class SoundSettings:
 
 
 @dataclass(frozen=True)
-class PictureSettings:
-    """What of a video is seen: its first so many seconds, scaled how.
-
-    And how the network is set.
-    """
+class VideoSettings:
+    """Which part of a video is read (its first seconds), how it is scaled, and the network's."""
 
     seconds: float
     scaling: Scaling = "bicubic"  # the benchmark's
@@ -70,38 +65,30 @@ class SoundCheck(Stage):
         self.settings = SoundSettings(seconds)
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
-        """Facts of each sound.
+        """Facts of each sound; one that cannot be decoded, or holds NaN or nothing, fails."""
 
-        One that cannot be decoded, or holds NaN or nothing, fails with its reason.
-        """
+        def job(clip: Clip) -> partial[dict[str, Any]]:
+            return partial(check_sound, Path(clip["path"]), self.settings.seconds)
 
-        def judge(found: dict[str, Any]) -> Outcome:
-            return Passed(found | {"sound_onsets": json.dumps(found["sound_onsets"])})
+        def outcome(facts: dict[str, Any]) -> Outcome:
+            return Passed(facts | {"sound_onsets": json.dumps(facts["sound_onsets"])})
 
-        return read_each(
-            clips,
-            lambda clip: partial(check_sound, Path(clip["path"]), self.settings.seconds),
-            judge,
-        )
+        return read_each(clips, job, outcome)
 
 
 class _Embed(Stage):
-    """Base of the stages that keep what a network says."""
+    """Base of the stages that keep what a network computes of a file."""
 
     batch_size = 64
 
     def __init__(self, kind: Any, preset: Preset, verb: str) -> None:
         self.kind, self.preset, self.name = kind, preset, f"{verb}_{kind.stem}"
+        logits = "logits, empty where the network has no classes"
         self.schema = pa.schema(
             [
                 array_field(f"{self.name}_features", "<f4", (-1,), "features, row by row"),
                 field(f"{self.name}_pieces", pa.int32(), "rows of the features"),
-                array_field(
-                    f"{self.name}_logits",
-                    "<f4",
-                    (-1,),
-                    "logits, empty where the network has no classes",
-                ),
+                array_field(f"{self.name}_logits", "<f4", (-1,), logits),
             ]
         )
 
@@ -117,18 +104,15 @@ class _Embed(Stage):
     def _rows(self, embedded: Sequence[Any]) -> list[Passed]:
         rows: list[Passed] = []
         for features, logits in embedded:
-            values = (
-                features,
-                len(features),
-                np.zeros(0, np.float32) if logits is None else logits,
-            )
-            kept = [v if isinstance(v, int) else np.asarray(v, "<f4").tobytes() for v in values]
-            rows.append(Passed(dict(zip(self.schema.names, kept, strict=True))))
+            arrays = (features, np.zeros(0) if logits is None else logits)
+            packed = [np.asarray(array, "<f4").tobytes() for array in arrays]
+            values = (packed[0], len(features), packed[1])
+            rows.append(Passed(dict(zip(self.schema.names, values, strict=True))))
         return rows
 
 
-class Hear(_Embed):
-    """What a network hears in each sound."""
+class EmbedAudio(_Embed):
+    """What a network computes of each sound."""
 
     upstream = ("sound",)
 
@@ -138,51 +122,42 @@ class Hear(_Embed):
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Features and logits of each sound."""
+        rate, read = self._network.sample_rate, self.settings
 
-        def job(clip: Clip) -> partial[Samples]:
-            path, kept = Path(clip["path"]), self.settings
-            return partial(read_sound, path, self._network.sample_rate, kept.seconds, kept.channel)
+        def job(clip: Clip) -> partial[Audio]:
+            return partial(read_sound, Path(clip["path"]), rate, read.seconds, read.channel)
 
-        def run(ready: Sequence[tuple[Clip, Samples]]) -> list[Passed]:
+        def run(ready: Sequence[tuple[Clip, Audio]]) -> list[Passed]:
             return self._rows(self._network.hear([sound for _, sound in ready]))
 
         return read_then_run(clips, job, run, CHUNK)
 
 
-class Watch(_Embed):
-    """What a network sees in each video."""
+class EmbedVideo(_Embed):
+    """What a network computes of the picture of each video."""
 
-    def __init__(self, kind: Any, preset: Preset, settings: PictureSettings) -> None:
+    def __init__(self, kind: Any, preset: Preset, settings: VideoSettings) -> None:
         super().__init__(kind, preset, "watch")
         self.settings = settings
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Features of each video; after the end of a shorter one its last picture stays."""
         network = self._network
-        framing = Framing(
-            network.size, network.size if network.crop else None, self.settings.scaling
-        )
+        crop = network.size if network.crop else None
+        framing = Framing(network.size, crop, self.settings.scaling)
         times = network.times(self.settings.seconds)
+
+        def job(clip: Clip) -> partial[Frames]:
+            return partial(read_pictures, Path(clip["path"]), times, framing)
 
         def run(ready: Sequence[tuple[Clip, Frames]]) -> list[Passed]:
             return self._rows(network.watch([frames for _, frames in ready]))
 
-        return read_then_run(
-            clips,
-            lambda clip: partial(read_pictures, Path(clip["path"]), times, framing),
-            run,
-            CHUNK,
-        )
+        return read_then_run(clips, job, run, CHUNK)
 
 
-def evaluation_stages(
-    preset: Preset, channel: Channel = "mean", scaling: Scaling = "bicubic"
-) -> tuple[list[Stage], list[Stage]]:
-    """(stages over sounds, stages over videos) of a preset.
-
-    `channel` is what ImageBind hears of a stereo sound; `scaling` is how pictures are brought to a
-    network's size.
-    """
+def sound_stages(preset: Preset, channel: Channel = "mean") -> list[Stage]:
+    """Stages over sounds; `channel` is what ImageBind hears of a stereo sound."""
     from model.networks.imagebind import ImageBind
     from model.networks.panns import Cnn14
     from model.networks.passt import Passt
@@ -190,12 +165,21 @@ def evaluation_stages(
     from model.networks.vggish import VGGish
 
     seconds = preset.evaluation_seconds
-    sounds: list[Stage] = [SoundCheck(seconds)]
+    stages: list[Stage] = [SoundCheck(seconds)]
     for kind in (Cnn14, Passt, VGGish, Synchformer, ImageBind):
-        heard = channel if kind is ImageBind else "mean"
-        sounds.append(Hear(kind, preset, SoundSettings(seconds, heard, kind.settings(preset))))
-    videos = [
-        Watch(kind, preset, PictureSettings(seconds, scaling, kind.settings(preset)))
+        part = channel if kind is ImageBind else "mean"
+        settings = SoundSettings(seconds, part, kind.settings(preset))
+        stages.append(EmbedAudio(kind, preset, settings))
+    return stages
+
+
+def video_stages(preset: Preset, scaling: Scaling = "bicubic") -> list[Stage]:
+    """Stages over videos; `scaling` is how pictures are brought to a network's size."""
+    from model.networks.imagebind import ImageBind
+    from model.networks.synchformer import Synchformer
+
+    seconds = preset.evaluation_seconds
+    return [
+        EmbedVideo(kind, preset, VideoSettings(seconds, scaling, kind.settings(preset)))
         for kind in (ImageBind, Synchformer)
     ]
-    return sounds, list(videos)

@@ -1,148 +1,147 @@
-"""Gathers what the evaluation's page shows.
-
-The worst and best clips with everyone's sound, and figures by name.
-"""
+"""The page of an evaluation: Table 2, what every mean is made of, all systems under one video."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from model.metrics.onsets import detect_onsets
 from model.presets.preset import Preset
 from pipeline.evaluation import tables
-from pipeline.evaluation.run import Evaluation
-from pipeline.evaluation.scoring import BY_CLIP
-from pipeline.evaluation.sets import EvaluationSet, Item, System
+from pipeline.evaluation.evaluation import Evaluation, Setup
+from pipeline.evaluation.metrics import BY_CLIP, METRICS, Metric
+from pipeline.evaluation.scoring import ClipScores
+from pipeline.evaluation.sets import Item, System
 from pipeline.media import MediaError, read_audio
 from pipeline.report import ReportClip, ReportSound
-from pipeline.report.evaluation import Column, EvaluationPage, slug, write_evaluation_page
+from pipeline.report.charts import Histogram, histogram
+from pipeline.report.figures import flat
+from pipeline.report.html import asset, environment
+from pipeline.report.players import player
+from warehouse.files import make_folder, write_file
 
 PLAYERS = 12
 PLAYABLE = frozenset({".mp4", ".m4v", ".webm"})
+COLOURS = ("--true", "--other", "--swap", "--keep", "--drop", "--bad", "--plain", "--none")
 _TOY = (
-    "These networks are the toy's: small, and trained by this project on procedural clips. Their figures compare "
-    "systems on such clips with each other, and with no published figure."
+    "These networks are the toy's: small, and trained by this project on procedural clips. Their "
+    "figures compare systems on such clips with each other, and with no published figure."
 )
 
 
-def write_page(
-    path: Path,
-    found: Evaluation,
-    evaluated: EvaluationSet,
-    systems: Sequence[System],
-    preset: Preset,
-) -> None:
-    """Write the HTML page of an evaluation."""
-    chosen = worst_and_best(found.clips, [item.name for item in evaluated.items])
-    items = {item.name: item for item in evaluated.items}
-    column = {
-        m: Column(m, t, tables.LESS_IS_BETTER[m], m != tables.NOT_COMPARABLE)
-        for m, t in tables.TITLES.items()
-    }
+def write_page(path: Path, evaluation: Evaluation, setup: Setup) -> Path:
+    """Write the page, in full or not at all; returns its path.
+
+    Raises FoleyError when the disk is full, read-only or forbidden.
+    """
+    html = render_page(evaluation, setup).encode()
+    folder = make_folder(path.absolute().parent)
+    return write_file(folder, lambda handle: handle.write(html), folder / path.name)
+
+
+def render_page(evaluation: Evaluation, setup: Setup) -> str:
+    """The page as HTML text."""
+    items = {item.name: item for item in setup.evaluated.items}
+    chosen = worst_and_best(evaluation.clips, list(items))
+    clips = [_clip(items[name], setup.systems, setup.preset) for name in chosen]
+    columns = tables.columns(evaluation.systems)
     measured = {
-        metric for clips in found.clips.values() for row in clips.values() for metric in row
+        key for rows in evaluation.clips.values() for scores in rows.values() for key in scores
     }
-    page = EvaluationPage(
-        set_name=found.set_name,
-        columns=[column[m] for m in tables.columns(found.systems)],
-        clip_columns=[column[m] for m in tables.TITLES if m in measured],
-        systems=found.systems,
-        counts=found.counts,
-        scores=found.clips,
-        comparisons=[
-            dict(row) | {"title": tables.TITLES[row["metric"]]} for row in found.comparisons
-        ],
+    clip_columns = [m for m in METRICS.values() if m.key in measured]
+    about = dict(evaluation.provenance)
+    about["stages"] = {
+        name: json.dumps(settings).strip("{}").replace('"', "")
+        for name, settings in about["stages"].items()
+    }
+    return environment().get_template("evaluation.html.j2").render(
+        evaluation=evaluation,
+        columns=columns,
+        clip_columns=clip_columns,
         published=tables.published(),
-        provenance=dict(found.provenance) | {"stages": _lines(found.provenance.get("stages", {}))},
-        prompts={item.name: item.prompt for item in evaluated.items},
-        clips=[
-            made for name in chosen if (made := _clip(items[name], systems, preset)) is not None
+        note=_TOY if setup.preset.untrained else "",
+        best={m.key: tables.best(evaluation.systems, m) for m in columns},
+        titles={key: metric.title for key, metric in METRICS.items()},
+        charts=list(_charts(evaluation.clips, clip_columns)),
+        players=[player(clip, spectrograms=True) for clip in clips if clip],
+        rows=[
+            (clip, items[clip].prompt, system, scores)
+            for system, rows in evaluation.clips.items()
+            for clip, scores in rows.items()
         ],
-        notes=[_TOY] if preset.untrained else [],
+        provenance=[(key, value) for key, value in flat(about) if key],
+        slug=slug,
+        colours=Markup(_colours(evaluation.systems)),  # noqa: S704 (slugs and our own names)
+        style=asset("report.css") + asset("evaluation.css"),
+        script=asset("player.js"),
+        sorting=asset("evaluation.js"),
+        made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )  # fmt: skip
+
+
+def slug(name: str) -> str:
+    """A name as part of a CSS class."""
+    return re.sub(r"[^a-zA-Z0-9]+", "-", name).strip("-") or "system"
+
+
+def _colours(systems: Mapping[str, Any]) -> str:
+    return " ".join(
+        f".c-{slug(name)} {{ --c: var({COLOURS[i % len(COLOURS)]}); }}"
+        for i, name in enumerate(systems)
     )
-    write_evaluation_page(path, page)
 
 
-def _lines(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The settings of each stage in one line."""
-    return {
-        name: json.dumps(settings).strip("{}").replace('"', "") for name, settings in stages.items()
-    }
+def _charts(
+    clips: Mapping[str, ClipScores], metrics: Sequence[Metric]
+) -> Iterator[tuple[Metric, list[tuple[str, Histogram]]]]:
+    """The distribution behind every mean: a histogram a system, all of a metric on one axis."""
+    for metric in metrics:
+        values = {
+            name: [row[metric.key] for row in rows.values() if metric.key in row]
+            for name, rows in clips.items()
+        }
+        everything = [value for part in values.values() for value in part]
+        span = (min(everything), max(everything))
+        drawn = {n: histogram(n, part, height=70, span=span) for n, part in values.items() if part}
+        yield metric, list(drawn.items())
 
 
 def worst_and_best(
-    clips: Mapping[str, Mapping[str, Mapping[str, float]]],
-    names: Sequence[str],
-    count: int = PLAYERS,
+    clips: Mapping[str, ClipScores], names: Sequence[str], count: int = PLAYERS
 ) -> list[str]:
-    """Names of the clips on which the first system does worst, then best, by its mean rank over the clip metrics."""
+    """Clips on which the first system does worst, then best, by mean rank over its clip metrics."""
     scores = next(iter(clips.values()), {})
-    known = [name for name in names if scores.get(name)]
-    ranks = np.zeros(len(known))
+    scored = [name for name in names if scores.get(name)]
+    ranks = np.zeros(len(scored))
     for metric in BY_CLIP:
-        sign = 1 if tables.LESS_IS_BETTER[metric] else -1
-        values = np.array([sign * scores[n].get(metric, np.inf) for n in known])
+        sign = 1 if metric.less_is_better else -1
+        values = np.array([sign * scores[name].get(metric.key, np.inf) for name in scored])
         ranks += np.argsort(np.argsort(values, kind="stable"), kind="stable")
-    ordered = [known[i] for i in np.argsort(-ranks, kind="stable")]
+    ordered = [scored[i] for i in np.argsort(-ranks, kind="stable")]
     half = count // 2
     return ordered if len(ordered) <= count else ordered[:half] + ordered[-half:]
 
 
 def _clip(item: Item, systems: Sequence[System], preset: Preset) -> ReportClip | None:
-    """A clip with the reference and every system's sound.
-
-    None for a picture that no browser plays.
-    """
+    """A clip with its true sound and every system's; None for a video that no browser plays."""
     if item.video.suffix.lower() not in PLAYABLE:
         return None
-    files = {"original": item.reference} | {
-        slug(s.name): s.sounds[item.name] for s in systems if item.name in s.sounds
-    }
-    truth = item.truth or {}
+    files = {"original": item.reference}
+    files |= {slug(s.name): s.sounds[item.name] for s in systems if item.name in s.sounds}
+    impacts = (item.truth or {}).get("impacts", ())
     sounds: dict[str, ReportSound] = {}
     for name, path in files.items():
         try:
             audio = read_audio(path, preset.sample_rate, max_seconds=preset.evaluation_seconds)
         except MediaError:
             continue  # counted among the broken ones
-        onsets = detect_onsets(audio, preset.sample_rate).tolist() if truth.get("impacts") else ()
+        onsets = detect_onsets(audio, preset.sample_rate).tolist() if impacts else ()
         sounds[name] = ReportSound(audio, preset.sample_rate, onsets)
-    return ReportClip(
-        item.name,
-        item.prompt or item.name,
-        item.video.read_bytes(),
-        sounds,
-        truth.get("impacts", ()),
-    )
-
-
-def summary(found: Evaluation, written: Mapping[str, Path]) -> str:
-    """What the command prints: the table, what was wrong with files, and where everything is."""
-    lines = [tables.markdown(found.set_name, found.systems, found.counts)]
-    for name, count in found.counts.items():
-        lines += [
-            f"{name}: {tables.TITLES[m]} could not be measured: {why}"
-            for m, why in count["unmeasured"].items()
-        ]
-        if len(count["formats"]) > 1:
-            lines.append(
-                f"{name}: "
-                + ", ".join(f"{number} of {kind}" for kind, number in count["formats"].items())
-            )
-        wrong = {
-            k: count[k]
-            for k in ("missing", "broken", "silent", "short", "clipped", "unknown_files")
-            if count[k]
-        }
-        if wrong:
-            lines.append(
-                f"{name}: " + ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in wrong.items())
-            )
-            lines += [f"  {clip}: {why}" for clip, why in list(count["problems"].items())[:10]]
-    lines += [f"{name}: {path}" for name, path in written.items()]
-    return "\n".join(lines)
+    return ReportClip(item.name, item.prompt or item.name, item.video.read_bytes(), sounds, impacts)

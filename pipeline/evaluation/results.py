@@ -1,4 +1,4 @@
-"""What results.json says: the figures of the demo, and under what they came about."""
+"""What evaluations and the demo keep and print: records, figures as text, and the machine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,45 +16,58 @@ from warehouse import Warehouse
 from warehouse.catalog.rendering import render
 
 _PACKAGES = (
-    "foley-control",
-    "torch",
-    "transformers",
-    "stable-audio-tools",
-    "prefect",
-    "duckdb",
-    "pyarrow",
-    "av",
-    "numpy",
-    "scipy",
-    "soxr",
-    "torchaudio",
-    "hear21passt",
-    "imagebind-packaged",
-)
+    "foley-control", "torch", "transformers", "stable-audio-tools", "prefect", "duckdb", "pyarrow",
+    "av", "numpy", "scipy", "soxr", "torchaudio", "hear21passt", "imagebind-packaged",
+)  # fmt: skip
 
 
-def funnel(wh: Warehouse, fps: Mapping[str, str], clip_ids: Sequence[str]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """What the catalog's `evaluations` keeps of one system on one set of videos.
+
+    `figures` are by metric: its value, the bounds `low` and `high` of its interval where it has
+    one, and the number of clips behind it. `details` are columns beside them.
+    """
+
+    id: str
+    system: str
+    preset: str
+    set: str
+    figures: Mapping[str, Mapping[str, float]]
+    checkpoint: str | None = None
+    dataset: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def write(self, wh: Warehouse) -> None:
+        """Keep it in the warehouse of the home folder."""
+        record = asdict(self)
+        details = record.pop("details")
+        record["created_at"] = datetime.now(UTC).isoformat()
+        wh.write_record("evaluations", self.id, record | details)
+
+
+def figure(value: float | None, clips: int) -> dict[str, float] | None:
+    """A figure of a record, None where there is no value."""
+    return None if value is None else {"value": value, "clips": clips}
+
+
+def funnel(
+    wh: Warehouse, fingerprints: Mapping[str, str], clip_ids: Sequence[str]
+) -> list[dict[str, Any]]:
     """Clips passed, rejected and failed by stage, with how often each reason was given."""
-    steps = {"clips": "source"} | dict(fps)
-    return [_step(wh, stage, fingerprint, clip_ids) for stage, fingerprint in steps.items()]
-
-
-def _step(wh: Warehouse, stage: str, fingerprint: str, clip_ids: Sequence[str]) -> dict[str, Any]:
     columns = ["clip_id", "status", "reason", "error", "message"]
-    rows = wh.rows(stage, fingerprint, None, columns, clip_ids).to_pylist()
-    counts = Counter(row["status"] for row in rows)
-    reasons = Counter(reason(row) for row in rows if row["status"] in ("rejected", "failed"))
-    return {
-        "stage": stage,
-        "passed": counts["passed"],
-        "rejected": counts["rejected"],
-        "failed": counts["failed"],
-        "reasons": dict(sorted(reasons.items())),
-    }
+    steps: list[dict[str, Any]] = []
+    for stage, fingerprint in {"clips": "source", **fingerprints}.items():
+        rows = wh.rows(stage, fingerprint, None, columns, clip_ids).to_pylist()
+        counts = Counter(row["status"] for row in rows)
+        reasons = Counter(reason(row) for row in rows if row["status"] in ("rejected", "failed"))
+        step = {name: counts[name] for name in ("passed", "rejected", "failed")}
+        steps.append({"stage": stage, **step, "reasons": dict(sorted(reasons.items()))})
+    return steps
 
 
 def reason(row: Mapping[str, Any]) -> str:
-    """Why a clip did not pass, without the name of its file, so that like cases are counted together."""
+    """Why a clip did not pass, without the name of its file, so that like cases count together."""
     if row["reason"]:
         return str(row["reason"])
     message = str(row["message"] or row["error"] or "unknown")
@@ -61,13 +76,13 @@ def reason(row: Mapping[str, Any]) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that figures depend on."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def machine() -> dict[str, Any]:
@@ -92,40 +107,24 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-_CONDITIONS = {
-    "true": "its own video",
-    "other": "another clip's video",
-    "none": "no video, text only",
-}
-
-
 def figures(results: Mapping[str, Any]) -> str:
-    """The sync table, v-loss and prompt swap."""
-    rows = [
-        {"sound made for": label, **results["sync"][name]} for name, label in _CONDITIONS.items()
-    ]
-    shown = {
-        "sound made for": "sound made for",
-        "f1_60ms": "F1 60 ms",
-        "f1_100ms": "F1 100 ms",
-        "mae_ms": "error ms",
+    """The sync table, v-loss and prompt swap as text."""
+    labels = {
+        "true": "its own video",
+        "other": "another clip's video",
+        "none": "no video, text only",
     }
-    table = render(
-        list(shown.values()), [{shown[k]: row[k] for k in shown} for row in rows], "table"
-    )
+    columns = {"f1_60ms": "F1 60 ms", "f1_100ms": "F1 100 ms", "mae_ms": "error ms"}
+    rows = [
+        {"sound made for": label} | {t: results["sync"][name][k] for k, t in columns.items()}
+        for name, label in labels.items()
+    ]
     loss, swap = results["v_loss"], results["prompt_swap"]
-    losses = "{true:.4f} with its own video, {null:.4f} with none, {other:.4f} with another clip's".format(
-        **loss
-    )
-    taken, kept = _share(swap["material_accuracy"]), _figure(swap["f1_60ms"])
+    share, f1 = swap["material_accuracy"], swap["f1_60ms"]
     return (
-        f"{table}\n\nv-loss: {losses}\nprompt swap: {taken} take the new material, F1 60 ms {kept}"
+        f"{render(list(rows[0]), rows, 'table')}\n\n"
+        f"v-loss: {loss['true']:.4f} with its own video, {loss['null']:.4f} with none, "
+        f"{loss['other']:.4f} with another clip's\n"
+        f"prompt swap: {'unknown how many' if share is None else f'{share:.0%}'} take the new "
+        f"material, F1 60 ms {'unknown' if f1 is None else f'{f1:.3f}'}"
     )
-
-
-def _share(value: float | None) -> str:
-    return "unknown how many" if value is None else f"{value:.0%}"
-
-
-def _figure(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3f}"

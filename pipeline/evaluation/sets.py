@@ -1,14 +1,11 @@
-"""Evaluation sets and systems.
-
-Which videos, which reference sounds, and which file is a system's sound of which.
-"""
+"""Evaluation sets and systems: which videos, which true sounds, which file is a system's sound."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +18,7 @@ SOUND_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".
 
 @dataclass(frozen=True)
 class Item:
-    """One video of a set.
-
-    `reference` is the file with its true sound, the video itself unless there is another.
-    """
+    """One video of a set; `reference` is the file with its true sound, often the video itself."""
 
     name: str
     video: Path
@@ -36,10 +30,7 @@ class Item:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Videos with reference sound.
-
-    `missing` are those that the set's list names and its folder lacks.
-    """
+    """Videos with true sound; `missing` are those that its list names and its folder lacks."""
 
     name: str
     items: tuple[Item, ...]
@@ -50,7 +41,7 @@ class EvaluationSet:
 class System:
     """A system's sounds by the name of their video.
 
-    `missing` videos have none, `unknown` files are of no video.
+    `missing` are videos without a sound, `unknown` are files named as no video is.
     """
 
     name: str
@@ -62,118 +53,118 @@ class System:
 def evaluation_set(
     folder: Path, name: str | None = None, reference: Path | None = None, limit: int | None = None
 ) -> EvaluationSet:
-    """The set in a folder, by what lies in it.
+    """Read a folder as an evaluation set.
 
-    - `vggsound.csv` (id, start, label, split without a header): its test rows, files `ID_START.mp4` anywhere below;
-    - `annotations/val.csv` or `val.csv` with Kinetics' header: files `ID_START_END.mp4` anywhere below;
-    - else every video, with prompts and labels from a sidecar as `foley curate` takes it; MovieGenBench is such a
-      folder, with its prompts in `metadata/NAME.json` or in the sidecar.
-    `reference` is a folder of true sounds named as the videos are; without it the videos' own sound
-    is the reference. `limit` keeps the first so many by name. Raises FoleyError where nothing is
-    found or names come twice.
+    Args:
+        folder: one of three layouts.
+            `vggsound.csv` (id, start, label, split, without a header): the rows of its split
+            `test`, files `ID_START.mp4` anywhere below.
+            `annotations/val.csv` or `val.csv` with Kinetics' header: files `ID_START_END.mp4`.
+            Anything else: every video, with prompts and labels from a sidecar as `foley curate`
+            reads it, or from `metadata/NAME.json` (MovieGenBench).
+        name: name of the set; by default the folder's.
+        reference: folder of true sounds, named as the videos are; by default the videos' own sound.
+        limit: only the first so many videos by name.
+
+    Raises:
+        FoleyError: no video is found, or two have the same name.
+
     """
     if not folder.is_dir():
         raise FoleyError(
             f"{printable(folder)}: no such folder, give the folder that holds the evaluation videos"
         )
-    listed = _listed(folder)
-    videos = _by_stem(folder, MEDIA_SUFFIXES)
-    if listed is None:
+    texts = _listed(folder)
+    videos = _files_by_name(folder, MEDIA_SUFFIXES)
+    if texts is None:
         items = _described(folder, videos)
     else:
-        items = [Item(n, videos[n], videos[n], *listed[n]) for n in sorted(listed) if n in videos]
+        items = [
+            Item(n, videos[n], videos[n], t, t) for n, t in sorted(texts.items()) if n in videos
+        ]
     if not items:
         raise FoleyError(
             f"{printable(folder)}: no videos in it that its list names: nothing to evaluate on"
         )
     if reference is not None:
-        items = [
-            _with_reference(item, _by_stem(reference, SOUND_SUFFIXES | MEDIA_SUFFIXES))
-            for item in items
-        ]
-    missing = tuple(sorted(set(listed or ()) - set(videos)))
+        sounds = _files_by_name(reference, SOUND_SUFFIXES | MEDIA_SUFFIXES)
+        # a sound that is not there gets a path that does not exist, so that its absence is a row
+        items = [replace(i, reference=sounds.get(i.name, Path(f"{i.name}.wav"))) for i in items]
+    missing = tuple(sorted(set(texts or ()) - set(videos)))
     return EvaluationSet(name or folder.absolute().name, tuple(items[:limit]), missing)
 
 
 def system(name: str, folder: Path, items: Sequence[Item]) -> System:
-    """Match a folder of sounds (or of videos with sound) to the videos by name.
+    """Match a folder of sounds, or of videos with sound, to the videos by name.
 
-    Nothing is left out in silence.
+    Raises FoleyError when the folder does not exist or none of its files is named as a video is.
     """
     if not folder.is_dir():
         raise FoleyError(
             f"{printable(folder)}: no such folder, give the folder with the sounds of system {name}"
         )
-    found = _by_stem(folder, SOUND_SUFFIXES | MEDIA_SUFFIXES)
+    files = _files_by_name(folder, SOUND_SUFFIXES | MEDIA_SUFFIXES)
     names = {item.name for item in items}
-    if not names & set(found):
-        example = next(iter(sorted(names)))
+    if not names & set(files):
         raise FoleyError(
-            f"{printable(folder)}: no file is named as a video is (such as {example}.wav): wrong folder?"
+            f"{printable(folder)}: no file is named as a video is (such as {min(names)}.wav): "
+            "wrong folder?"
         )
-    sounds = {item: path for item, path in found.items() if item in names}
-    return System(
-        name, sounds, tuple(sorted(names - set(found))), tuple(sorted(set(found) - names))
-    )
+    sounds = {item: path for item, path in files.items() if item in names}
+    missing, unknown = sorted(names - set(files)), sorted(set(files) - names)
+    return System(name, sounds, tuple(missing), tuple(unknown))
 
 
-def _by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
+def _files_by_name(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
+    """Files of some kinds anywhere below a folder, by their name without its ending."""
     if not folder.is_dir():
         raise FoleyError(f"{printable(folder)}: no such folder")
-    found: dict[str, Path] = {}
-    for path in sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith(".")
-    ):
-        if path.stem in found:
+    files: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in suffixes or path.name.startswith("."):
+            continue
+        if path.stem in files:
             raise FoleyError(
-                f"{printable(path)}: a second file named {path.stem}: which of them counts? Remove one"
+                f"{printable(path)}: a second file named {path.stem}: which of them counts? "
+                "Remove one"
             )
-        found[path.stem] = path
-    return found
+        files[path.stem] = path
+    return files
 
 
-def _with_reference(item: Item, sounds: Mapping[str, Path]) -> Item:
-    # one without stays with a path that is not there, so that its absence is a row
-    path = sounds.get(item.name, Path(f"{item.name}.wav"))
-    return Item(item.name, item.video, path, item.prompt, item.label, item.truth)
-
-
-def _listed(folder: Path) -> dict[str, tuple[str, str]] | None:
-    """(prompt, label) by file name of the lists that name every clip.
-
-    None where there is no such list.
-    """
+def _listed(folder: Path) -> dict[str, str] | None:
+    """Label (which is the prompt too) by file name, from a list that names every clip."""
     vggsound = folder / "vggsound.csv"
     if vggsound.is_file():
-        rows = list(csv.reader(vggsound.read_text("utf-8").splitlines()))
-        return {
-            f"{r[0]}_{int(r[1]):06d}": (r[2], r[2]) for r in rows if len(r) >= 4 and r[3] == "test"
-        }
+        rows = csv.reader(vggsound.read_text("utf-8").splitlines())
+        return {f"{r[0]}_{int(r[1]):06d}": r[2] for r in rows if len(r) >= 4 and r[3] == "test"}
     for path in (folder / "annotations" / "val.csv", folder / "val.csv"):
-        if path.is_file():
-            rows = list(csv.DictReader(path.read_text("utf-8").splitlines()))
-            return {_kinetics_name(path, row): (row["label"], row["label"]) for row in rows}
+        if not path.is_file():
+            continue
+        rows = csv.DictReader(path.read_text("utf-8").splitlines())
+        try:
+            return {_kinetics_name(row): row["label"] for row in rows}
+        except (KeyError, ValueError):
+            raise FoleyError(
+                f"{printable(path)}: needs columns label, youtube_id, time_start, time_end"
+            ) from None
     return None
 
 
-def _kinetics_name(path: Path, row: Mapping[str, str]) -> str:
-    try:
-        return f"{row['youtube_id']}_{int(float(row['time_start'])):06d}_{int(float(row['time_end'])):06d}"
-    except (KeyError, ValueError):
-        raise FoleyError(
-            f"{printable(path)}: needs columns label, youtube_id, time_start, time_end"
-        ) from None
+def _kinetics_name(row: Mapping[str, str]) -> str:
+    start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
+    return f"{row['youtube_id']}_{start:06d}_{end:06d}"
 
 
 def _described(folder: Path, videos: Mapping[str, Path]) -> list[Item]:
-    """Every video, with what a sidecar or a JSON file of its own says of it."""
+    """Every video, with what a sidecar or a JSON file of its own tells about it."""
     rows = {Path(row["path"]): row for row in folder_source(folder).clips.to_pylist()}
     items: list[Item] = []
     for name, path in sorted(videos.items()):
         row = rows.get(path.absolute(), {})
-        own = folder / "metadata" / f"{name}.json"
-        said: dict[str, Any] = json.loads(own.read_text("utf-8")) if own.is_file() else {}
-        prompt = said.get("audio_prompt") or said.get("prompt") or row.get("prompt") or ""
+        file = folder / "metadata" / f"{name}.json"
+        metadata: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        prompt = metadata.get("audio_prompt") or metadata.get("prompt") or row.get("prompt") or ""
         truth = json.loads(row["truth"]) if row.get("truth") else None
         items.append(Item(name, path, path, prompt, row.get("label") or "", truth))
     return items

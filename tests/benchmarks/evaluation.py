@@ -22,10 +22,16 @@ from scipy.stats import spearmanr
 from model.metrics.metrics import frechet_distance, frechet_samples
 from model.presets.preset import Preset, load_preset
 from pipeline.evaluation.conditions import other_material
-from pipeline.evaluation.network_stages import Hear, Watch, evaluation_stages
-from pipeline.evaluation.run import Evaluation, ingest_files, score, workshop
+from pipeline.evaluation.evaluation import (
+    Evaluation,
+    Setup,
+    evaluation_warehouse,
+    ingest_files,
+    score,
+)
+from pipeline.evaluation.metrics import METRICS
 from pipeline.evaluation.sets import EvaluationSet, evaluation_set, system
-from pipeline.evaluation.tables import LESS_IS_BETTER, TITLES, number
+from pipeline.evaluation.tables import heading, number
 from pipeline.generation.provenance import code_revision
 from pipeline.media import Scaling, write_wav
 from pipeline.procedural import (
@@ -37,7 +43,7 @@ from pipeline.procedural import (
     write_corpus,
 )
 from pipeline.procedural.degrading import degrade
-from pipeline.stages.engine import fingerprints, plan, run_batch
+from pipeline.stages.engine import plan, run_batch
 
 FIRST = 77  # seed of the corpus: no network was trained on it
 CLIPS = 32
@@ -60,22 +66,19 @@ def evaluate_folders(
 
     `provenance` holds how many clips each stage had to do.
     """
-    wh = workshop(home)
+    wh = evaluation_warehouse(home)
     systems = [system(name, folder, evaluated.items) for name, folder in folders.items()]
-    clips = ingest_files(wh, evaluated, systems)
-    hearing, watching = evaluation_stages(preset, scaling=scaling)
-    fps = fingerprints([*hearing, *watching])
+    setup = Setup(evaluated, systems, preset, scaling=scaling, resamples=resamples)
+    sounds, videos = ingest_files(wh, setup)
     todo: dict[str, int] = {}
-    for stages, ids in ((hearing, clips.sounds), (watching, clips.videos)):
+    for stages, ids in ((setup.sound_stages, sounds), (setup.video_stages, videos)):
         for stage in stages:
-            work = plan(wh, stage, fps, ids)
+            work = plan(wh, stage, setup.fingerprints, ids)
             todo[stage.name] = work.todo
             for batch in work.batches:
                 run_batch(wh, stage, work.header(), batch)
-    weights = {
-        s.kind.stem: s.model_revision for s in (*hearing, *watching) if isinstance(s, Hear | Watch)
-    }
-    return score(wh, evaluated, systems, fps, preset, {"todo": todo, "weights": weights}, resamples)
+    evaluation = score(wh, setup)
+    return replace(evaluation, provenance=dict(evaluation.provenance) | {"todo": todo})
 
 
 def shifted(audio: np.ndarray, seconds: float) -> np.ndarray:
@@ -163,7 +166,7 @@ def metric_check(home: Path, count: int = CLIPS) -> dict[str, Any]:
     return {
         "commit": code_revision(),
         "clips": count,
-        "weights": found.provenance["weights"],
+        "weights": found.provenance["weights (content hash)"],
         "sounds": _values(found),
         "desync_rank_correlation": {
             "systems": mean_correlation(found),
@@ -177,7 +180,7 @@ def metric_check(home: Path, count: int = CLIPS) -> dict[str, Any]:
 
 def _values(found: Evaluation) -> dict[str, dict[str, float]]:
     return {
-        name: {m: row[m]["value"] for m in TITLES if m in row}
+        name: {m: row[m]["value"] for m in METRICS if m in row}
         for name, row in found.systems.items()
     }
 
@@ -198,10 +201,10 @@ def title(name: str) -> str:
 
 def table(results: Results) -> str:
     """The check as a Markdown table."""
-    heads = [f"{TITLES[m]} {'↓' if LESS_IS_BETTER[m] else '↑'}" for m in TITLES]
+    heads = list(map(heading, METRICS.values()))
     lines = ["| sound | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(heads)]
     for name, row in results["sounds"].items():
-        lines.append(f"| {title(name)} | " + " | ".join(number(row.get(m)) for m in TITLES) + " |")
+        lines.append(f"| {title(name)} | " + " | ".join(number(row.get(m)) for m in METRICS) + " |")
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from pipeline.evaluation.scoring import best_offset
+from pipeline.evaluation.metrics import best_offset
 from pipeline.media import Framing, MediaError, Scaling, read_frames, write_wav
 from pipeline.media.mono import check_sound, read_sound
 from pipeline.procedural import sample_clip, write_clip

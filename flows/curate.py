@@ -18,8 +18,8 @@ from flows.parameters import CurateParameters, FeaturesParameters, SelectParamet
 from flows.running.batches import StageCounts, run_stages
 from flows.running.recording import alone, clear_errors, recorded
 from model.presets.preset import Preset, load_preset
-from pipeline.curation.page import look
-from pipeline.curation.policy import load_policy, select
+from pipeline.curation.page import gather_page
+from pipeline.curation.policy import select
 from pipeline.curation.registry import all_stages, feature_stages, scoring_stages
 from pipeline.curation.sources import folder_source
 from pipeline.report.curation import write_curation_page
@@ -82,7 +82,7 @@ def show_page(wh: Warehouse, dataset: Dataset) -> Path:
     page = page_of(wh.home, dataset.version)
     if not page.is_file():
         with bar("report", 1) as progress:
-            write_curation_page(page, look(wh.home, dataset.version))
+            write_curation_page(page, gather_page(wh.home, dataset.version))
             progress.update()
     show_report(page.name, "curation-report")
     return page
@@ -98,7 +98,7 @@ def select_dataset(
 ) -> Dataset:
     """Select by policy and show in the UI what came of it."""
     scoring = {stage.name: fps[stage.name] for stage in scoring_stages(preset)}
-    dataset = select(wh, scoring, load_policy(policy), name, clip_ids)
+    dataset = select(wh, scoring, policy, name, clip_ids)
     get_run_logger().info("dataset %s: %s", dataset.version, dataset.counts)
     came_from = [("scores", f"{stage}-{fingerprint}") for stage, fingerprint in scoring.items()]
     note_asset("dataset", dataset.version, came_from, dict(dataset.counts))

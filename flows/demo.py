@@ -19,7 +19,7 @@ from flows.evaluate import Evaluated, evaluate
 from flows.parameters import CurateParameters, DemoParameters, EvaluateParameters, TrainParameters
 from flows.train import train
 from model.presets.preset import load_preset
-from pipeline.curation.judged_clips import judged
+from pipeline.curation.dataset_clips import dataset_clips
 from pipeline.curation.known_flaws import flaw_figures
 from pipeline.evaluation.demo_page import report_data
 from pipeline.evaluation.results import funnel, machine, versions
@@ -157,8 +157,8 @@ def _results(
 ) -> dict[str, Any]:
     """The figures, and under what they came about."""
     everyone = curated.dataset.members(kept=None)["clip_id"].to_pylist()
-    with judged(wh.home, curated.dataset.version) as found:
-        flaws = flaw_figures(found)
+    with dataset_clips(wh.home, curated.dataset.version) as clips:
+        flaws = flaw_figures(clips)
     return {
         **{
             name: evaluated.figures[name]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger
 
-from flows.display.artifacts import Moving
+from flows.display.artifacts import ProgressArtifact
 from flows.parameters import GenerateParameters
 from flows.running.devices import all_cores
 from flows.running.recording import clear_errors, recorded
@@ -29,7 +29,7 @@ def generate(parameters: GenerateParameters) -> Path:
     options = Options(parameters.cfg, steps=parameters.steps)
     wh = Warehouse(parameters.home)
     with recorded(wh, "generate", parameters), all_cores():
-        moving = Moving("generate", options.steps or preset.sample.steps, "steps")
+        moving = ProgressArtifact("generate", options.steps or preset.sample.steps, "steps")
         load = partial(Dubber, preset, parameters.bridge, options)
         for made in dub(requests, load, wh, on_step=lambda done, _: moving.show(done)):
             if made.error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.display.artifacts import Curves, Moving, note_asset, show_training
+from flows.display.artifacts import ProgressArtifact, TrainingCurves, note_asset, show_training
 from flows.display.progress_bars import bar
 from flows.parameters import TrainParameters
 from flows.running.devices import all_cores
@@ -70,7 +70,7 @@ def train_on(
 ) -> Checkpoint:
     """Training itself, with a bar, curves, and a log line every few steps."""
     logger = get_run_logger()
-    moving, curves = Moving("train", preset.train.steps, "steps"), Curves()
+    moving, curves = ProgressArtifact("train", preset.train.steps, "steps"), TrainingCurves()
     with all_cores(), bar("train", preset.train.steps) as progress:
 
         def report(state: Progress) -> None:

@@ -54,7 +54,7 @@ def _key(*parts: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
-class Moving:
+class ProgressArtifact:
     """A progress bar in the UI for one step of a run."""
 
     def __init__(self, name: str, total: int, unit: str = "clips") -> None:
@@ -86,7 +86,7 @@ class Moving:
         )
 
 
-class Curves:
+class TrainingCurves:
     """The curves of a training in the UI.
 
     What TensorBoard has, as one picture that grows while it runs.

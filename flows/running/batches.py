@@ -14,7 +14,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
-from flows.display.artifacts import Moving
+from flows.display.artifacts import ProgressArtifact
 from flows.display.progress_bars import bar
 from flows.errors import is_user_error
 from flows.parameters import BatchParameters
@@ -132,7 +132,7 @@ def run_stage(
     started = perf_counter()
     results: list[BatchResult] = []
     lost: list[str] = []
-    moving, inside, done = Moving(stage.name, work.todo), _Inside(), 0
+    moving, inside, done = ProgressArtifact(stage.name, work.todo), _Inside(), 0
     with bar(stage.name, work.todo, "clip") as progress:
         for batch, outcome in _run_batches(wh, stage, work, runners, inside):
             done += len(batch)

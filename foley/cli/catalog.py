@@ -194,12 +194,12 @@ def plan(home: Path | None, **options: Any) -> None:
 @SEED
 def report(home: Path | None, dataset: str | None, out: Path | None, seed: int) -> None:
     """Write a page of what a curation kept and dropped, by which facts, with clips of every kind to watch and hear."""
-    from pipeline.curation.page import look
+    from pipeline.curation.page import gather_page
     from pipeline.report.curation import write_curation_page
     from warehouse.datasets.versions import page_of
 
     folder = home_folder(home)
-    page = look(folder, dataset, seed)
+    page = gather_page(folder, dataset, seed)
     path = out or page_of(folder, page.dataset["version"])
     write_curation_page(path, page)
     click.echo(str(path))

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.curation.judged_clips import Judged, judged
+from pipeline.curation.dataset_clips import DatasetClips, dataset_clips
+from pipeline.curation.gates import Threshold, thresholds
 from pipeline.curation.known_flaws import flaw_figures
 from pipeline.media import Framing, MediaError, media_workers, probe, read_audio, read_frames
 from pipeline.procedural import write_media
@@ -32,201 +32,157 @@ LABELS = 12  # shown at each end, by kept share
 BINS, SAMPLES = 9, 20  # so the page holds at most so many clips, each of at most so many bytes:
 PREVIEW_BYTES = 160_000
 PREVIEW_SECONDS, PREVIEW_FPS, PREVIEW_SIDE, PREVIEW_RATE = 4.0, 12, 128, 32_000
-_SIGNS = {">": ">", ">=": "≥", "<": "<", "<=": "≤"}
-_COMPARISON = re.compile(
-    r"\b(?P<fact>[A-Za-z_]\w*)\s*(?P<sign><=?|>=?)\s*(?P<bound>-?\d+(?:\.\d+)?)"
-)
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """One comparison of a fact with a number in a gate."""
+def gather_page(home: Path, version: str | None = None, seed: int = 0) -> CurationPage:
+    """What the page shows of a dataset name or version, None for the newest.
 
-    gate: int
-    fact: str
-    sign: str
-    bound: float
-    span: tuple[int, int]  # of the number in the gate's text
-
-
-def look(home: Path, version: str | None = None, seed: int = 0) -> CurationPage:
-    """What the page shows of a dataset name or version, None for the newest; `seed` draws the clips to watch.
-
-    Raises FoleyError when there is no such dataset.
+    `seed` draws the clips to watch. Raises FoleyError when there is no such dataset.
     """
-    with judged(home, version) as found:
-        gates: list[dict[str, str]] = found.dataset["policy"]["gates"]
-        thresholds = [t for t in thresholds_of(gates) if t.fact in found.facts]
-        spans = _spans(found, thresholds)
-        labels = found.rows(
-            "select label, count(*) as clips, count(*) filter (kept) as kept from judged where label is not null "
-            "group by label order by avg(kept::int), label"
-        )
+    with dataset_clips(home, version) as clips:
+        bounds = [t for t in thresholds(clips.policy.gates) if t.column in clips.facts]
+        spans = _spans(clips, bounds)
+        labels = clips.rows("""
+            select label as name, count(*) as clips, count(*) filter (kept) as kept
+            from dataset_clips where label is not null
+            group by label order by avg(kept::int), label""")
+        ends = labels if len(labels) <= 2 * LABELS else labels[:LABELS] + labels[-LABELS:]
         return CurationPage(
-            dataset=found.dataset,
-            steps=_steps(found),
-            facts=[_fact(found, name, span, thresholds) for name, span in spans.items()],
-            sweeps=[
-                _sweep(found, gates, threshold, spans[threshold.fact]) for threshold in thresholds
-            ],
-            labels=[Label(row["label"], row["clips"], row["kept"]) for row in _ends(labels)],
+            dataset=clips.dataset,
+            steps=_steps(clips),
+            facts=[_fact(clips, name, span, bounds) for name, span in spans.items()],
+            sweeps=[_sweep(clips, threshold, spans[threshold.column]) for threshold in bounds],
+            labels=[Label(**row) for row in ends],
             classes=len(labels),
-            bins=_bins(found, [t.fact for t in thresholds], seed),
-            flaws=flaw_figures(found),
+            bins=_bins(clips, [t.column for t in bounds], seed),
+            flaws=flaw_figures(clips),
             seed=seed,
         )
 
 
-def thresholds_of(gates: Sequence[Mapping[str, str]]) -> list[Threshold]:
-    """Every comparison of a fact with a number in the gates."""
-    return [
-        Threshold(i, m["fact"], m["sign"], float(m["bound"]), m.span("bound"))
-        for i, gate in enumerate(gates)
-        for m in _COMPARISON.finditer(gate["keep"])
+def _steps(clips: DatasetClips) -> list[Step]:
+    """The funnel with its reasons; of a failure its message counts, without the file's name."""
+    rows = clips.con.execute(
+        """
+        with dropped as (
+            select if(contains(reason, ': '), split_part(reason, ': ', 1) || ': ', reason) as step,
+                   if(ends_with(reason, ': failed') or starts_with(reason, 'clips: '),
+                      coalesce(regexp_replace(message, '^/.*?: ', ''), reason),
+                      split_part(reason, ': ', 2)) as why
+            from dataset_clips where not kept),
+        counted as (select step, why, count(*) as clips from dropped group by all)
+        select step, list((why, clips) order by clips desc, why)[:?], count(*)
+        from counted group by step""",
+        [REASONS],
+    ).fetchall()
+    reasons: Any = {step: (tuple(shown), kinds - len(shown)) for step, shown, kinds in rows}
+    funnel: list[dict[str, Any]] = clips.dataset["funnel"]
+    gates = clips.policy.gates
+    steps = [
+        Step(row["step"], row["dropped"], row["left"], "", *reasons.get(f"{row['step']}: ", ()))
+        for row in funnel[: len(funnel) - len(gates)]  # stages come first
+    ]
+    return steps + [
+        Step(gate.name, row["dropped"], row["left"], str(gate.condition))
+        for gate, row in zip(gates, funnel[len(steps) :], strict=True)
     ]
 
 
-def _steps(found: Judged) -> list[Step]:
-    """The funnel with its reasons.
+def _spans(clips: DatasetClips, bounds: Sequence[Threshold]) -> dict[str, tuple[float, float]]:
+    """The axis of every fact that differs between clips, those with thresholds first.
 
-    Of a failure its message counts, without the name of the file.
+    All values but the outermost thousandth, and the thresholds.
     """
-    rows = found.con.sql(
-        "with dropped as (select if(contains(reason, ': '), split_part(reason, ': ', 1) || ': ', reason) as step, "
-        "if(ends_with(reason, ': failed') or starts_with(reason, 'clips: '), "
-        "coalesce(regexp_replace(message, '^/.*?: ', ''), reason), split_part(reason, ': ', 2)) as why from judged "
-        "where not kept), counted as (select step, why, count(*) as clips from dropped group by all) "
-        "select step, list((why, clips) order by clips desc, why)[:?] as reasons, count(*) as kinds from counted "
-        "group by step",
-        params=[REASONS],
-    ).fetchall()
-    why = {
-        step: ([(str(text), int(n)) for text, n in reasons], kinds) for step, reasons, kinds in rows
-    }
-    funnel: list[dict[str, Any]] = found.dataset["funnel"]
-    gates = found.dataset["policy"]["gates"]
-    conditions = [""] * (len(funnel) - len(gates)) + [
-        gate["keep"] for gate in gates
-    ]  # stages come first
-    steps: list[Step] = []
-    for row, keep in zip(funnel, conditions, strict=True):
-        reasons, kinds = ([], 0) if keep else why.get(f"{row['step']}: ", ([], 0))
-        steps.append(
-            Step(
-                row["step"], row["dropped"], row["left"], keep, tuple(reasons), kinds - len(reasons)
-            )
-        )
-    return steps
-
-
-def _spans(found: Judged, thresholds: Sequence[Threshold]) -> dict[str, tuple[float, float]]:
-    """The axis of every fact that differs between clips.
-
-    All but the outermost thousandth, with its thresholds.
-    """
-    names = list(found.facts)
+    names = list(dict.fromkeys([*(t.column for t in bounds), *clips.facts]))
     if not names:
         return {}
     columns = ", ".join(f"quantile_cont({quote(name)}, [0.001, 0.999])" for name in names)
-    row: Any = found.con.execute(f"select {columns} from judged").fetchall()[0]
-    asked = {name: [t.bound for t in thresholds if t.fact == name] for name in names}
+    row: Any = clips.con.execute(f"select {columns} from dataset_clips").fetchall()[0]
     spans: dict[str, tuple[float, float]] = {}
-    order = [t.fact for t in thresholds] + names
-    for name, ends in sorted(zip(names, row, strict=True), key=lambda item: order.index(item[0])):
-        if (
-            ends is not None
-            and all(map(math.isfinite, ends))
-            and (asked[name] or ends[0] < ends[1])
-        ):
-            low, high = min([ends[0], *asked[name]]), max([ends[1], *asked[name]])
+    for name, ends in zip(names, row, strict=True):
+        asked = [t.bound for t in bounds if t.column == name]
+        if ends is None or not all(map(math.isfinite, ends)):
+            continue
+        if asked or ends[0] < ends[1]:
+            low, high = min(ends[0], *asked, ends[0]), max(ends[1], *asked, ends[1])
             spans[name] = (float(low), float(high) if high > low else low + 1.0)
     return spans
 
 
 def _fact(
-    found: Judged, name: str, span: tuple[float, float], thresholds: Sequence[Threshold]
+    clips: DatasetClips, name: str, span: tuple[float, float], bounds: Sequence[Threshold]
 ) -> Fact:
     """Clips by bin; what lies beyond an end counts in the last bin there."""
     column, (low, high) = quote(name), span
-    place = f"floor(({column} - {low}) / {high - low} * {COLUMNS})"
-    rows = found.con.sql(
-        f"select greatest(0, least({COLUMNS - 1}, {place}))::int as place, count(*), count(*) filter (kept) "
-        f"from judged where isfinite({column}::double) group by place"
-    ).fetchall()
-    by = {place: (clips, kept) for place, clips, kept in rows}
-    clips, kept = zip(*(by.get(i, (0, 0)) for i in range(COLUMNS)), strict=True)
-    bounds = tuple((_SIGNS[t.sign], t.bound) for t in thresholds if t.fact == name)
-    return Fact(name, found.facts[name], low, high, clips, kept, bounds)
+    rows = clips.con.sql(f"""
+        select greatest(0, least({COLUMNS - 1},
+                   floor(({column} - {low}) / {high - low} * {COLUMNS})))::int as bin,
+               count(*), count(*) filter (kept)
+        from dataset_clips where isfinite({column}::double) group by bin""").fetchall()
+    counts = {place: (clips, kept) for place, clips, kept in rows}
+    everything, kept = zip(*(counts.get(i, (0, 0)) for i in range(COLUMNS)), strict=True)
+    asked = tuple((t.sign, t.bound) for t in bounds if t.column == name)
+    return Fact(name, clips.facts[name], low, high, everything, kept, asked)
 
 
-def _sweep(
-    found: Judged,
-    gates: Sequence[Mapping[str, str]],
-    threshold: Threshold,
-    span: tuple[float, float],
-) -> Sweep:
+def _sweep(clips: DatasetClips, threshold: Threshold, span: tuple[float, float]) -> Sweep:
     """Kept share of the clips that reach the gates, for every place of one threshold.
 
-    All in one look at the clips.
+    All in one pass over the clips.
     """
-    names = ", ".join(literal(gate["name"]) for gate in gates)
-    begin, end = threshold.span
+    gates = clips.policy.gates
 
     def share(bound: float) -> str:
-        texts = [gate["keep"] for gate in gates]
-        text = texts[threshold.gate]
-        texts[threshold.gate] = f"{text[:begin]}{bound!r}{text[end:]}"
-        return f"avg(({' and '.join(f'coalesce(({text}), false)' for text in texts)})::int)"
+        moved = [threshold.moved(bound) if gate is threshold.gate else gate for gate in gates]
+        kept = " and ".join(f"coalesce({gate.condition.sql()}, false)" for gate in moved)
+        return f"avg(({kept})::int)"
 
     places = [*np.linspace(*span, SWEEP_STEPS + 1).tolist(), threshold.bound]
-    row: Any = found.con.execute(
-        f"select {', '.join(map(share, places))} from judged where reason is null or reason in ({names})"
-    ).fetchall()[0]
+    names = ", ".join(literal(gate.name) for gate in gates)
+    row: Any = clips.con.execute(f"""
+        select {", ".join(map(share, places))}
+        from dataset_clips where reason is null or reason in ({names})""").fetchall()[0]
     *shares, now = [float(value or 0.0) for value in row]
-    gate = gates[threshold.gate]
-    condition = f"{threshold.fact} {_SIGNS[threshold.sign]} {label(threshold.bound)}"
-    return Sweep(
-        gate["name"], condition, threshold.bound, now, list(zip(places, shares, strict=False))
-    )
+    condition = f"{threshold.column} {threshold.sign} {label(threshold.bound)}"
+    points = list(zip(places, shares, strict=False))
+    return Sweep(threshold.gate.name, condition, threshold.bound, now, points)
 
 
-def _ends(labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return labels if len(labels) <= 2 * LABELS else labels[:LABELS] + labels[-LABELS:]
-
-
-def _bins(found: Judged, shown: Sequence[str], seed: int) -> list[Bin]:
-    """Random clips of those that were kept, and of those that were dropped for each of the most frequent reasons."""
-    facts = ", ".join(quote(name) for name in dict.fromkeys(shown))
-    rows = found.rows(
-        "with binned as (select *, coalesce(reason, 'kept') as bin, "
-        f"row_number() over (partition by reason order by md5_number_lower('{int(seed)}:' || clip_id)) as drawn "
-        "from judged), bins as (select coalesce(reason, 'kept') as bin, count(*) as clips from judged group by bin "
-        f"order by bin <> 'kept', clips desc, bin limit {BINS}) "
-        f"select bin, clips, clip_id, path, prompt, message{', ' if facts else ''}{facts} "
-        f"from binned join bins using (bin) where drawn <= {SAMPLES} order by bin <> 'kept', clips desc, bin, clip_id"
-    )
-    jobs = (partial(preview, Path(row["path"] or "")) for row in rows)
+def _bins(clips: DatasetClips, shown: Sequence[str], seed: int) -> list[Bin]:
+    """Random clips of those kept, and of those dropped for each of the most frequent reasons."""
+    names = list(dict.fromkeys(shown))
+    rows = clips.rows(f"""
+        with binned as (
+            select *, coalesce(reason, 'kept') as bin, row_number() over (
+                partition by reason
+                order by md5_number_lower('{int(seed)}:' || clip_id)) as drawn
+            from dataset_clips),
+        bins as (
+            select bin, count(*) as clips from binned
+            group by bin order by bin <> 'kept', clips desc, bin limit {BINS})
+        select bin, clips, clip_id, path, prompt, message{"".join(f", {quote(n)}" for n in names)}
+        from binned join bins using (bin) where drawn <= {SAMPLES}
+        order by bin <> 'kept', clips desc, bin, clip_id""")
     workers = media_workers()
-    videos: Iterator[bytes | MediaError | None] = workers.map(jobs, ahead=4 * workers.count)
+    jobs = (partial(preview, Path(row["path"] or "")) for row in rows)
+    videos = workers.map(jobs, ahead=4 * workers.count)
     bins: dict[str, Bin] = {}
     for row, video in zip(rows, videos, strict=True):
-        said = [f"{name} {row[name]:.3g}" for name in dict.fromkeys(shown) if row[name] is not None]
-        lines = [", ".join(said)] + ([str(row["message"])] if row["message"] else [])
-        seen = None if isinstance(video, MediaError) else video
+        facts = ", ".join(f"{name} {row[name]:.3g}" for name in names if row[name] is not None)
         sample = Sample(
-            row["clip_id"],
-            row["prompt"] or "",
-            row["path"] or "",
-            "; ".join(filter(None, lines)),
-            seen,
+            clip_id=row["clip_id"],
+            prompt=row["prompt"] or "",
+            path=row["path"] or "",
+            facts="; ".join(filter(None, [facts, row["message"]])),
+            video=None if isinstance(video, MediaError) else video,
         )
-        known = bins.get(row["bin"], Bin(row["bin"], row["clips"], ()))
-        bins[row["bin"]] = Bin(known.name, known.clips, [*known.samples, sample])
+        bin = bins.setdefault(row["bin"], Bin(row["bin"], row["clips"], ()))
+        bins[row["bin"]] = replace(bin, samples=[*bin.samples, sample])
     return list(bins.values())
 
 
 def preview(path: Path) -> bytes | None:
-    """The beginning of a clip as a small mp4 for a browser, or None where it has neither picture nor sound.
+    """The beginning of a clip as a small mp4 for a browser, None without picture and sound.
 
     Made anew, and never the file itself: that may be large, of a kind that no browser plays, or
     made to harm one.

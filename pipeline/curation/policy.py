@@ -1,20 +1,18 @@
-"""`select`: a named, versioned policy over the facts that stages found, by SQL.
-
-Thresholds never touch the facts.
-"""
+"""Policies: which clips are kept, as gates on the facts that stages measured, applied by SQL."""
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pyarrow as pa
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
+from pipeline.curation.gates import Condition, Gate
 from warehouse.commits import Descriptor, Listing
 from warehouse.datasets.versions import Dataset, write_dataset
 from warehouse.errors import FoleyError
@@ -38,25 +36,15 @@ if TYPE_CHECKING:
     import duckdb
 
 POLICIES = files("pipeline.curation") / "policies"
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True)
-class Gate:
-    """A condition on the facts, as SQL.
-
-    A clip for which it is not true (false or unknown) is dropped by this name.
-    """
-
-    name: str
-    keep: str
-    source: str = ""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Policy:
-    """Gates in order, subsets and splits.
+    """Gates in order, subsets and splits; the shares are of clips.
 
-    `optional` facts count as unknown when no stage gives them.
+    `optional` columns count as unknown when no stage gives them. `sft` are the conditions of the
+    high-quality subset; without any, it is empty.
     """
 
     name: str
@@ -64,178 +52,191 @@ class Policy:
     gates: tuple[Gate, ...]
     description: str = ""
     optional: tuple[str, ...] = ()
-    sft: str = "false"
-    ablation_share: float = 0.3
-    val: float = 0.02
-    test: float = 0.02
+    sft: tuple[Condition, ...] = ()
+    ablation_share: Share = 0.3
+    val: Share = 0.02
+    test: Share = 0.02
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _leaves_clips_to_train_on(self) -> Policy:
+        if self.val + self.test >= 1:
+            raise ValueError("the shares of val and test add up to less than 1")
+        return self
+
+    def check_columns(self, types: Mapping[str, pa.DataType]) -> None:
+        """Raise FoleyError where a condition is on a column not in `types`, or of another type."""
+        places = [(f"gate {gate.name}", gate.keep) for gate in self.gates] + [("sft", self.sft)]
+        for place, conditions in places:
+            for leaf in (leaf for condition in conditions for leaf in condition.leaves()):
+                column = str(leaf.column)
+                if column not in types and column not in self.optional:
+                    raise FoleyError(
+                        f"{place}: no stage gives the column {column}: configure the stage that "
+                        "does (docs/scores.md), or name the column under `optional`, which makes "
+                        "it unknown"
+                    )
+                column_kind = _kind(types.get(column, pa.float64()))
+                for compared in leaf.comparisons.values():
+                    if (kind := _kind(pa.scalar(compared).type)) != column_kind:
+                        raise FoleyError(
+                            f"{place}: the column {column} holds {column_kind}, "
+                            f"and is compared with {kind}"
+                        )
+
+
+def _kind(type_: pa.DataType) -> str:
+    if pa.types.is_integer(type_) or pa.types.is_floating(type_):
+        return "numbers"
+    if pa.types.is_boolean(type_):
+        return "true or false"
+    return "text" if pa.types.is_string(type_) else str(type_)
 
 
 def policies() -> list[str]:
-    """Names of the policies that come with the house."""
-    return sorted(
-        entry.name.removesuffix(".toml")
-        for entry in POLICIES.iterdir()
-        if entry.name.endswith(".toml")
-    )
+    """Names of the policies that are shipped."""
+    names = (Path(entry.name) for entry in POLICIES.iterdir())
+    return sorted(name.stem for name in names if name.suffix == ".toml")
 
 
 def load_policy(name_or_path: str) -> Policy:
-    """A policy by name, or from a TOML file.
+    """A shipped policy by name, or one from a TOML file.
 
     Raises FoleyError when it is absent or not a policy.
     """
-    if name_or_path.endswith(".toml"):
-        path, text = name_or_path, _read(Path(name_or_path))
-    elif name_or_path in policies():
-        path, text = name_or_path, (POLICIES / f"{name_or_path}.toml").read_text()
-    else:
+    if not name_or_path.endswith(".toml") and name_or_path not in policies():
         raise FoleyError(
             f"no policy {name_or_path!r}: use {', '.join(policies())} or the path of a .toml file"
         )
     try:
-        return _parse(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as exc:
-        raise FoleyError(f"policy {path} is not valid: {type(exc).__name__} {exc}") from None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
+        if name_or_path.endswith(".toml"):
+            text = Path(name_or_path).read_text()
+        else:
+            text = (POLICIES / f"{name_or_path}.toml").read_text()
+        raw = tomllib.loads(text)
     except OSError as exc:
-        raise FoleyError(f"cannot read policy {path}: {exc.strerror}") from None
+        raise FoleyError(f"cannot read policy {name_or_path}: {exc.strerror}") from None
+    except ValueError as exc:
+        raise FoleyError(f"policy {name_or_path} is not valid: {exc}") from None
+    sections = {name: raw.pop(name, {}) for name in ("subsets", "splits")}
+    raw["gates"] = raw.pop("gate", [])
+    for name, section in sections.items():
+        if not isinstance(section, dict) or section.keys() & raw.keys():
+            raise FoleyError(f"policy {name_or_path} is not valid: [{name}] repeats other keys")
+        raw |= section
+    return parse_policy(raw, name_or_path)
 
 
-def _parse(raw: dict[str, Any]) -> Policy:
-    policy = Policy(
-        name=raw.pop("name"),
-        version=int(raw.pop("version")),
-        gates=tuple(Gate(**gate) for gate in raw.pop("gate", [])),
-        description=raw.pop("description", ""),
-        optional=tuple(raw.pop("optional", ())),
-        **raw.pop("subsets", {}),
-        **raw.pop("splits", {}),
-    )
-    if raw:
-        raise ValueError(f"unknown keys {sorted(raw)}")
-    if not 0 <= policy.val + policy.test < 1 or not 0 <= policy.ablation_share <= 1:
-        raise ValueError(
-            "shares of val and test add up to less than 1, that of the ablation subset to at most 1"
-        )
-    return policy
+def parse_policy(raw: Mapping[str, Any], where: str) -> Policy:
+    """A policy from plain values, as a dataset's record holds them; `where` is for errors.
+
+    Raises FoleyError, which names the gate.
+    """
+    try:
+        return TypeAdapter(Policy).validate_python(dict(raw))
+    except ValidationError as exc:
+        first = exc.errors()[0]
+    place: list[Any] = list(first["loc"])
+    if place[:1] == ["gates"] and len(place) > 1:
+        gate: Any = raw["gates"][place[1]]
+        name = gate.get("name") if isinstance(gate, dict) else None
+        place[:2] = [f"gate {name or place[1] + 1}"]
+    unknown = first["type"] == "unexpected_keyword_argument"
+    problem = "unknown key" if unknown else first["msg"].removeprefix("Value error, ")
+    raise FoleyError(f"policy {where} is not valid: {': '.join([*map(str, place), problem])}")
 
 
 def select(
     wh: Warehouse,
-    fps: Mapping[str, str],
+    fingerprints: Mapping[str, str],
     policy: str | Policy,
     name: str | None = None,
     clip_ids: Sequence[str] | None = None,
 ) -> Dataset:
-    """Apply a policy to what the stages in `fps` found and write the dataset version that results.
+    """Apply a policy to the facts of the stages in `fingerprints`, and write a dataset version.
 
     A clip is dropped by the first stage that did not pass it, else by the first gate that is not
     true for it. The same facts under the same policy give the same version again. Raises FoleyError
     for a gate on an unknown column.
     """
     chosen = load_policy(policy) if isinstance(policy, str) else policy
-    descriptors = {stage: wh.descriptor(stage, fp) for stage, fp in fps.items()}
+    stages = {stage: wh.descriptor(stage, fp) for stage, fp in fingerprints.items()}
+    scalars = [c for stage in stages.values() for c in stage.columns if not is_array(c)]
+    sources = {"clips": ("clips", "source"), **{s: (s, fp) for s, fp in fingerprints.items()}}
 
     def work(listings: dict[str, Listing]) -> pa.Table:
         con = wh.cursor()
         try:
-            con.register(
-                "present",
-                present(
-                    wh, listings["clips"], {name for d in descriptors.values() for name in d.reads}
-                ),
-            )
-            wanted = ""
-            if clip_ids is not None:
-                con.register("wanted", pa.table({"clip_id": pa.array(list(clip_ids), pa.string())}))
-                wanted = "semi join wanted using (clip_id)"
-            _fill_facts(con, listings, descriptors, chosen, wanted)
-            return con.sql(_members_sql(chosen, list(fps))).to_arrow_table()
+            reads = {name for stage in stages.values() for name in stage.reads}
+            con.register("present", present(wh, listings["clips"], reads))
+            _make_chosen(con, listings["clips"], clip_ids)
+            _make_facts(con, listings, stages, chosen.optional)
+            return con.sql(_members_sql(chosen, list(stages))).to_arrow_table()
         finally:
             con.execute("drop table if exists facts; drop table if exists chosen")
             con.close()
 
     try:
-        members = run_checked(
-            wh, {"clips": ("clips", "source"), **{s: (s, fp) for s, fp in fps.items()}}, work
-        )
+        chosen.check_columns({column.name: column.type for column in scalars})
+        members = run_checked(wh, sources, work)
     except FoleyError as exc:
-        raise FoleyError(f"policy {chosen.name}: {_without_column(exc) or exc}") from exc
-    gates = [gate.name for gate in chosen.gates]
-    funnel = _funnel(members, ["clips", *fps], gates)
-    return write_dataset(wh, name or chosen.name, members, asdict(chosen), fps, funnel)
+        label = policy if isinstance(policy, str) else policy.name
+        raise FoleyError(f"policy {label}: {exc}") from exc
+    record = TypeAdapter(Policy).dump_python(chosen, mode="json", exclude_none=True)
+    funnel = _funnel(members, ["clips", *stages], [gate.name for gate in chosen.gates])
+    return write_dataset(wh, name or chosen.name, members, record, fingerprints, funnel)
 
 
-def _without_column(error: FoleyError) -> str | None:
-    """One line if a gate asks for a column that no stage of this preset gives."""
-    found = re.search(r'Referenced column "(\w+)" not found', str(error.__cause__))
-    if found is None:
-        return None
-    return (
-        f"no stage gives the column {found[1]}: configure the stage that does (docs/scores.md), or name the column "
-        "under `optional`, which makes it unknown"
-    )
+def _make_chosen(
+    con: duckdb.DuckDBPyConnection, clips: Listing, clip_ids: Sequence[str] | None
+) -> None:
+    """Make the table `chosen`: the clips that the dataset is about."""
+    wanted = ""
+    if clip_ids is not None:
+        con.register("wanted", pa.table({"clip_id": pa.array(list(clip_ids), pa.string())}))
+        wanted = "semi join wanted using (clip_id)"
+    rows = clips_sql(con, clips, ["source_video", "sha256", "split", "error"])
+    con.execute(f"create temp table chosen as from {rows} {wanted}")
 
 
-def _fill_facts(
+def _make_facts(
     con: duckdb.DuckDBPyConnection,
     listings: Mapping[str, Listing],
-    descriptors: Mapping[str, Descriptor],
-    policy: Policy,
-    wanted: str,
+    stages: Mapping[str, Descriptor],
+    optional: Sequence[str],
 ) -> None:
     """Make the table `facts`: one row a clip with its status at every stage and all scalar columns.
 
     Rows that come twice (from two processes) are looked for only when the join gave more rows than
     there are clips.
     """
-    clips = clips_sql(con, listings["clips"], ["source_video", "sha256", "split", "error"])
-    con.execute(f"create temp table chosen as from {clips} {wanted}")
-    con.execute(
-        f"create temp table facts as {_facts_sql(con, listings, descriptors, policy, twice=False)}"
-    )
+    columns = ["c.*"]
+    reading: list[tuple[Sequence[str], list[str], str]] = []  # files, columns, the clip's input
+    for i, (stage, descriptor) in enumerate(stages.items()):
+        types = {f.name: sql_type(f.type) for f in descriptor.columns if not is_array(f)}
+        columns += [f"s{i}.{part} as {quote(f'{stage}.{part}')}" for part in ("status", "reason")]
+        columns += [f"s{i}.{quote(n)}::{type_} as {quote(n)}" for n, type_ in types.items()]
+        optional = [name for name in optional if name not in types]
+        names = ["input", "status", "reason", *types]
+        reading.append((listings[stage].files, names, present_input(descriptor.reads)))
+    columns += [f"null::DOUBLE as {quote(name)}" for name in optional]
+
+    def facts_sql(rows: Sequence[str]) -> str:
+        joins = [
+            f"left join {row} s{i} on s{i}.input = {reading[i][2]}" for i, row in enumerate(rows)
+        ]
+        return f"""
+        create or replace temp table facts as
+        select {", ".join(columns)}
+        from (select clip_id, source_video, sha256, split as given, status as clip_status, error
+              from chosen) c
+        left join present p on c.clip_id = p.clip_id {" ".join(joins)}"""
+
+    con.execute(facts_sql([scan(paths, names) for paths, names, _ in reading]))
     if value(con, "select (select count(*) from facts) > (select count(*) from chosen)"):
         con.execute(
-            f"create or replace temp table facts as {_facts_sql(con, listings, descriptors, policy, twice=True)}"
+            facts_sql([newest(con, paths, names, STAGE_ORDER) for paths, names, _ in reading])
         )
-
-
-def _facts_sql(
-    con: duckdb.DuckDBPyConnection,
-    listings: Mapping[str, Listing],
-    descriptors: Mapping[str, Descriptor],
-    policy: Policy,
-    twice: bool,
-) -> str:
-    columns = [
-        "c.clip_id",
-        "c.source_video",
-        "c.sha256",
-        "c.split as given",
-        "c.status as clip_status",
-        "c.error",
-    ]
-    joins = ["left join present p on c.clip_id = p.clip_id"]
-    seen: set[str] = set()
-    for i, (stage, descriptor) in enumerate(descriptors.items()):
-        own = [f.name for f in descriptor.columns if not is_array(f)]
-        names = ["input", "status", "reason", *own]
-        files = listings[stage].files
-        rows = newest(con, files, names, STAGE_ORDER) if twice else scan(files, names)
-        joins.append(f"left join {rows} s{i} on s{i}.input = {present_input(descriptor.reads)}")
-        columns += [f"s{i}.{part} as {quote(f'{stage}.{part}')}" for part in ("status", "reason")]
-        types = {f.name: sql_type(f.type) for f in descriptor.columns if not is_array(f)}
-        columns += [
-            f"s{i}.{quote(name)}::{type_} as {quote(name)}" for name, type_ in types.items()
-        ]
-        seen |= set(own)
-    columns += [f"null::DOUBLE as {quote(name)}" for name in policy.optional if name not in seen]
-    return f"select {', '.join(columns)} from chosen c {' '.join(joins)}"
 
 
 def _members_sql(policy: Policy, stages: Sequence[str]) -> str:
@@ -247,21 +248,29 @@ def _members_sql(policy: Policy, stages: Sequence[str]) -> str:
         drops.append(f"when coalesce({status}, 'released') = 'released' then {waiting}")
         drops.append(f"when {status} <> 'passed' then {literal(stage + ': ')} || {why}")
     drops += [
-        f"when not coalesce(({gate.keep}), false) then {literal(gate.name)}"
+        f"when not coalesce({gate.condition.sql()}, false) then {literal(gate.name)}"
         for gate in policy.gates
     ]
+    good = " and ".join(f"coalesce({c.sql()}, false)" for c in policy.sft) or "false"
     draw = _draw("source_video", policy.seed, "split")
-    hashed = f"case when {draw} < {policy.test} then 'test' when {draw} < {policy.test + policy.val} then 'val'"
-    given = "case g.rank when 3 then 'test' when 2 then 'val' when 1 then 'train'"
     ablation = f"{_draw('clip_id', policy.seed, 'ablation')} < {policy.ablation_share}"
     return f"""
-    with judged as (select *, case {" ".join(drops)} end as reason, ({policy.sft}) as good from facts),
-    groups as (select source_video, max(case given when 'test' then 3 when 'val' then 2 else 1 end) as rank
-               from facts where given is not null group by source_video),
-    divided as (select j.*, case when reason is null then {given} else {hashed} else 'train' end end end as divided
-                from judged j left join groups g using (source_video))
-    select clip_id, source_video, case when reason is null then sha256 end as sha256, reason is null as kept, reason,
-           divided as split, reason is null and coalesce(good, false) as sft,
+    with reasons as (select *, case {" ".join(drops)} end as reason from facts),
+    groups as (
+        select source_video,
+               max(case given when 'test' then 3 when 'val' then 2 else 1 end) as rank
+        from facts where given is not null group by source_video),
+    divided as (
+        select r.*, case
+            when reason is not null then null
+            when g.rank is not null then ['train', 'val', 'test'][g.rank]
+            when {draw} < {policy.test} then 'test'
+            when {draw} < {policy.test + policy.val} then 'val'
+            else 'train' end as divided
+        from reasons r left join groups g using (source_video))
+    select clip_id, source_video, case when reason is null then sha256 end as sha256,
+           reason is null as kept, reason, divided as split,
+           reason is null and ({good}) as sft,
            case when divided = 'train' then {ablation} else false end as ablation
     from divided order by clip_id"""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from model.metrics.onsets import detect_onsets
 from model.presets.preset import Preset
+from pipeline.curation.gates import thresholds
+from pipeline.curation.policy import parse_policy
 from pipeline.evaluation.conditions import CONDITIONS, wav_audio
 from pipeline.media import read_audio
 from pipeline.report import ReportClip, ReportData, ReportSound, Score
@@ -24,7 +25,6 @@ _SCORES = {
     "sync": ("desync",),
     "tags": ("speech_share", "music_share"),
 }
-_BOUND = re.compile(r"(\w+)\s*(<=?|>=?)\s*(-?[\d.]+)")
 _TOY = "From a tiny model that this project trained on procedural clips: it knows those and nothing else."
 
 
@@ -57,7 +57,11 @@ def report_data(
 def scores_of(wh: Warehouse, dataset: Dataset) -> dict[str, Score]:
     """Every score that the dataset was judged by, over all clips that have it, with the policy's bounds."""
     everyone = dataset.members(kept=None)["clip_id"].to_pylist()
-    lower, upper = _bounds(gate["keep"] for gate in dataset.policy["gates"])
+    lower: dict[str, float] = {}
+    upper: dict[str, float] = {}
+    for threshold in thresholds(parse_policy(dataset.policy, dataset.version).gates):
+        side = lower if threshold.comparison in ("above", "at_least") else upper
+        side[threshold.column] = threshold.bound
     scores: dict[str, Score] = {}
     for stage, names in _SCORES.items():
         if stage not in dataset.fingerprints:
@@ -68,17 +72,6 @@ def scores_of(wh: Warehouse, dataset: Dataset) -> dict[str, Score]:
             if values:  # no clip may be as long as a window of Synchformer
                 scores[name] = Score(values, lower.get(name), upper.get(name))
     return scores
-
-
-def _bounds(conditions: Any) -> tuple[dict[str, float], dict[str, float]]:
-    """(minimum, maximum) by column of conditions that are one plain comparison."""
-    lower: dict[str, float] = {}
-    upper: dict[str, float] = {}
-    for condition in conditions:
-        if match := _BOUND.fullmatch(condition.strip()):
-            column, sign, value = match.groups()
-            (upper if sign.startswith("<") else lower)[column] = float(value)
-    return lower, upper
 
 
 def _clips(

@@ -11,7 +11,6 @@ costs is chosen, and what it finds is measured.
 from __future__ import annotations
 
 import math
-import re
 import sys
 import tempfile
 import textwrap
@@ -22,7 +21,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from model.presets.preset import load_preset
-from pipeline.curation.judged_clips import Judged, judged
+from pipeline.curation.dataset_clips import DatasetClips, dataset_clips
+from pipeline.curation.gates import thresholds
 from pipeline.curation.known_flaws import flaw_figures
 from pipeline.curation.policy import POLICIES, Policy, load_policy, select
 from pipeline.curation.registry import scoring_stages
@@ -64,12 +64,12 @@ def score_corpora(folder: Path) -> tuple[Warehouse, dict[str, str]]:
     return wh, fps
 
 
-def threshold(found: Judged, score: str, keep: float = KEEP) -> float:
+def threshold(clips: DatasetClips, score: str, keep: float = KEEP) -> float:
     """The highest threshold, of three decimals, that keeps this share of the true clips."""
     true = "truth->>'$.bad' is null and truth->>'$.flaw' is null"
-    ranked = found.rows(
-        f"select {score} as value from judged where {true} and {score} is not null order by 1"
-    )
+    ranked = clips.rows(f"""
+        select {score} as value from dataset_clips
+        where {true} and {score} is not null order by 1""")
     return math.floor(ranked[math.floor((1 - keep) * len(ranked))]["value"] * 1000) / 1000
 
 
@@ -78,30 +78,35 @@ def measured(folder: Path, policy: Policy) -> tuple[Policy, dict[str, float]]:
     wh, fps = score_corpora(folder)
     everything = select(wh, fps, "all")
     wh.publish()
-    with judged(wh.home, everything.version) as found:
-        bounds = {score: threshold(found, score) for score in SCORES}
-    gates = policy.gates
-    for score, bound in bounds.items():
-        gates = tuple(
-            replace(gate, keep=re.sub(rf"\b{score} >= \S+", f"{score} >= {bound}", gate.keep))
-            for gate in gates
-        )
-    chosen = replace(policy, gates=gates)
+    with dataset_clips(wh.home, everything.version) as clips:
+        bounds = {score: threshold(clips, score) for score in SCORES}
+    chosen = with_bounds(policy, bounds)
     version = select(wh, fps, chosen).version
     wh.publish()
-    with judged(wh.home, version) as found:
-        figures = flaw_figures(found)
+    with dataset_clips(wh.home, version) as clips:
+        figures = flaw_figures(clips)
     shares = {kind: f["kept"] / (f["kept"] + f["dropped"]) for kind, f in figures.items()}
     return chosen, shares | {
         figures[kind]["score"]: figures[kind]["auc"] for kind in ("misdubbed", "degraded")
     }
 
 
+def with_bounds(policy: Policy, bounds: Mapping[str, float]) -> Policy:
+    """The policy with other thresholds on these columns; each of its gates has one."""
+    moved = {
+        one.gate.name: one.moved(bounds[one.column])
+        for one in thresholds(policy.gates)
+        if one.column in bounds
+    }
+    return replace(policy, gates=tuple(moved.get(gate.name, gate) for gate in policy.gates))
+
+
 def rewritten(text: str, before: Policy, after: Policy, figures: Mapping[str, float]) -> str:
     """The policy's file with other thresholds and header, and a higher version where a gate changed."""
     body = text[text.index("name = ") :]
-    for old, new in zip(before.gates, after.gates, strict=True):
-        body = body.replace(f'keep = "{old.keep}"', f'keep = "{new.keep}"')
+    for old, new in zip(thresholds(before.gates), thresholds(after.gates), strict=True):
+        place = f'column = "{old.column}", {old.comparison} ='
+        body = body.replace(f"{place} {old.bound}", f"{place} {new.bound}")
     if after.gates != before.gates:
         body = body.replace(f"version = {before.version}\n", f"version = {before.version + 1}\n", 1)
     seeds = ", ".join(map(str, SEEDS))

@@ -22,7 +22,7 @@ version = 1
 description = "everything"
 [[gate]]
 name = "duration"
-keep = "duration >= 0.5"
+keep = [{ column = "duration", at_least = 0.5 }]
 [splits]
 val = 0.2
 test = 0.3

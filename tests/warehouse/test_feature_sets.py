@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.curation.policy import Gate, Policy, select
+from pipeline.curation.gates import Condition, Gate
+from pipeline.curation.policy import Policy, select
 from pipeline.stages.engine import fingerprints
 from tests.warehouse.toys import SHAPE, length, make_files, run_all, stages, tokens
 from warehouse import FeatureSet, FoleyError, Warehouse, compact, query
@@ -36,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, FeatureSe
     dataset = select(
         wh,
         {name: fps[name] for name in ("facts", "text")},
-        Policy("all", 1, (Gate("level", "level >= 0"),)),
+        Policy("all", 1, (Gate("level", (Condition("level", at_least=0),)),)),
     )
     return wh, build_features(wh, dataset, fps, COLUMNS, split=None)
 
@@ -143,7 +144,7 @@ def test_building_again_opens_what_is_there_and_the_bytes_do_not_depend_on_batch
     again = select(
         other,
         {name: fps[name] for name in ("facts", "text")},
-        Policy("all", 1, (Gate("level", "level >= 0"),)),
+        Policy("all", 1, (Gate("level", (Condition("level", at_least=0),)),)),
     )
     built = build_features(other, again, fps, COLUMNS, split=None)
     assert built.id == features.id

@@ -13,7 +13,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from pipeline.curation.policy import Gate, Policy, select
+from pipeline.curation.gates import Condition, Gate
+from pipeline.curation.policy import Policy, select
 from pipeline.stages.engine import fingerprints
 from pipeline.stages.stage import Clip, Outcome, Passed, Stage
 from tests.warehouse.toys import Facts, Gain, Tokens, make_files, run_all
@@ -74,7 +75,10 @@ def wh(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     fps = fingerprints(pipeline)
     judged = {name: fps[name] for name in ("silence", "imagebind", "facts")}
     for limit in (0.2, 0.4):
-        gates = (Gate("silence", "silent_share < 0.9"), Gate("alignment", f"imagebind >= {limit}"))
+        gates = (
+            Gate("silence", (Condition("silent_share", below=0.9),)),
+            Gate("alignment", (Condition("imagebind", at_least=limit),)),
+        )
         dataset = select(warehouse, judged, Policy("toys", 1, gates, val=0.2, test=0.2))
     features = build_features(warehouse, dataset, fps, ["tokens", "n_tokens"], split=None)
     record = {

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.curation.policy import Gate, Policy
+from pipeline.curation.gates import Condition, Gate
+from pipeline.curation.policy import Policy
 from pipeline.stages.engine import BatchResult, fingerprints, plan, run_batch
 from pipeline.stages.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
 from warehouse import Warehouse, array_field, field, to_bytes
@@ -139,8 +140,11 @@ def run_all(wh: Warehouse, pipeline: Iterable[Stage]) -> None:
 POLICY = Policy(
     "toys",
     1,
-    (Gate("level", "level < 40"), Gate("text", "n_letters > 0")),
-    sft="level > 20",
+    (
+        Gate("level", (Condition("level", below=40),)),
+        Gate("text", (Condition("n_letters", above=0),)),
+    ),
+    sft=(Condition("level", above=20),),
     val=0.2,
     test=0.2,
 )

@@ -190,7 +190,7 @@ def test_a_batch_says_how_far_it_is(wh: Warehouse, monkeypatch: pytest.MonkeyPat
     """
     shown: queue.SimpleQueue[int] = queue.SimpleQueue()
     monkeypatch.setattr(stages, "_LOOK_EVERY", 0.01)
-    monkeypatch.setattr(stages.Moving, "show", lambda self, done: shown.put(done))
+    monkeypatch.setattr(stages.ProgressArtifact, "show", lambda self, done: shown.put(done))
 
     class Slow(Length):
         def process(self, clips: Sequence[Clip]) -> list[Outcome]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ import pyarrow as pa
 import pytest
 
 from model.metrics.metrics import area_under_roc
-from pipeline.curation.judged_clips import judged
-from pipeline.curation.page import BINS, PREVIEW_BYTES, SAMPLES, look, preview, thresholds_of
-from pipeline.curation.policy import Gate, Policy, load_policy, select
+from pipeline.curation.dataset_clips import dataset_clips
+from pipeline.curation.gates import Condition, Gate, thresholds
+from pipeline.curation.page import BINS, PREVIEW_BYTES, SAMPLES, gather_page, preview
+from pipeline.curation.policy import POLICIES, Policy, load_policy, select
 from pipeline.curation.sources import procedural_source
 from pipeline.media import probe, read_audio
 from pipeline.procedural import BAD_KINDS, FLAWS
@@ -25,18 +26,19 @@ from pipeline.scoring.loudness import Silence
 from pipeline.scoring.probe import Probe
 from pipeline.stages.engine import fingerprints
 from pipeline.stages.stage import Clip, Outcome, Passed, Stage
-from recipes.toy.policy import rewritten, threshold
+from recipes.toy.policy import rewritten, threshold, with_bounds
 from tests.foley.commands import foley, one_line_error
 from tests.pipeline.small import work
 from warehouse import Dataset, FoleyError, Warehouse, field
 
 GOOD, FLAWED = 30, 10
+EITHER = (Condition("pq", above=4), Condition("desync", at_most=0.5))
 POLICY = Policy(
     "drawn",
     3,
     (
-        Gate("quiet", "silent_share < 0.9"),
-        Gate("scores", "imagebind >= 0.2 and (pq > 4 or desync <= 0.5)"),
+        Gate("quiet", (Condition("silent_share", below=0.9),)),
+        Gate("scores", (Condition("imagebind", at_least=0.2), Condition(any=EITHER))),
     ),
     optional=("desync",),
     test=0.2,
@@ -84,7 +86,7 @@ def dataset(wh: Warehouse) -> Dataset:
 
 @pytest.fixture(scope="module")
 def page(wh: Warehouse, dataset: Dataset) -> CurationPage:
-    return look(wh.home, dataset.version)
+    return gather_page(wh.home, dataset.version)
 
 
 def members(dataset: Dataset) -> list[dict[str, Any]]:
@@ -103,7 +105,10 @@ def test_the_funnel_is_the_datasets_and_says_why(page: CurationPage, dataset: Da
         text.startswith("truncated: ") for text in said
     )  # the message of a failure, without its file
     assert by["silence"].reasons == (("silent throughout", by["silence"].dropped),)
-    assert [step.keep for step in page.steps if step.keep] == [gate.keep for gate in POLICY.gates]
+    assert [step.keep for step in page.steps if step.keep] == [
+        "silent_share < 0.9",
+        "imagebind ≥ 0.2 and (pq > 4 or desync ≤ 0.5)",
+    ]
 
 
 def test_histograms_count_every_clip_once_and_mark_the_thresholds(
@@ -135,10 +140,9 @@ def test_a_threshold_moved_keeps_what_a_policy_with_it_would(
     sweep = next(sweep for sweep in page.sweeps if sweep.condition == "pq > 4")
     assert sweep.kept == pytest.approx(len(dataset.clip_ids()) / reached)
     for bound, share in (sweep.points[10], sweep.points[30]):
-        moved = (
-            POLICY.gates[0],
-            replace(POLICY.gates[1], keep=POLICY.gates[1].keep.replace("pq > 4", f"pq > {bound}")),
-        )
+        either = Condition(any=(Condition("pq", above=bound), EITHER[1]))
+        gate = replace(POLICY.gates[1], keep=(POLICY.gates[1].keep[0], either))
+        moved = (POLICY.gates[0], gate)
         other = select(wh, dataset.fingerprints, replace(POLICY, gates=moved), "moved")
         assert share == pytest.approx(len(other.clip_ids()) / reached)
     assert {s.condition for s in page.sweeps} == {
@@ -170,7 +174,7 @@ def test_every_bin_has_random_clips_of_its_own(
         assert len(ids) == len(set(ids)) == min(SAMPLES, bin.clips)
         assert {reason[clip] for clip in ids} == {bin.name}
     drawn = [[sample.clip_id for sample in bin.samples] for bin in page.bins]
-    again, other = (look(wh.home, dataset.version, seed) for seed in (0, 1))
+    again, other = (gather_page(wh.home, dataset.version, seed) for seed in (0, 1))
     assert [[sample.clip_id for sample in bin.samples] for bin in again.bins] == drawn
     assert max(bin.clips for bin in page.bins) > SAMPLES
     assert [[sample.clip_id for sample in bin.samples] for bin in other.bins] != drawn
@@ -252,49 +256,50 @@ def test_the_command_writes_the_page_of_the_newest_dataset(
     assert "nothing" in said
     assert dataset.version in said
     with pytest.raises(FoleyError, match="no catalog"):
-        look(tmp_path / "nowhere")
+        gather_page(tmp_path / "nowhere")
 
 
-def test_every_comparison_of_a_gate_is_a_threshold() -> None:
-    gates = [
-        asdict(gate)
-        for gate in (*load_policy("mova").gates, Gate("x", "bandwidth_hz>=-1.5 or not static"))
+def test_every_bound_of_a_gate_is_a_threshold_and_can_be_moved() -> None:
+    extra = Condition("bandwidth_hz", at_least=-1.5, below=9)
+    other = Condition(any=(Condition("static", equals=False), extra))
+    gates = (*load_policy("mova").gates, Gate("x", (other,)))
+    bounds = [(t.column, t.comparison, t.bound) for t in thresholds(gates)]
+    assert bounds == [
+        ("silent_share", "below", 0.8),
+        ("pq", "above", 5.0),
+        ("cu", "above", 4.5),
+        ("ce", "above", 2.5),
+        ("imagebind", "at_least", 0.2),
+        ("desync", "at_most", 0.5),
+        ("bandwidth_hz", "at_least", -1.5),
+        ("bandwidth_hz", "below", 9.0),
     ]
-    found = [(t.fact, t.sign, t.bound) for t in thresholds_of(gates)]
-    assert found[:2] == [("silent_share", "<", 0.8), ("pq", ">", 5.0)]
-    assert found[-1] == ("bandwidth_hz", ">=", -1.5)
-    assert len(found) == 7
-    assert all(
-        gates[t.gate]["keep"][slice(*t.span)] in (str(t.bound), f"{t.bound:g}")
-        for t in thresholds_of(gates)
+    assert (
+        str(gates[-1].condition) == "static = false or (bandwidth_hz ≥ -1.5 and bandwidth_hz < 9)"
     )
+    moved = thresholds(gates)[-1].moved(7.25)
+    assert str(moved.condition) == "static = false or (bandwidth_hz ≥ -1.5 and bandwidth_hz < 7.25)"
 
 
 def test_a_measured_threshold_keeps_the_share_of_true_clips_that_it_is_to_keep(
     wh: Warehouse, dataset: Dataset
 ) -> None:
-    with judged(wh.home, dataset.version) as found:
+    true = "truth->>'$.bad' is null and truth->>'$.flaw' is null"
+    with dataset_clips(wh.home, dataset.version) as clips:
         for keep in (0.5, 0.9):
-            bound = threshold(found, "pq", keep)
-            true = found.rows(
-                "select pq from judged where truth->>'$.bad' is null and truth->>'$.flaw' is null"
-            )
-            share = np.mean([row["pq"] >= bound for row in true])
+            bound = threshold(clips, "pq", keep)
+            rows = clips.rows(f"select pq from dataset_clips where {true}")
+            share = np.mean([row["pq"] >= bound for row in rows])
             assert keep <= share <= keep + 2 / GOOD
 
 
 def test_thresholds_are_written_into_the_policys_file_with_a_higher_version(tmp_path: Path) -> None:
-    from pipeline.curation.policy import POLICIES
-
     text, before = (POLICIES / "toy.toml").read_text(), load_policy("toy")
     figures: dict[str, float] = dict.fromkeys(
         ("true", "misdubbed", "degraded", "imagebind", "pq"), 0.5
     )
-    gates = tuple(
-        replace(gate, keep=re.sub(r"(imagebind|pq) >= \S+", r"\1 >= 0.125", gate.keep))
-        for gate in before.gates
-    )
-    after = replace(before, gates=gates)
+    after = with_bounds(before, {"imagebind": 0.125, "pq": 0.125})
+    assert [t.bound for t in thresholds(after.gates)] == [1.0, 0.95, 0.125, 0.125]
     (tmp_path / "new.toml").write_text(rewritten(text, before, after, figures))
     assert load_policy(str(tmp_path / "new.toml")) == replace(after, version=before.version + 1)
     (tmp_path / "same.toml").write_text(rewritten(text, before, before, figures))

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from model.presets.preset import ModelError, load_preset
-from pipeline.curation.judged_clips import judged
-from pipeline.curation.policy import Gate, Policy, select
+from pipeline.curation.dataset_clips import dataset_clips
+from pipeline.curation.gates import Condition, Gate
+from pipeline.curation.policy import Policy, select
 from pipeline.curation.registry import feature_stages
 from pipeline.curation.sources import procedural_source
 from pipeline.evaluation.ablation import (
@@ -98,7 +99,14 @@ def test_the_uncurated_set_has_what_the_policy_dropped_in_the_same_splits(tmp_pa
     stages: list[Stage] = [Probe(), Silence()]
     fps = fingerprints(stages)
     work(wh, stages, fps)
-    policy = Policy("loud", 1, (Gate("loud", "silent_share < 0.5"),), val=0.2, test=0.3, seed=4)
+    policy = Policy(
+        "loud",
+        1,
+        (Gate("loud", (Condition("silent_share", below=0.5),)),),
+        val=0.2,
+        test=0.3,
+        seed=4,
+    )
     dataset = select(wh, fps, policy, "clips")
     found = uncurated(wh, dataset)
     decoded = {row["clip_id"]: row for row in found.members().to_pylist()}
@@ -109,7 +117,7 @@ def test_the_uncurated_set_has_what_the_policy_dropped_in_the_same_splits(tmp_pa
         clip: row["split"] for clip, row in kept.items()
     }
     wh.publish()
-    with judged(wh.home) as newest:
+    with dataset_clips(wh.home) as newest:
         assert (
             newest.dataset["version"] == dataset.version
         )  # one made for a comparison is not what comes next

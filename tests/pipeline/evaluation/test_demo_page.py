@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.curation.policy import Gate, Policy, select
+from pipeline.curation.gates import Condition, Gate
+from pipeline.curation.policy import Policy, select
 from pipeline.evaluation.demo_page import scores_of
 from pipeline.report.view import score_groups
 from pipeline.stages.engine import fingerprints
@@ -57,7 +58,9 @@ def test_scores_of_the_stages_that_ran_are_shown(
     wh.ingest(make_files(tmp_path / "media", 10))
     run_once(wh, stages)
     dataset = select(
-        wh, fingerprints(stages), Policy("p", 1, (Gate("synchrony", "desync <= 0.5"),))
+        wh,
+        fingerprints(stages),
+        Policy("p", 1, (Gate("synchrony", (Condition("desync", at_most=0.5),)),)),
     )
     found = scores_of(wh, dataset)
     assert {name: (sorted(score.values), score.maximum) for name, score in found.items()} == shown

@@ -21,7 +21,8 @@ from model.networks.synchformer import Synchformer
 from model.presets.preset import ModelError, Preset, load_preset
 from model.presets.settings import TaggerSettings
 from model.weights.load import save_weights
-from pipeline.curation.policy import Gate, Policy, select
+from pipeline.curation.gates import Condition, Gate
+from pipeline.curation.policy import Policy, select
 from pipeline.curation.registry import scoring_stages
 from pipeline.media import Framing, read_frames, write_wav
 from pipeline.media.mono import read_sound
@@ -39,7 +40,7 @@ from pipeline.stages.engine import fingerprints
 from pipeline.stages.stage import Clip, Failed, Outcome, Passed, Stage
 from recipes.toy.networks import late, window
 from tests.foley.commands import ROOT
-from tests.pipeline.curation.test_policy import Scores
+from tests.pipeline.curation.test_policy import KEEP, Scores, meets
 from tests.warehouse.toys import Facts, make_files, run_once
 from warehouse import FoleyError, Warehouse, field
 
@@ -152,16 +153,19 @@ def test_a_policy_says_in_one_line_which_column_is_missing_and_may_call_it_optio
     wh = Warehouse(tmp_path / "home")
     wh.ingest(make_files(tmp_path / "media", 12))
     run_once(wh, [Facts()])
-    fps, gates = fingerprints([Facts()]), (Gate("alignment", "level >= 5 or desync <= 0.5"),)
+    fps = fingerprints([Facts()])
+    louder = Condition("level", at_least=5)
+    either = Condition(any=(louder, Condition("desync", at_most=0.5)))
+    gates = (Gate("alignment", (either,)),)
     with pytest.raises(
-        FoleyError, match="policy p: no stage gives the column desync: configure"
+        FoleyError, match="policy p: gate alignment: no stage gives the column desync: configure"
     ) as error:
         select(wh, fps, Policy("p", 1, gates))
     assert "\n" not in str(error.value)
     kept = select(wh, fps, Policy("p", 1, gates, optional=("desync",)))
     assert (
         kept.clip_ids()
-        == select(wh, fps, Policy("p", 2, (Gate("alignment", "level >= 5"),))).clip_ids()
+        == select(wh, fps, Policy("p", 2, (Gate("alignment", (louder,)),))).clip_ids()
     )
 
 
@@ -189,12 +193,9 @@ def test_movas_gate_takes_sync_for_alignment_where_it_is_known(tmp_path: Path) -
     run_once(wh, [SyncedScores()])
     fps = fingerprints([SyncedScores()])
     rows = wh.rows("scores", fps["scores"]).to_pylist()
-    good = [
-        r
-        for r in rows
-        if r["silent_share"] < 0.8 and r["pq"] > 5 and r["cu"] > 4.5 and r["ce"] > 2.5
-    ]
-    aligned = {r["clip_id"] for r in good if r["imagebind"] >= 0.2}
-    synced = {r["clip_id"] for r in good if r["desync"] is not None and r["desync"] <= 0.5}
+    *others, (by_imagebind, by_desync) = KEEP["mova"]
+    good = [r for r in rows if all(any(meets(r, *one) for one in line) for line in others)]
+    aligned = {r["clip_id"] for r in good if meets(r, *by_imagebind)}
+    synced = {r["clip_id"] for r in good if meets(r, *by_desync)}
     assert synced - aligned
     assert set(select(wh, fps, "mova").clip_ids()) == aligned | synced

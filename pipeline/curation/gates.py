@@ -1,0 +1,170 @@
+"""Gates of a policy as data: columns compared with values, joined by `all` and `any`.
+
+They hold no SQL of their own: names are quoted and values written as literals when they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from warehouse.rows.live import literal, quote
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Value = Annotated[bool, Field(strict=True)] | Number | Annotated[str, Field(strict=True)]
+
+#: How a comparison is written in SQL, and how it is printed.
+SIGNS = {
+    "above": (">", ">"),
+    "at_least": (">=", "≥"),
+    "below": ("<", "<"),
+    "at_most": ("<=", "≤"),
+    "equals": ("=", "="),
+    "not_equals": ("<>", "≠"),
+}
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Condition:
+    """A column compared with one value or more, or several conditions: `any` of them, or `all`.
+
+    A comparison with an unknown (null) value is unknown, as in SQL.
+    """
+
+    column: str | None = None
+    above: Number | None = None
+    at_least: Number | None = None
+    below: Number | None = None
+    at_most: Number | None = None
+    equals: Value | None = None
+    not_equals: Value | None = None
+    any: tuple[Condition, ...] | None = Field(default=None, min_length=1)
+    all: tuple[Condition, ...] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> Condition:
+        if [self.column, self.any, self.all].count(None) != 2:
+            raise ValueError("a condition has a `column`, or `any`, or `all`")
+        if bool(self.comparisons) != (self.column is not None):
+            raise ValueError(f"a column is compared by one or more of {', '.join(SIGNS)}")
+        return self
+
+    @property
+    def comparisons(self) -> dict[str, float | str]:
+        """Values by the key of their comparison; all of them must hold."""
+        values = {key: getattr(self, key) for key in SIGNS}
+        return {key: value for key, value in values.items() if value is not None}
+
+    @property
+    def parts(self) -> tuple[Condition, ...]:
+        """The conditions that this one is made of."""
+        return self.any or self.all or ()
+
+    def leaves(self) -> Iterator[Condition]:
+        """All conditions on a column in it."""
+        if self.column is not None:
+            yield self
+        for part in self.parts:
+            yield from part.leaves()
+
+    def replaced(self, old: Condition, new: Condition) -> Condition:
+        """The same with `new` in the place of the part `old`."""
+        if self is old:
+            return new
+        parts = tuple(part.replaced(old, new) for part in self.parts)
+        if self.any:
+            return replace(self, any=parts)
+        return replace(self, all=parts) if self.all else self
+
+    def sql(self) -> str:
+        """The condition as SQL."""
+        return self.text(
+            lambda column, key, value: f"{quote(column)} {SIGNS[key][0]} {_sql(value)}"
+        )
+
+    def __str__(self) -> str:
+        """The condition as a person reads it."""
+        return self.text(lambda column, key, value: f"{column} {SIGNS[key][1]} {_shown(value)}")
+
+    def text(self, compare: Callable[[str, str, float | str], str]) -> str:
+        """The condition with its comparisons (column, key, value) written by `compare`."""
+        if self.column is not None:
+            return " and ".join(compare(self.column, k, v) for k, v in self.comparisons.items())
+        texts = [
+            f"({part.text(compare)})"
+            if part.parts or len(part.comparisons) > 1
+            else part.text(compare)
+            for part in self.parts
+        ]
+        return (" or " if self.any else " and ").join(texts)
+
+
+def _sql(value: float | str) -> str:
+    return literal(value) if isinstance(value, str) else repr(value).lower()
+
+
+def _shown(value: float | str) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"“{value}”" if isinstance(value, str) else repr(value).removesuffix(".0")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Gate:
+    """Conditions that a clip must meet: where one is false or unknown, this gate drops the clip."""
+
+    name: str
+    keep: tuple[Condition, ...] = Field(min_length=1)
+    source: str = ""
+
+    @property
+    def condition(self) -> Condition:
+        """All of `keep` as one condition."""
+        return self.keep[0] if len(self.keep) == 1 else Condition(all=self.keep)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """One comparison of a gate with a number that can be moved."""
+
+    gate: Gate
+    condition: Condition
+    comparison: str
+
+    @property
+    def column(self) -> str:
+        """The fact that is compared."""
+        return str(self.condition.column)
+
+    @property
+    def sign(self) -> str:
+        """The comparison as it is printed."""
+        return SIGNS[self.comparison][1]
+
+    @property
+    def bound(self) -> float:
+        """The number."""
+        return float(getattr(self.condition, self.comparison))
+
+    def moved(self, bound: float) -> Gate:
+        """The gate with another number here."""
+        condition = replace(self.condition, **{self.comparison: bound})
+        keep = tuple(part.replaced(self.condition, condition) for part in self.gate.keep)
+        return replace(self.gate, keep=keep)
+
+
+def thresholds(gates: Sequence[Gate]) -> list[Threshold]:
+    """Every upper or lower bound of a column in the gates, in order."""
+    bounds = ("above", "at_least", "below", "at_most")
+    return [
+        Threshold(gate, leaf, key)
+        for gate in gates
+        for leaf in gate.condition.leaves()
+        for key in leaf.comparisons
+        if key in bounds
+    ]

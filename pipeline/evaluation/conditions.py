@@ -22,7 +22,8 @@ from model.presets.preset import Preset
 from pipeline.procedural import MATERIALS, material_of, swap_material
 from pipeline.stages.progress import tick
 from pipeline.stages.stage import Clip, Outcome, Passed, Rejected, Stage
-from warehouse import Dataset, Warehouse, field
+from pipeline.training.batches import DatasetFeatures
+from warehouse import field
 
 Condition = Literal["true", "other", "none", "swap"]
 CONDITIONS: tuple[Condition, ...] = ("true", "other", "none", "swap")
@@ -184,18 +185,14 @@ class Generate(Stage):
         )
 
 
-def generation_stages(
-    wh: Warehouse,
-    dataset: Dataset,
-    fps: Mapping[str, str],
-    preset: Preset,
-    checkpoint: str,
-    seed: int = 0,
-) -> list[Stage]:
+def generation_stages(data: DatasetFeatures, checkpoint: str, seed: int = 0) -> list[Stage]:
     """One stage a condition, for the `test` split of a dataset."""
-    held_out = sorted(dataset.clip_ids(split="test"))
+    wh, preset = data.wh, data.preset
     rows = wh.rows(
-        "video_tokens", fps["video_tokens"], columns=["clip_id", "video_tokens"], clip_ids=held_out
+        "video_tokens",
+        data.fingerprints["video_tokens"],
+        columns=["clip_id", "video_tokens"],
+        clip_ids=sorted(data.dataset.clip_ids(split="test")),
     )
     tokens: dict[str, bytes] = dict(
         zip(*(rows[name].to_pylist() for name in ("clip_id", "video_tokens")), strict=True)

@@ -5,7 +5,7 @@ A checkpoint in, sounds for the held-out clips and the figures they give out.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from prefect import flow, get_run_logger, task
@@ -17,27 +17,23 @@ from flows.parameters import EvaluateParameters
 from flows.running.batches import StageCounts, run_stages
 from flows.running.devices import all_cores
 from flows.running.recording import clear_errors, recorded
-from model.presets.preset import load_preset
-from pipeline.curation.stage_graph import StageGraph
+from model.presets.preset import Preset, load_preset
+from pipeline.curation.registry import all_stages
 from pipeline.evaluation.conditions import generation_stages
 from pipeline.evaluation.onset_figures import evaluate as score
 from pipeline.stages.engine import fingerprints
-from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint, find_checkpoint
-from warehouse import FoleyError, Warehouse
+from warehouse import Dataset, FoleyError, Warehouse
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What came of an evaluation: its figures, and the stages that made the sounds.
-
-    The fingerprints in `data` are of all stages, those included.
-    """
+    """What came of an evaluation: its figures, and the stages that made the sounds."""
 
     figures: dict[str, Any]
     stages: list[StageCounts]
-    data: DatasetFeatures
-    checkpoint: Checkpoint
+    fingerprints: dict[str, str]
+    checkpoint: str
 
 
 @flow(name="evaluate", flow_run_name="evaluate {parameters.checkpoint}")
@@ -53,31 +49,32 @@ def evaluate(parameters: EvaluateParameters) -> Evaluated:
         checkpoint = _checkpoint(wh, parameters.checkpoint)
         dataset = wh.dataset(checkpoint.record["dataset"])
         record |= {"checkpoint": checkpoint.id, "dataset": dataset.version}
-        graph = StageGraph(preset)
-        data = DatasetFeatures(wh, dataset, preset, graph.fingerprints)
-        stages = generation_stages(data, checkpoint.id, parameters.seed)
-        data = replace(data, fingerprints=fingerprints([*graph.stages, *stages]))
+        before = all_stages(preset)
+        stages = generation_stages(
+            wh, dataset, fingerprints(before), preset, checkpoint.id, parameters.seed
+        )
+        fps = fingerprints([*before, *stages])
         alone = parameters.model_copy(
             update={"workers": 1}
         )  # a bridge watches one video batch at a time
         with all_cores():
-            counts = run_stages(
-                wh, stages, data.fingerprints, alone, dataset.clip_ids(split="test")
-            )
-        figures = score_sounds(data, checkpoint)
+            counts = run_stages(wh, stages, fps, alone, dataset.clip_ids(split="test"))
+        figures = score_sounds(wh, dataset, fps, preset, checkpoint)
         record |= {"stages": [asdict(c) for c in counts], "figures": figures}
         get_run_logger().info("sync: %s", figures["sync"])
         show_figures(checkpoint.id, figures)
-    return Evaluated(figures, counts, data, checkpoint)
+    return Evaluated(figures, counts, fps, checkpoint.id)
 
 
 @task(
     name="score", task_run_name="score {checkpoint.id}", cache_policy=NO_CACHE, persist_result=False
 )
-def score_sounds(data: DatasetFeatures, checkpoint: Checkpoint) -> dict[str, Any]:
+def score_sounds(
+    wh: Warehouse, dataset: Dataset, fps: dict[str, str], preset: Preset, checkpoint: Checkpoint
+) -> dict[str, Any]:
     """The figures of the generated sounds, or those found before for the same sounds."""
     with bar("score", 1) as progress:
-        figures = score(data, checkpoint)
+        figures = score(wh, dataset, fps, preset, checkpoint)
         progress.update()
     return figures
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from prefect import flow, get_run_logger
@@ -11,7 +10,6 @@ from flows.display.artifacts import ProgressArtifact
 from flows.parameters import GenerateParameters
 from flows.running.devices import all_cores
 from flows.running.recording import clear_errors, recorded
-from model.presets.preset import load_preset
 from warehouse import FoleyError, Warehouse
 
 
@@ -19,20 +17,17 @@ from warehouse import FoleyError, Warehouse
 @clear_errors
 def generate(parameters: GenerateParameters) -> Path:
     """Make sound for one video, and write the video with it."""
-    from pipeline.generation.dub import dub
-    from pipeline.generation.generator import Dubber, Options
-    from pipeline.generation.requests import Ask, requests_for
+    from pipeline.generation.dub import prepare
+    from pipeline.generation.requests import GenerateOptions
 
-    preset = load_preset(parameters.preset, parameters.weights)
-    ask = Ask(parameters.prompt, parameters.seed, negative_prompt=parameters.negative_prompt)
-    requests = requests_for(parameters.video, parameters.out, ask)
-    options = Options(parameters.cfg, steps=parameters.steps)
+    fields = {*GenerateOptions.__dataclass_fields__} & {*GenerateParameters.model_fields}
+    options = GenerateOptions(**parameters.model_dump(include=fields))
     wh = Warehouse(parameters.home)
+    make = prepare(parameters.video, parameters.out, options)
     with recorded(wh, "generate", parameters), all_cores():
-        moving = ProgressArtifact("generate", options.steps or preset.sample.steps, "steps")
-        load = partial(Dubber, preset, parameters.bridge, options)
-        for made in dub(requests, load, wh, on_step=lambda done, _: moving.show(done)):
-            if made.error:
-                raise FoleyError(made.error)
-            get_run_logger().info("%s: %.2f s of sound", made.request.out, made.seconds)
+        progress = ProgressArtifact("generate", options.load_preset().sample.steps, "steps")
+        for result in make(wh, lambda done, _: progress.show(done)):
+            if result.error:
+                raise FoleyError(result.error)
+            get_run_logger().info("%s: %.2f s of sound", parameters.out, result.seconds)
     return parameters.out

@@ -5,8 +5,9 @@ values. Only these layers are trained. stable-audio-tools' block has a slot (`co
 runs as `x = x + slot(x)` between text cross-attention and feed-forward, which is where the bridge
 goes in, without a copied or patched forward.
 
-Shapes: B clips, Q positions of the DiT's sequence (prepended ones first), L latent frames, K video
-tokens, D width of the DiT, V width of the video encoder, H heads of width E.
+Shapes: B clips, J effective frames of P tokens each, Q positions of the DiT's sequence (prepended
+ones first), L latent frames, K = J * P video tokens, D width of the DiT, V width of the video
+encoder, H heads of width E.
 """
 
 from __future__ import annotations
@@ -24,17 +25,31 @@ from torch import Tensor, nn
 from model.presets.preset import ModelError
 from model.presets.settings import BridgeSettings
 
-Rotation = tuple[
-    Tensor, Tensor
-]  # cosines and sines [B or 1, 1, N, E / 2]: what turns queries or keys
+Rotation = tuple[Tensor, Tensor]  # cosines and sines [B or 1, 1, N, E / 2] for queries or keys
 
 
-@dataclass
-class VideoCondition:
-    """What the layers attend to during one forward (and its backward).
+@dataclass(frozen=True)
+class VideoBatch:
+    """Video tokens of B clips, as a forward of the DiT is conditioned on them.
 
-    The slot passes them nothing but x.
+    Attributes:
+        tokens: [B, J, P, V], padded to the longest clip.
+        frames: [B] effective frames of each clip; None where nothing is padded.
+        seen: [B] False for clips whose video is replaced by the null token; None for none.
+        offset: seconds from the first latent frame to the first effective frame, where both are
+            cut out of something longer.
+
     """
+
+    tokens: Tensor
+    frames: Tensor | None = None
+    seen: Tensor | None = None
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class VideoCondition:
+    """What the layers attend to during one forward (and its backward): their slot gets only x."""
 
     tokens: Tensor  # [B, K, V], standardised
     token_rotation: Rotation  # of keys
@@ -45,20 +60,17 @@ class VideoCondition:
 
     def clips(self, size: int) -> int:
         """B, for a batch of B, or of 2 B where guidance appends the unconditional half."""
-        if size not in (len(self.tokens), 2 * len(self.tokens)):
-            raise ModelError(
-                f"the bridge holds video of {len(self.tokens)} clips, the DiT runs {size}"
-            )
-        return len(self.tokens)
+        clips = len(self.tokens)
+        if size not in (clips, 2 * clips):
+            raise ModelError(f"the bridge holds video of {clips} clips, the DiT runs {size}")
+        return clips
 
 
 def rotation(positions: Tensor, width: int, base: float = 10000.0) -> Rotation:
     """What rotary position embedding turns heads of a width E by, at positions [B or 1, N]."""
     half = width // 2
-    frequencies = base ** (
-        -torch.arange(half, device=positions.device, dtype=torch.float32) / half
-    )  # [E / 2]
-    angles = positions.float()[:, None, :, None] * frequencies  # [B, 1, N, E / 2]
+    steps = torch.arange(half, device=positions.device, dtype=torch.float32)
+    angles = positions.float()[:, None, :, None] * base ** (-steps / half)  # [B, 1, N, E / 2]
     return angles.cos(), angles.sin()
 
 
@@ -70,7 +82,7 @@ def rotate(x: Tensor, by: Rotation) -> Tensor:
 
 
 class Adapter(nn.Module):
-    """Two-layer MLP with GELU and residual addition, on the video path before K and V are formed."""
+    """Two-layer MLP with GELU and residual addition, before keys and values are formed."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -83,7 +95,7 @@ class Adapter(nn.Module):
 
 
 class LearnedPool(nn.Module):
-    """Queries that attend to the cells of an effective frame: pooling that is learned (the paper's future work).
+    """Learned pooling of an effective frame: queries attend to its cells (the paper's future work).
 
     It starts next to the mean over the cells, which is frame pooling.
     """
@@ -116,16 +128,12 @@ class BridgeLayer(nn.Module):
         if settings.rope_init == "peaked":
             self._peak()
         self.condition: VideoCondition | None = None
-        self.kept: tuple[Tensor, Tensor, Tensor] | None = (
-            None  # keys, values and the null token's output, in sampling
-        )
+        #: Keys, values and the null token's output, which all steps of a sampling share.
+        self.cached: tuple[Tensor, Tensor, Tensor] | None = None
 
     @torch.no_grad()
     def _peak(self) -> None:
-        """Let attention start as a peak at equal times.
-
-        Nearly constant q and k, told apart by their rotation only.
-        """
+        """Start attention as a peak at equal times: q and k differ by little but rotation."""
         inner = self.to_q.out_features
         self.to_q.weight.mul_(0.3)
         self.to_q.bias.fill_(1.5)
@@ -133,57 +141,60 @@ class BridgeLayer(nn.Module):
         self.to_kv.bias[:inner].fill_(1.5)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.settings.heads, self.settings.head_dim)).transpose(
-            1, 2
-        )  # [B, H, N, E]
+        """[B, N, H * E] -> [B, H, N, E]."""
+        return x.unflatten(-1, (self.settings.heads, self.settings.head_dim)).transpose(1, 2)
+
+    def _project(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Video tokens [..., V] -> keys and values, each [..., H * E]."""
+        k, v = self.to_kv(self.video_norm(self.adapter(tokens))).chunk(2, dim=-1)
+        return k, v
 
     def _keys_values(self, condition: VideoCondition, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        k, v = self.to_kv(self.video_norm(self.adapter(condition.tokens.to(dtype)))).chunk(
-            2, dim=-1
-        )
+        """Keys and values, each [B, H, K, E]."""
+        k, v = self._project(condition.tokens.to(dtype))
         return rotate(self._heads(k), condition.token_rotation), self._heads(v)
 
     def _without_video(self, condition: VideoCondition, dtype: torch.dtype) -> Tensor:
-        """Output [D] where there is no video.
-
-        All values are the null token's, whatever attention makes of them.
-        """
-        v = self.to_kv(self.video_norm(self.adapter(condition.null.to(dtype)))).chunk(2, dim=-1)[1]
-        return self.to_out(v)
+        """Output [D] where there is no video: all values are the null token's, whatever attends."""
+        return self.to_out(self._project(condition.null.to(dtype))[1])
 
     @torch.no_grad()
-    def keep(self) -> None:
-        """Compute once what does not change from step to step of sampling.
-
-        Dropped by whoever sets `condition`.
-        """
+    def cache(self) -> None:
+        """Compute once what all steps of a sampling share; dropped with the condition."""
         assert self.condition is not None
-        dtype = self.to_kv.weight.dtype
-        self.kept = (
-            *self._keys_values(self.condition, dtype),
-            self._without_video(self.condition, dtype),
-        )
+        condition, dtype = self.condition, self.to_kv.weight.dtype
+        k, v = self._keys_values(condition, dtype)
+        self.cached = k, v, self._without_video(condition, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """DiT sequence [B or 2 B, Q, D] -> what video adds to it; zero on prepended positions."""
-        condition, kept = self.condition, self.kept
+        condition = self.condition
         if condition is None:
             return torch.zeros_like(x)
         clips, prefix = condition.clips(len(x)), x.shape[1] - condition.n_latents
-        k, v = self._keys_values(condition, x.dtype) if kept is None else kept[:2]
+        k, v = self.cached[:2] if self.cached else self._keys_values(condition, x.dtype)
         q = rotate(self._heads(self.to_q(self.norm(x[:clips, prefix:]))), condition.latent_rotation)
-        seen = None if condition.mask is None else condition.mask[:, None, None, :]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)  # [B, H, L, E]
+        mask = None if condition.mask is None else condition.mask[:, None, None, :]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # [B, H, L, E]
         added = F.pad(self.to_out(out.transpose(1, 2).flatten(2)), (0, 0, prefix, 0))
         if clips == len(x):
             return added
-        without = self._without_video(condition, x.dtype) if kept is None else kept[2]
-        rest = F.pad(without.expand(1, condition.n_latents, -1), (0, 0, prefix, 0))  # [1, Q, D]
+        nothing = self.cached[2] if self.cached else self._without_video(condition, x.dtype)
+        rest = F.pad(nothing.expand(1, condition.n_latents, -1), (0, 0, prefix, 0))  # [1, Q, D]
         return torch.cat([added, rest.expand_as(added)])
 
 
 class Bridge(nn.Module):
-    """All layers of the bridge, the null video token, and the scale of the video features that it was trained on."""
+    """All layers of the bridge, the null token, and the scale of the video features in training.
+
+    Args:
+        dim: width D of the DiT.
+        depth: blocks of the DiT.
+        video_dim: width V of the video tokens.
+        settings: what the preset leaves open.
+        rates: latent frames and effective video frames a second.
+
+    """
 
     mean: Tensor
     std: Tensor
@@ -194,12 +205,11 @@ class Bridge(nn.Module):
         depth: int,
         video_dim: int,
         settings: BridgeSettings,
-        latent_rate: float,
-        token_rate: float,
+        rates: tuple[float, float],
     ) -> None:
         super().__init__()
         self.settings = settings
-        self.latent_rate, self.token_rate = latent_rate, token_rate
+        self.latent_rate, self.token_rate = rates
         self.layers = nn.ModuleList(BridgeLayer(dim, video_dim, settings) for _ in range(depth))
         self.null = nn.Parameter(torch.zeros(video_dim), requires_grad=settings.null == "learned")
         self.pool = LearnedPool(video_dim, settings.pool_queries) if settings.pool_queries else None
@@ -218,9 +228,11 @@ class Bridge(nn.Module):
         Raises ModelError if the blocks are not as many as the layers, or their slot is taken.
         """
         blocks = list(dit.transformer.layers)
-        if len(blocks) != len(self.layers) or any(block.conformer is not None for block in blocks):
+        free = sum(block.conformer is None for block in blocks)
+        if not len(blocks) == free == len(self.layers):
             raise ModelError(
-                f"the bridge has {len(self.layers)} layers for {len(blocks)} blocks with a free slot each"
+                f"the bridge has {len(self.layers)} layers for {len(blocks)} blocks "
+                "with a free slot each"
             )
         for block, layer in zip(blocks, self.blocks, strict=True):
             block.conformer, block.conformer_scale = layer, nn.Identity()
@@ -233,83 +245,66 @@ class Bridge(nn.Module):
 
     @torch.no_grad()
     def fit_scale(self, tokens: Tensor) -> None:
-        """Set the per-channel mean and deviation of video tokens [..., V] that standardise every later input."""
+        """Take mean and deviation of tokens [..., V] by which later ones are standardised."""
         flat = tokens.reshape(-1, tokens.shape[-1]).float()
         self.mean.copy_(flat.mean(0))
         self.std.copy_(flat.std(0).clamp(min=1e-6))
 
-    def _positions(
-        self, tokens: Tensor, n_latents: int, offset: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        """RoPE positions of video tokens [J * P] and of latents [L].
+    def _rotations(
+        self, shape: torch.Size, n_latents: int, offset: float
+    ) -> tuple[Rotation, Rotation]:
+        """RoPE of video tokens of a shape [B, J, P, V], and of latents [L].
 
-        In shared seconds, or each by its own index.
+        Positions are shared seconds, or each sequence's own index.
         """
-        frames, cells = tokens.shape[1:3]
-        video = (
-            torch.arange(frames, device=tokens.device, dtype=torch.float32)
-            + offset * self.token_rate
-        )
-        audio = torch.arange(n_latents, device=tokens.device, dtype=torch.float32)
+        _, frames, cells, _ = shape
+        device = self.null.device
+        video = torch.arange(frames, device=device, dtype=torch.float32) + offset * self.token_rate
+        audio = torch.arange(n_latents, device=device, dtype=torch.float32)
         if self.settings.rope_positions == "seconds":
             video = (video + 0.5) / self.token_rate * self.settings.rope_rate
             audio = (audio + 0.5) / self.latent_rate * self.settings.rope_rate
-        return video.repeat_interleave(cells), audio
+        width = self.settings.head_dim
+        return rotation(video.repeat_interleave(cells)[None], width), rotation(audio[None], width)
+
+    def _condition(self, video: VideoBatch, n_latents: int) -> VideoCondition:
+        tokens = (video.tokens.float() - self.mean) / self.std
+        if self.pool is not None:
+            tokens = self.pool(tokens)
+        _, count, cells, _ = tokens.shape
+        if video.seen is not None:
+            tokens = torch.where(video.seen[:, None, None, None], tokens, self.null)
+        mask = None
+        # asked once here and not in every layer, because it waits for the device
+        if video.frames is not None and bool((video.frames < count).any()):
+            mask = torch.arange(count, device=tokens.device) < video.frames[:, None]
+            mask = mask.repeat_interleave(cells, dim=1)
+        by_token, by_latent = self._rotations(tokens.shape, n_latents, video.offset)
+        return VideoCondition(tokens.flatten(1, 2), by_token, mask, self.null, n_latents, by_latent)
 
     @contextmanager
-    def watching(
-        self,
-        tokens: Tensor,
-        n_latents: int,
-        *,
-        frames: Tensor | None = None,
-        seen: Tensor | None = None,
-        offset: float = 0.0,
-        sampling: bool = False,
+    def conditioned_on(
+        self, video: VideoBatch, n_latents: int, cache: bool = False
     ) -> Generator[None]:
-        """Let the layers attend to video tokens [B, J, P, V] until the block ends (include backward in it).
+        """Let the layers attend to a video until the block ends (include backward in it).
 
         The layers hold one condition at a time, so a second thread waits until the first has left
         the block.
 
-        `frames` [B] is the number of effective frames that each clip has, where padded; `seen` [B]
-        is False for clips whose video is replaced by the null token; `offset` is how many seconds
-        after the first latent the first effective frame begins, where both are cut out of something
-        longer; `sampling` keeps keys and values from step to step.
+        Args:
+            video: tokens of as many clips as the DiT will run.
+            n_latents: latent frames L of the DiT's sequence.
+            cache: compute keys and values once for all forwards in the block; for sampling.
+
         """
-        scaled = (tokens.float() - self.mean) / self.std
-        if self.pool is not None:
-            scaled = self.pool(scaled)
-        batch, count, cells, _ = scaled.shape
-        null = self.null.expand_as(scaled)
-        if seen is not None:
-            scaled = torch.where(seen[:, None, None, None], scaled, null)
-        mask = None
-        if frames is not None and bool(
-            (frames < count).any()
-        ):  # asked here once, because it waits for the device
-            mask = (torch.arange(count, device=tokens.device) < frames[:, None]).repeat_interleave(
-                cells, dim=1
-            )
-        token_positions, latent_positions = self._positions(scaled, n_latents, offset)
-        by_token, by_latent = (
-            rotation(at[None], self.settings.head_dim) for at in (token_positions, latent_positions)
-        )
-        condition = VideoCondition(
-            tokens=scaled.reshape(batch, count * cells, -1),
-            token_rotation=by_token,
-            mask=mask,
-            null=self.null,
-            n_latents=n_latents,
-            latent_rotation=by_latent,
-        )
+        condition = self._condition(video, n_latents)
         with self._lock:
             try:
                 for layer in self.blocks:
                     layer.condition = condition
-                    if sampling:
-                        layer.keep()
+                    if cache:
+                        layer.cache()
                 yield
             finally:
                 for layer in self.blocks:
-                    layer.condition = layer.kept = None
+                    layer.condition = layer.cached = None

@@ -29,7 +29,6 @@ from warehouse.files import make_folder, write_file
 if TYPE_CHECKING:
     from flows.demo import Demo
     from pipeline.generation.dub import Dubbed
-    from pipeline.generation.generator import Dubber
 
 FLAWED_SHARE = 0.5  # mis-dubbed and degraded clips in the demo, to each good one
 _FLOWS = {
@@ -130,41 +129,21 @@ def _toy_weights(home: Path) -> Path:
 def run_dub(
     source: Path, out: Path, home: Path | None, options: Mapping[str, Any]
 ) -> Iterator[Dubbed]:
-    """Sound for a video, a folder or a CSV. Raises FoleyError for a wrong path or setting, before anything is made.
+    """Sound for a video, a folder or a CSV; options are those of `GenerateOptions`.
 
-    `home` is the folder that keeps a record of every sound, None for none.
+    `home` is the folder that keeps a record of every sound, None for none. Raises FoleyError for a
+    wrong path or setting, before anything is made.
     """
-    from pipeline.generation.requests import Ask, requests_for
-
-    chosen = dict(options)
-    ask = Ask(
-        **{
-            name: chosen.pop(name)
-            for name in ("prompt", "seed", "takes", "negative_prompt", "format")
-        }
-    )
-    requests = requests_for(source, out, ask)
-    preset_name, weights, bridge = (chosen.pop(name) for name in ("preset", "weights", "bridge"))
-    from model.presets.preset import load_preset
-
-    preset = load_preset(preset_name, weights)
-    if chosen.pop("fast"):
-        chosen["steps"] = preset.sample.fast_steps
+    from pipeline.generation.dub import prepare
+    from pipeline.generation.requests import GenerateOptions
     from warehouse.store import Warehouse
 
-    kept = None if home is None else Warehouse(home)
-
-    def load() -> Dubber:
-        from pipeline.generation.generator import Dubber, Options
-
-        return Dubber(preset, bridge, Options(**chosen))
-
-    from pipeline.generation.dub import dub
-
+    make = prepare(source, out, GenerateOptions(**options))
+    wh = None if home is None else Warehouse(home)
     with bar("generate") as progress:
-        yield from dub(requests, load, kept, on_step=follow(progress))
-    if kept is not None:
-        kept.publish()
+        yield from make(wh, follow(progress))
+    if wh is not None:
+        wh.publish()
 
 
 def _checked(kind: type[Any], home: Path, options: Mapping[str, Any]) -> Any:

@@ -1,15 +1,18 @@
-"""Training of the bridge on a frozen backbone, from cached features only (paper sections 3.3 and 4.1).
+"""Training of the bridge on a frozen backbone, from cached features (paper sections 3.3 and 4.1).
 
 One optimiser step sees `settings.micro_batches` batches, whatever the number of processes: each
 process takes its share of them and gradients are summed. All randomness of a micro-batch follows
 from (seed, step, its number). So a run can stop after any step and go on to the same weights, and
 several processes train what one would.
+
+Shapes: B clips, J effective frames of P tokens of width V, C latent channels, L latent frames, N
+text tokens of width D.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from model.backbone import Backbone
-from model.bridge import Bridge
+from model.bridge import Bridge, VideoBatch
 from model.presets.settings import TrainSettings
 from model.training.divergence import LossWatch
 
@@ -40,12 +43,17 @@ class FeatureBatch:
 
     def to(self, device: torch.device) -> FeatureBatch:
         """The same on a device."""
-        moved = {
-            name: value.to(device)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **moved, text=[row.to(device) for row in self.text])
+        tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **tensors, text=[row.to(device) for row in self.text])
+
+
+@dataclass(frozen=True)
+class NoisyLatents:
+    """Latents on their way from clean to noise, and what the DiT has to predict of them."""
+
+    t: Tensor  # [B] times in 0..1
+    noisy: Tensor  # [B, C, L]
+    target: Tensor  # [B, C, L]
 
 
 @dataclass(frozen=True)
@@ -67,30 +75,43 @@ class Progress:
     learning_rate: float
     validation: Losses | None = None
 
-    def with_validation(self, losses: Losses) -> Progress:
-        """The same step, with what was measured after it."""
-        return replace(self, validation=losses)
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together, and which of them this is."""
+
+    rank: int = 0
+    world: int = 1
+
+    def share(self, count: int) -> range:
+        """Which of so many batches this process takes."""
+        return range(self.rank, count, self.world)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, in each of them."""
+        if self.world == 1:
+            return value
+        from accelerate.utils import reduce
+
+        return reduce(value, "sum")  # pyright: ignore[reportReturnType]
 
 
 def stratified_times(size: int, generator: torch.Generator) -> Tensor:
-    """Times [size], uniform in 0..1, one from each of `size` equal intervals.
-
-    Less noise in the loss.
-    """
+    """Times [size] in 0..1, one from each of `size` equal intervals, for less noise in the loss."""
     return (torch.arange(size) + torch.rand(size, generator=generator)) / size
 
 
-def diffuse(clean: Tensor, t: Tensor, noise: Tensor, objective: str = "v") -> tuple[Tensor, Tensor]:
-    """Latents [B, C, L] at times t [B] -> noisy latents and what the DiT has to predict.
+def diffuse(clean: Tensor, t: Tensor, noise: Tensor, objective: str = "v") -> NoisyLatents:
+    """Clean latents [B, C, L] with noise [B, C, L] added as at times t [B].
 
     `objective` is the backbone's own: "v" (alpha noise - sigma clean) or "rectified_flow" (noise -
     clean).
     """
-    t = t[:, None, None]
+    at = t[:, None, None]
     if objective == "rectified_flow":
-        return (1 - t) * clean + t * noise, noise - clean
-    alpha, sigma = (t * (math.pi / 2)).cos(), (t * (math.pi / 2)).sin()
-    return alpha * clean + sigma * noise, alpha * noise - sigma * clean
+        return NoisyLatents(t, (1 - at) * clean + at * noise, noise - clean)
+    alpha, sigma = (at * (math.pi / 2)).cos(), (at * (math.pi / 2)).sin()
+    return NoisyLatents(t, alpha * clean + sigma * noise, alpha * noise - sigma * clean)
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
@@ -102,29 +123,20 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
     if settings.schedule == "inverse":
         return settings.learning_rate * (1 - 0.99 ** (step + 1)) * (1 + step / 1e6) ** -0.5
     rise = min(1.0, (step + 1) / settings.warmup_steps)
-    return (
-        settings.learning_rate
-        * rise
-        * 0.5
-        * (1 + math.cos(math.pi * min(1.0, step / settings.steps)))
-    )
+    fall = 1 + math.cos(math.pi * min(1.0, step / settings.steps))
+    return settings.learning_rate * rise * 0.5 * fall
 
 
 def v_loss(
-    backbone: Backbone,
-    batch: FeatureBatch,
-    clean: Tensor,
-    t: Tensor,
-    noise: Tensor,
-    text_drop: float = 0.0,
-    **kw: Any,
+    backbone: Backbone, batch: FeatureBatch, latents: NoisyLatents, **options: Any
 ) -> Tensor:
-    """Mean squared error of the prediction over the latents that clips have (call it inside `watching`)."""
-    noisy, target = diffuse(clean, t, noise, backbone.objective)
+    """Mean squared error of the prediction over the latents that clips have.
+
+    Call it while the bridge is conditioned on the clips' video; options go to the DiT.
+    """
     inputs = backbone.inputs(backbone.conditioning(batch.text, batch.seconds))
-    error = (
-        (backbone(noisy, t, cfg_dropout_prob=text_drop, **inputs, **kw) - target).square().mean(1)
-    )  # [B, L]
+    predicted = backbone(latents.noisy, latents.t, **inputs, **options)
+    error = (predicted - latents.target).square().mean(1)  # [B, L]
     present = torch.arange(error.shape[-1], device=error.device) < batch.latents[:, None]
     return error[present].mean()
 
@@ -135,38 +147,38 @@ def validate(
     bridge: Bridge,
     batches: Sequence[FeatureBatch],
     seed: int,
-    mine: range | None = None,
-    together: Callable[[Tensor], Tensor] = lambda totals: totals,
+    processes: Processes | None = None,
 ) -> Losses:
     """v-loss with true, null and another clip's video, on the same times and noise for the three.
 
-    Where several processes validate, `mine` are the numbers of this one's batches and `together`
-    sums a tensor over all: each batch's losses are then those of one process, and so is their sum,
-    to the bit.
+    Where several processes validate, each takes its share of the batches: a batch's losses are
+    those of one process, and so is their sum, to the bit.
     """
+    processes = processes or Processes()
     totals = torch.zeros(len(batches), 3, dtype=torch.float64)
-    for index in range(len(batches)) if mine is None else mine:
-        totals[index] = _batch_losses(
-            backbone, bridge, batches[index].to(backbone.device), seed + index
-        )
+    for index in processes.share(len(batches)):
+        batch = batches[index].to(backbone.device)
+        totals[index] = _batch_losses(backbone, bridge, batch, seed + index)
     clips = sum(len(batch.video) for batch in batches)
-    true, null, other = (together(totals.to(backbone.device)).cpu().sum(0) / clips).tolist()
+    true, null, other = (processes.sum(totals.to(backbone.device)).cpu().sum(0) / clips).tolist()
     return Losses(true, null, other)
 
 
 def _batch_losses(backbone: Backbone, bridge: Bridge, batch: FeatureBatch, seed: int) -> Tensor:
     """v-losses [3] of a batch (true, null, another clip's video), times its clips."""
     generator = torch.Generator().manual_seed(seed)
-    size = len(batch.video)
-    t = stratified_times(size, generator).to(backbone.device)
-    noise = torch.randn(batch.latent_mean.shape, generator=generator).to(backbone.device)
-    everyone = torch.ones(size, dtype=torch.bool, device=backbone.device)
-    true, other = (batch.video, batch.frames), (batch.video.roll(1, 0), batch.frames.roll(1, 0))
-    found: list[float] = []
-    for (video, frames), seen in ((true, everyone), (true, ~everyone), (other, everyone)):
-        with bridge.watching(video, noise.shape[-1], frames=frames, seen=seen):
-            found.append(float(v_loss(backbone, batch, batch.latent_mean, t, noise)) * size)
-    return torch.tensor(found, dtype=torch.float64)
+    size, device = len(batch.video), backbone.device
+    t = stratified_times(size, generator).to(device)
+    noise = torch.randn(batch.latent_mean.shape, generator=generator).to(device)
+    latents = diffuse(batch.latent_mean, t, noise, backbone.objective)
+    true = VideoBatch(batch.video, batch.frames)
+    null = replace(true, seen=torch.zeros(size, dtype=torch.bool, device=device))
+    other = VideoBatch(batch.video.roll(1, 0), batch.frames.roll(1, 0))
+    losses: list[float] = []
+    for video in (true, null, other):
+        with bridge.conditioned_on(video, noise.shape[-1]):
+            losses.append(float(v_loss(backbone, batch, latents)) * size)
+    return torch.tensor(losses, dtype=torch.float64)
 
 
 class Trainer:
@@ -183,21 +195,15 @@ class Trainer:
         settings: TrainSettings,
         processes: PartialState | None = None,
     ) -> None:
-        self.backbone, self.bridge, self.settings, self.processes = (
-            backbone,
-            bridge,
-            settings,
-            processes,
-        )
-        self.rank = processes.process_index if processes else 0
-        self.world = processes.num_processes if processes else 1
+        self.backbone, self.bridge, self.settings = backbone, bridge, settings
+        self.processes = Processes()
+        if processes is not None:
+            self.processes = Processes(processes.process_index, processes.num_processes)
         self.step = 0
         #: False while weights are being changed: what is there then must not be kept.
         self.whole = True
         self._watch = LossWatch(settings.diverged_at)
-        self.parameters = [
-            parameter for parameter in bridge.parameters() if parameter.requires_grad
-        ]
+        self.parameters = [p for p in bridge.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(
             self.parameters,
             settings.learning_rate,
@@ -207,9 +213,8 @@ class Trainer:
         self.average = [p.detach().clone() for p in self.parameters] if settings.ema_decay else None
         if settings.precision == "bf16":
             for frozen in set(backbone.dit.parameters()) - set(self.parameters):
-                if (
-                    frozen.ndim > 1
-                ):  # norms and biases are small, and CPUs want them whole; so does training its own
+                # Norms and biases are small, and CPUs want them whole; so does training its own.
+                if frozen.ndim > 1:
                     frozen.data = frozen.data.bfloat16()
         if settings.compile:
             backbone.compile_blocks()
@@ -217,7 +222,7 @@ class Trainer:
     @property
     def mine(self) -> range:
         """Numbers of the micro-batches of each step that this process takes."""
-        return range(self.rank, self.settings.micro_batches, self.world)
+        return self.processes.share(self.settings.micro_batches)
 
     def train_step(self, batches: Sequence[FeatureBatch]) -> Progress:
         """One optimiser step on this process's micro-batches, in the order of `mine`.
@@ -230,10 +235,10 @@ class Trainer:
         loss = torch.zeros((), device=self.backbone.device)
         for number, batch in zip(self.mine, batches, strict=True):
             loss += self._backward(batch.to(self.backbone.device), number)
-        loss = self._sum_over_processes(loss)
+        loss = self.processes.sum(loss)
         for parameter in self.parameters:
             if parameter.grad is not None:
-                parameter.grad = self._sum_over_processes(parameter.grad)
+                parameter.grad = self.processes.sum(parameter.grad)
         rate = learning_rate(self.settings, self.step)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm))
         self._watch.check(self.step + 1, float(loss), norm)
@@ -242,38 +247,33 @@ class Trainer:
             group["lr"] = rate
         self.optimiser.step()
         if self.average is not None:
+            # The average follows closely at first.
+            decay = min(self.settings.ema_decay or 0.0, (1 + self.step) / (10 + self.step))
             for average, parameter in zip(self.average, self.parameters, strict=True):
-                average.lerp_(parameter.detach(), 1 - self._decay())
+                average.lerp_(parameter.detach(), 1 - decay)
         self.step += 1
         self.whole = True
         return Progress(self.step, float(loss), norm, rate)
 
     def _backward(self, batch: FeatureBatch, number: int) -> Tensor:
         """Add one micro-batch's share to the gradients; returns its share of the loss."""
-        settings = self.settings
-        generator = torch.Generator().manual_seed(_mix(settings.seed, self.step, number))
+        settings, device = self.settings, batch.video.device
+        seed = _mix(settings.seed, self.step, number)
+        generator = torch.Generator().manual_seed(seed)
         size = len(batch.video)
         t = stratified_times(size, generator)[torch.randperm(size, generator=generator)]
-        draw = torch.randn((2, *batch.latent_mean.shape), generator=generator).to(
-            batch.video.device
-        )
+        draw = torch.randn((2, *batch.latent_mean.shape), generator=generator).to(device)
         seen = torch.rand(size, generator=generator) >= settings.video_drop
         clean = batch.latent_mean + batch.latent_scale * draw[0]
-        torch.manual_seed(
-            _mix(settings.seed, self.step, number) + 1
-        )  # the library drops text by the global generator
-        device = batch.video.device
-        with (
-            self.precision(),
-            self.bridge.watching(
-                batch.video, clean.shape[-1], frames=batch.frames, seen=seen.to(device)
-            ),
-        ):
-            loss = v_loss(
-                self.backbone, batch, clean, t.to(device), draw[1], settings.text_drop,
-                use_checkpointing=settings.checkpointing,
-            )  # fmt: skip
-            loss = loss / settings.micro_batches
+        latents = diffuse(clean, t.to(device), draw[1], self.backbone.objective)
+        video = VideoBatch(batch.video, batch.frames, seen.to(device))
+        options = {
+            "cfg_dropout_prob": settings.text_drop,
+            "use_checkpointing": settings.checkpointing,
+        }
+        torch.manual_seed(seed + 1)  # the library drops text by the global generator
+        with self.precision(), self.bridge.conditioned_on(video, clean.shape[-1]):
+            loss = v_loss(self.backbone, batch, latents, **options) / settings.micro_batches
             loss.backward()  # inside: with checkpointing the layers run again here
         return loss.detach()
 
@@ -282,17 +282,6 @@ class Trainer:
         return torch.autocast(
             self.backbone.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
         )
-
-    def _sum_over_processes(self, value: Tensor) -> Tensor:
-        if self.world == 1:
-            return value
-        from accelerate.utils import reduce
-
-        return reduce(value, "sum")  # pyright: ignore[reportReturnType]
-
-    def _decay(self) -> float:
-        """Decay of the moving average, which follows closely at first."""
-        return min(self.settings.ema_decay or 0.0, (1 + self.step) / (10 + self.step))
 
     @contextmanager
     def averaged(self) -> Generator[None]:
@@ -313,26 +302,18 @@ class Trainer:
             parameter.copy_(value)
 
     def validate(self, batches: Sequence[FeatureBatch]) -> Losses:
-        """Validation losses of the weights that would be kept.
-
-        All processes call this, and share the batches.
-        """
-        mine = range(self.rank, len(batches), self.world)
+        """Validation losses of the weights that would be kept; all processes call this."""
         with self.averaged(), self.precision():
-            return validate(
-                self.backbone,
-                self.bridge,
-                batches,
-                self.settings.seed,
-                mine,
-                self._sum_over_processes,
-            )
+            return validate(self.backbone, self.bridge, batches, self.settings.seed, self.processes)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on as if nothing had happened."""
-        parts = {"bridge": self.bridge, "optimiser": self.optimiser, "watch": self._watch}
-        return {"step": self.step, "average": self.average} | {
-            name: p.state_dict() for name, p in parts.items()
+        return {
+            "step": self.step,
+            "average": self.average,
+            "bridge": self.bridge.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "watch": self._watch.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -343,10 +324,8 @@ class Trainer:
         self.bridge.load_state_dict(state["bridge"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
-            self.average = [
-                value.to(p.device)
-                for value, p in zip(state["average"], self.parameters, strict=True)
-            ]
+            pairs = zip(state["average"], self.parameters, strict=True)
+            self.average = [value.to(parameter.device) for value, parameter in pairs]
         self._watch.load_state_dict(state["watch"])
         self.step = state["step"]
 

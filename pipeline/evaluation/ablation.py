@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from model.device import default_device
-from model.foley import FoleyControl
+from model.foley import FoleyControl, SoundRequest
 from model.metrics.onsets import detect_onsets, sync_score
 from model.presets.preset import ModelError, Preset
 from model.training.trainer import validate
@@ -26,7 +26,7 @@ from pipeline.curation.policy import load_policy, select
 from pipeline.evaluation.conditions import clip_seed
 from pipeline.evaluation.onset_figures import truths_of
 from pipeline.report.curves import curves_svg
-from pipeline.training.batches import DatasetFeatures
+from pipeline.training.batches import feature_set, split_batches
 from pipeline.training.checkpoints import find_checkpoint
 from warehouse import Dataset, FoleyError, Warehouse
 from warehouse.datasets.versions import UNCURATED
@@ -77,18 +77,25 @@ def uncurated(wh: Warehouse, dataset: Dataset) -> Dataset:
     return select(wh, dataset.fingerprints, policy, dataset.name + UNCURATED, everyone)
 
 
-def score_mark(data: DatasetFeatures, checkpoint: str, variant: str, steps: int) -> Mark:
+def score_mark(
+    wh: Warehouse,
+    dataset: Dataset,
+    fps: Mapping[str, str],
+    preset: Preset,
+    checkpoint: str,
+    variant: str,
+    steps: int,
+) -> Mark:
     """Generate sound for the dataset's `test` split without text, and score it.
 
     Found again when it was done before.
     """
-    wh, preset = data.wh, data.preset
     identity = [
         ABLATION_VERSION,
         checkpoint,
-        data.dataset.version,
+        dataset.version,
         preset.sample.model_dump(),
-        dict(data.fingerprints),
+        dict(fps),
         variant,
     ]
     id = "ablation-" + identity_hash(identity)
@@ -100,19 +107,22 @@ def score_mark(data: DatasetFeatures, checkpoint: str, variant: str, steps: int)
             f"no checkpoint {checkpoint}: it was trained before without that mark; use its marks or a --seed"
         )
     foley = FoleyControl.from_pretrained(preset, found_checkpoint.path, default_device())
-    features = data.split("test")
-    losses = validate(foley.backbone, foley.bridge, data.batches("test"), seed=0)
+    features = feature_set(wh, dataset, fps, "test")
+    losses = validate(
+        foley.backbone, foley.bridge, split_batches(features, preset.train.batch_size), seed=0
+    )
     found: dict[str, np.ndarray] = {}
     arrays = features.read(columns=["video_tokens", "n_video_tokens", "audio_seconds"])
     for begin in range(0, len(features), CHUNK):
         ids = arrays["clip_id"][begin : begin + CHUNK].tolist()
         counts = arrays["n_video_tokens"][begin : begin + CHUNK].tolist()
         rows = torch.from_numpy(arrays["video_tokens"][begin : begin + CHUNK].astype(np.float32))
+        seconds = arrays["audio_seconds"][begin : begin + CHUNK].tolist()
         sounds = foley.generate(
-            [row[:count] for row, count in zip(rows, counts, strict=True)],
-            [""] * len(ids),
-            arrays["audio_seconds"][begin : begin + CHUNK].tolist(),
-            [clip_seed(0, clip) for clip in ids],
+            [
+                SoundRequest("", length, clip_seed(0, clip), row[:count])
+                for clip, length, row, count in zip(ids, seconds, rows, counts, strict=True)
+            ]
         )
         found |= {
             clip: detect_onsets(sound.mean(0), preset.sample_rate)
@@ -128,7 +138,7 @@ def score_mark(data: DatasetFeatures, checkpoint: str, variant: str, steps: int)
         id,
         {
             "checkpoint": checkpoint,
-            "dataset": data.dataset.version,
+            "dataset": dataset.version,
             "system": "foley-control",
             "figures": asdict(mark),
         },

@@ -1,34 +1,33 @@
-"""Sound from a checkpoint for the held-out clips of a dataset, under the conditions that evaluation compares."""
+"""Sound for held-out clips from a checkpoint, under the conditions that evaluation compares."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-import wave
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+from scipy.io import wavfile
 
 from model.device import default_device
-from model.foley import FoleyControl
+from model.foley import FoleyControl, SoundRequest
 from model.metrics.onsets import detect_onsets
 from model.presets.preset import Preset
+from model.types import Audio
+from pipeline.features.video_tokens import tokens_from_bytes
 from pipeline.procedural import MATERIALS, material_of, swap_material
 from pipeline.stages.progress import tick
 from pipeline.stages.stage import Clip, Outcome, Passed, Rejected, Stage
-from pipeline.training.batches import DatasetFeatures
-from warehouse import field
+from warehouse import Dataset, Warehouse, field
 
 Condition = Literal["true", "other", "none", "swap"]
-CONDITIONS: tuple[Condition, ...] = ("true", "other", "none", "swap")
+CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 CHUNK = 16  # clips sampled at once
-Audio = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,7 @@ class GenerateSettings:
 
 
 def clip_seed(seed: int, clip_id: str) -> int:
-    """A clip's own seed.
-
-    The same under every condition, so that conditions differ in nothing but themselves.
-    """
+    """A clip's own seed: the same under every condition, so that nothing else differs."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{clip_id}".encode()).digest()[:4], "big")
 
 
@@ -60,21 +56,14 @@ def other_material(material: str) -> str:
 def wav_bytes(audio: Audio, sample_rate: int) -> bytes:
     """A 16-bit WAV file of audio [channels, S]."""
     buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(len(audio))
-        file.setsampwidth(2)
-        file.setframerate(sample_rate)
-        file.writeframes((np.clip(audio.T, -1, 1) * 32767).astype("<i2").tobytes())
+    wavfile.write(buffer, sample_rate, (np.clip(audio.T, -1, 1) * 32767).astype("<i2"))
     return buffer.getvalue()
 
 
 def wav_audio(data: bytes) -> tuple[Audio, int]:
     """Audio [channels, S] and sample rate of what `wav_bytes` gave."""
-    with wave.open(io.BytesIO(data)) as file:
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(
-            -1, file.getnchannels()
-        )
-        return (samples.T / 32767).astype(np.float32), file.getframerate()
+    sample_rate, samples = wavfile.read(io.BytesIO(data))
+    return (np.atleast_2d(samples.T) / 32767).astype(np.float32), sample_rate
 
 
 class Generate(Stage):
@@ -105,7 +94,8 @@ class Generate(Stage):
         self.preset = preset
         self.bridge = bridge
         self.settings = settings
-        self.tokens = tokens or {}  # video tokens of the partners
+        #: Video tokens that a clip gets in place of its own, under condition "other".
+        self.others = {clip: (tokens or {})[partner] for clip, partner in settings.partners}
 
     @property
     def model_revision(self) -> str:
@@ -116,102 +106,75 @@ class Generate(Stage):
         """Load backbone and bridge."""
         self._foley = FoleyControl.from_pretrained(self.preset, self.bridge, default_device())
 
-    def _video(self, clip: Clip) -> Any:
-        import torch
-
-        if self.settings.condition == "none":
-            return None
-        own = clip["video_tokens"]
-        data = (
-            self.tokens[dict(self.settings.partners)[clip["clip_id"]]]
-            if self.settings.condition == "other"
-            else own
+    def _request(self, clip: Clip) -> SoundRequest | None:
+        """What the clip's sound is made from; None where no material is known to swap."""
+        condition, prompt = self.settings.condition, clip["prompt"] or ""
+        if condition == "swap":
+            material = json.loads(clip["truth"] or "{}").get("material")
+            if material not in MATERIALS:
+                return None
+            prompt = swap_material(prompt, other_material(material))
+        data = self.others[clip["clip_id"]] if condition == "other" else clip["video_tokens"]
+        return SoundRequest(
+            prompt,
+            float(clip["video_seconds"]),
+            clip_seed(self.settings.seed, clip["clip_id"]),
+            None if condition == "none" else tokens_from_bytes(self.preset, data),
         )
-        video = self.preset.video
-        shape = (-1, video.tokens_per_frame, video.width)
-        return torch.from_numpy(np.frombuffer(data, np.float16).reshape(shape).astype(np.float32))
-
-    def _prompt(self, clip: Clip) -> str | None:
-        """The prompt to generate for.
-
-        None where the material cannot be swapped, since none is known.
-        """
-        prompt: str = clip["prompt"] or ""
-        if self.settings.condition != "swap":
-            return prompt
-        material = json.loads(clip["truth"] or "{}").get("material")
-        return swap_material(prompt, other_material(material)) if material in MATERIALS else None
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """One sound a clip; under condition "swap", clips of no known material are rejected."""
-        prompts = [self._prompt(clip) for clip in clips]
-        ready = [
-            (clip, prompt)
-            for clip, prompt in zip(clips, prompts, strict=True)
-            if prompt is not None
-        ]
-        rows: list[Passed] = []
+        requests = [self._request(clip) for clip in clips]
+        ready = [request for request in requests if request is not None]
+        changes = {"cfg": self.settings.cfg, "steps": self.settings.steps}
+        sampling = self.preset.sample.model_copy(update=changes)
+        sounds: list[Audio] = []
         for start in range(0, len(ready), CHUNK):
-            rows += self._chunk(*zip(*ready[start : start + CHUNK], strict=True))
+            sounds += self._foley.generate(ready[start : start + CHUNK], sampling)
             tick(CHUNK)
-        made = iter(rows)
-        return [
-            Rejected("no material to swap") if prompt is None else next(made) for prompt in prompts
-        ]
+        rows = (self._row(*pair) for pair in zip(sounds, ready, strict=True))
+        return [Rejected("no material to swap") if r is None else next(rows) for r in requests]
 
-    def _chunk(self, clips: Sequence[Clip], prompts: Sequence[str]) -> list[Passed]:
-        sounds = self._foley.generate(
-            [self._video(clip) for clip in clips],
-            prompts,
-            [float(clip["video_seconds"]) for clip in clips],
-            [clip_seed(self.settings.seed, clip["clip_id"]) for clip in clips],
-            cfg=self.settings.cfg,
-            steps=self.settings.steps,
-        )
-        return [self._row(sound, prompt) for sound, prompt in zip(sounds, prompts, strict=True)]
-
-    def _row(self, sound: Audio, prompt: str) -> Passed:
-        rate = self.preset.sample_rate
+    def _row(self, sound: Audio, request: SoundRequest) -> Passed:
+        rate, mono = self.preset.sample_rate, sound.mean(0)
         data = wav_bytes(sound, rate)
-        mono = sound.mean(0)
         return Passed(
             {
                 "sound": data,
                 "sound_sha256": hashlib.sha256(data).hexdigest(),
-                "sound_prompt": prompt,
+                "sound_prompt": request.prompt,
                 "onsets": json.dumps([round(t, 4) for t in detect_onsets(mono, rate).tolist()]),
                 "material": material_of(mono, rate),
             }
         )
 
 
-def generation_stages(data: DatasetFeatures, checkpoint: str, seed: int = 0) -> list[Stage]:
+def generation_stages(
+    wh: Warehouse,
+    dataset: Dataset,
+    fps: Mapping[str, str],
+    preset: Preset,
+    checkpoint: str,
+    seed: int = 0,
+) -> list[Stage]:
     """One stage a condition, for the `test` split of a dataset."""
-    wh, preset = data.wh, data.preset
     rows = wh.rows(
         "video_tokens",
-        data.fingerprints["video_tokens"],
+        fps["video_tokens"],
         columns=["clip_id", "video_tokens"],
-        clip_ids=sorted(data.dataset.clip_ids(split="test")),
+        clip_ids=sorted(dataset.clip_ids(split="test")),
     )
-    tokens: dict[str, bytes] = dict(
-        zip(*(rows[name].to_pylist() for name in ("clip_id", "video_tokens")), strict=True)
-    )
+    tokens = {row["clip_id"]: row["video_tokens"] for row in rows.to_pylist()}
     ids = sorted(tokens)
     partners = tuple(zip(ids, ids[1:] + ids[:1], strict=True))
     bridge = wh.folder("checkpoints") / checkpoint / "bridge.safetensors"
     sample = preset.sample
-    stages: list[Stage] = []
-    for condition in CONDITIONS:
-        other = condition == "other"
+
+    def stage(condition: Condition) -> Generate:
+        pairs = partners if condition == "other" else ()
         settings = GenerateSettings(
-            checkpoint,
-            condition,
-            seed,
-            sample.cfg,
-            sample.steps,
-            sample.sampler,
-            partners if other else (),
+            checkpoint, condition, seed, sample.cfg, sample.steps, sample.sampler, pairs
         )
-        stages.append(Generate(preset, bridge, settings, tokens if other else None))
-    return stages
+        return Generate(preset, bridge, settings, tokens)
+
+    return [stage(condition) for condition in CONDITIONS]

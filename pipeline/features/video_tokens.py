@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import torch
 from torch import Tensor
 
 from model.presets.preset import Preset
@@ -50,6 +51,12 @@ class VideoTokenSettings:
     crop: int
     pooling: str
     max_seconds: float
+
+
+def tokens_from_bytes(preset: Preset, data: bytes) -> Tensor:
+    """Value of the column `video_tokens` -> float32 tokens [J, P, V], as the bridge takes them."""
+    shape = (-1, preset.video.tokens_per_frame, preset.video.width)
+    return torch.from_numpy(np.frombuffer(data, np.float16).reshape(shape).astype(np.float32))
 
 
 class VideoTokens(Stage):

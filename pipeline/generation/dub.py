@@ -1,26 +1,28 @@
-"""Sound for videos, muxed under their pictures: what `foley generate` does with its requests."""
+"""Files with sound for videos: what `foley generate` does with a video, a folder or a CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-from pipeline.generation.provenance import keep_provenance
-from pipeline.generation.requests import Request, durations
-from pipeline.media import MediaError, mux, write_flac, write_wav
+from pipeline.generation.requests import GenerateOptions, Request, requests_for, video_seconds
+from pipeline.media import MediaError
 from warehouse.errors import FoleyError
-from warehouse.files import file_sha256
 from warehouse.store import Warehouse
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipeline.generation.generator import Audio, Dubber
+    from pipeline.generation.generator import SoundGenerator
 
-SOUND_WRITERS = {".wav": write_wav, ".flac": write_flac}
+T = TypeVar("T")
+OnStep = Callable[[int, int], None]  # sampling steps done and to do, of all sounds
+
+Dub = Callable[["Warehouse | None", OnStep], Iterator["Dubbed"]]
 
 
 @dataclass(frozen=True)
@@ -30,122 +32,117 @@ class Dubbed:
     request: Request
     seconds: float = 0.0
     error: str | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare(source: Path, out: Path, options: GenerateOptions) -> Dub:
+    """Check what is asked for, and give the function that makes the sounds.
+
+    Args:
+        source: a video, a folder of them, or a CSV (see `requests_for`).
+        out: file to write for a single video, else a folder.
+        options: prompts and models.
+
+    Returns:
+        :func:`dub` of (home, on_step) for what is asked for.
+
+    Raises:
+        FoleyError, ModelError: a wrong path or setting.
+    """
+    requests = requests_for(source, out, options)
+    preset = options.load_preset()
+
+    def load() -> SoundGenerator:
+        from pipeline.generation.generator import SoundGenerator
+
+        return SoundGenerator(preset, options.bridge, options.device)
+
+    return lambda home, on_step: dub(requests, load, options.batch, home, on_step)
 
 
 def dub(
     requests: Sequence[Request],
-    load: Callable[[], Dubber],
+    load: Callable[[], SoundGenerator],
+    batch_size: int = 8,
     home: Warehouse | None = None,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> Iterator[Dubbed]:
     """Write every request's file, with its provenance, as they are made: the shortest videos first.
 
     Frames are taken by timestamps, so any frame rate will do; sound is as long as the picture,
     which is copied bit for bit. A file that cannot be read or written costs its own requests and no
-    other. Every video is encoded once. `load` is called once, if any video can be used. `on_step`
-    gets the sampling steps done and to do, of all sounds.
+    other. Every video is encoded once. `load` is called once, if any video can be used.
     """
-    lengths = durations(list(requests))
+    videos = dict.fromkeys(request.video for request in requests)
+    lengths = {video: _or_error(video_seconds, video) for video in videos}
     for request in requests:
         if isinstance(error := lengths[request.video], MediaError):
             yield Dubbed(request, error=str(error))
-    ready = [(seconds, r) for r in requests if isinstance(seconds := lengths[r.video], float)]
+    seconds = {video: s for video, s in lengths.items() if isinstance(s, float)}
+    ready = [request for request in requests if request.video in seconds]
     if not ready:
         return
-    dubber = load()
-    progress = _Progress(len(ready), on_step)
-    order = {video: i for i, video in enumerate(lengths)}
-    ready.sort(
-        key=lambda pair: (dubber.latents(pair[0]), order[pair[1].video])
-    )  # stable: takes stay in order
-    for _, group in groupby(ready, key=lambda pair: dubber.latents(pair[0])):
-        yield from _of_one_length(dubber, list(group), home, progress)
+    generator = load()
+    frames = {video: generator.foley.latent_frames(s) for video, s in seconds.items()}
+    steps, done = generator.preset.sample.steps, 0
+    batch: list[Request] = []
+
+    @lru_cache(maxsize=batch_size)  # the takes of one video are neighbours
+    def tokens(video: Path) -> Tensor | MediaError:
+        return _or_error(generator.tokens, video, seconds[video])
+
+    def step(of_batch: int, _: int) -> None:
+        if on_step:
+            on_step(done * steps + len(batch) * of_batch, len(ready) * steps)
+
+    for batch in _batches(ready, frames, batch_size):
+        inputs = [(tokens(request.video), seconds[request.video]) for request in batch]
+        yield from _dub_batch(generator, batch, inputs, home, step)
+        step(steps, steps)  # where no sound could be made
+        done += len(batch)
 
 
-def _of_one_length(
-    dubber: Dubber,
-    requests: list[tuple[float, Request]],
+def _batches(
+    requests: Sequence[Request], frames: Mapping[Path, int], size: int
+) -> Iterator[list[Request]]:
+    """Requests of one length in latent frames, the shortest first, those of one video together."""
+    order = {video: (count, i) for i, (video, count) in enumerate(frames.items())}
+    ordered = sorted(requests, key=lambda request: order[request.video])
+    for _, group in groupby(ordered, key=lambda request: frames[request.video]):
+        same_length = list(group)
+        yield from (same_length[i : i + size] for i in range(0, len(same_length), size))
+
+
+def _dub_batch(
+    generator: SoundGenerator,
+    batch: Sequence[Request],
+    inputs: Sequence[tuple[Tensor | MediaError, float]],
     home: Warehouse | None,
-    progress: _Progress,
+    on_step: OnStep,
 ) -> Iterator[Dubbed]:
-    """Requests (with the seconds of their videos) batch by batch.
+    """Sounds that are made together; `inputs` are the video tokens and seconds of each request."""
+    from model.foley import SoundRequest
 
-    Those of one video are neighbours.
-    """
-    encoded: dict[Path, Tensor | MediaError] = {}
-    for start in range(0, len(requests), dubber.options.batch):
-        batch = requests[start : start + dubber.options.batch]
-        kept, encoded = encoded, {}
-        for seconds, request in batch:
-            if request.video not in encoded:
-                known = kept.get(request.video)  # the batch before may have ended among its takes
-                encoded[request.video] = (
-                    _encoded(dubber, request.video, seconds) if known is None else known
-                )
-            if isinstance(error := encoded[request.video], MediaError):
-                yield Dubbed(request, error=str(error))
-        good = [
-            (r, s, tokens)
-            for s, r in batch
-            if not isinstance(tokens := encoded[r.video], MediaError)
-        ]
-        progress.begin(len(batch), len(good))
-        if good:
-            asked, seconds, tokens = (list(part) for part in zip(*good, strict=True))
-            for request, sound in zip(
-                asked, dubber.sounds(asked, tokens, seconds, progress.step), strict=True
-            ):
-                yield _written(dubber, request, sound, home)
+    sounds: dict[Request, SoundRequest] = {}
+    for request, (video, seconds) in zip(batch, inputs, strict=True):
+        if isinstance(video, MediaError):
+            yield Dubbed(request, error=str(video))
+        else:
+            sounds[request] = SoundRequest(
+                request.prompt, seconds, request.seed, video, request.negative_prompt
+            )
+    paths = [request.video for request in sounds]
+    generated = generator.sounds(paths, list(sounds.values()), on_step=on_step)
+    for request, sound in zip(sounds, generated, strict=True):
+        try:
+            sound.save(request.out, home)
+            yield Dubbed(request, sound.seconds)
+        except (FoleyError, OSError) as error:
+            yield Dubbed(request, error=str(error))
 
 
-def _encoded(dubber: Dubber, video: Path, seconds: float) -> Tensor | MediaError:
+def _or_error(read: Callable[..., T], *arguments: object) -> T | MediaError:
+    """What `read` gives, or why the file is bad."""
     try:
-        return dubber.tokens(video, seconds)
+        return read(*arguments)
     except MediaError as error:
         return error
-
-
-def _written(dubber: Dubber, request: Request, sound: Audio, home: Warehouse | None) -> Dubbed:
-    """Write one sound, or its video with it, and where it comes from."""
-    rate, out = dubber.preset.sample_rate, request.out
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if writer := SOUND_WRITERS.get(out.suffix.lower()):
-            writer(out, sound, rate)
-        else:
-            mux(request.video, sound, rate, out)
-        facts = {
-            "seconds": sound.shape[1] / rate,
-            "sample_rate": rate,
-            "channels": len(sound),
-            "video": {"path": str(request.video.absolute()), "sha256": file_sha256(request.video)},
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt,
-            "seed": request.seed,
-            **dubber.made_by,
-        }
-        return Dubbed(request, sound.shape[1] / rate, facts=keep_provenance(out, facts, home))
-    except (FoleyError, OSError) as error:
-        return Dubbed(request, error=str(error))
-
-
-class _Progress:
-    """Sampling steps of all sounds, from those of the batches that they are made in."""
-
-    def __init__(self, sounds: int, report: Callable[[int, int], None] | None) -> None:
-        self._sounds, self._report = sounds, report
-        self._done, self._now, self._steps = 0, 0, 0
-
-    def begin(self, sounds: int, working: int) -> None:
-        """The next batch: so many sounds, and how many of them can be made."""
-        self._done, self._now = self._done + self._now, working
-        self._sounds -= sounds - working
-        if sounds > working and self._steps:
-            self.step(0, self._steps)
-
-    def step(self, done: int, total: int) -> None:
-        """One sampling step of the batch."""
-        self._steps = total
-        if self._report:
-            self._report(self._done * total + self._now * done, self._sounds * total)

@@ -1,7 +1,4 @@
-"""Where a generated sound comes from.
-
-A JSON file beside it, and the same as a record of a home folder.
-"""
+"""Where a generated sound comes from: a JSON file beside it, and a record in a home folder."""
 
 from __future__ import annotations
 
@@ -21,15 +18,12 @@ from warehouse.store import Warehouse
 
 def code_version() -> str:
     """The package's version, with the commit of the source tree where it runs from one."""
-    found, commit = version("foley-control"), code_revision()
-    return f"{found}+{commit}" if commit else found
+    package, commit = version("foley-control"), code_revision()
+    return f"{package}+{commit}" if commit else package
 
 
 def code_revision() -> str | None:
-    """The commit of the source tree that this runs from, `-dirty` where files differ.
-
-    None outside of one.
-    """
+    """The commit of the source tree that this runs from (`-dirty` where files differ), if any."""
     folder = Path(__file__).parents[2]
     if not (folder / ".git").exists():
         return None
@@ -42,34 +36,29 @@ def code_revision() -> str | None:
 
 
 def bridge_facts(path: Path) -> dict[str, str | None]:
-    """The hash of a bridge's file, and the checkpoint that it is, where it lies in a home folder."""
+    """Hash of a bridge's file, and the checkpoint that it is, where it lies in a home folder."""
     record = path.parent / "checkpoint.json"
-    found: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
-    return {"bridge": file_sha256(path), "checkpoint": found.get("id")}
+    checkpoint = json.loads(record.read_text()).get("id") if record.is_file() else None
+    return {"bridge": file_sha256(path), "checkpoint": checkpoint}
 
 
 def sidecar_of(out: Path) -> Path:
-    """The JSON file that tells where a sound comes from: `clip.mp4.json`."""
+    """The JSON file that says where a sound comes from: `clip.mp4.json`."""
     return out.with_name(f"{out.name}.json")
 
 
-def keep_provenance(out: Path, facts: Mapping[str, Any], home: Warehouse | None) -> dict[str, Any]:
-    """Write the sidecar of a sound and, where there is a home folder, its record there; both say the same.
+def keep_provenance(out: Path, provenance: Mapping[str, Any], home: Warehouse | None) -> None:
+    """Write a sound's provenance beside its file and, where there is a home, as a record there.
 
     Raises FoleyError if either cannot be written.
     """
     sound = file_sha256(out)
-    record = {
-        "sound": sound,
-        "path": str(out.absolute()),
-        **facts,
-        "created_at": datetime.now(UTC).isoformat(),
-    }
-    side = sidecar_of(out)
+    record = {"sound": sound, "path": str(out.absolute()), **provenance}
+    record["created_at"] = datetime.now(UTC).isoformat()
+    path = sidecar_of(out)
     try:
-        side.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
-        raise FoleyError(f"{printable(side)}: cannot be written: {error.strerror}") from None
+        raise FoleyError(f"{printable(path)}: cannot be written: {error.strerror}") from None
     if home is not None:
-        home.write_record("sounds", sound, record | {"video_sha256": facts["video"]["sha256"]})
-    return record
+        home.write_record("sounds", sound, record | {"video_sha256": provenance["video"]["sha256"]})

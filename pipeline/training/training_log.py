@@ -17,24 +17,36 @@ from typing import Any
 
 import torch
 
-from model.foley import FoleyControl, save_bridge
+from model.foley import FoleyControl, SoundRequest, save_bridge
 from model.presets.settings import TrainSettings
 from model.training.trainer import Progress, Trainer
+from pipeline.features.video_tokens import tokens_from_bytes
 from pipeline.media import write_flac
-from pipeline.training.batches import DatasetFeatures
-from warehouse import FoleyError
+from warehouse import FoleyError, Warehouse
 from warehouse.files import file_sha256, make_folder, write_file
 
-SAMPLES = 2  # validation clips whose sound is written where the settings ask for samples
 _POINTS = 1000  # about so many points of the loss curve are kept in a record
 
 
 class TrainingLog:
     """Files and records of one training, in the main process only."""
 
-    def __init__(self, data: DatasetFeatures, id: str, identity: Mapping[str, Any]) -> None:
-        self.data, self.wh, self.id, self.identity = data, data.wh, id, dict(identity)
-        self.folder = self.wh.folder("checkpoints") / id
+    def __init__(
+        self,
+        wh: Warehouse,
+        id: str,
+        identity: Mapping[str, Any],
+        clips: Sequence[str],
+        fps: Mapping[str, str],
+    ) -> None:
+        self.wh, self.id, self.identity, self.clips, self.fps = (
+            wh,
+            id,
+            dict(identity),
+            list(clips),
+            dict(fps),
+        )
+        self.folder = wh.folder("checkpoints") / id
         self.losses: list[list[float]] = []
         self.validation: list[list[float]] = []
         self._since: list[float] = []
@@ -193,39 +205,36 @@ class TrainingLog:
 
     def _samples(self, trainer: Trainer) -> None:
         """Write the sound of a few validation clips, and show it in TensorBoard."""
-        clips = self.data.dataset.clip_ids("val")[:SAMPLES]
         tokens = self.wh.rows(
-            "video_tokens", self.data.fingerprints["video_tokens"], clip_ids=clips
+            "video_tokens", self.fps["video_tokens"], clip_ids=self.clips
         ).to_pylist()
         prompts = {
             row["clip_id"]: row["prompt"] or ""
-            for row in self.wh.clips(["prompt"], clips).to_pylist()
+            for row in self.wh.clips(["prompt"], self.clips).to_pylist()
         }
         if not tokens:
             return
-        shape = (
-            -1,
-            trainer.backbone.preset.video.tokens_per_frame,
-            trainer.backbone.preset.video.width,
-        )
-        video = [
-            torch.frombuffer(bytearray(r["video_tokens"]), dtype=torch.float16).view(shape).float()
-            for r in tokens
+        preset = trainer.backbone.preset
+        requests = [
+            SoundRequest(
+                prompts[row["clip_id"]],
+                float(row["video_seconds"]),
+                seed,
+                tokens_from_bytes(preset, row["video_tokens"]),
+            )
+            for seed, row in enumerate(tokens)
         ]
-        rate = trainer.backbone.preset.sample_rate
+        rate = preset.sample_rate
         with trainer.averaged(), trainer.precision():
             foley = FoleyControl(trainer.backbone, trainer.bridge)
             try:
-                seconds = [float(row["video_seconds"]) for row in tokens]
-                names = [row["clip_id"] for row in tokens]
-                found = foley.generate(
-                    video, [prompts[n] for n in names], seconds, list(range(len(names)))
-                )
+                sounds = foley.generate(requests)
             finally:
                 trainer.bridge.train()
                 for parameter in trainer.parameters:
                     parameter.requires_grad_(True)
-        for name, sound in zip(names, found, strict=True):
+        for row, sound in zip(tokens, sounds, strict=True):
+            name = row["clip_id"]
             path = (
                 make_folder(self.folder / "samples")
                 / f"step{trainer.step:06d}-{name.replace('/', '_')}.flac"

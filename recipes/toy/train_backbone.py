@@ -189,14 +189,14 @@ def train_dit(
             group.mean[rows].shape, generator=generator
         )
         t = stratified_times(size, generator)
-        noisy, velocity = diffuse(clean, t, torch.randn(clean.shape, generator=generator))
+        latents = diffuse(clean, t, torch.randn(clean.shape, generator=generator))
         conditioning = backbone.conditioning(
             [group.text[int(row)] for row in rows], [group.seconds] * size
         )
         predicted = backbone(
-            noisy, t, cfg_dropout_prob=settings.text_drop, **backbone.inputs(conditioning)
+            latents.noisy, t, cfg_dropout_prob=settings.text_drop, **backbone.inputs(conditioning)
         )
-        loss = (predicted - velocity).square().mean()
+        loss = (predicted - latents.target).square().mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(modules.parameters(), settings.clip_norm)

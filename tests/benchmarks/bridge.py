@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.backbone import Backbone
-from model.bridge import Bridge
+from model.bridge import Bridge, VideoBatch
 from model.foley import build_bridge
 from model.presets.preset import load_preset
 
@@ -47,7 +47,7 @@ def _figures() -> Iterator[Figure]:
     tokens = torch.randn(BATCH, FRAMES, 1, preset.video.width)
 
     def step() -> None:
-        with bridge.watching(tokens, LATENTS):
+        with bridge.conditioned_on(VideoBatch(tokens), LATENTS):
             backbone(noisy, t, **inputs).square().mean().backward()
 
     def forward(model: Backbone) -> Callable[[], object]:
@@ -58,7 +58,7 @@ def _figures() -> Iterator[Figure]:
         "bridge": _watched(bridge, tokens, forward(backbone)),
         "step": step,
     }
-    with bridge.watching(tokens, LATENTS, sampling=True):
+    with bridge.conditioned_on(VideoBatch(tokens), LATENTS, cache=True):
         seconds = {"sampling": _seconds({"bare": forward(bare), "sampling": forward(backbone)})}
     seconds["all"] = _seconds(runs)
     alone = seconds["all"]["bare"]
@@ -78,7 +78,7 @@ def _figures() -> Iterator[Figure]:
 
 def _watched(bridge: Bridge, tokens: Tensor, run: Callable[[], object]) -> Callable[[], object]:
     def watched() -> None:
-        with bridge.watching(tokens, LATENTS):
+        with bridge.conditioned_on(VideoBatch(tokens), LATENTS):
             run()
 
     return watched

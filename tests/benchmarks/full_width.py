@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.bridge import Bridge
+from model.bridge import Bridge, VideoBatch
 from model.presets.preset import load_preset
 
 Figure = dict[str, Any]
@@ -55,7 +55,11 @@ def _bridge(dit: Any) -> Bridge:
     preset = load_preset("paper")
     blocks = len(dit.transformer.layers)
     found = Bridge(
-        1536, blocks, preset.video.width, preset.bridge, preset.latent_rate, preset.video.token_rate
+        1536,
+        blocks,
+        preset.video.width,
+        preset.bridge,
+        (preset.latent_rate, preset.video.token_rate),
     )
     found.insert(dit)
     dit.requires_grad_(False)
@@ -98,7 +102,7 @@ def _forwards() -> Iterator[Figure]:
             name: torch.no_grad()(_call(model, cfg=cfg))
             for name, model in (("bare", bare), ("bridge", dit))
         }
-        with bridge.watching(tokens, LATENTS, sampling=sampling):
+        with bridge.conditioned_on(VideoBatch(tokens), LATENTS, cache=sampling):
             seconds = _seconds(runs)
         name = f"DiT forward with the bridge{kind}"
         yield _figure(
@@ -106,7 +110,7 @@ def _forwards() -> Iterator[Figure]:
         )
     forwards = {"bare": torch.no_grad()(_call(bare)), "bridge": torch.no_grad()(_call(dit))}
     flops = _flops(forwards["bare"])
-    with bridge.watching(tokens, LATENTS):
+    with bridge.conditioned_on(VideoBatch(tokens), LATENTS):
         yield _figure(
             "FLOPs of a DiT forward with the bridge",
             _flops(forwards["bridge"]),
@@ -125,7 +129,7 @@ def _steps() -> Iterator[Figure]:
     bridge, tokens = _bridge(dit), _tokens()
     with torch.no_grad():
         one = _flops(_call(full))
-        with bridge.watching(tokens, LATENTS):
+        with bridge.conditioned_on(VideoBatch(tokens), LATENTS):
             ours = _flops(_call(dit)) - one
     limit = (2 * one + 3 * ours) / (3 * one)
     optimisers = {
@@ -136,7 +140,11 @@ def _steps() -> Iterator[Figure]:
 
     def passes(name: str) -> None:
         optimisers[name].zero_grad(set_to_none=True)
-        with bridge.watching(tokens, LATENTS) if name == "bridge" else nullcontext():
+        with (
+            bridge.conditioned_on(VideoBatch(tokens), LATENTS)
+            if name == "bridge"
+            else nullcontext()
+        ):
             calls[name]().square().mean().backward()
 
     def step(name: str) -> None:
@@ -202,7 +210,7 @@ def _peak(bridged: bool, checkpointing: bool) -> float:
     bridge = _bridge(dit) if bridged else None
     optimiser, call = torch.optim.AdamW((bridge or dit).parameters()), _call(dit, checkpointing)
     for _ in range(2):
-        with bridge.watching(_tokens(), LATENTS) if bridge else nullcontext():
+        with bridge.conditioned_on(VideoBatch(_tokens()), LATENTS) if bridge else nullcontext():
             call().square().mean().backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

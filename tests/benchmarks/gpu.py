@@ -24,15 +24,15 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.backbone import Backbone
-from model.bridge import Bridge
-from model.foley import build_bridge, save_bridge
+from model.bridge import Bridge, VideoBatch
+from model.foley import SoundRequest, build_bridge, save_bridge
 from model.presets.preset import Preset, load_preset
 from model.training.trainer import FeatureBatch, Trainer
 from model.video_encoder import VideoEncoder
 from pipeline.evaluation.results import machine, versions
-from pipeline.generation.generator import Dubber, Options
+from pipeline.generation.generator import SoundGenerator
 from pipeline.generation.provenance import code_revision
-from pipeline.generation.requests import Request
+from pipeline.generation.requests import sample_settings
 from tests.model.hub.published import write_backbone, write_t5, write_vjepa2
 from tests.pipeline.media.samples import write_sample
 
@@ -211,7 +211,9 @@ def _forwards(preset: Preset, device: str, sizes: Sizes) -> dict[str, float | No
 
     ratios: list[float] = []
     for cfg, sampling in ((1.0, False), (preset.sample.cfg, True)):
-        with bridge.watching(batch.video, batch.latent_mean.shape[-1], sampling=sampling):
+        with bridge.conditioned_on(
+            VideoBatch(batch.video), batch.latent_mean.shape[-1], cache=sampling
+        ):
             ours = _median(forward(cfg), device, sizes.rounds)[0]
         bridge.remove(backbone.dit)
         ratios.append(ours / _median(forward(cfg), device, sizes.rounds)[0])
@@ -233,16 +235,15 @@ def _generating(
             Backbone.revision(preset),
             VideoEncoder.revision(preset),
         )
-        dubber = Dubber(preset, path, Options(device=device, steps=sizes.steps))
+        generator = SoundGenerator(preset, path, device)
         if backend:
-            dubber.foley.backbone.compile_blocks(backend)
-        request = Request(video, video.with_suffix(".wav"), "a ball bounces on wood", 0)
-        tokens = dubber.tokens(video, sizes.seconds)
+            generator.foley.backbone.compile_blocks(backend)
+        tokens = generator.tokens(video, sizes.seconds)
+        request = SoundRequest("a ball bounces on wood", sizes.seconds, 0, tokens)
+        sample = sample_settings(preset, steps=sizes.steps)
         rounds = max(1, sizes.rounds // 3)
-        looking, a = _median(lambda: dubber.tokens(video, sizes.seconds), device, rounds)
-        sampling, b = _median(
-            lambda: dubber.sounds([request], [tokens], [sizes.seconds]), device, rounds
-        )
+        looking, a = _median(lambda: generator.tokens(video, sizes.seconds), device, rounds)
+        sampling, b = _median(lambda: generator.sounds([video], [request], sample), device, rounds)
     kind = "12 s of sound, compiled" if backend else "12 s of sound"
     return {
         f"{kind}: frames and video tokens": looking,

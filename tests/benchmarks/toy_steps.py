@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from model.foley import FoleyControl
+from model.foley import FoleyControl, SoundRequest
 from model.metrics.onsets import detect_onsets, sync_score
 from model.presets.preset import load_preset
 from model.video_encoder import VideoEncoder
+from pipeline.generation.requests import sample_settings
 from pipeline.procedural import render_frames, sample_clip
 
 FIRST_SEED, CLIPS = 800_000_000, 48  # beyond those of any corpus and of all training
@@ -24,10 +25,12 @@ def toy_steps() -> Iterator[dict[str, Any]]:
     preset = load_preset("toy")
     foley, encoder = FoleyControl.from_pretrained(preset), VideoEncoder.from_pretrained(preset)
     clips = [sample_clip(FIRST_SEED + i) for i in range(CLIPS)]
-    video = [encoder.encode(render_frames(clip)) for clip in clips]
-    prompts, seconds = [clip.prompt for clip in clips], [clip.seconds for clip in clips]
+    requests = [
+        SoundRequest(clip.prompt, clip.seconds, seed, encoder.encode(render_frames(clip)))
+        for seed, clip in enumerate(clips)
+    ]
     for steps in (4, 6, preset.sample.fast_steps, 10, preset.sample.steps):
-        sounds = foley.generate(video, prompts, seconds, range(CLIPS), steps=steps)
+        sounds = foley.generate(requests, sample_settings(preset, steps=steps))
         onsets = [detect_onsets(sound.mean(0), preset.sample_rate) for sound in sounds]
         score = sync_score([np.array(clip.impacts) for clip in clips], onsets)
         name = f"onset F1 at 60 ms, {steps} steps"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from model.backbone import Backbone
-from model.foley import FoleyControl, build_bridge
+from model.foley import FoleyControl, SoundRequest, build_bridge
 from model.metrics.onsets import Sync, detect_onsets, sync_score
 from model.presets.preset import Preset, load_preset
 from model.training.trainer import FeatureBatch, Trainer
@@ -121,10 +121,12 @@ def _score(foley: FoleyControl, clips: Clips, video: Tensor) -> Sync:
     for first, end in pairwise(range(TRAINED_ON, TRAINED_ON + UNSEEN + 1, 16)):
         part = clips.clips[first:end]
         sounds = foley.generate(
-            list(video[first:end]),
-            [c.prompt for c in part],
-            [c.seconds for c in part],
-            range(first, end),
+            [
+                SoundRequest(clip.prompt, clip.seconds, seed, tokens)
+                for seed, clip, tokens in zip(
+                    range(first, end), part, video[first:end], strict=True
+                )
+            ]
         )
         onsets += [detect_onsets(sound.mean(0), foley.preset.sample_rate) for sound in sounds]
     return sync_score([np.array(clip.impacts) for clip in clips.clips[TRAINED_ON:]], onsets)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from transformers import DINOv3ViTConfig, DINOv3ViTModel, VJEPA2Config, VJEPA2Model
 
-from model.bridge import Bridge
+from model.bridge import Bridge, VideoBatch
 from model.hub.check import bare_backbone, count, on_meta
 from model.presets.preset import Preset, load_preset
 from model.video_encoder import DinoV3Encoder, VJepa2Encoder
@@ -126,11 +126,11 @@ def test_stable_audio_open_small(tmp_path: Path) -> None:
     transformer = backbone.model.model.transformer
     bridge = on_meta(
         lambda: Bridge(
-            transformer.dim, transformer.depth, 1024, preset.bridge, preset.latent_rate, 8.0
+            transformer.dim, transformer.depth, 1024, preset.bridge, (preset.latent_rate, 8.0)
         )
     )
     bridge.insert(backbone.model.model)
-    with torch.device("meta"), bridge.watching(torch.zeros(1, 88, 1, 1024), 237):
+    with torch.device("meta"), bridge.conditioned_on(VideoBatch(torch.zeros(1, 88, 1, 1024)), 237):
         text, seconds = torch.zeros(1, 65, 768), torch.zeros(1, 768)
         found = backbone.model(
             torch.zeros(1, 64, 237),

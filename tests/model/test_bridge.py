@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from model.backbone import Backbone
-from model.bridge import Bridge, rotate, rotation
+from model.bridge import Bridge, VideoBatch, rotate, rotation
 from model.foley import build_bridge
 from model.presets.preset import ModelError, Preset
 from model.training.trainer import FeatureBatch
@@ -57,7 +57,7 @@ def test_an_untrained_bridge_changes_no_bit(
     bare = velocity(backbone, noisy, cfg_scale=cfg, use_checkpointing=checkpointing)
     inserted = build_bridge(backbone, preset.video.width)
     inserted.insert(backbone.dit)
-    with inserted.watching(tokens, LATENTS):
+    with inserted.conditioned_on(VideoBatch(tokens), LATENTS):
         bridged = velocity(backbone, noisy, cfg_scale=cfg, use_checkpointing=checkpointing)
     assert torch.equal(bare, bridged)
 
@@ -65,7 +65,7 @@ def test_an_untrained_bridge_changes_no_bit(
 def test_removing_a_bridge_restores_the_backbone(
     backbone: Backbone, bridge: Bridge, noisy: tuple[Tensor, Tensor], tokens: Tensor
 ) -> None:
-    with bridge.watching(tokens, LATENTS):
+    with bridge.conditioned_on(VideoBatch(tokens), LATENTS):
         bridged = velocity(backbone, noisy)
     bridge.remove(backbone.dit)
     fresh = Backbone.from_pretrained(backbone.preset)
@@ -81,7 +81,7 @@ def test_video_attention_runs_after_text_attention_and_before_the_feed_forward(
     block = backbone.dit.transformer.layers[1]
     for name in ("self_attn", "cross_attn", "conformer", "ff"):
         getattr(block, name).register_forward_hook(lambda *_, name=name: calls.append(name))
-    with bridge.watching(tokens, LATENTS):
+    with bridge.conditioned_on(VideoBatch(tokens), LATENTS):
         velocity(backbone, noisy)
     assert calls == ["self_attn", "cross_attn", "conformer", "ff"]
 
@@ -98,9 +98,9 @@ def test_order_of_video_tokens_matters(
 ) -> None:
     swapped = tokens.clone()
     swapped[:, [3, 20]] = tokens[:, [20, 3]]
-    with bridge.watching(tokens, LATENTS):
+    with bridge.conditioned_on(VideoBatch(tokens), LATENTS):
         ordered = velocity(backbone, noisy)
-    with bridge.watching(swapped, LATENTS):
+    with bridge.conditioned_on(VideoBatch(swapped), LATENTS):
         assert not torch.allclose(velocity(backbone, noisy), ordered, atol=1e-4)
 
 
@@ -108,12 +108,12 @@ def test_guidance_sets_video_against_the_null_token(
     backbone: Backbone, bridge: Bridge, noisy: tuple[Tensor, Tensor], tokens: Tensor
 ) -> None:
     nobody = torch.zeros(2, dtype=torch.bool)
-    with bridge.watching(tokens, LATENTS):
+    with bridge.conditioned_on(VideoBatch(tokens), LATENTS):
         guided = velocity(backbone, noisy, cfg_scale=3.0)
         conditional = velocity(backbone, noisy)
     without_text = conditioning(backbone)
     without_text["cross_attn_cond"] = torch.zeros_like(without_text["cross_attn_cond"])
-    with bridge.watching(tokens, LATENTS, seen=nobody), torch.no_grad():
+    with bridge.conditioned_on(VideoBatch(tokens, seen=nobody), LATENTS), torch.no_grad():
         unconditional = backbone(*noisy, **without_text)
     expected = unconditional + 3.0 * (conditional - unconditional)
     torch.testing.assert_close(guided, expected, atol=2e-4, rtol=1e-3)
@@ -122,7 +122,7 @@ def test_guidance_sets_video_against_the_null_token(
 def test_outside_the_guidance_interval_the_batch_is_not_doubled(
     backbone: Backbone, bridge: Bridge, noisy: tuple[Tensor, Tensor], tokens: Tensor
 ) -> None:
-    with bridge.watching(tokens, LATENTS):
+    with bridge.conditioned_on(VideoBatch(tokens), LATENTS):
         never = velocity(backbone, noisy, cfg_scale=3.0, cfg_interval=(2.0, 3.0))
         assert torch.equal(never, velocity(backbone, noisy))
 
@@ -133,20 +133,20 @@ def test_padding_of_a_shorter_clip_is_not_seen(
     frames = torch.tensor([FRAMES, 10])
     other = tokens.clone()
     other[1, 10:] = 7.0
-    with bridge.watching(tokens, LATENTS, frames=frames):
+    with bridge.conditioned_on(VideoBatch(tokens, frames=frames), LATENTS):
         first = velocity(backbone, noisy)
-    with bridge.watching(other, LATENTS, frames=frames):
+    with bridge.conditioned_on(VideoBatch(other, frames=frames), LATENTS):
         assert torch.equal(velocity(backbone, noisy), first)
-    with bridge.watching(other, LATENTS):
+    with bridge.conditioned_on(VideoBatch(other), LATENTS):
         assert not torch.allclose(velocity(backbone, noisy)[1], first[1], atol=1e-4)
 
 
 def test_sampling_cache_changes_nothing(
     backbone: Backbone, bridge: Bridge, noisy: tuple[Tensor, Tensor], tokens: Tensor
 ) -> None:
-    with bridge.watching(tokens, LATENTS):
+    with bridge.conditioned_on(VideoBatch(tokens), LATENTS):
         plain = [velocity(backbone, noisy, cfg_scale=cfg) for cfg in (1.0, 3.0)]
-    with bridge.watching(tokens, LATENTS, sampling=True):
+    with bridge.conditioned_on(VideoBatch(tokens), LATENTS, cache=True):
         cached = [velocity(backbone, noisy, cfg_scale=cfg) for cfg in (1.0, 3.0, 1.0, 3.0)]
     assert all(torch.equal(a, b) for a, b in zip(plain + plain, cached, strict=True))
 
@@ -162,14 +162,14 @@ def test_compiled_blocks_are_one_graph_that_gives_the_same(
     inputs = conditioning(backbone)
 
     def gradients(checkpointing: bool) -> list[Tensor]:
-        with bridge.watching(tokens, LATENTS, frames=torch.tensor([FRAMES, 10])):
+        with bridge.conditioned_on(VideoBatch(tokens, frames=torch.tensor([FRAMES, 10])), LATENTS):
             backbone(*noisy, use_checkpointing=checkpointing, **inputs).square().mean().backward()
         found = [p.grad.clone() for p in bridge.parameters() if p.grad is not None]
         bridge.zero_grad()
         return found
 
     def sampled() -> Tensor:
-        with bridge.watching(tokens, LATENTS, sampling=True):
+        with bridge.conditioned_on(VideoBatch(tokens), LATENTS, cache=True):
             return velocity(backbone, noisy, cfg_scale=3.0)
 
     plain, plain_gradients = sampled(), gradients(checkpointing=False)
@@ -190,7 +190,7 @@ def test_a_taken_slot_and_a_wrong_depth_are_refused(
 ) -> None:
     with pytest.raises(ModelError, match="free slot"):
         build_bridge(backbone, preset.video.width).insert(backbone.dit)
-    shallow = Bridge(128, 2, preset.video.width, preset.bridge, 25.0, 8.0)
+    shallow = Bridge(128, 2, preset.video.width, preset.bridge, (25.0, 8.0))
     bridge.remove(backbone.dit)
     with pytest.raises(ModelError, match="2 layers for 4 blocks"):
         shallow.insert(backbone.dit)
@@ -200,7 +200,7 @@ def test_a_batch_that_is_not_the_videos_is_refused(
     backbone: Backbone, bridge: Bridge, noisy: tuple[Tensor, Tensor], tokens: Tensor
 ) -> None:
     with (
-        bridge.watching(tokens[:1].repeat(3, 1, 1, 1), LATENTS),
+        bridge.conditioned_on(VideoBatch(tokens[:1].repeat(3, 1, 1, 1)), LATENTS),
         pytest.raises(ModelError, match="3 clips, the DiT runs 2"),
     ):
         velocity(backbone, noisy)
@@ -240,7 +240,7 @@ def test_only_the_bridge_gets_gradients(backbone: Backbone, preset: Preset, toke
     bridge.insert(backbone.dit)
     nn.init.normal_(bridge.blocks[0].to_out.weight)
     batch = _batch(backbone, tokens)
-    with bridge.watching(batch.video, LATENTS):
+    with bridge.conditioned_on(VideoBatch(batch.video), LATENTS):
         inputs = backbone.inputs(backbone.conditioning(batch.text, batch.seconds))
         backbone(batch.latent_mean, torch.tensor([0.2, 0.9]), **inputs).square().mean().backward()
     bridged = {id(parameter) for parameter in bridge.parameters()}
@@ -266,7 +266,7 @@ def seen_by(
     backbone: Backbone, bridge: Bridge, noisy: tuple[Tensor, Tensor], tokens: Tensor, **kwargs: Any
 ) -> Tensor:
     bridge.insert(backbone.dit)
-    with bridge.watching(tokens, LATENTS):
+    with bridge.conditioned_on(VideoBatch(tokens), LATENTS):
         found = velocity(backbone, noisy, **kwargs)
     bridge.remove(backbone.dit)
     return found
@@ -314,7 +314,7 @@ def test_learned_pooling_gets_gradients(
         backbone,
         torch.randn(2, FRAMES, 4, preset.video.width, generator=torch.Generator().manual_seed(4)),
     )
-    with learned.watching(batch.video, LATENTS):
+    with learned.conditioned_on(VideoBatch(batch.video), LATENTS):
         inputs = backbone.inputs(backbone.conditioning(batch.text, batch.seconds))
         t = torch.tensor([0.2, 0.9])
         backbone(

@@ -9,6 +9,8 @@ import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,20 @@ from torch import Tensor
 
 from model.backbone import Backbone
 from model.bridge import Bridge
-from model.foley import FoleyControl, read_bridge_facts, save_bridge
+from model.foley import FoleyControl, SoundRequest, read_bridge_facts, save_bridge
 from model.presets.preset import ModelError, Preset
 from model.sampling.samplers import clip_noise, sample_velocity_model
 from model.video_encoder import VideoEncoder
 from model.weights.load import WeightsError, read_weights, save_weights
 
 STEPS = 3
+
+
+def made(
+    foley: FoleyControl, *requests: SoundRequest, steps: int = STEPS, **sampling: Any
+) -> list[np.ndarray]:
+    settings = foley.preset.sample.model_copy(update={"steps": steps, **sampling})
+    return foley.generate(requests, settings)
 
 
 @pytest.fixture
@@ -42,14 +51,14 @@ def video(seconds: float, seed: int = 0) -> Tensor:
 def test_sound_is_as_long_as_asked_to_the_sample(
     foley: FoleyControl, preset: Preset, seconds: float
 ) -> None:
-    sound = foley.generate([video(seconds)], ["a ball"], [seconds], [0], steps=STEPS)[0]
+    sound = made(foley, SoundRequest("a ball", seconds, 0, video(seconds)))[0]
     assert sound.shape == (preset.audio_channels, round(seconds * preset.sample_rate))
     assert np.isfinite(sound).all()
 
 
 def test_no_length_at_all_is_refused(foley: FoleyControl) -> None:
     with pytest.raises(ModelError, match="longer than 0 s"):
-        foley.generate([video(1)], ["a ball"], [0.0], [0], steps=STEPS)
+        made(foley, SoundRequest("a ball", 0.0, 0, video(1)))
 
 
 def test_a_prompt_is_encoded_once(foley: FoleyControl, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,28 +71,26 @@ def test_a_prompt_is_encoded_once(foley: FoleyControl, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(foley.backbone, "encode_text", counted)
     for seed in range(2):
-        foley.generate([video(2)] * 3, ["metal", "wood", "metal"], [2.0] * 3, [seed] * 3, steps=1)
+        prompts = ("metal", "wood", "metal")
+        made(foley, *(SoundRequest(prompt, 2.0, seed, video(2)) for prompt in prompts), steps=1)
     assert sorted(asked) == ["metal", "wood"]
 
 
 def test_a_sound_depends_on_its_own_arguments_and_not_on_its_batch(foley: FoleyControl) -> None:
-    videos, prompts = (
-        [video(2, 1), None, video(3, 2), video(2, 3)],
-        ["metal", "wood", "glass", "rubber"],
-    )
-    seconds, seeds = [2.0, 2.0, 3.0, 2.0], [5, 6, 7, 8]
-    together = foley.generate(videos, prompts, seconds, seeds, steps=STEPS)
-    alone = [
-        foley.generate([v], [p], [s], [seed], steps=STEPS)[0]
-        for v, p, s, seed in zip(videos, prompts, seconds, seeds, strict=True)
+    requests = [
+        SoundRequest("metal", 2.0, 5, video(2, 1)),
+        SoundRequest("wood", 2.0, 6, None),
+        SoundRequest("glass", 3.0, 7, video(3, 2)),
+        SoundRequest("rubber", 2.0, 8, video(2, 3)),
     ]
-    for a, b in zip(together, alone, strict=True):
+    alone = [made(foley, request)[0] for request in requests]
+    for a, b in zip(made(foley, *requests), alone, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-3)
 
 
 def test_threads_that_share_a_model_do_not_mix_their_videos(foley: FoleyControl) -> None:
     def sound(i: int) -> np.ndarray:
-        return foley.generate([video(2, i)], ["metal"], [2.0], [0], steps=STEPS)[0]
+        return made(foley, SoundRequest("metal", 2.0, 0, video(2, i)))[0]
 
     one_by_one = [sound(i) for i in range(6)]
     with ThreadPoolExecutor(3) as pool:
@@ -94,18 +101,18 @@ def test_threads_that_share_a_model_do_not_mix_their_videos(foley: FoleyControl)
 
 @pytest.mark.parametrize("change", ["seed", "prompt", "video", "negative", "cfg", "no video"])
 def test_every_argument_counts(foley: FoleyControl, change: str) -> None:
-    base = foley.generate([video(2)], ["metal"], [2.0], [1], steps=STEPS)[0]
-    changed = foley.generate(
-        [None if change == "no video" else video(2, int(change == "video"))],
-        ["wood" if change == "prompt" else "metal"],
-        [2.0],
-        [2 if change == "seed" else 1],
-        steps=STEPS,
-        cfg=1.5 if change == "cfg" else None,
-        negative_prompts=["noise"] if change == "negative" else None,
-    )[0]
+    request = SoundRequest("metal", 2.0, 1, video(2))
+    changes: dict[str, dict[str, Any]] = {
+        "seed": {"seed": 2},
+        "prompt": {"prompt": "wood"},
+        "video": {"video": video(2, 1)},
+        "negative": {"negative_prompt": "noise"},
+        "no video": {"video": None},
+    }
+    sampling: dict[str, Any] = {"cfg": 1.5} if change == "cfg" else {}
+    (base,), (again,) = made(foley, request), made(foley, request)
+    (changed,) = made(foley, replace(request, **changes.get(change, {})), **sampling)
     assert not np.allclose(base, changed, atol=1e-4)
-    again = foley.generate([video(2)], ["metal"], [2.0], [1], steps=STEPS)[0]
     assert np.array_equal(base, again)
 
 
@@ -127,8 +134,9 @@ def test_ddim_agrees_with_the_librarys_own_generation(backbone: Backbone, preset
     torch.manual_seed(4)
     noise = torch.randn(1, preset.latent_channels, 50)
     inputs = backbone.inputs(backbone.conditioning(backbone.encode_text(["a ball on wood"]), [2.0]))
-    settings = preset.sample.model_copy(update={"steps": STEPS, "cfg": 3.0, "sampler": "v-ddim"})
-    ours = sample_velocity_model(backbone, noise, [4], settings, **inputs)
+    settings = preset.sample.model_copy(update={"steps": STEPS, "sampler": "v-ddim"})
+    model = partial(backbone, cfg_scale=3.0, **inputs)
+    ours = sample_velocity_model(model, noise, [4], settings)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
@@ -143,11 +151,15 @@ def test_sde_noise_is_drawn_for_each_clip(backbone: Backbone, preset: Preset) ->
         steps: list[int] = []
         noise = clip_noise(seeds, preset.latent_channels, 50)
         with torch.no_grad():
-            found = sample_velocity_model(
-                backbone, noise, seeds, settings, lambda done, _: steps.append(done), **inputs
+            latents = sample_velocity_model(
+                partial(backbone, cfg_scale=settings.cfg, **inputs),
+                noise,
+                seeds,
+                settings,
+                lambda done, _: steps.append(done),
             )
         assert steps == list(range(1, STEPS + 1))
-        return found
+        return latents
 
     both, alone = sample([1, 2]), sample([2])
     torch.testing.assert_close(both[1:], alone, atol=1e-3, rtol=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor
 
 from model.backbone import Backbone
-from model.bridge import Bridge
-from model.foley import FoleyControl
+from model.bridge import Bridge, VideoBatch
+from model.foley import FoleyControl, SoundRequest
 from model.sampling.guidance import Guidance
 
 VIDEO = torch.randn(2, 16, 1, 96, generator=torch.Generator().manual_seed(0))
@@ -26,13 +27,13 @@ def velocity(foley: FoleyControl, guidance: Guidance, negative: list[str | None]
     backbone = foley.backbone
     x = torch.randn(2, backbone.model.io_channels, 50, generator=torch.Generator().manual_seed(1))
     conditioning = backbone.conditioning(backbone.encode_text(["metal", "wood"]), [2.0, 2.0])
-    inputs = backbone.inputs(conditioning, foley._against(negative, [2.0, 2.0]))
+    inputs = backbone.inputs(conditioning, foley._negative(negative, [2.0, 2.0]))
     videos = guidance.videos(list(VIDEO))
     shown = torch.stack(
         [torch.zeros_like(VIDEO[0]) if video is None else video for video in videos]
     )
     seen = torch.tensor([video is not None for video in videos])
-    with torch.no_grad(), foley.bridge.watching(shown, 50, seen=seen):
+    with torch.no_grad(), foley.bridge.conditioned_on(VideoBatch(shown, seen=seen), 50):
         return guidance.velocity(backbone, x, torch.tensor([0.3, 0.7]), inputs)
 
 
@@ -77,19 +78,20 @@ def test_a_step_runs_as_many_forwards_as_documented(
 
 
 def test_without_guidance_by_video_it_is_the_sound_of_the_text(foley: FoleyControl) -> None:
-    seen = foley.generate([VIDEO[0]], ["metal"], [2.0], [1], steps=2, video_cfg=0.0)[0]
-    unseen = foley.generate([None], ["metal"], [2.0], [1], steps=2)[0]
+    sample = foley.preset.sample.model_copy(update={"steps": 2})
+    by_text = sample.model_copy(update={"video_cfg": 0.0})
+    request = SoundRequest("metal", 2.0, 1, VIDEO[0])
+    (seen,) = foley.generate([request], by_text)
+    (unseen,) = foley.generate([replace(request, video=None)], sample)
     np.testing.assert_allclose(seen, unseen, atol=1e-3)
-    assert not np.allclose(
-        seen, foley.generate([VIDEO[0]], ["metal"], [2.0], [1], steps=2)[0], atol=1e-3
-    )
+    assert not np.allclose(seen, foley.generate([request], sample)[0], atol=1e-3)
 
 
 def test_a_negative_prompt_counts_for_its_own_clip_alone(foley: FoleyControl) -> None:
-    videos, prompts, seconds = [VIDEO[0], VIDEO[1]], ["metal", "wood"], [2.0, 2.0]
-    mixed = foley.generate(
-        videos, prompts, seconds, [1, 2], steps=2, negative_prompts=["noise", None]
-    )
-    plain = foley.generate(videos, prompts, seconds, [1, 2], steps=2)
+    sample = foley.preset.sample.model_copy(update={"steps": 2})
+    metal = SoundRequest("metal", 2.0, 1, VIDEO[0])
+    wood = SoundRequest("wood", 2.0, 2, VIDEO[1])
+    mixed = foley.generate([replace(metal, negative_prompt="noise"), wood], sample)
+    plain = foley.generate([metal, wood], sample)
     assert not np.allclose(mixed[0], plain[0], atol=1e-3)
     np.testing.assert_allclose(mixed[1], plain[1], atol=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.backbone import Backbone
-from model.bridge import Bridge
-from model.foley import FoleyControl
+from model.bridge import Bridge, VideoBatch
+from model.foley import FoleyControl, SoundRequest
 from model.metrics.onsets import detect_onsets, sync_score
 from model.presets.preset import Preset, load_preset
 from model.presets.settings import WindowSettings
@@ -84,13 +85,18 @@ def test_positions_in_a_window_are_those_of_its_time(
     layer = bridge.blocks[0]
 
     def added(first: int, count: int, offset: float) -> torch.Tensor:
-        with bridge.watching(tokens[:, first : first + count], 25, offset=offset), torch.no_grad():
+        with (
+            bridge.conditioned_on(VideoBatch(tokens[:, first : first + count], offset=offset), 25),
+            torch.no_grad(),
+        ):
             return layer(x)
 
-    with bridge.watching(tokens, 25, frames=torch.tensor([8])), torch.no_grad():
+    with bridge.conditioned_on(VideoBatch(tokens, frames=torch.tensor([8])), 25), torch.no_grad():
         condition = layer.condition
         assert condition is not None
-        condition.mask = torch.arange(8)[None] >= 3  # only the last five are seen
+        layer.condition = replace(
+            condition, mask=torch.arange(8)[None] >= 3
+        )  # only the last five are seen
         whole = layer(x)
     torch.testing.assert_close(added(3, 5, 3 / 8), whole, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(added(3, 5, 0.0), whole, atol=1e-2)
@@ -138,10 +144,11 @@ def heard(
     shipped: tuple[FoleyControl, VideoEncoder], clips: list[ProceduralClip]
 ) -> list[np.ndarray]:
     foley, encoder = shipped
-    tokens = [encoder.encode(render_frames(clip)) for clip in clips]
-    seeds = [clip.seed for clip in clips]
-    prompts, seconds = [clip.prompt for clip in clips], [clip.seconds for clip in clips]
-    return [sound.mean(0) for sound in foley.generate(tokens, prompts, seconds, seeds)]
+    requests = [
+        SoundRequest(clip.prompt, clip.seconds, clip.seed, encoder.encode(render_frames(clip)))
+        for clip in clips
+    ]
+    return [sound.mean(0) for sound in foley.generate(requests)]
 
 
 @pytest.mark.slow

@@ -17,7 +17,14 @@ from model.foley import build_bridge
 from model.presets.preset import Preset
 from model.presets.settings import TrainSettings
 from model.training.divergence import FEWEST, PATIENCE, DivergedError
-from model.training.trainer import FeatureBatch, Trainer, diffuse, learning_rate, validate
+from model.training.trainer import (
+    FeatureBatch,
+    Processes,
+    Trainer,
+    diffuse,
+    learning_rate,
+    validate,
+)
 from model.weights.load import tensors_revision
 
 LATENTS, FRAMES = 50, 16
@@ -192,16 +199,17 @@ def test_validation_shared_by_processes_is_that_of_one_to_the_bit(preset: Preset
     whole = trainer.validate(batches)
     shares: list[Tensor] = []
 
-    def note(totals: Tensor) -> Tensor:
-        shares.append(totals)
-        return totals
+    class OneAfterAnother(Processes):
+        """Two processes, one after another: the second sums what both have."""
 
-    for rank in range(2):
-        validate(trainer.backbone, trainer.bridge, batches, 0, range(rank, 3, 2), note)
-    summed = validate(
-        trainer.backbone, trainer.bridge, batches, 0, range(0), lambda _: shares[0] + shares[1]
-    )
-    assert summed == whole
+        def sum(self, value: Tensor) -> Tensor:
+            shares.append(value)
+            return torch.stack(shares).sum(0)
+
+    both = [OneAfterAnother(rank, world=2) for rank in range(2)]
+    losses = [validate(trainer.backbone, trainer.bridge, batches, 0, one) for one in both]
+    assert losses[1] == whole
+    assert [int(share.any(1).sum()) for share in shares] == [2, 1]
     assert len({whole.true, whole.null, whole.other}) == 3
 
 
@@ -225,7 +233,8 @@ def test_clean_latents_follow_from_what_is_predicted(objective: str) -> None:
     generator = torch.Generator().manual_seed(0)
     clean, noise = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64)
     t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
-    noisy, target = diffuse(clean, t, noise, objective)
+    latents = diffuse(clean, t, noise, objective)
+    noisy, target = latents.noisy, latents.target
     angle = (t * math.pi / 2)[:, None, None]
     found = noisy - t[:, None, None] * target
     if objective == "v":

@@ -5,7 +5,7 @@ The same training with one thing changed, scored at the same steps on the same c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -19,7 +19,7 @@ from flows.running.devices import all_cores
 from flows.running.recording import clear_errors, recorded
 from flows.train import train_on
 from model.presets.preset import Preset, load_preset
-from pipeline.curation.registry import all_stages, feature_fingerprints, feature_stages
+from pipeline.curation.stage_graph import StageGraph
 from pipeline.evaluation.ablation import (
     Mark,
     pooled,
@@ -31,7 +31,7 @@ from pipeline.evaluation.ablation import (
 )
 from pipeline.evaluation.results import machine, versions
 from pipeline.generation.provenance import code_revision
-from pipeline.stages.engine import fingerprints
+from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint
 from warehouse import Dataset, FoleyError, Warehouse
 from warehouse.datasets.versions import newest_dataset
@@ -76,18 +76,14 @@ def ablate(parameters: AblateParameters) -> Path:
             )
         found: list[Mark] = []
         for variant in variants:
-            fps = fingerprints(all_stages(variant.preset))
+            graph = StageGraph(variant.preset)
             wanted = sorted({*variant.clip_ids(), *held_out})
-            run_stages(wh, feature_stages(variant.preset), fps, parameters, wanted)
-            checkpoint = train_on(
-                wh,
-                variant.dataset,
-                variant.preset,
-                parameters.seed,
-                variant.subset,
-                parameters.processes,
+            run_stages(wh, graph.features, graph.fingerprints, parameters, wanted)
+            data = DatasetFeatures(
+                wh, variant.dataset, variant.preset, graph.feature_fingerprints, variant.subset
             )
-            found += score_variant(wh, dataset, variant, checkpoint, marks)
+            checkpoint = train_on(data, parameters.seed, parameters.processes)
+            found += score_variant(replace(data, dataset=dataset), variant.name, checkpoint, marks)
         facts = {"dataset": dataset.version, "preset": preset.name, "seed": parameters.seed}
         facts |= {"clips": {v.name: len(v.dataset.clip_ids("train", v.subset)) for v in variants}}
         facts |= {"held_out_clips": len(held_out), "seconds": round(perf_counter() - started)}
@@ -115,20 +111,17 @@ def _variants(
     ]
 
 
-@task(
-    name="score", task_run_name="score {variant.name}", cache_policy=NO_CACHE, persist_result=False
-)
+@task(name="score", task_run_name="score {variant}", cache_policy=NO_CACHE, persist_result=False)
 def score_variant(
-    wh: Warehouse, dataset: Dataset, variant: Variant, checkpoint: Checkpoint, marks: list[int]
+    data: DatasetFeatures, variant: str, checkpoint: Checkpoint, marks: list[int]
 ) -> list[Mark]:
-    """Figures of one variant at every mark, on the test split of `dataset`."""
+    """Figures of one variant at every mark, on the test split of the dataset."""
     ids = {step: f"{checkpoint.id}-step{step:06d}" for step in marks[:-1]} | {
         marks[-1]: checkpoint.id
     }
-    fps = feature_fingerprints(variant.preset)
     found: list[Mark] = []
-    with all_cores(), bar(f"score {variant.name}", len(marks)) as progress:
+    with all_cores(), bar(f"score {variant}", len(marks)) as progress:
         for step, id in ids.items():
-            found.append(score_mark(wh, dataset, fps, variant.preset, id, variant.name, step))
+            found.append(score_mark(data, id, variant, step))
             progress.update()
     return found

@@ -27,7 +27,6 @@ from pipeline.evaluation.evaluation import (
 from pipeline.evaluation.held_out import held_out_set, held_out_systems
 from pipeline.evaluation.page import write_page
 from pipeline.evaluation.sets import evaluation_set, system
-from pipeline.training.checkpoints import find_checkpoint
 from warehouse import FoleyError, Warehouse
 
 
@@ -87,11 +86,9 @@ def _setup(wh: Warehouse, parameters: CompareParameters) -> Setup:
     kept = set(EvaluateParameters.model_fields)
     shared = {name: value for name, value in parameters if name in kept}
     made = evaluate(EvaluateParameters(**shared))
-    checkpoint = find_checkpoint(wh, made.checkpoint)
-    assert checkpoint is not None
-    dataset = wh.dataset(checkpoint.record["dataset"])
+    dataset, checkpoint = made.data.dataset, made.checkpoint
     evaluated = held_out_set(wh, dataset)
-    own = held_out_systems(wh, evaluated, checkpoint, made.fingerprints)
+    own = held_out_systems(wh, evaluated, checkpoint, made.data.fingerprints)
     systems = own + [system(*s, evaluated.items) for s in given]
     return Setup(evaluated, systems, preset, *how, checkpoint.id, dataset.version)
 

@@ -17,13 +17,12 @@ from flows.display.progress_bars import bar, follow
 from flows.parameters import CurateParameters, FeaturesParameters, SelectParameters
 from flows.running.batches import StageCounts, run_stages
 from flows.running.recording import alone, clear_errors, recorded
-from model.presets.preset import Preset, load_preset
+from model.presets.preset import load_preset
 from pipeline.curation.page import gather_page
 from pipeline.curation.policy import select
-from pipeline.curation.registry import all_stages, feature_stages, scoring_stages
 from pipeline.curation.sources import folder_source
+from pipeline.curation.stage_graph import StageGraph
 from pipeline.report.curation import write_curation_page
-from pipeline.stages.engine import fingerprints
 from warehouse import Dataset, FoleyError, IngestResult, Warehouse
 from warehouse.datasets.versions import newest_dataset, page_of
 
@@ -52,17 +51,15 @@ def curate(parameters: CurateParameters) -> Curated:
     a wrong policy.
     """
     wh = Warehouse(parameters.home)
-    preset = load_preset(parameters.preset, parameters.weights)
+    graph = StageGraph(load_preset(parameters.preset, parameters.weights))
     with recorded(wh, "curate", parameters) as record, alone(wh, "curate"):
         ingested, clip_ids = _ingest(wh, parameters) if parameters.folder else (None, None)
-        stages = all_stages(preset)
-        fps = fingerprints(stages)
-        counts = run_stages(wh, scoring_stages(preset), fps, parameters, clip_ids)
-        dataset = select_dataset(wh, preset, fps, parameters.policy, parameters.dataset, clip_ids)
+        counts = run_stages(wh, graph.scoring, graph.fingerprints, parameters, clip_ids)
+        dataset = select_dataset(wh, graph, parameters, clip_ids)
         record["dataset"] = dataset.version
         features: list[StageCounts] = []
-        if parameters.features and (kept := dataset.clip_ids()):
-            features = run_stages(wh, feature_stages(preset), fps, parameters, kept)
+        if parameters.features and (chosen := dataset.clip_ids()):
+            features = run_stages(wh, graph.features, graph.fingerprints, parameters, chosen)
         record["stages"] = [asdict(c) for c in counts + features]
     show_page(wh, dataset)
     return Curated(dataset, ingested, counts, features)
@@ -90,15 +87,13 @@ def show_page(wh: Warehouse, dataset: Dataset) -> Path:
 
 def select_dataset(
     wh: Warehouse,
-    preset: Preset,
-    fps: dict[str, str],
-    policy: str,
-    name: str | None,
-    clip_ids: Sequence[str] | None,
+    graph: StageGraph,
+    parameters: SelectParameters,
+    clip_ids: Sequence[str] | None = None,
 ) -> Dataset:
     """Select by policy and show in the UI what came of it."""
-    scoring = {stage.name: fps[stage.name] for stage in scoring_stages(preset)}
-    dataset = select(wh, scoring, policy, name, clip_ids)
+    scoring = graph.scoring_fingerprints
+    dataset = select(wh, scoring, parameters.policy, parameters.dataset, clip_ids)
     get_run_logger().info("dataset %s: %s", dataset.version, dataset.counts)
     came_from = [("scores", f"{stage}-{fingerprint}") for stage, fingerprint in scoring.items()]
     note_asset("dataset", dataset.version, came_from, dict(dataset.counts))
@@ -131,10 +126,9 @@ def reselect(parameters: SelectParameters) -> Dataset:
     The same scores under the same policy give the same version again.
     """
     wh = Warehouse(parameters.home)
-    preset = load_preset(parameters.preset, parameters.weights)
+    graph = StageGraph(load_preset(parameters.preset, parameters.weights))
     with recorded(wh, "reselect", parameters) as record:
-        fps = fingerprints(all_stages(preset))
-        dataset = select_dataset(wh, preset, fps, parameters.policy, parameters.dataset, None)
+        dataset = select_dataset(wh, graph, parameters)
         record["dataset"] = dataset.version
     show_page(wh, dataset)
     return dataset
@@ -148,13 +142,13 @@ def features(parameters: FeaturesParameters) -> list[StageCounts]:
     What is there is not computed again.
     """
     wh = Warehouse(parameters.home)
-    preset = load_preset(parameters.preset, parameters.weights)
+    graph = StageGraph(load_preset(parameters.preset, parameters.weights))
     with recorded(wh, "features", parameters) as record:
         dataset = (
             newest_dataset(wh) if parameters.dataset is None else wh.dataset(parameters.dataset)
         )
         record["dataset"] = dataset.version
-        fps = fingerprints(all_stages(preset))
-        counts = run_stages(wh, feature_stages(preset), fps, parameters, dataset.clip_ids())
+        clip_ids = dataset.clip_ids()
+        counts = run_stages(wh, graph.features, graph.fingerprints, parameters, clip_ids)
         record["stages"] = [asdict(count) for count in counts]
     return counts

@@ -18,7 +18,6 @@ from flows.display.progress_bars import bar
 from flows.evaluate import Evaluated, evaluate
 from flows.parameters import CurateParameters, DemoParameters, EvaluateParameters, TrainParameters
 from flows.train import train
-from model.presets.preset import load_preset
 from pipeline.curation.dataset_clips import dataset_clips
 from pipeline.curation.known_flaws import flaw_figures
 from pipeline.evaluation.demo_page import report_data
@@ -118,7 +117,7 @@ def report(
         revision,
         checkpoint.id,
         curated.dataset.version,
-        evaluated.fingerprints,
+        dict(evaluated.data.fingerprints),
     ]
     key = identity_hash(identity)
     known = read_json(folder / "results.json") if (folder / "results.json").is_file() else {}
@@ -129,12 +128,11 @@ def report(
         | _results(wh, parameters, curated, checkpoint, evaluated)
         | {"commit": revision}
     )
-    preset = load_preset(parameters.preset, parameters.weights)
     with (
         clock.step("report"),
         bar("report", 1) as progress,
     ):  # its seconds are in it, so writing it is not in them
-        data = report_data(wh, results, curated.dataset, evaluated.fingerprints, preset, checkpoint)
+        data = report_data(evaluated.data, results, checkpoint)
         progress.update()
     total = (
         perf_counter() - clock.started + sum(clock.seconds[name] for name in ("start", "render"))

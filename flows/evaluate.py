@@ -5,7 +5,7 @@ A checkpoint in, sounds for the held-out clips and the figures they give out.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from prefect import flow, get_run_logger, task
@@ -17,23 +17,27 @@ from flows.parameters import EvaluateParameters
 from flows.running.batches import StageCounts, run_stages
 from flows.running.devices import all_cores
 from flows.running.recording import clear_errors, recorded
-from model.presets.preset import Preset, load_preset
-from pipeline.curation.registry import all_stages
+from model.presets.preset import load_preset
+from pipeline.curation.stage_graph import StageGraph
 from pipeline.evaluation.conditions import generation_stages
 from pipeline.evaluation.onset_figures import evaluate as score
 from pipeline.stages.engine import fingerprints
+from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint, find_checkpoint
-from warehouse import Dataset, FoleyError, Warehouse
+from warehouse import FoleyError, Warehouse
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What came of an evaluation: its figures, and the stages that made the sounds."""
+    """What came of an evaluation: its figures, and the stages that made the sounds.
+
+    The fingerprints in `data` are of all stages, those included.
+    """
 
     figures: dict[str, Any]
     stages: list[StageCounts]
-    fingerprints: dict[str, str]
-    checkpoint: str
+    data: DatasetFeatures
+    checkpoint: Checkpoint
 
 
 @flow(name="evaluate", flow_run_name="evaluate {parameters.checkpoint}")
@@ -49,32 +53,31 @@ def evaluate(parameters: EvaluateParameters) -> Evaluated:
         checkpoint = _checkpoint(wh, parameters.checkpoint)
         dataset = wh.dataset(checkpoint.record["dataset"])
         record |= {"checkpoint": checkpoint.id, "dataset": dataset.version}
-        before = all_stages(preset)
-        stages = generation_stages(
-            wh, dataset, fingerprints(before), preset, checkpoint.id, parameters.seed
-        )
-        fps = fingerprints([*before, *stages])
+        graph = StageGraph(preset)
+        data = DatasetFeatures(wh, dataset, preset, graph.fingerprints)
+        stages = generation_stages(data, checkpoint.id, parameters.seed)
+        data = replace(data, fingerprints=fingerprints([*graph.stages, *stages]))
         alone = parameters.model_copy(
             update={"workers": 1}
         )  # a bridge watches one video batch at a time
         with all_cores():
-            counts = run_stages(wh, stages, fps, alone, dataset.clip_ids(split="test"))
-        figures = score_sounds(wh, dataset, fps, preset, checkpoint)
+            counts = run_stages(
+                wh, stages, data.fingerprints, alone, dataset.clip_ids(split="test")
+            )
+        figures = score_sounds(data, checkpoint)
         record |= {"stages": [asdict(c) for c in counts], "figures": figures}
         get_run_logger().info("sync: %s", figures["sync"])
         show_figures(checkpoint.id, figures)
-    return Evaluated(figures, counts, fps, checkpoint.id)
+    return Evaluated(figures, counts, data, checkpoint)
 
 
 @task(
     name="score", task_run_name="score {checkpoint.id}", cache_policy=NO_CACHE, persist_result=False
 )
-def score_sounds(
-    wh: Warehouse, dataset: Dataset, fps: dict[str, str], preset: Preset, checkpoint: Checkpoint
-) -> dict[str, Any]:
+def score_sounds(data: DatasetFeatures, checkpoint: Checkpoint) -> dict[str, Any]:
     """The figures of the generated sounds, or those found before for the same sounds."""
     with bar("score", 1) as progress:
-        figures = score(wh, dataset, fps, preset, checkpoint)
+        figures = score(data, checkpoint)
         progress.update()
     return figures
 

@@ -12,11 +12,12 @@ from flows.running.devices import all_cores
 from flows.running.recording import clear_errors, recorded
 from model.presets.preset import Preset, load_preset
 from model.training.trainer import Progress
-from pipeline.curation.registry import feature_fingerprints
+from pipeline.curation.stage_graph import StageGraph
+from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint
 from pipeline.training.distributed import train_in_processes
 from pipeline.training.train import train as train_bridge
-from warehouse import Dataset, Warehouse
+from warehouse import Warehouse
 from warehouse.datasets.versions import newest_dataset
 
 _LOG_EVERY = 50  # steps
@@ -36,9 +37,9 @@ def train(parameters: TrainParameters) -> Checkpoint:
             newest_dataset(wh) if parameters.dataset is None else wh.dataset(parameters.dataset)
         )
         record["dataset"] = dataset.version
-        checkpoint = train_on(
-            wh, dataset, preset, parameters.seed, parameters.subset, parameters.processes
-        )
+        fingerprints = StageGraph(preset).feature_fingerprints
+        data = DatasetFeatures(wh, dataset, preset, fingerprints, parameters.subset)
+        checkpoint = train_on(data, parameters.seed, parameters.processes)
         record["checkpoint"] = checkpoint.id
         facts = {"steps": checkpoint.record["steps"], "loss": checkpoint.record["losses"][-1][1]}
         note_asset("checkpoint", checkpoint.id, [("dataset", dataset.version)], facts)
@@ -56,22 +57,16 @@ def with_steps(preset: Preset, steps: int | None) -> Preset:
 
 @task(
     name="train",
-    task_run_name="train {dataset.version}",
+    task_run_name="train {data.dataset.version}",
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def train_on(
-    wh: Warehouse,
-    dataset: Dataset,
-    preset: Preset,
-    seed: int,
-    subset: str | None = None,
-    processes: int = 1,
-) -> Checkpoint:
+def train_on(data: DatasetFeatures, seed: int, processes: int = 1) -> Checkpoint:
     """Training itself, with a bar, curves, and a log line every few steps."""
     logger = get_run_logger()
-    moving, curves = ProgressArtifact("train", preset.train.steps, "steps"), TrainingCurves()
-    with all_cores(), bar("train", preset.train.steps) as progress:
+    steps = data.preset.train.steps
+    moving, curves = ProgressArtifact("train", steps, "steps"), TrainingCurves()
+    with all_cores(), bar("train", steps) as progress:
 
         def report(state: Progress) -> None:
             progress.update(state.step - progress.n)
@@ -90,11 +85,10 @@ def train_on(
                 logger.info("step %d: loss %.4f", state.step, state.loss)
             progress.set_postfix_str(f"loss {state.loss:.3f}", refresh=False)
 
-        fps = feature_fingerprints(preset)
         if processes > 1:
-            done = train_in_processes(processes, wh, dataset, fps, preset, report, seed, subset)
+            done = train_in_processes(processes, data, report, seed)
         else:
-            done = train_bridge(wh, dataset, fps, preset, report, seed, subset)
+            done = train_bridge(data, report, seed)
     show_training(
         done.record["losses"], done.record["validation"]
     )  # all of them, those before a stop too

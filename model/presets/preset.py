@@ -100,6 +100,9 @@ class Preset(Settings):
     imagebind: dict[str, Any] = Field(description="arguments of ImageBindModel")
     imagebind_views: dict[str, Any] = Field(description="windows that ImageBind looks at in a clip")
     scores: ScoreSettings = ScoreSettings()
+    stages: tuple[str, ...] = Field(
+        default=(), description="scores of one's own, each as package.module:Class"
+    )
     audiobox: dict[str, Any] = Field(
         default_factory=dict, description="what differs from WavLM base in Audiobox"
     )
@@ -204,12 +207,29 @@ def model_store() -> Path:
 
 
 def _find_beside(values: dict[str, Any], folder: Path) -> None:
-    """Make paths of models absolute where they lie beside the preset.toml, not in the folder of weights."""
+    """Put the folder before models and modules of stages that lie beside the preset.toml."""
     models: Any = values.get("models")
     for files in models.values() if isinstance(models, dict) else []:
         path = files.get("path") if isinstance(files, dict) else None
         if isinstance(path, str) and (folder / path).exists():
             files["path"] = str((folder / path).absolute())
+    if "stages" in values:
+        values["stages"] = stages_beside(values["stages"], folder)
+
+
+def stages_beside(stages: Any, folder: Path) -> Any:
+    """Names of stages, with the folder before those whose module lies in it (beside a file)."""
+    if not isinstance(stages, list):
+        return stages  # wrong, and refused as such by whoever reads the file
+    packages = [str(stage).partition(":")[0].partition(".")[0] for stage in stages]
+    return [
+        f"{folder.absolute()}/{stage}" if _holds(folder, package) else stage
+        for stage, package in zip(stages, packages, strict=True)
+    ]
+
+
+def _holds(folder: Path, package: str) -> bool:
+    return (folder / f"{package}.py").is_file() or (folder / package / "__init__.py").is_file()
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

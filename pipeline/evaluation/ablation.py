@@ -26,7 +26,7 @@ from pipeline.curation.policy import load_policy, select
 from pipeline.evaluation.conditions import clip_seed
 from pipeline.evaluation.onset_figures import truths_of
 from pipeline.report.curves import curves_svg
-from pipeline.training.batches import feature_set, split_batches
+from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import find_checkpoint
 from warehouse import Dataset, FoleyError, Warehouse
 from warehouse.datasets.versions import UNCURATED
@@ -77,25 +77,18 @@ def uncurated(wh: Warehouse, dataset: Dataset) -> Dataset:
     return select(wh, dataset.fingerprints, policy, dataset.name + UNCURATED, everyone)
 
 
-def score_mark(
-    wh: Warehouse,
-    dataset: Dataset,
-    fps: Mapping[str, str],
-    preset: Preset,
-    checkpoint: str,
-    variant: str,
-    steps: int,
-) -> Mark:
+def score_mark(data: DatasetFeatures, checkpoint: str, variant: str, steps: int) -> Mark:
     """Generate sound for the dataset's `test` split without text, and score it.
 
     Found again when it was done before.
     """
+    wh, preset = data.wh, data.preset
     identity = [
         ABLATION_VERSION,
         checkpoint,
-        dataset.version,
+        data.dataset.version,
         preset.sample.model_dump(),
-        dict(fps),
+        dict(data.fingerprints),
         variant,
     ]
     id = "ablation-" + identity_hash(identity)
@@ -107,10 +100,8 @@ def score_mark(
             f"no checkpoint {checkpoint}: it was trained before without that mark; use its marks or a --seed"
         )
     foley = FoleyControl.from_pretrained(preset, found_checkpoint.path, default_device())
-    features = feature_set(wh, dataset, fps, "test")
-    losses = validate(
-        foley.backbone, foley.bridge, split_batches(features, preset.train.batch_size), seed=0
-    )
+    features = data.split("test")
+    losses = validate(foley.backbone, foley.bridge, data.batches("test"), seed=0)
     found: dict[str, np.ndarray] = {}
     arrays = features.read(columns=["video_tokens", "n_video_tokens", "audio_seconds"])
     for begin in range(0, len(features), CHUNK):
@@ -138,7 +129,7 @@ def score_mark(
         id,
         {
             "checkpoint": checkpoint,
-            "dataset": dataset.version,
+            "dataset": data.dataset.version,
             "system": "foley-control",
             "figures": asdict(mark),
         },

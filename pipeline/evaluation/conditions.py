@@ -23,7 +23,8 @@ from pipeline.features.video_tokens import tokens_from_bytes
 from pipeline.procedural import MATERIALS, material_of, swap_material
 from pipeline.stages.progress import tick
 from pipeline.stages.stage import Clip, Outcome, Passed, Rejected, Stage
-from warehouse import Dataset, Warehouse, field
+from pipeline.training.batches import DatasetFeatures
+from warehouse import field
 
 Condition = Literal["true", "other", "none", "swap"]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
@@ -149,20 +150,14 @@ class Generate(Stage):
         )
 
 
-def generation_stages(
-    wh: Warehouse,
-    dataset: Dataset,
-    fps: Mapping[str, str],
-    preset: Preset,
-    checkpoint: str,
-    seed: int = 0,
-) -> list[Stage]:
+def generation_stages(data: DatasetFeatures, checkpoint: str, seed: int = 0) -> list[Stage]:
     """One stage a condition, for the `test` split of a dataset."""
+    wh, preset = data.wh, data.preset
     rows = wh.rows(
         "video_tokens",
-        fps["video_tokens"],
+        data.fingerprints["video_tokens"],
         columns=["clip_id", "video_tokens"],
-        clip_ids=sorted(dataset.clip_ids(split="test")),
+        clip_ids=sorted(data.dataset.clip_ids(split="test")),
     )
     tokens = {row["clip_id"]: row["video_tokens"] for row in rows.to_pylist()}
     ids = sorted(tokens)

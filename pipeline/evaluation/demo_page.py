@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from model.metrics.onsets import detect_onsets
-from model.presets.preset import Preset
 from pipeline.curation.gates import thresholds
 from pipeline.curation.policy import parse_policy
 from pipeline.evaluation.conditions import CONDITIONS, wav_audio
 from pipeline.media import read_audio
 from pipeline.report import ReportClip, ReportData, ReportSound, Score
+from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint
 from warehouse import Dataset, Warehouse
 
@@ -29,27 +29,22 @@ _TOY = "From a tiny model that this project trained on procedural clips: it know
 
 
 def report_data(
-    wh: Warehouse,
-    results: Mapping[str, Any],
-    dataset: Dataset,
-    fps: Mapping[str, str],
-    preset: Preset,
-    checkpoint: Checkpoint,
+    data: DatasetFeatures, results: Mapping[str, Any], checkpoint: Checkpoint
 ) -> ReportData:
     """Everything in the report.
 
-    `fps` are the fingerprints of all stages, those of generation included.
+    `data` has the fingerprints of all stages, those of generation included.
     """
     return ReportData(
         results=results,
-        scores=scores_of(wh, dataset),
+        scores=scores_of(data.wh, data.dataset),
         loss=[(int(step), float(loss)) for step, loss in checkpoint.record["losses"]],
         validation=[
             (int(s), float(t), float(n), float(o)) for s, t, n, o in checkpoint.record["validation"]
         ],
-        clips=_clips(wh, dataset, fps, preset),
+        clips=_clips(data),
         notes=dict.fromkeys(("imagebind", "audiobox", "synchformer", "panns"), _TOY)
-        if preset.untrained
+        if data.preset.untrained
         else {},
     )
 
@@ -74,21 +69,20 @@ def scores_of(wh: Warehouse, dataset: Dataset) -> dict[str, Score]:
     return scores
 
 
-def _clips(
-    wh: Warehouse, dataset: Dataset, fps: Mapping[str, str], preset: Preset
-) -> list[ReportClip]:
+def _clips(data: DatasetFeatures) -> list[ReportClip]:
     """Players for some held-out clips: those that have a sound under every condition."""
     columns = ["clip_id", "sound", "sound_prompt", "onsets"]
-    held_out = dataset.clip_ids(split="test")
+    held_out = data.dataset.clip_ids(split="test")
     sounds: dict[str, dict[str, dict[str, Any]]] = {}
     for condition in CONDITIONS:
         stage = f"generate_{condition}"
-        rows = wh.rows(stage, fps[stage], columns=columns, clip_ids=held_out).to_pylist()
+        fingerprint = data.fingerprints[stage]
+        rows = data.wh.rows(stage, fingerprint, columns=columns, clip_ids=held_out).to_pylist()
         sounds[condition] = {row["clip_id"]: row for row in rows}
     chosen = sorted(set.intersection(*(set(rows) for rows in sounds.values())))[:PLAYERS]
-    clips = {row["clip_id"]: row for row in wh.clips(None, chosen).to_pylist()}
+    clips = {row["clip_id"]: row for row in data.wh.clips(None, chosen).to_pylist()}
     return [
-        _clip(clips[id], {c: sounds[c][id] for c in CONDITIONS}, preset.sample_rate)
+        _clip(clips[id], {c: sounds[c][id] for c in CONDITIONS}, data.preset.sample_rate)
         for id in chosen
     ]
 

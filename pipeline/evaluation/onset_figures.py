@@ -16,12 +16,11 @@ import numpy as np
 from model.device import default_device
 from model.foley import FoleyControl
 from model.metrics.onsets import sync_score
-from model.presets.preset import Preset
 from model.training.trainer import validate
 from pipeline.evaluation.conditions import other_material
-from pipeline.training.batches import feature_set, split_batches
+from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint
-from warehouse import Dataset, Warehouse
+from warehouse import Warehouse
 from warehouse.files import identity_hash
 
 EVALUATION_VERSION = 1
@@ -58,31 +57,28 @@ def material_accuracy(rows: list[dict[str, Any]], expected: Mapping[str, str]) -
     return round(float(np.mean(hits)), 4) if hits else None
 
 
-def held_out_v_loss(
-    wh: Warehouse, dataset: Dataset, fps: Mapping[str, str], preset: Preset, checkpoint: Checkpoint
-) -> dict[str, float]:
+def held_out_v_loss(data: DatasetFeatures, checkpoint: Checkpoint) -> dict[str, float]:
     """v-loss on the test split with true, null and another clip's video, same times and noise."""
-    foley = FoleyControl.from_pretrained(preset, checkpoint.path, default_device())
-    batches = split_batches(feature_set(wh, dataset, fps, "test"), preset.train.batch_size)
-    losses = validate(foley.backbone, foley.bridge, batches, seed=0)
+    foley = FoleyControl.from_pretrained(data.preset, checkpoint.path, default_device())
+    losses = validate(foley.backbone, foley.bridge, data.batches("test"), seed=0)
     return {name: round(value, 5) for name, value in asdict(losses).items()}
 
 
-def evaluate(
-    wh: Warehouse, dataset: Dataset, fps: Mapping[str, str], preset: Preset, checkpoint: Checkpoint
-) -> dict[str, Any]:
-    """Score the generated sounds of the four conditions (fps holds the fingerprints of their stages).
+def evaluate(data: DatasetFeatures, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Score the generated sounds of the four conditions (`data.fingerprints` holds their stages too).
 
     The result is kept as an `evaluations` record; an evaluation of the same sounds is found again.
     """
-    id = identity_hash([EVALUATION_VERSION, checkpoint.id, dataset.version, dict(fps)])
+    wh, dataset, fingerprints = data.wh, data.dataset, dict(data.fingerprints)
+    id = identity_hash([EVALUATION_VERSION, checkpoint.id, dataset.version, fingerprints])
     if known := [record for record in wh.records("evaluations") if record["id"] == id]:
         return known[0]["figures"]
     truths = truths_of(wh, dataset.clip_ids(split="test"))
     columns = ["clip_id", "onsets", "material"]
     rows = {
-        name: wh.rows(f"generate_{name}", fps[f"generate_{name}"], columns=columns).to_pylist()
+        name: wh.rows(stage, fingerprints[stage], columns=columns).to_pylist()
         for name in ("true", "other", "none", "swap")
+        for stage in (f"generate_{name}",)
     }
     materials = {clip: truth["material"] for clip, truth in truths.items()}
     swapped = {clip: other_material(material) for clip, material in materials.items()}
@@ -90,7 +86,7 @@ def evaluate(
     figures: dict[str, Any] = {
         "clips": len(truths),
         "sync": {name: score_condition(rows[name], truths) for name in ("true", "other", "none")},
-        "v_loss": held_out_v_loss(wh, dataset, fps, preset, checkpoint),
+        "v_loss": held_out_v_loss(data, checkpoint),
         "material_accuracy": material_accuracy(rows["true"], materials),
         "prompt_swap": {
             "material_accuracy": material_accuracy(rows["swap"], swapped),
@@ -103,5 +99,5 @@ def evaluate(
         "dataset": dataset.version,
         "system": "foley-control",
     }
-    wh.write_record("evaluations", id, record | {"preset": preset.name, "figures": figures})
+    wh.write_record("evaluations", id, record | {"preset": data.preset.name, "figures": figures})
     return figures

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import torch
 
+from model.presets.preset import Preset
+from model.presets.settings import TrainSettings
 from model.training.trainer import FeatureBatch
 from pipeline.features.columns import FEATURE_COLUMNS
 from warehouse import Dataset, FeatureSet, FoleyError, Warehouse
@@ -30,49 +33,56 @@ def feature_batch(arrays: Mapping[str, np.ndarray]) -> FeatureBatch:
     )
 
 
-def feature_set(
-    wh: Warehouse, dataset: Dataset, fps: Mapping[str, str], split: str, subset: str | None = None
-) -> FeatureSet:
-    """The joined features of one split (and subset) of a dataset."""
-    return build_features(wh, dataset, fps, FEATURE_COLUMNS, split=split, subset=subset)
+@dataclass(frozen=True)
+class DatasetFeatures:
+    """What a training or an evaluation is about: a dataset version and its features.
 
+    Features are those that the preset's stages wrote under `fingerprints`. A `subset` narrows the
+    training split and no other.
+    """
 
-def split_batches(
-    features: FeatureSet, batch_size: int, most: int | None = None
-) -> list[FeatureBatch]:
-    """A split once, in a fixed order: all of it, or the first batches."""
-    return [
-        feature_batch(arrays)
-        for arrays in islice(features.batches(batch_size, drop_last=False), most)
-    ]
+    wh: Warehouse
+    dataset: Dataset
+    preset: Preset
+    fingerprints: Mapping[str, str]
+    subset: str | None = None
+
+    def split(self, name: str) -> FeatureSet:
+        """The joined features of one split. Raises FoleyError where no clip of it has them all."""
+        subset = self.subset if name == "train" else None
+        return build_features(
+            self.wh, self.dataset, self.fingerprints, FEATURE_COLUMNS, split=name, subset=subset
+        )
+
+    def batches(self, split: str, most: int | None = None) -> list[FeatureBatch]:
+        """A split once, in a fixed order: all of it, or the first batches."""
+        batches = self.split(split).batches(self.preset.train.batch_size, drop_last=False)
+        return [feature_batch(arrays) for arrays in islice(batches, most)]
 
 
 def steps_of_batches(
-    features: FeatureSet,
-    batch_size: int,
-    micro_batches: int,
-    seed: int,
-    mine: Sequence[int],
-    first: int,
+    features: FeatureSet, settings: TrainSettings, mine: Sequence[int], first: int
 ) -> Iterator[list[FeatureBatch]]:
-    """From optimiser step `first` on: this process's micro-batches of each step.
+    """From optimiser step `first` on: the micro-batches `mine` of each step.
 
     Micro-batch m of all steps of an epoch is share m of the epoch, so what a step sees does not
     depend on how many processes there are. Raises FoleyError when there are fewer clips than
     micro-batches.
     """
-    if len(features) < micro_batches:
+    shares = settings.micro_batches
+    if len(features) < shares:
         raise FoleyError(
-            f"features {features.id} hold {len(features)} clips, too few for {micro_batches} micro-batches"
+            f"features {features.id} hold {len(features)} clips, too few for {shares} micro-batches"
         )
-    size = min(batch_size, len(features) // micro_batches)
-    an_epoch = features.steps(size, micro_batches)
-    epoch, start = divmod(first, an_epoch)
+    size = min(settings.batch_size, len(features) // shares)
+    epoch, start = divmod(first, features.steps(size, shares))
     while True:
-        shares = [
-            features.batches(size, seed=seed, epoch=epoch, start=start, rank=m, world=micro_batches)
+        batches = [
+            features.batches(
+                size, seed=settings.seed, epoch=epoch, start=start, rank=m, world=shares
+            )
             for m in mine
         ]
-        for arrays in zip(*shares, strict=True):
+        for arrays in zip(*batches, strict=True):
             yield [feature_batch(a) for a in arrays]
         epoch, start = epoch + 1, 0

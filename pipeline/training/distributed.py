@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,45 +25,36 @@ import torch
 
 from model.presets.preset import Preset
 from model.training.trainer import Losses, Progress
-from pipeline.training.batches import feature_set
+from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint, find_checkpoint
-from warehouse import Dataset, FoleyError, Warehouse
+from warehouse import FoleyError, Warehouse
 from warehouse.files import scratch_folder
 
 
 def train_in_processes(
-    count: int,
-    wh: Warehouse,
-    dataset: Dataset,
-    fps: Mapping[str, str],
-    preset: Preset,
-    on_progress: Callable[[Progress], None],
-    seed: int = 0,
-    subset: str | None = None,
+    count: int, data: DatasetFeatures, on_progress: Callable[[Progress], None], seed: int = 0
 ) -> Checkpoint:
     """Train as :func:`pipeline.training.train.train` does, in `count` processes here, one a GPU where there are any.
 
     Raises FoleyError for a count that does not suit, and with the reason that was given if a
     process fails. All of them end when this call does, also where its process is killed.
     """
-    if preset.train.micro_batches % count:
-        raise FoleyError(
-            f"{preset.train.micro_batches} micro-batches a step cannot be shared by {count} processes"
-        )
+    shares = data.preset.train.micro_batches
+    if shares % count:
+        raise FoleyError(f"{shares} micro-batches a step cannot be shared by {count} processes")
     if 0 < (cards := torch.cuda.device_count()) < count:
         raise FoleyError(f"{count} processes were asked for, one a GPU, but there are {cards}")
-    feature_set(
-        wh, dataset, fps, "train", subset
-    )  # joined before, because processes wait for each other only so long
+    data.split("train")  # joined before, because processes wait for each other only so long
     request = {
-        "home": str(wh.home),
-        "dataset": dataset.version,
-        "fps": dict(fps),
+        "home": str(data.wh.home),
+        "dataset": data.dataset.version,
+        "fingerprints": dict(data.fingerprints),
         "seed": seed,
-        "subset": subset,
+        "subset": data.subset,
+        "preset": data.preset.model_dump(mode="json"),
+        "attached": True,
     }
-    request |= {"preset": preset.model_dump(mode="json"), "attached": True}
-    with scratch_folder(wh.tmp) as folder:
+    with scratch_folder(data.wh.tmp) as folder:
         file = folder / "request.json"
         file.write_text(json.dumps(request))
         command = [
@@ -82,7 +73,7 @@ def train_in_processes(
             id = _follow(command, cores, log, on_progress)
             log.seek(0)
             said = log.read().strip().splitlines()
-    done = find_checkpoint(wh, id) if id else None
+    done = find_checkpoint(data.wh, id) if id else None
     if done is None:
         raise FoleyError(f"training in {count} processes failed: {_reason(said)}")
     return Checkpoint(done.id, done.path, done.record, trained=True)
@@ -155,11 +146,14 @@ def main(request: Path) -> None:
     def report(progress: Progress) -> None:
         print(json.dumps(asdict(progress)), flush=True)
 
-    preset = Preset.model_validate(asked["preset"])
-    dataset = wh.dataset(asked["dataset"])
-    done = train(
-        wh, dataset, asked["fps"], preset, report, asked["seed"], asked["subset"], processes
+    data = DatasetFeatures(
+        wh,
+        wh.dataset(asked["dataset"]),
+        Preset.model_validate(asked["preset"]),
+        asked["fingerprints"],
+        asked["subset"],
     )
+    done = train(data, report, asked["seed"], processes)
     if processes.is_main_process:
         print(json.dumps({"checkpoint": done.id}), flush=True)
     processes.destroy_process_group()

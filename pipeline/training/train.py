@@ -8,10 +8,11 @@ training goes on from; its curves
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,14 +21,13 @@ from model.backbone import Backbone
 from model.bridge import Bridge
 from model.device import default_device
 from model.foley import build_bridge
-from model.presets.preset import Preset
 from model.training.divergence import DivergedError
 from model.training.trainer import FeatureBatch, Progress, Trainer
 from model.video_encoder import VideoEncoder
-from pipeline.training.batches import feature_batch, feature_set, split_batches, steps_of_batches
+from pipeline.training.batches import DatasetFeatures, feature_batch, steps_of_batches
 from pipeline.training.checkpoints import Checkpoint, find_checkpoint
 from pipeline.training.training_log import TrainingLog
-from warehouse import Dataset, FeatureSet, FoleyError, Warehouse
+from warehouse import FeatureSet, FoleyError
 from warehouse.files import file_lock, identity_hash
 
 if TYPE_CHECKING:
@@ -37,10 +37,56 @@ TRAINING_VERSION = 2  # raised when the code changes what training gives
 SCALE_BATCHES = 64  # batches from which the scale of the video features is measured
 
 
-def _identity(preset: Preset, dataset: Dataset, features: FeatureSet, seed: int) -> dict[str, Any]:
+def train(
+    data: DatasetFeatures,
+    on_progress: Callable[[Progress], None],
+    seed: int = 0,
+    processes: PartialState | None = None,
+) -> Checkpoint:
+    """Train the preset's bridge on the dataset's `train` split, or find the checkpoint that was trained so before.
+
+    A training that was stopped, or killed, goes on from where its last state was kept and gives the
+    same weights. `processes` are those that train together; all of them call this. Raises
+    FoleyError if the split holds no clip with features, and when training diverges, naming the last
+    good checkpoint. Without a `val` split nothing is measured on the way.
+    """
+    wh, preset = data.wh, data.preset
+    settings = preset.train.model_copy(update={"seed": seed})
+    features = data.split("train")
+    identity = _identity(data, features, seed)
+    id = identity_hash(identity)
+    main = processes is None or processes.is_main_process
+    with file_lock(wh.lock_path(f"train-{id}")) if main else nullcontext():
+        if processes is not None:
+            processes.wait_for_everyone()
+        if trained_before := find_checkpoint(wh, id):
+            return trained_before
+        backbone = Backbone.from_pretrained(preset)
+        backbone.to(processes.device if processes is not None else default_device())
+        bridge = _fresh_bridge(backbone, features, seed)
+        trainer = Trainer(backbone, bridge, settings, processes)
+        validation: Sequence[FeatureBatch] = []
+        if data.dataset.clip_ids("val"):
+            validation = data.batches("val", ceil(settings.validation_clips / settings.batch_size))
+        log = TrainingLog(data, id, identity)
+        log.resume(trainer)
+        steps = steps_of_batches(features, settings, trainer.mine, trainer.step)
+        _take_steps(trainer, steps, validation, log, on_progress)
+        if main:
+            log.finish(trainer)
+        if processes is not None:
+            processes.wait_for_everyone()
+    done = find_checkpoint(wh, id)
+    assert done is not None
+    return Checkpoint(id, done.path, done.record, trained=True)
+
+
+def _identity(data: DatasetFeatures, features: FeatureSet, seed: int) -> dict[str, Any]:
+    """What the trained weights depend on; their id is its hash."""
+    preset = data.preset
     return {
         "version": TRAINING_VERSION,
-        "dataset": dataset.version,
+        "dataset": data.dataset.version,
         "features": features.id,
         "preset": preset.name,
         "backbone": Backbone.revision(preset),
@@ -51,90 +97,34 @@ def _identity(preset: Preset, dataset: Dataset, features: FeatureSet, seed: int)
     }
 
 
-def train(
-    wh: Warehouse,
-    dataset: Dataset,
-    fps: Mapping[str, str],
-    preset: Preset,
-    on_progress: Callable[[Progress], None],
-    seed: int = 0,
-    subset: str | None = None,
-    processes: PartialState | None = None,
-) -> Checkpoint:
-    """Train the preset's bridge on the dataset's `train` split, or find the checkpoint that was trained so before.
-
-    A training that was stopped, or killed, goes on from where its last state was kept and gives the
-    same weights. `processes` are those that train together; all of them call this. Raises
-    FoleyError if the split holds no clip with features, and when training diverges, naming the last
-    good checkpoint. Without a `val` split nothing is measured on the way.
-    """
-    settings = preset.train.model_copy(update={"seed": seed})
-    features = feature_set(wh, dataset, fps, "train", subset)
-    identity = _identity(preset, dataset, features, seed)
-    id = identity_hash(identity)
-    main = processes is None or processes.is_main_process
-    with file_lock(wh.lock_path(f"train-{id}")) if main else nullcontext():
-        if processes is not None:
-            processes.wait_for_everyone()
-        if found := find_checkpoint(wh, id):
-            return found
-        backbone = Backbone.from_pretrained(preset)
-        backbone.to(processes.device if processes is not None else default_device())
-        bridge = _fresh_bridge(backbone, features, seed)
-        trainer = Trainer(backbone, bridge, settings, processes)
-        held_out = dataset.clip_ids(split="val")
-        looked_at = -(-settings.validation_clips // settings.batch_size)  # batches
-        validation = (
-            split_batches(feature_set(wh, dataset, fps, "val"), settings.batch_size, looked_at)
-            if held_out
-            else []
-        )
-        log = TrainingLog(wh, id, identity, held_out[:2], fps)
-        log.resume(trainer)
-        stream = steps_of_batches(
-            features, settings.batch_size, settings.micro_batches, seed, trainer.mine, trainer.step
-        )
-        _run(trainer, stream, validation, log, on_progress, main)
-        if main:
-            log.finish(trainer)
-        if processes is not None:
-            processes.wait_for_everyone()
-    done = find_checkpoint(wh, id)
-    assert done is not None
-    return Checkpoint(id, done.path, done.record, trained=True)
-
-
-def _run(
+def _take_steps(
     trainer: Trainer,
-    stream: Iterator[list[FeatureBatch]],
+    steps: Iterator[list[FeatureBatch]],
     validation: Sequence[FeatureBatch],
     log: TrainingLog,
     on_progress: Callable[[Progress], None],
-    main: bool,
 ) -> None:
     """Take the steps that are left; of processes that train together, the main one alone writes."""
-    settings = trainer.settings
-    noted = trainer.step  # last step whose checkpoint and figures are kept, where they were due
+    settings, main = trainer.settings, trainer.processes.rank == 0
+    logged = trainer.step  # last step whose checkpoint and figures are kept, where they were due
     try:
         while trainer.step < settings.steps:
-            progress = trainer.train_step(next(stream))
+            progress = trainer.train_step(next(steps))
             due = progress.step == settings.steps or progress.step % settings.validate_every == 0
             if due and validation:
                 progress = replace(progress, validation=trainer.validate(validation))
             if main:
                 log.step(trainer, progress)
-                noted = trainer.step
+                logged = trainer.step
                 on_progress(progress)
     except DivergedError as error:
-        last = log.last_good(error.good)
-        kept = (
-            f"the last good checkpoint is {last}" if last else "no checkpoint from before is left"
-        )
+        good = log.last_good(error.good)
+        left = f"the last good checkpoint is {good}" if good else "no earlier checkpoint is left"
         raise FoleyError(
-            f"training diverged at {error}; {kept}. Try a lower learning rate"
+            f"training diverged at {error}; {left}. Try a lower learning rate"
         ) from None
     except BaseException:
-        if main and trainer.whole and noted == trainer.step:
+        if main and trainer.whole and logged == trainer.step:
             log.keep_state(trainer)  # stopped by a person or a signal: go on from here
         raise
 

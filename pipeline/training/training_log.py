@@ -22,31 +22,20 @@ from model.presets.settings import TrainSettings
 from model.training.trainer import Progress, Trainer
 from pipeline.features.video_tokens import tokens_from_bytes
 from pipeline.media import write_flac
-from warehouse import FoleyError, Warehouse
+from pipeline.training.batches import DatasetFeatures
+from warehouse import FoleyError
 from warehouse.files import file_sha256, make_folder, write_file
 
+SAMPLES = 2  # validation clips whose sound is written where the settings ask for samples
 _POINTS = 1000  # about so many points of the loss curve are kept in a record
 
 
 class TrainingLog:
     """Files and records of one training, in the main process only."""
 
-    def __init__(
-        self,
-        wh: Warehouse,
-        id: str,
-        identity: Mapping[str, Any],
-        clips: Sequence[str],
-        fps: Mapping[str, str],
-    ) -> None:
-        self.wh, self.id, self.identity, self.clips, self.fps = (
-            wh,
-            id,
-            dict(identity),
-            list(clips),
-            dict(fps),
-        )
-        self.folder = wh.folder("checkpoints") / id
+    def __init__(self, data: DatasetFeatures, id: str, identity: Mapping[str, Any]) -> None:
+        self.data, self.wh, self.id, self.identity = data, data.wh, id, dict(identity)
+        self.folder = self.wh.folder("checkpoints") / id
         self.losses: list[list[float]] = []
         self.validation: list[list[float]] = []
         self._since: list[float] = []
@@ -205,12 +194,13 @@ class TrainingLog:
 
     def _samples(self, trainer: Trainer) -> None:
         """Write the sound of a few validation clips, and show it in TensorBoard."""
+        clips = self.data.dataset.clip_ids("val")[:SAMPLES]
         tokens = self.wh.rows(
-            "video_tokens", self.fps["video_tokens"], clip_ids=self.clips
+            "video_tokens", self.data.fingerprints["video_tokens"], clip_ids=clips
         ).to_pylist()
         prompts = {
             row["clip_id"]: row["prompt"] or ""
-            for row in self.wh.clips(["prompt"], self.clips).to_pylist()
+            for row in self.wh.clips(["prompt"], clips).to_pylist()
         }
         if not tokens:
             return

@@ -25,10 +25,10 @@ from pipeline.curation.dataset_clips import DatasetClips, dataset_clips
 from pipeline.curation.gates import thresholds
 from pipeline.curation.known_flaws import flaw_figures
 from pipeline.curation.policy import POLICIES, Policy, load_policy, select
-from pipeline.curation.registry import scoring_stages
 from pipeline.curation.sources import folder_source
+from pipeline.curation.stage_graph import StageGraph
 from pipeline.procedural import Corpus, write_corpus
-from pipeline.stages.engine import fingerprints, plan, run_batch
+from pipeline.stages.engine import plan, run_batch
 from warehouse import Warehouse
 
 SEEDS = (201, 202, 203)  # of the corpora that are measured
@@ -55,13 +55,12 @@ def score_corpora(folder: Path) -> tuple[Warehouse, dict[str, str]]:
         write_corpus(corpus, Corpus(CLIPS, seed, bad=(), flawed=FLAWED))
         listings.append(folder_source(corpus).clips)
     wh.ingest(pa.concat_tables(listings))
-    stages = scoring_stages(load_preset("toy"))
-    fps = fingerprints(stages)
-    for stage in stages:
-        todo = plan(wh, stage, fps)
+    graph = StageGraph(load_preset("toy"))
+    for stage in graph.scoring:
+        todo = plan(wh, stage, graph.fingerprints)
         for batch in todo.batches:
             run_batch(wh, stage, todo, batch)
-    return wh, fps
+    return wh, graph.scoring_fingerprints
 
 
 def threshold(clips: DatasetClips, score: str, keep: float = KEEP) -> float:
@@ -75,13 +74,13 @@ def threshold(clips: DatasetClips, score: str, keep: float = KEEP) -> float:
 
 def measured(folder: Path, policy: Policy) -> tuple[Policy, dict[str, float]]:
     """The policy with thresholds chosen in an empty `folder`, and what came of it, as the header says it."""
-    wh, fps = score_corpora(folder)
-    everything = select(wh, fps, "all")
+    wh, fingerprints = score_corpora(folder)
+    everything = select(wh, fingerprints, "all")
     wh.publish()
     with dataset_clips(wh.home, everything.version) as clips:
         bounds = {score: threshold(clips, score) for score in SCORES}
     chosen = with_bounds(policy, bounds)
-    version = select(wh, fps, chosen).version
+    version = select(wh, fingerprints, chosen).version
     wh.publish()
     with dataset_clips(wh.home, version) as clips:
         figures = flaw_figures(clips)

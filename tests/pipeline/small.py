@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from model.presets.preset import Preset, load_preset
 from pipeline.curation.policy import select
-from pipeline.curation.registry import feature_stages
 from pipeline.curation.sources import procedural_source
+from pipeline.curation.stage_graph import StageGraph
 from pipeline.scoring.loudness import Silence
 from pipeline.scoring.probe import Probe
 from pipeline.stages.engine import fingerprints, plan, run_batch
 from pipeline.stages.stage import Stage
+from pipeline.training.batches import DatasetFeatures
 from warehouse import Dataset, Warehouse
 
 POLICY = """
@@ -35,15 +37,22 @@ class Curated:
     wh: Warehouse
     dataset: Dataset
     stages: list[Stage]
-    fps: dict[str, str]
+    fingerprints: dict[str, str]
+
+    def data(self, preset: Preset, subset: str | None = None) -> DatasetFeatures:
+        """What a training by this preset is about."""
+        return DatasetFeatures(self.wh, self.dataset, preset, self.fingerprints, subset)
 
 
 def work(
-    wh: Warehouse, stages: list[Stage], fps: dict[str, str], clip_ids: list[str] | None = None
+    wh: Warehouse,
+    stages: list[Stage],
+    fingerprints: Mapping[str, str],
+    clip_ids: list[str] | None = None,
 ) -> int:
     done = 0
     for stage in stages:
-        todo = plan(wh, stage, fps, clip_ids)
+        todo = plan(wh, stage, fingerprints, clip_ids)
         done += sum(run_batch(wh, stage, todo, batch).passed for batch in todo.batches)
     return done
 
@@ -64,11 +73,11 @@ def curate(folder: Path, preset: Preset) -> Curated:
     wh = Warehouse(folder / "home")
     wh.ingest(procedural_source(folder / "clips", 16, seconds=1.0, bad=()).clips)
     scoring: list[Stage] = [Probe(), Silence()]
-    stages = [*scoring, *feature_stages(preset)]
-    fps = fingerprints(stages)
-    work(wh, stages, fps)
+    stages = [*scoring, *StageGraph(preset).features]
+    named = fingerprints(stages)
+    work(wh, stages, named)
     (folder / "all.toml").write_text(POLICY)
     dataset = select(
-        wh, {stage.name: fps[stage.name] for stage in scoring}, str(folder / "all.toml")
+        wh, {stage.name: named[stage.name] for stage in scoring}, str(folder / "all.toml")
     )
-    return Curated(wh, dataset, stages, fps)
+    return Curated(wh, dataset, stages, named)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from model.presets.preset import ModelError, load_preset
 from pipeline.curation.dataset_clips import dataset_clips
 from pipeline.curation.gates import Condition, Gate
 from pipeline.curation.policy import Policy, select
-from pipeline.curation.registry import feature_stages
 from pipeline.curation.sources import procedural_source
+from pipeline.curation.stage_graph import StageGraph
 from pipeline.evaluation.ablation import (
     Mark,
     figure,
@@ -73,20 +74,20 @@ def test_variants_are_trained_on_the_ablation_subset_and_scored_once(tmp_path: P
     small = curate(tmp_path, base)
     for pooling in ("frame", "grid2"):
         changed = pooled(trained_to(base, [1, 2]), pooling)
-        stages = [*small.stages[:2], *feature_stages(changed)]
-        fps = fingerprints(stages)
-        work(small.wh, stages, fps)
-        done = train(small.wh, small.dataset, fps, changed, lambda _: None, subset="ablation")
+        stages = [*small.stages[:2], *StageGraph(changed).features]
+        data = replace(small.data(changed, "ablation"), fingerprints=fingerprints(stages))
+        work(small.wh, stages, data.fingerprints)
+        done = train(data, lambda _: None)
         assert len(small.wh.features(done.record["features"])) == len(
             small.dataset.clip_ids("train", "ablation")
         )
         marks = [
-            score_mark(small.wh, small.dataset, fps, changed, id, pooling, step)
+            score_mark(data, id, pooling, step)
             for step, id in ((1, f"{done.id}-step000001"), (2, done.id))
         ]
         assert [(mark.variant, mark.steps) for mark in marks] == [(pooling, 1), (pooling, 2)]
         assert marks[0].v_loss != marks[1].v_loss
-        again = score_mark(small.wh, small.dataset, fps, changed, done.id, pooling, 2)
+        again = score_mark(data, done.id, pooling, 2)
         assert again == marks[1]
     assert len(small.wh.records("evaluations")) == 4
 

@@ -18,7 +18,7 @@ from model.backbone import Backbone
 from model.foley import build_bridge, save_bridge
 from model.presets.preset import Preset, load_preset
 from model.video_encoder import VideoEncoder
-from pipeline.curation.registry import feature_stages, scoring_stages
+from pipeline.curation.stage_graph import StageGraph
 from pipeline.evaluation.conditions import (
     Generate,
     GenerateSettings,
@@ -31,8 +31,8 @@ from pipeline.procedural import render_audio, render_frames, sample_clip, write_
 from pipeline.stages.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
 
 PRESET = load_preset("toy")
-SCORING = {stage.name: stage for stage in scoring_stages(PRESET)}
-FEATURES = {stage.name: stage for stage in feature_stages(PRESET)}
+SCORING = {stage.name: stage for stage in StageGraph(PRESET).scoring}
+FEATURES = {stage.name: stage for stage in StageGraph(PRESET).features}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_latents_are_those_of_the_sound(clips: list[Clip]) -> None:
 
 def test_clips_are_used_up_to_the_presets_limit(clips: list[Clip]) -> None:
     short = Preset.model_validate(PRESET.model_dump() | {"max_seconds": 1.0})
-    for stage in feature_stages(short)[:2]:
+    for stage in StageGraph(short).features[:2]:
         found = columns(run(stage, clips[:1])[0])
         assert found.get("n_video_tokens", 8) == 8
         assert found.get("n_latents", 25) == 25

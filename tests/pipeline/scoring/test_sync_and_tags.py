@@ -23,7 +23,7 @@ from model.presets.settings import TaggerSettings
 from model.weights.load import save_weights
 from pipeline.curation.gates import Condition, Gate
 from pipeline.curation.policy import Policy, select
-from pipeline.curation.registry import scoring_stages
+from pipeline.curation.stage_graph import StageGraph
 from pipeline.media import Framing, read_frames, write_wav
 from pipeline.media.mono import read_sound
 from pipeline.procedural import (
@@ -52,7 +52,7 @@ def with_tagger(preset: Preset, tagger: TaggerSettings | None) -> Preset:
 
 
 def names(preset: Preset) -> list[str]:
-    return [stage.name for stage in scoring_stages(preset)]
+    return [stage.name for stage in StageGraph(preset).scoring]
 
 
 def columns(stage: Stage, clips: list[Clip]) -> list[dict[str, float]]:

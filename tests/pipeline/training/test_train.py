@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -22,19 +23,20 @@ from model.foley import FoleyControl
 from model.presets.preset import Preset
 from model.training.divergence import FEWEST
 from model.training.trainer import Progress
-from pipeline.curation.registry import feature_stages
+from pipeline.curation.stage_graph import StageGraph
 from pipeline.evaluation.conditions import generation_stages
 from pipeline.evaluation.onset_figures import evaluate, score_condition
 from pipeline.media import read_audio
 from pipeline.scoring.loudness import Silence
 from pipeline.scoring.probe import Probe
 from pipeline.stages.engine import fingerprints
+from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import find_checkpoint
 from pipeline.training.distributed import train_in_processes
 from pipeline.training.train import train
 from tests.operations.factory import until
 from tests.pipeline.small import Curated, curate, short_preset, with_training, work
-from warehouse import Dataset, FoleyError, Warehouse
+from warehouse import FoleyError, Warehouse
 from warehouse.files import file_lock
 
 
@@ -48,40 +50,38 @@ def curated(tmp_path: Path, preset: Preset) -> Curated:
     return curate(tmp_path, preset)
 
 
-def train_and_die(
-    wh: Warehouse, dataset: Dataset, fps: dict[str, str], preset: Preset, step: int
-) -> None:
+def train_and_die(data: DatasetFeatures, step: int) -> None:
     """Train, in a process of its own, and be killed after a step."""
 
     def die(progress: Progress) -> None:
         if progress.step == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    train(wh, dataset, fps, preset, die)
+    train(data, die)
 
 
 def test_a_checkpoint_is_trained_once_and_again_when_its_file_is_damaged(
     curated: Curated, preset: Preset
 ) -> None:
     seen: list[Progress] = []
-    first = train(curated.wh, curated.dataset, curated.fps, preset, seen.append)
+    first = train(curated.data(preset), seen.append)
     assert first.trained
     assert [progress.step for progress in seen] == [1, 2]
     assert all(progress.validation is not None for progress in seen)
     FoleyControl.from_pretrained(preset, first.path)
 
-    again = train(curated.wh, curated.dataset, curated.fps, preset, seen.append)
+    again = train(curated.data(preset), seen.append)
     assert not again.trained
     assert again.id == first.id
     assert len(seen) == 2
 
     whole = first.path.read_bytes()
     first.path.write_bytes(whole[:-4] + b"\0\0\0\1")
-    restored = train(curated.wh, curated.dataset, curated.fps, preset, seen.append)
+    restored = train(curated.data(preset), seen.append)
     assert restored.trained
     assert first.path.read_bytes() == whole
 
-    other = train(curated.wh, curated.dataset, curated.fps, preset, seen.append, seed=1)
+    other = train(curated.data(preset), seen.append, seed=1)
     assert other.id != first.id
 
 
@@ -93,16 +93,16 @@ def test_a_killed_training_goes_on_to_the_same_bytes(
         preset, steps=6, checkpoint_every=2, keep_last=1, validate_every=2, ema_decay=0.9
     )
     other = Warehouse(shutil.copytree(curated.wh.home, tmp_path / "other"))
-    whole = train(other, other.dataset(curated.dataset.version), curated.fps, long, lambda _: None)
+    whole = train(replace(curated.data(long), wh=other), lambda _: None)
 
-    args = (curated.wh, curated.dataset, curated.fps, long)
+    args = (curated.data(long),)
     child = multiprocessing.get_context("spawn").Process(target=train_and_die, args=(*args, 5))
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
     assert find_checkpoint(curated.wh, whole.id) is None
     steps: list[int] = []
-    resumed = train(curated.wh, curated.dataset, curated.fps, long, lambda p: steps.append(p.step))
+    resumed = train(curated.data(long), lambda p: steps.append(p.step))
     assert steps == [5, 6]
     assert resumed.id == whole.id
     assert resumed.path.read_bytes() == whole.path.read_bytes()
@@ -119,9 +119,9 @@ def test_a_stop_by_a_person_loses_no_step(curated: Curated, preset: Preset) -> N
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(curated.wh, curated.dataset, curated.fps, long, stop)
+        train(curated.data(long), stop)
     steps: list[int] = []
-    train(curated.wh, curated.dataset, curated.fps, long, lambda p: steps.append(p.step))
+    train(curated.data(long), lambda p: steps.append(p.step))
     assert steps == [4, 5]
 
 
@@ -131,11 +131,11 @@ def test_a_damaged_state_is_said_and_not_removed(curated: Curated, preset: Prese
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(curated.wh, curated.dataset, curated.fps, preset, stop)
+        train(curated.data(preset), stop)
     [state] = curated.wh.home.glob("checkpoints/*/state.pt")
     state.write_bytes(b"nonsense")
     with pytest.raises(FoleyError, match=r"state\.pt is damaged"):
-        train(curated.wh, curated.dataset, curated.fps, preset, lambda _: None)
+        train(curated.data(preset), lambda _: None)
     assert state.read_bytes() == b"nonsense"
 
 
@@ -145,7 +145,7 @@ def test_checkpoints_on_the_way_are_rotated_and_can_be_used(
     long = with_training(
         preset, steps=9, checkpoint_every=1, keep_last=2, keep_steps=(3,), validate_every=1
     )
-    done = train(curated.wh, curated.dataset, curated.fps, long, lambda _: None)
+    done = train(curated.data(long), lambda _: None)
     kept = {
         record["steps"]: record
         for record in curated.wh.records("checkpoints")
@@ -165,10 +165,10 @@ def test_checkpoints_on_the_way_are_rotated_and_can_be_used(
 def test_sound_samples_can_be_heard(curated: Curated, preset: Preset) -> None:
     short = with_training(preset, steps=4, precision="bf16")  # as at full size
     long = with_training(short, sample_every=2)
-    plain = train(curated.wh, curated.dataset, curated.fps, short, lambda _: None)
+    plain = train(curated.data(short), lambda _: None)
     plain_bytes = plain.path.read_bytes()
     shutil.rmtree(plain.path.parent)
-    done = train(curated.wh, curated.dataset, curated.fps, long, lambda _: None)
+    done = train(curated.data(long), lambda _: None)
     sounds = sorted(done.path.parent.glob("samples/step*.flac"))
     assert {path.name[:10] for path in sounds} == {"step000002", "step000004"}
     assert all(
@@ -184,13 +184,7 @@ def test_divergence_names_the_last_good_checkpoint(curated: Curated, preset: Pre
     with pytest.raises(
         FoleyError, match=r"diverged at step \d+: .* the last good checkpoint is"
     ) as error:
-        train(
-            curated.wh,
-            curated.dataset,
-            curated.fps,
-            wild,
-            lambda progress: losses.append(progress.loss),
-        )
+        train(curated.data(wild), lambda progress: losses.append(progress.loss))
     step = int(str(error.value).partition("-step")[2][:6])
     most = wild.train.diverged_at * median(losses[:FEWEST])
     assert losses[step] <= most < min(losses[step + 1 :])
@@ -209,7 +203,7 @@ def test_two_processes_train_what_one_does(curated: Curated, preset: Preset) -> 
         if progress.step == 2:
             raise KeyboardInterrupt
 
-    args = (curated.wh, curated.dataset, curated.fps, both)
+    args = (curated.data(both),)
     with pytest.raises(KeyboardInterrupt):
         train_in_processes(2, *args, stop)
     assert not running("pipeline.training.distributed", str(curated.wh.home))
@@ -242,7 +236,7 @@ def test_processes_end_with_the_killed_one_that_started_them(
     Here they wait for another training of the same.
     """
     both = with_training(preset, batch_size=3, micro_batches=2)
-    args = (curated.wh, curated.dataset, curated.fps, both, print)
+    args = (curated.data(both), print)
     first = train(*args)
     child = multiprocessing.get_context("spawn").Process(target=train_in_processes, args=(2, *args))
     mine = ("pipeline.training.distributed", str(curated.wh.home))
@@ -265,30 +259,29 @@ def running(*words: str) -> list[str]:
 def test_an_evaluation_is_made_once_and_leads_back_to_its_dataset(
     curated: Curated, preset: Preset
 ) -> None:
-    checkpoint = train(curated.wh, curated.dataset, curated.fps, preset, lambda _: None)
-    stages = generation_stages(curated.wh, curated.dataset, curated.fps, preset, checkpoint.id)
+    checkpoint = train(curated.data(preset), lambda _: None)
+    stages = generation_stages(curated.data(preset), checkpoint.id)
     held_out = curated.dataset.clip_ids(split="test")
-    fps = fingerprints([*curated.stages, *stages])
-    assert work(curated.wh, stages, fps, held_out) == 4 * len(held_out)
-    assert work(curated.wh, stages, fps, held_out) == 0
-    figures = evaluate(curated.wh, curated.dataset, fps, preset, checkpoint)
+    data = replace(curated.data(preset), fingerprints=fingerprints([*curated.stages, *stages]))
+    assert work(curated.wh, stages, data.fingerprints, held_out) == 4 * len(held_out)
+    assert work(curated.wh, stages, data.fingerprints, held_out) == 0
+    figures = evaluate(data, checkpoint)
     assert figures["clips"] == len(held_out)
     assert set(figures["sync"]) == {"true", "other", "none"}
     record = curated.wh.records("evaluations")[0]
     assert (record["checkpoint"], record["dataset"]) == (checkpoint.id, curated.dataset.version)
-    assert evaluate(curated.wh, curated.dataset, fps, preset, checkpoint) == figures
+    assert evaluate(data, checkpoint) == figures
     assert len(curated.wh.records("evaluations")) == 1
 
 
 def test_a_dataset_without_features_cannot_be_trained_on(
     tmp_path: Path, preset: Preset, curated: Curated
 ) -> None:
-    nothing = fingerprints(
-        [Probe(), Silence(), *feature_stages(preset.model_copy(update={"max_seconds": 0.5}))]
-    )
-    work(curated.wh, feature_stages(preset.model_copy(update={"max_seconds": 0.5})), nothing, [])
+    features = StageGraph(preset.model_copy(update={"max_seconds": 0.5})).features
+    data = replace(curated.data(preset), fingerprints=fingerprints([Probe(), Silence(), *features]))
+    work(curated.wh, features, data.fingerprints, [])
     with pytest.raises(FoleyError, match=r"no clip of .* passed"):
-        train(curated.wh, curated.dataset, nothing, preset, lambda _: None)
+        train(data, lambda _: None)
 
 
 def test_onsets_at_the_impacts_score_one_and_unknown_clips_do_not_count() -> None:

@@ -28,7 +28,7 @@ from pipeline.training.checkpoints import Checkpoint
 from warehouse import Warehouse
 from warehouse.files import identity_hash, read_json, write_json
 
-REPORT_VERSION = 3  # raised when the report or results.json says the same results differently
+REPORT_VERSION = 4  # raised when the report or results.json says the same results differently
 
 
 class Clock:

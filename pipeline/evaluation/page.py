@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,10 @@ from pipeline.evaluation.metrics import BY_CLIP, METRICS, Metric
 from pipeline.evaluation.scoring import ClipScores
 from pipeline.evaluation.sets import Item, System
 from pipeline.media import MediaError, read_audio
-from pipeline.report import ReportClip, ReportSound
+from pipeline.report import ReportClip, ReportSound, html
 from pipeline.report.charts import Histogram, histogram
 from pipeline.report.figures import flat
-from pipeline.report.html import asset, environment
 from pipeline.report.players import player
-from warehouse.files import make_folder, write_file
 
 PLAYERS = 12
 PLAYABLE = frozenset({".mp4", ".m4v", ".webm"})
@@ -41,9 +38,7 @@ def write_page(path: Path, evaluation: Evaluation, setup: Setup) -> Path:
 
     Raises FoleyError when the disk is full, read-only or forbidden.
     """
-    html = render_page(evaluation, setup).encode()
-    folder = make_folder(path.absolute().parent)
-    return write_file(folder, lambda handle: handle.write(html), folder / path.name)
+    return html.write_page(path, render_page(evaluation, setup))
 
 
 def render_page(evaluation: Evaluation, setup: Setup) -> str:
@@ -61,7 +56,9 @@ def render_page(evaluation: Evaluation, setup: Setup) -> str:
         name: json.dumps(settings).strip("{}").replace('"', "")
         for name, settings in about["stages"].items()
     }
-    return environment().get_template("evaluation.html.j2").render(
+    return html.page_html(
+        "evaluation.html.j2",
+        ("player.js", "evaluation.js"),
         evaluation=evaluation,
         columns=columns,
         clip_columns=clip_columns,
@@ -69,20 +66,16 @@ def render_page(evaluation: Evaluation, setup: Setup) -> str:
         note=_TOY if setup.preset.untrained else "",
         best={m.key: tables.best(evaluation.systems, m) for m in columns},
         titles={key: metric.title for key, metric in METRICS.items()},
-        charts=list(_charts(evaluation.clips, clip_columns)),
+        distributions=list(_charts(evaluation.clips, clip_columns)),
         players=[player(clip, spectrograms=True) for clip in clips if clip],
         rows=[
             (clip, items[clip].prompt, system, scores)
             for system, rows in evaluation.clips.items()
             for clip, scores in rows.items()
         ],
-        provenance=[(key, value) for key, value in flat(about) if key],
+        provenance={"": flat(about)},
         slug=slug,
         colours=Markup(_colours(evaluation.systems)),  # noqa: S704 (slugs and our own names)
-        style=asset("report.css") + asset("evaluation.css"),
-        script=asset("player.js"),
-        sorting=asset("evaluation.js"),
-        made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )  # fmt: skip
 
 

@@ -1,9 +1,6 @@
-"""The report.
+"""Pages: one HTML file each, with charts and players, that needs nothing beside itself."""
 
-One HTML file that shows what a run did, with charts and players, and needs nothing beside itself.
-"""
+from pipeline.report.data import ReportClip, ReportData, ReportSound
+from pipeline.report.demo import render_report, write_report
 
-from pipeline.report.data import ReportClip, ReportData, ReportSound, Score
-from pipeline.report.html import render_report, write_report
-
-__all__ = ["ReportClip", "ReportData", "ReportSound", "Score", "render_report", "write_report"]
+__all__ = ["ReportClip", "ReportData", "ReportSound", "render_report", "write_report"]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CURVE_WIDTH = 1000  # curves are drawn in a box this wide, which the browser stretches to the plot
 MAX_POINTS = 300  # more than this are averaged: the plot is not wider
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Tick:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line: `points` as SVG writes them, in a box of CURVE_WIDTH by the chart's height."""
+    """A line through `points` (percent, pixels)."""
 
     name: str
     style: str
-    points: str
+    points: tuple[Point, ...]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,6 @@ class Bar:
     y: float
     height: float
     text: str
-    dropped: bool
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,11 @@ class Axis:
         """Where a value lies: 0 at the low end, 1 at the high end."""
         return (value - self.low) / (self.high - self.low)
 
+    def ticks(self, count: int = 6, unit: str = "") -> tuple[Tick, ...]:
+        """About `count` round numbers along x."""
+        values = nice_ticks(self, count)
+        return tuple(Tick(round(100 * self.share(v), 2), label(v) + unit) for v in values)
+
 
 def nice_ticks(axis: Axis, count: int = 4) -> list[float]:
     """About `count` round numbers inside an axis."""
@@ -104,7 +108,7 @@ def label(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value + 0.0:.4g}"  # + 0.0: no "-0"
 
 
-def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def thinned(points: Sequence[Point]) -> list[Point]:
     """The same curve with at most MAX_POINTS points, each the mean of its neighbours."""
     if len(points) <= MAX_POINTS:
         return list(points)
@@ -112,9 +116,7 @@ def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(float(p[:, 0].mean()), float(p[:, 1].mean())) for p in parts]
 
 
-def smoothed(
-    points: Sequence[tuple[float, float]], share: float = 0.06
-) -> list[tuple[float, float]]:
+def smoothed(points: Sequence[Point], share: float = 0.06) -> list[Point]:
     """A running mean over `share` of the points around each one."""
     values = np.asarray([y for _, y in points], float)
     half = max(1, int(len(values) * share / 2))
@@ -122,15 +124,9 @@ def smoothed(
     return [(x, mean) for (x, _), mean in zip(points, means, strict=True)]
 
 
-def _curve_points(points: Sequence[tuple[float, float]], x: Axis, y: Axis, height: int) -> str:
-    return " ".join(
-        f"{x.share(a) * CURVE_WIDTH:.1f},{(1 - y.share(b)) * height:.1f}" for a, b in points
-    )
-
-
 def lines(
     title: str,
-    series: Sequence[tuple[str, str, Sequence[tuple[float, float]]]],
+    series: Sequence[tuple[str, str, Sequence[Point]]],
     height: int = 200,
     floor: float | None = None,
 ) -> Lines:
@@ -138,88 +134,62 @@ def lines(
 
     `floor` is where y begins.
     """
-    kept = [(n, s, [p for p in points if all(map(math.isfinite, p))]) for n, s, points in series]
-    x = Axis.around([a for _, _, points in kept for a, _ in points])
-    y = Axis.around([b for _, _, points in kept for _, b in points], pad=0.08)
+    finite = [(n, s, [p for p in points if all(map(math.isfinite, p))]) for n, s, points in series]
+    x = Axis.around([a for _, _, points in finite for a, _ in points])
+    y = Axis.around([b for _, _, points in finite for _, b in points], pad=0.08)
     if floor is not None:
         y = Axis(floor, max(y.high, floor + 1e-9))
+
+    def placed(point: Point) -> Point:
+        return round(100 * x.share(point[0]), 2), round((1 - y.share(point[1])) * height, 1)
+
     return Lines(
         title=title,
         height=height,
-        curves=tuple(Curve(n, s, _curve_points(points, x, y, height)) for n, s, points in kept),
-        x_ticks=tuple(Tick(round(100 * x.share(v), 2), label(v)) for v in nice_ticks(x, 6)),
-        y_ticks=tuple(
-            Tick(round((1 - y.share(v)) * height, 1), label(v)) for v in nice_ticks(y, 4)
-        ),
+        curves=tuple(Curve(n, s, tuple(map(placed, points))) for n, s, points in finite),
+        x_ticks=x.ticks(),
+        y_ticks=tuple(Tick(placed((x.low, v))[1], label(v)) for v in nice_ticks(y, 4)),
     )
 
 
 def histogram(
-    title: str,
-    values: Collection[float],
-    minimum: float | None = None,
-    maximum: float | None = None,
-    bins: int = 24,
-    height: int = 110,
-    span: tuple[float, float] | None = None,
+    title: str, values: Collection[float], height: int = 110, span: Point | None = None
 ) -> Histogram:
-    """A histogram of the finite values; bars wholly outside minimum..maximum are marked as dropped.
+    """A histogram of the finite values.
 
     The axis covers the values, or at least `span` where several histograms share one.
     """
     finite = np.asarray([v for v in values if math.isfinite(v)], float)
-    marks = [
-        (word, bound)
-        for word, bound in (("keep ≥ ", minimum), ("keep ≤ ", maximum))
-        if bound is not None
-    ]
-    x = Axis.around([*finite, *(bound for _, bound in marks), *(span or ())])
-    counts, _ = np.histogram(finite, bins=bins, range=(x.low, x.high))
-    low, high = (
-        (-math.inf if minimum is None else minimum),
-        (math.inf if maximum is None else maximum),
-    )
-    return counted(
-        title,
-        counts.tolist(),
-        (x.low, x.high),
-        int(counts.max(initial=0)),
-        marks,
-        (low, high),
-        height,
-    )
+    axis = Axis.around([*finite, *(span or ())])
+    counts, _ = np.histogram(finite, bins=24, range=(axis.low, axis.high))
+    return counted(title, counts.tolist(), (axis.low, axis.high), height=height)
 
 
 def counted(
     title: str,
     counts: Sequence[int],
-    span: tuple[float, float],
-    most: int,
-    marks: Sequence[tuple[str, float]] = (),
-    kept: tuple[float, float] = (-math.inf, math.inf),
+    span: Point,
+    bounds: Sequence[tuple[str, float]] = (),
+    most: int | None = None,
     height: int = 110,
 ) -> Histogram:
-    """A histogram of numbers of clips in equal bins of `span`; `most` clips fill the height.
+    """A histogram of numbers of clips in equal bins of `span`.
 
-    `marks` are thresholds with the word before them; bars wholly outside `kept` are marked as
-    dropped.
+    `bounds` are thresholds with the text before them; `most` clips fill the height, else those of
+    the highest bar.
     """
-    x, most = Axis.around(span), max(1, most)
-    edges = np.linspace(x.low, x.high, len(counts) + 1).tolist()
+    axis, most = Axis.around(span), max(1, *counts, most or 0)
+    edges = np.linspace(axis.low, axis.high, len(counts) + 1).tolist()
     bars = [
         Bar(
-            x=round(100 * x.share(a), 3),
+            x=round(100 * axis.share(a), 3),
             width=round(100 / len(counts), 3),
             y=round(height * (1 - n / most), 2),
             height=round(height * n / most, 2),
             text=f"{n} clips from {label(a)} to {label(b)}",
-            dropped=bool(b <= kept[0] or a >= kept[1]),
         )
         for n, a, b in zip(counts, edges[:-1], edges[1:], strict=True)
         if n
     ]
-    ticks = tuple(Tick(round(100 * x.share(v), 2), label(v)) for v in nice_ticks(x, 6))
-    bounds = tuple(
-        Tick(round(100 * x.share(bound), 2), word + label(bound)) for word, bound in marks
-    )
-    return Histogram(title, height, tuple(bars), ticks, bounds, sum(counts))
+    marks = tuple(Tick(round(100 * axis.share(v), 2), text + label(v)) for text, v in bounds)
+    return Histogram(title, height, tuple(bars), axis.ticks(), marks, sum(counts))

@@ -1,28 +1,23 @@
-"""The page of a curation.
-
-What was dropped and why, by which scores, and clips of every kind to watch and hear.
-"""
+"""The page of a curation: what was dropped and why, by which scores, and clips to see and hear."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pipeline.report.charts import Histogram, Lines, counted, lines
 from pipeline.report.figures import flat
-from pipeline.report.html import asset, environment
+from pipeline.report.html import page_html, write_page
 from pipeline.report.sounds import data_uri
-from warehouse.files import make_folder, write_file
 
 
 @dataclass(frozen=True)
 class Step:
-    """A stage or gate: clips that it dropped and that were left, why (the most frequent first), and other reasons.
+    """A stage, or a gate with its condition: clips that it dropped and that were left.
 
-    `keep` is the condition of a gate, and empty for a stage.
+    `reasons` are the most frequent ones, with how many clips; `more` is how many others there are.
     """
 
     name: str
@@ -35,10 +30,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Fact:
-    """The distribution of one fact.
-
-    Clips and kept clips by bin of low..high, and what the gates ask of it.
-    """
+    """One fact: clips and kept clips by bin of low..high, and the gates' (sign, threshold)."""
 
     name: str
     comment: str
@@ -46,12 +38,12 @@ class Fact:
     high: float
     clips: Sequence[int]
     kept: Sequence[int]
-    bounds: tuple[tuple[str, float], ...] = ()  # (comparison, threshold)
+    bounds: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Share of the clips that reach the gates and are kept, as one threshold moves and all others stay."""
+    """Share of the clips that reach the gates and are kept, as one threshold moves."""
 
     gate: str
     condition: str
@@ -71,10 +63,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip to watch and hear.
-
-    `video` is an mp4 with sound, None where there is nothing to show.
-    """
+    """One clip to watch and hear: an mp4 with sound, or None where there is nothing to show."""
 
     clip_id: str
     prompt: str
@@ -94,7 +83,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class CurationPage:
-    """What the page shows; it computes no result of its own. `labels` are some of the `classes`, by their kept share.
+    """What the page shows. `labels` are some of the `classes`, by their kept share.
 
     `flaws` is what `pipeline.curation.known_flaws` gives.
     """
@@ -115,50 +104,32 @@ def write_curation_page(path: Path, page: CurationPage) -> None:
 
     Raises FoleyError when the disk is full, read-only or forbidden.
     """
-    content = render_curation(page).encode()
-    folder = make_folder(path.absolute().parent)
-    write_file(folder, lambda handle: handle.write(content), folder / path.name)
-
-
-def render_curation(page: CurationPage, made_at: datetime | None = None) -> str:
-    """The page as HTML text."""
-    asked = [fact for fact in page.facts if fact.bounds]
-    others = [fact for fact in page.facts if not fact.bounds]
     policy = page.dataset["policy"]
     about = {
-        "policy": {k: v for k, v in policy.items() if k != "gates"},
+        "policy": {key: value for key, value in policy.items() if key != "gates"},
         "fingerprints": page.dataset["fingerprints"],
     }
-    return environment().get_template("curation.html.j2").render(
+    html = page_html(
+        "curation.html.j2",
         page=page,
         policy=policy,
-        most=max([1, *(step.left + step.dropped for step in page.steps)]),
-        asked=[_stacked(fact) for fact in asked],
-        others=[_stacked(fact) for fact in others],
+        gated=[_stacked(fact) for fact in page.facts if fact.bounds],
+        others=[_stacked(fact) for fact in page.facts if not fact.bounds],
         sweeps=[(sweep, _curve(sweep)) for sweep in page.sweeps],
-        largest=max([1, *(label.clips for label in page.labels)]),
         uri=lambda video: data_uri(video, "video/mp4"),
-        provenance=[(key, value) for key, value in flat(about) if key],
-        style=asset("report.css") + asset("curation.css"),
-        made_at=(made_at or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
-    )  # fmt: skip
+        provenance={"": flat(about)},
+    )
+    write_page(path, html)
 
 
 def _stacked(fact: Fact) -> tuple[Fact, Histogram, Histogram]:
     """All clips of a fact, and the kept ones to be drawn over them, on the same axes."""
-    most = max(fact.clips, default=1)
-    span = (fact.low, fact.high)
-    everything = counted(
-        fact.name, fact.clips, span, most, [(f"keep {sign} ", bound) for sign, bound in fact.bounds]
-    )
-    return fact, everything, counted(fact.name, fact.kept, span, most)
+    span, bounds = (fact.low, fact.high), [(f"keep {sign} ", bound) for sign, bound in fact.bounds]
+    everything = counted(fact.name, fact.clips, span, bounds)
+    return fact, everything, counted(fact.name, fact.kept, span, most=max(fact.clips))
 
 
 def _curve(sweep: Sweep) -> Lines:
-    at = [(sweep.threshold, 0.0), (sweep.threshold, sweep.kept)]
-    return lines(
-        sweep.condition,
-        [("kept", "true", list(sweep.points)), ("now", "now", at)],
-        height=110,
-        floor=0.0,
-    )
+    now = [(sweep.threshold, 0.0), (sweep.threshold, sweep.kept)]
+    series = [("kept", "true", sweep.points), ("now", "now", now)]
+    return lines(sweep.condition, series, height=110, floor=0.0)

@@ -1,9 +1,9 @@
-"""What the report shows, as plain values: it computes no result of its own."""
+"""What the demo's report shows, as plain values: it computes no result of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,21 +22,11 @@ class ReportSound(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Score:
-    """The raw values of one score over all clips, and what the policy asks of it (both bounds optional)."""
-
-    values: Collection[float]
-    minimum: float | None = None
-    maximum: float | None = None
-
-
-@dataclass(frozen=True)
 class ReportClip:
     """One clip with a player.
 
     `video` is the bytes of an mp4 that a browser can play; `impacts` are known times in seconds,
-    empty if unknown; `sounds` maps a condition (original, true, other, swap or swapped, none) to
-    its sound.
+    empty if unknown; `sounds` maps a condition (original, true, other, swap, none) to its sound.
     """
 
     clip_id: str
@@ -49,20 +39,17 @@ class ReportClip:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything in the report. Any part may be empty: its section then says that it was not measured.
+    """Everything in the report; a section whose part is empty says that it was not measured.
 
-    `results` is the content of results.json; every figure shown is formatted from it. `scores` maps
-    a score's name (silent_share, imagebind, ce, cu, pc, pq, desync, speech_share, music_share) to
-    its values. `loss` is (step, loss); `validation` is (step, true, null, other), all v-losses.
-    `notes` maps a section (sync, clips, prompt_swap, v_loss, funnel, scores) or a scorer (silence,
-    imagebind, audiobox, synchformer, panns) to a sentence shown there, such as what the scores of
-    untrained scorers are worth.
+    `results` is the content of results.json; every figure shown is formatted from it. `loss` is
+    (step, loss); `validation` is (step, true, null, other), all v-losses. `curation_page` is the
+    name of the dataset's page in the same folder; `note` says what its scores are worth.
     """
 
     results: Mapping[str, Any]
-    scores: Mapping[str, Score] = field(default_factory=dict[str, Score])
-    loss: Sequence[tuple[int, float]] = ()
-    validation: Sequence[tuple[int, float, float, float]] = ()
+    loss: Sequence[Sequence[float]] = ()
+    validation: Sequence[Sequence[float]] = ()
     clips: Sequence[ReportClip] = ()
-    notes: Mapping[str, str] = field(default_factory=dict[str, str])
+    curation_page: str = ""
+    note: str = ""
     title: str = "foley demo"

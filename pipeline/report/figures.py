@@ -32,6 +32,11 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def number(value: Any) -> float:
+    """A figure as a number to draw with; 0 where it is missing."""
+    return float(value) if is_number(value) else 0.0
+
+
 def metric_text(value: float) -> str:
     """A figure of an evaluation: three decimals, fewer where it is large."""
     digits = 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3

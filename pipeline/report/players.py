@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from model.metrics.onsets import sync_score
-from pipeline.report.charts import Axis, Tick, label, nice_ticks
+from pipeline.report.charts import Axis, Tick
 from pipeline.report.data import ReportClip, ReportSound
 from pipeline.report.sounds import (
     data_uri,
@@ -29,7 +28,6 @@ CONDITIONS = {
     "other": ("Other video", "made from another clip's picture"),
     "none": ("No video", "made from the prompt alone"),
 }
-ALIASES = {"swapped": "swap"}
 
 
 @dataclass(frozen=True)
@@ -52,16 +50,14 @@ class Lane:
     path: str
     onsets: tuple[Onset, ...]
     f1: float | None
-    spectrogram: str = ""  # address of its picture, where there is one
+    spectrogram: str  # address of its picture, empty where there is none
 
 
 @dataclass(frozen=True)
 class Player:
     """One clip: its picture, its lanes and the time axis that they share."""
 
-    clip_id: str
-    prompt: str
-    swapped_prompt: str | None
+    clip: ReportClip
     uri: str
     seconds: float
     impacts: tuple[Tick, ...]
@@ -75,60 +71,46 @@ def player(clip: ReportClip, spectrograms: bool = False) -> Player:
 
     Lanes come in the order original, true, swap, other, none, then any other condition.
     """
-    sounds = {ALIASES.get(name, name): ReportSound(*sound) for name, sound in clip.sounds.items()}
-    order = [*(c for c in CONDITIONS if c in sounds), *(c for c in sounds if c not in CONDITIONS)]
-    lengths = [seconds_of(s.audio, s.sample_rate) for s in sounds.values()]
-    seconds = max([*lengths, *clip.impacts, 0.1])
-    axis = Axis(0.0, seconds)
-    peak = max((peak_of(s.audio) for s in sounds.values()), default=0.0)
+    order = sorted(clip.sounds, key=lambda c: [*CONDITIONS, c].index(c))
+    lengths = [seconds_of(sound.audio, sound.sample_rate) for sound in clip.sounds.values()]
+    axis = Axis(0.0, max([*lengths, *clip.impacts, 0.1]))
+    peak = max((peak_of(sound.audio) for sound in clip.sounds.values()), default=0.0)
+    impacts = [Tick(round(100 * axis.share(t), 3), f"impact at {t:.2f} s") for t in clip.impacts]
     return Player(
-        clip_id=clip.clip_id,
-        prompt=clip.prompt,
-        swapped_prompt=clip.swapped_prompt,
+        clip=clip,
         uri=data_uri(clip.video, "video/mp4"),
-        seconds=seconds,
-        impacts=tuple(
-            Tick(round(100 * axis.share(t), 3), f"impact at {t:.2f} s") for t in clip.impacts
-        ),
-        ticks=tuple(
-            Tick(round(100 * axis.share(t), 2), f"{label(t)} s") for t in nice_ticks(axis, 4)
-        ),
-        lanes=tuple(_lane(clip, name, sounds[name], axis, peak, spectrograms) for name in order),
-        start="true" if "true" in sounds else next(iter(order), ""),
+        seconds=axis.high,
+        impacts=tuple(impacts),
+        ticks=axis.ticks(4, " s"),
+        lanes=tuple(_lane(clip, name, axis, peak, spectrograms) for name in order),
+        start="true" if "true" in clip.sounds else next(iter(order), ""),
     )
 
 
-def _lane(
-    clip: ReportClip, name: str, sound: ReportSound, axis: Axis, peak: float, spectrograms: bool
-) -> Lane:
+def _lane(clip: ReportClip, name: str, axis: Axis, peak: float, spectrograms: bool) -> Lane:
+    audio, rate, onsets = clip.sounds[name]
     title, about = CONDITIONS.get(name, (name, ""))
     if name == "swap" and clip.swapped_prompt:
         about = f"“{clip.swapped_prompt}”"
-    length = seconds_of(sound.audio, sound.sample_rate)
+    near = [any(abs(t - impact) <= HIT_SECONDS for impact in clip.impacts) for t in onsets]
+    marks = [
+        Onset(round(100 * axis.share(t), 3), t, hit) for t, hit in zip(onsets, near, strict=True)
+    ]
     return Lane(
         condition=name,
         title=title,
         about=about,
-        uri=data_uri(to_flac(sound.audio, sound.sample_rate), "audio/flac"),
-        path=waveform_path(sound.audio, peak, length / axis.high),
-        onsets=tuple(_onset(float(t), clip, axis) for t in sound.onsets),
-        f1=_f1(clip.impacts, sound.onsets),
-        spectrogram=spectrogram_uri(sound.audio, sound.sample_rate, axis.high)
-        if spectrograms
-        else "",
+        uri=data_uri(to_flac(audio, rate), "audio/flac"),
+        path=waveform_path(audio, peak, seconds_of(audio, rate) / axis.high),
+        onsets=tuple(marks),
+        f1=_f1(clip, clip.sounds[name]),
+        spectrogram=spectrogram_uri(audio, rate, axis.high) if spectrograms else "",
     )
 
 
-def _onset(t: float, clip: ReportClip, axis: Axis) -> Onset:
-    hit = any(abs(t - impact) <= HIT_SECONDS for impact in clip.impacts)
-    return Onset(round(100 * axis.share(t), 3), t, hit)
-
-
-def _f1(impacts: Any, onsets: Any) -> float | None:
-    """F1 at 60 ms of one sound, by the same measure as the sync table.
-
-    None where no impact is known.
-    """
-    if not len(impacts):
+def _f1(clip: ReportClip, sound: ReportSound) -> float | None:
+    """F1 at 60 ms of one sound, by the same measure as the sync table; None without impacts."""
+    if not len(clip.impacts):
         return None
-    return sync_score([np.asarray(impacts, float)], [np.asarray(onsets, float)]).f1_60ms
+    impacts, onsets = (np.asarray(times, float) for times in (clip.impacts, sound.onsets))
+    return sync_score([impacts], [onsets]).f1_60ms

@@ -1,7 +1,4 @@
-"""A clip's sounds and picture as a browser takes them.
-
-FLAC and mp4 in data URIs, waveforms as SVG paths.
-"""
+"""A clip's sounds as a browser takes them: FLAC in data URIs, waveforms as SVG paths."""
 
 from __future__ import annotations
 
@@ -71,21 +68,20 @@ def waveform_path(audio: NDArray[np.float32], peak: float, share: float = 1.0) -
     top = np.clip(np.maximum.reduceat(mono, starts) / peak, -1, 1)
     bottom = np.clip(np.minimum.reduceat(mono, starts) / peak, -1, 1)
     x = np.linspace(0, COLUMNS * share, width)
-    upper = [f"{a:.0f} {HALF_HEIGHT - b * HALF_HEIGHT:.0f}" for a, b in zip(x, top, strict=True)]
-    lower = [
-        f"{a:.0f} {HALF_HEIGHT - b * HALF_HEIGHT:.0f}"
-        for a, b in zip(x[::-1], bottom[::-1], strict=True)
-    ]
-    return "M" + "L".join(upper + lower) + "Z"
+    outline = zip([*x, *x[::-1]], [*top, *bottom[::-1]], strict=True)
+    points = [f"{a:.0f} {HALF_HEIGHT - b * HALF_HEIGHT:.0f}" for a, b in outline]
+    return "M" + "L".join(points) + "Z"
 
 
 SPECTROGRAM = (64, 320)  # pixels, height and width
 SPECTROGRAM_RANGE = 70.0  # dB from the loudest to what is drawn black
 SPECTROGRAM_TOP = 8000.0  # Hz at its upper edge
+#: From quiet to loud, RGB.
+SPECTROGRAM_COLOURS = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
 
 
 def spectrogram_uri(audio: NDArray[np.float32], sample_rate: int, seconds: float) -> str:
-    """A picture of the sound's level over time and frequency (0 to 8 kHz), `seconds` wide, as a PNG in a data URI."""
+    """The level over time and frequency (0 to 8 kHz), `seconds` wide, as a PNG in a data URI."""
     mono = np.nan_to_num(np.atleast_2d(audio)).mean(0)
     height, width = SPECTROGRAM
     size = max(64, round(0.032 * sample_rate))
@@ -95,33 +91,24 @@ def spectrogram_uri(audio: NDArray[np.float32], sample_rate: int, seconds: float
     frames = padded[starts[:, None] + np.arange(size)] * np.hanning(size)
     frames[centres > len(mono) + size] = 0  # after the end
     power = np.abs(np.fft.rfft(frames, axis=1)) ** 2  # [width, size / 2 + 1]
-    rows = (
-        np.linspace(0, min(SPECTROGRAM_TOP * size / sample_rate, power.shape[1] - 1), height)
-        .round()
-        .astype(int)
-    )
-    level = 10 * np.log10(
-        power[:, rows].T[::-1] + 1e-12
-    )  # [height, width], high frequencies on top
-    shade = (
-        np.clip(1 + (level - level.max()) / SPECTROGRAM_RANGE, 0, 1)
-        if level.max() > -110
-        else np.zeros_like(level)
-    )
-    stops = np.array(
-        [[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]], np.float64
-    )
-    colours = np.stack(
-        [np.interp(shade, np.linspace(0, 1, len(stops)), stops[:, c]) for c in range(3)], -1
-    )
+    top = min(SPECTROGRAM_TOP * size / sample_rate, power.shape[1] - 1)
+    rows = np.linspace(top, 0, height).round().astype(int)  # high frequencies on top
+    level = 10 * np.log10(power[:, rows].T + 1e-12)  # [height, width]
+    shade = np.clip(1 + (level - level.max()) / SPECTROGRAM_RANGE, 0, 1)
+    if level.max() <= -110:  # silence
+        shade = np.zeros_like(level)
+    stops = np.linspace(0, 1, len(SPECTROGRAM_COLOURS))
+    colours = [
+        np.interp(shade, stops, channel) for channel in zip(*SPECTROGRAM_COLOURS, strict=True)
+    ]
+    return data_uri(_png(np.stack(colours, -1).round().astype(np.uint8)), "image/png")
+
+
+def _png(picture: NDArray[np.uint8]) -> bytes:
+    """A PNG of a picture [height, width, RGB]."""
     codec = av.CodecContext.create("png", "w")
     assert isinstance(codec, av.VideoCodecContext)
-    codec.width, codec.height, codec.pix_fmt, codec.time_base = (
-        width,
-        height,
-        "rgb24",
-        Fraction(1, 1),
-    )
-    frame = av.VideoFrame.from_ndarray(colours.round().astype(np.uint8), format="rgb24")
-    packets = [*codec.encode(frame), *codec.encode(None)]
-    return data_uri(b"".join(bytes(packet) for packet in packets), "image/png")
+    codec.height, codec.width = picture.shape[:2]
+    codec.pix_fmt, codec.time_base = "rgb24", Fraction(1, 1)
+    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    return b"".join(bytes(packet) for packet in [*codec.encode(frame), *codec.encode(None)])

@@ -5,18 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.report.charts import (
-    CURVE_WIDTH,
-    MAX_POINTS,
-    Axis,
-    histogram,
-    lines,
-    nice_ticks,
-    thinned,
-)
+from pipeline.report.charts import MAX_POINTS, Axis, counted, histogram, lines, nice_ticks, thinned
 from pipeline.report.sounds import COLUMNS, HALF_HEIGHT, waveform_path
 
 values = st.floats(-1e6, 1e6)
@@ -37,33 +30,33 @@ def test_ticks_lie_inside_their_axis_and_are_evenly_spaced(
 
 
 @settings(deadline=None)
-@given(st.lists(any_values, max_size=60), st.none() | values, st.none() | values)
-def test_a_histogram_counts_every_finite_value_once(
-    found: list[float], minimum: float | None, maximum: float | None
-) -> None:
-    chart = histogram("score", found, minimum, maximum)
-    counted = sum(int(bar.text.split()[0]) for bar in chart.bars)
-    assert counted == chart.count == sum(map(math.isfinite, found))
+@given(st.lists(any_values, max_size=60))
+def test_a_histogram_counts_every_finite_value_once(numbers: list[float]) -> None:
+    chart = histogram("score", numbers)
+    total = sum(int(bar.text.split()[0]) for bar in chart.bars)
+    assert total == chart.count == sum(map(math.isfinite, numbers))
     for bar in chart.bars:
         assert -1e-3 <= bar.x <= 100
         assert 0 < bar.height <= chart.height
         assert abs(bar.y + bar.height - chart.height) < 0.02
-    assert len(chart.bounds) == (minimum is not None) + (maximum is not None)
-    assert all(-1e-6 <= bound.at <= 100 + 1e-6 for bound in chart.bounds)
 
 
-def test_bars_outside_the_policy_are_marked() -> None:
-    chart = histogram("score", [0.0, 0.1, 0.5, 0.9, 1.0], minimum=0.3, maximum=0.8)
-    assert [bar.dropped for bar in chart.bars] == [True, True, False, True, True]
+def test_thresholds_are_drawn_where_they_lie() -> None:
+    chart = counted("score", [3, 0, 1], (0.0, 4.0), [("keep ≥ ", 1.0), ("keep < ", 3.5)], most=6)
+    assert [(bound.at, bound.label) for bound in chart.bounds] == [
+        (25.0, "keep ≥ 1"),
+        (87.5, "keep < 3.5"),
+    ]
+    assert [bar.height for bar in chart.bars] == pytest.approx([55, 110 / 6], abs=0.01)
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(values, any_values), max_size=50))
 def test_curves_stay_in_their_box(points: list[tuple[float, float]]) -> None:
     chart = lines("loss", [("a", "true", points), ("b", "none", [])])
-    drawn = [tuple(map(float, p.split(","))) for p in chart.curves[0].points.split()]
+    drawn = chart.curves[0].points
     assert len(drawn) == sum(math.isfinite(y) for _, y in points)
-    assert all(-0.1 <= x <= CURVE_WIDTH + 0.1 and -0.1 <= y <= chart.height + 0.1 for x, y in drawn)
+    assert all(-0.01 <= x <= 100.01 and -0.1 <= y <= chart.height + 0.1 for x, y in drawn)
 
 
 @settings(deadline=None)

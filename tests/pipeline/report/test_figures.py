@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.report import ReportData, render_report
+from pipeline.report.demo import CONTROL_AT_MOST, TRUE_AT_LEAST, verdict
 from pipeline.report.figures import figure
 from pipeline.report.sounds import to_flac
-from pipeline.report.view import CONTROL_AT_MOST, TRUE_AT_LEAST, funnel_rows, verdict
 from tests.pipeline.report.test_report import Page, samples_of
 
 
@@ -57,19 +58,26 @@ def test_the_verdict_follows_the_figures(true: float, other: float, none: float)
 counts = st.integers(0, 10**6)
 
 
-@settings(deadline=None)
-@given(st.lists(st.tuples(counts, counts, counts), max_size=8))
-def test_the_funnel_fits_its_box_and_hides_no_dropped_clip(
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(counts, counts, counts), min_size=1, max_size=8))
+def test_the_funnel_draws_all_clips_to_scale_and_hides_no_dropped_clip(
     stages: list[tuple[int, int, int]],
 ) -> None:
     funnel = [
         {"stage": "s", "passed": p, "rejected": r, "failed": f, "reasons": {"a": r, "b": f}}
         for p, r, f in stages
     ]
-    rows = funnel_rows({"funnel": funnel})
-    assert [(row.passed, row.rejected, row.failed) for row in rows] == stages
-    for row in rows:
-        assert sum(row.shares) <= 101.3
-        assert (row.shares[1] > 0.5) == (row.rejected > 0)
-        assert (row.shares[2] > 0.5) == (row.failed > 0)
-        assert [n for _, n in row.reasons] == sorted((row.rejected, row.failed), reverse=True)
+    page = Page(render_report(ReportData({"funnel": funnel})))
+    bars = [
+        (a.get("title"), float(a["style"].removeprefix("flex-grow: ")))
+        for a in page.all("i")
+        if "style" in a
+    ]
+    names = ("passed", "rejected", "failed")
+    for stage in stages:
+        parts = [(name, n) for name, n in zip(names, stage, strict=True) if n]
+        assert bars[: len(parts)] == parts
+        assert bars[len(parts)] == (None, max(0, sum(stages[0]) - sum(stage)))
+        del bars[: len(parts) + 1]
+    assert not bars
+    assert "i[title] { min-width:" in page.raw["style"]

@@ -1,0 +1,87 @@
+"""The demo's report: what its figures prove, clips to hear, and under what they came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.report.charts import Lines, lines, smoothed, thinned
+from pipeline.report.data import ReportData
+from pipeline.report.figures import flat, get, is_number
+from pipeline.report.html import page_html, write_page
+from pipeline.report.players import player
+
+Verdict = Literal["proved", "leaning", "unproved", "unmeasured"]
+TRUE_AT_LEAST, CONTROL_AT_MOST = 0.8, 0.25  # onset F1 at 60 ms that the demo sets out to reach
+DRAWN = ("funnel", "curation", "seconds", "machine", "versions")  # shown in sections of their own
+
+
+def write_report(path: Path, data: ReportData) -> None:
+    """Write the report to `path`: in full or not at all, replacing an older one.
+
+    Raises FoleyError when the disk is full, read-only or forbidden.
+    """
+    write_page(path, render_report(data))
+
+
+def render_report(data: ReportData) -> str:
+    """The report as HTML text."""
+    return page_html(
+        "report.html.j2",
+        ("player.js",),
+        data=data,
+        results=data.results,
+        get=get,
+        verdict=verdict(data.results),
+        goal=(TRUE_AT_LEAST, CONTROL_AT_MOST),
+        loss=loss_chart(data),
+        validation=validation_chart(data),
+        provenance=provenance(data.results),
+        players=[player(clip) for clip in data.clips],
+    )
+
+
+def verdict(results: Mapping[str, Any]) -> Verdict:
+    """What the sync table proves.
+
+    Timing comes from the picture if only the clip's own video gives it.
+    """
+    scores = [get(results, "sync", name, "f1_60ms") for name in ("true", "other", "none")]
+    if not all(map(is_number, scores)):
+        return "unmeasured"
+    true, control = scores[0], max(scores[1:])
+    if true >= TRUE_AT_LEAST and control <= CONTROL_AT_MOST:
+        return "proved"
+    return "leaning" if true > 1.5 * control else "unproved"
+
+
+def loss_chart(data: ReportData) -> Lines:
+    """Training loss by step: each batch, and a running mean."""
+    points = thinned([(step, loss) for step, loss in data.loss])
+    series = [("each step", "faint", points), ("running mean", "true", smoothed(points))]
+    return lines("Training v-loss by step", series)
+
+
+def validation_chart(data: ReportData) -> Lines:
+    """Validation v-loss by step, with the clip's own video, another clip's and none."""
+    names = [
+        ("true video", "true", 1),
+        ("another clip's video", "other", 3),
+        ("no video", "none", 2),
+    ]
+    series = [
+        (name, style, [(row[0], row[column]) for row in data.validation])
+        for name, style, column in names
+    ]
+    return lines("Validation v-loss by step", series)
+
+
+def provenance(results: Mapping[str, Any]) -> dict[str, list[tuple[str, Any]]]:
+    """Where the figures come from, and all figures that no chart shows, by group."""
+    groups = {
+        "Results": {key: value for key, value in results.items() if key not in DRAWN},
+        "Machine": results.get("machine"),
+        "Versions": results.get("versions"),
+    }
+    return {name: flat(values) for name, values in groups.items() if values}

@@ -16,7 +16,7 @@ from flows.display.progress_bars import bar
 from flows.parameters import AblateParameters
 from flows.running.batches import run_stages
 from flows.running.devices import all_cores
-from flows.running.recording import clear_errors, recorded
+from flows.running.recording import one_line_errors, recorded
 from flows.train import train_on
 from model.presets.preset import Preset, load_preset
 from pipeline.curation.stage_graph import StageGraph
@@ -52,7 +52,7 @@ class Variant:
 
 
 @flow(name="ablate", flow_run_name="ablate {parameters.what}")
-@clear_errors
+@one_line_errors
 def ablate(parameters: AblateParameters) -> Path:
     """Train every variant and score it at every mark on the dataset's test split; returns the page with the table.
 

@@ -13,7 +13,7 @@ from flows.display.progress_bars import bar
 from flows.evaluate import evaluate
 from flows.parameters import CompareParameters, EvaluateParameters
 from flows.running.batches import StageCounts, run_stages
-from flows.running.recording import clear_errors, recorded
+from flows.running.recording import one_line_errors, recorded
 from model.presets.preset import load_preset
 from pipeline.evaluation.evaluation import (
     Evaluation,
@@ -40,7 +40,7 @@ class Compared:
 
 
 @flow(name="compare", flow_run_name="compare {parameters.out}")
-@clear_errors
+@one_line_errors
 def compare(parameters: CompareParameters) -> Compared:
     """Score systems on an evaluation set, or the newest checkpoint's sounds on its held-out clips.
 

@@ -16,7 +16,7 @@ from flows.display.artifacts import note_asset, show_curation, show_report
 from flows.display.progress_bars import bar, follow
 from flows.parameters import CurateParameters, FeaturesParameters, SelectParameters
 from flows.running.batches import StageCounts, run_stages
-from flows.running.recording import alone, clear_errors, recorded
+from flows.running.recording import exclusive, one_line_errors, recorded
 from model.presets.preset import load_preset
 from pipeline.curation.page import gather_page
 from pipeline.curation.policy import select
@@ -43,7 +43,7 @@ class Curated:
 
 
 @flow(name="curate", flow_run_name="curate {parameters.policy}", validate_parameters=True)
-@clear_errors
+@one_line_errors
 def curate(parameters: CurateParameters) -> Curated:
     """Bring in clips, probe and score them, select a dataset version by policy, and cache its features.
 
@@ -52,7 +52,7 @@ def curate(parameters: CurateParameters) -> Curated:
     """
     wh = Warehouse(parameters.home)
     graph = StageGraph(load_preset(parameters.preset, parameters.weights))
-    with recorded(wh, "curate", parameters) as record, alone(wh, "curate"):
+    with recorded(wh, "curate", parameters) as record, exclusive(wh, "curate"):
         ingested, clip_ids = _ingest(wh, parameters) if parameters.folder else (None, None)
         counts = run_stages(wh, graph.scoring, graph.fingerprints, parameters, clip_ids)
         dataset = select_dataset(wh, graph, parameters, clip_ids)
@@ -119,7 +119,7 @@ def _ingest(wh: Warehouse, parameters: CurateParameters) -> tuple[IngestResult, 
 
 
 @flow(name="reselect", flow_run_name="reselect {parameters.policy}")
-@clear_errors
+@one_line_errors
 def reselect(parameters: SelectParameters) -> Dataset:
     """Select a dataset version again from the scores that are there, as after a change of the policy: no model runs.
 
@@ -135,7 +135,7 @@ def reselect(parameters: SelectParameters) -> Dataset:
 
 
 @flow(name="features", flow_run_name="features of {parameters.dataset}")
-@clear_errors
+@one_line_errors
 def features(parameters: FeaturesParameters) -> list[StageCounts]:
     """Compute the features of a dataset version that training reads.
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from flows.display.progress_bars import bar
 from flows.parameters import DownloadParameters
-from flows.running.recording import clear_errors, recorded
+from flows.running.recording import one_line_errors, recorded
 from pipeline.curation.sources import read_rows
 from pipeline.download import (
     Choice,
@@ -85,7 +85,7 @@ def fetch(
 
 
 @flow(name="download", flow_run_name="download {parameters.source}", validate_parameters=True)
-@clear_errors
+@one_line_errors
 def download(parameters: DownloadParameters) -> Downloaded:
     """Fetch what is not there yet, then list the clips in `clips.jsonl`, which `curate` reads.
 

@@ -16,7 +16,7 @@ from flows.display.progress_bars import bar
 from flows.parameters import EvaluateParameters
 from flows.running.batches import StageCounts, run_stages
 from flows.running.devices import all_cores
-from flows.running.recording import clear_errors, recorded
+from flows.running.recording import one_line_errors, recorded
 from model.presets.preset import load_preset
 from pipeline.curation.stage_graph import StageGraph
 from pipeline.evaluation.conditions import generation_stages
@@ -41,7 +41,7 @@ class Evaluated:
 
 
 @flow(name="evaluate", flow_run_name="evaluate {parameters.checkpoint}")
-@clear_errors
+@one_line_errors
 def evaluate(parameters: EvaluateParameters) -> Evaluated:
     """Generate sound for held-out clips with true, another's and no video and a swapped material, and score it.
 

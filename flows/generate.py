@@ -9,12 +9,12 @@ from prefect import flow, get_run_logger
 from flows.display.artifacts import ProgressArtifact
 from flows.parameters import GenerateParameters
 from flows.running.devices import all_cores
-from flows.running.recording import clear_errors, recorded
+from flows.running.recording import one_line_errors, recorded
 from warehouse import FoleyError, Warehouse
 
 
 @flow(name="generate", flow_run_name="generate {parameters.out}")
-@clear_errors
+@one_line_errors
 def generate(parameters: GenerateParameters) -> Path:
     """Make sound for one video, and write the video with it."""
     from pipeline.generation.dub import prepare

@@ -11,12 +11,12 @@ from prefect import flow, get_run_logger
 
 from flows.display.artifacts import show_rows
 from flows.parameters import MaintainParameters
-from flows.running.recording import alone, clear_errors, recorded
+from flows.running.recording import exclusive, one_line_errors, recorded
 from warehouse import FoleyError, Warehouse, compact, gc, verify
 
 
 @flow(name="maintenance", flow_run_name="maintenance")
-@clear_errors
+@one_line_errors
 def maintenance(parameters: MaintainParameters) -> dict[str, Any]:
     """Merge small commits, remove what dead runs left, and look for damaged files.
 
@@ -24,7 +24,7 @@ def maintenance(parameters: MaintainParameters) -> dict[str, Any]:
     """
     wh = Warehouse(parameters.home)
     logger = get_run_logger()
-    with recorded(wh, "maintenance", parameters) as kept, alone(wh, "maintenance"):
+    with recorded(wh, "maintenance", parameters) as kept, exclusive(wh, "maintenance"):
         merged = compact(wh)
         garbage = gc(wh, dry_run=not parameters.delete)
         problems = verify(wh, deep=parameters.deep)

@@ -9,7 +9,7 @@ from flows.display.artifacts import ProgressArtifact, TrainingCurves, note_asset
 from flows.display.progress_bars import bar
 from flows.parameters import TrainParameters
 from flows.running.devices import all_cores
-from flows.running.recording import clear_errors, recorded
+from flows.running.recording import one_line_errors, recorded
 from model.presets.preset import Preset, load_preset
 from model.training.trainer import Progress
 from pipeline.curation.stage_graph import StageGraph
@@ -24,7 +24,7 @@ _LOG_EVERY = 50  # steps
 
 
 @flow(name="train", flow_run_name="train seed {parameters.seed}")
-@clear_errors
+@one_line_errors
 def train(parameters: TrainParameters) -> Checkpoint:
     """Train the bridge on a dataset's cached features, or find the checkpoint that the same settings gave before.
 

@@ -20,7 +20,7 @@ from flows.errors import is_user_error
 from flows.parameters import BatchParameters
 from flows.running.runners import Runners, is_transient
 from pipeline.stages.engine import Batch, BatchResult, Plan, plan, run_batch
-from pipeline.stages.progress import heard
+from pipeline.stages.progress import progress_to
 from pipeline.stages.stage import Stage
 from warehouse import FoleyError, Warehouse
 
@@ -66,7 +66,7 @@ def process_batch(
 
     `moved` hears of clips on the way.
     """
-    with heard(moved):
+    with progress_to(moved):
         result = run_batch(wh, stage, header, batch)
     get_run_logger().info(
         "%s: %d passed, %d rejected, %d failed in %.1f s",

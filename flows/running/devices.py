@@ -35,7 +35,7 @@ def devices() -> list[str]:
 
 
 @contextmanager
-def taken(count: int, waits: Callable[[str], object]) -> Generator[list[str]]:
+def claim_devices(count: int, waits: Callable[[str], object]) -> Generator[list[str]]:
     """Take `count` devices for the enclosed work and show CUDA no others; none are taken where there are none.
 
     Where too few are free it says so once, by `waits`, and waits. A device is held by a lock on

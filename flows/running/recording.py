@@ -25,7 +25,7 @@ from prefect.states import Cancelled, Failed
 
 from flows.errors import is_user_error
 from flows.parameters import Parameters
-from flows.running.devices import taken
+from flows.running.devices import claim_devices
 from flows.running.signals import ends_in_time, outlive_the_worker
 from warehouse import Warehouse
 from warehouse.errors import was_interrupted
@@ -37,7 +37,7 @@ R = TypeVar("R")
 _LAST_WORD = 1.5  # seconds that a run that is told to end may take to publish the catalog
 
 
-def clear_errors(function: Callable[P, R]) -> Callable[P, R]:
+def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
     """Have a person's mistake end the run with one line as its state's message, in place of a stack trace.
 
     A run that was cancelled, and that crashed on its way out, is not done again.
@@ -109,7 +109,7 @@ def recorded(wh: Warehouse, flow: str, parameters: Parameters) -> Generator[dict
         "started_at": started.isoformat(),
     }
     lock = wh.lock_path(run_lock(id))
-    with ends_in_time(), taken(parameters.devices, _say), file_lock(lock):
+    with ends_in_time(), claim_devices(parameters.devices, _say), file_lock(lock):
         wh.write_record("runs", id, record)
         try:
             yield record
@@ -160,7 +160,7 @@ def _publish(wh: Warehouse, seconds: float | None) -> None:
 
 
 @contextmanager
-def alone(wh: Warehouse, what: str) -> Generator[None]:
+def exclusive(wh: Warehouse, what: str) -> Generator[None]:
     """Hold the warehouse's lock for one kind of work, one after another.
 
     A killed holder's is free at once.

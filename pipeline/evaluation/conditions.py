@@ -21,7 +21,7 @@ from model.presets.preset import Preset
 from model.types import Audio
 from pipeline.features.video_tokens import tokens_from_bytes
 from pipeline.procedural import MATERIALS, material_of, swap_material
-from pipeline.stages.progress import tick
+from pipeline.stages.progress import advance
 from pipeline.stages.stage import Clip, Outcome, Passed, Rejected, Stage
 from pipeline.training.batches import DatasetFeatures
 from warehouse import field
@@ -132,7 +132,7 @@ class Generate(Stage):
         sounds: list[Audio] = []
         for start in range(0, len(ready), CHUNK):
             sounds += self._foley.generate(ready[start : start + CHUNK], sampling)
-            tick(CHUNK)
+            advance(CHUNK)
         rows = (self._row(*pair) for pair in zip(sounds, ready, strict=True))
         return [Rejected("no material to swap") if r is None else next(rows) for r in requests]
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from model.presets.preset import Preset
 from pipeline.features.audio_latents import _BackboneStage
 from pipeline.features.video_tokens import CHUNK, _half
-from pipeline.stages.progress import tick
+from pipeline.stages.progress import advance
 from pipeline.stages.stage import Clip, Outcome, Passed
 from warehouse import array_field, field
 
@@ -45,5 +45,5 @@ class TextEmbeddings(_BackboneStage):
             outcomes += [
                 Passed({"text_tokens": _half(row), "n_text_tokens": len(row)}) for row in tokens
             ]
-            tick(len(tokens))
+            advance(len(tokens))
         return outcomes

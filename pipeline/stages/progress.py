@@ -12,14 +12,14 @@ from contextvars import ContextVar
 _listener: ContextVar[Callable[[int], None] | None] = ContextVar("listener", default=None)
 
 
-def tick(clips: int) -> None:
+def advance(clips: int) -> None:
     """Say that so many more clips of the batch are through."""
     if listener := _listener.get():
         listener(clips)
 
 
 @contextmanager
-def heard(listener: Callable[[int], None] | None) -> Generator[None]:
+def progress_to(listener: Callable[[int], None] | None) -> Generator[None]:
     """Have the ticks of the enclosed work heard."""
     token = _listener.set(listener)
     try:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from pipeline.media import MediaError, media_workers
-from pipeline.stages.progress import tick
+from pipeline.stages.progress import advance
 from pipeline.stages.stage import Clip, Failed, Outcome, Passed
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ def read_each(
         outcomes.append(
             Failed.from_exception(value) if isinstance(value, MediaError) else judge(value)
         )
-        tick(1)
+        advance(1)
     return outcomes
 
 
@@ -63,5 +63,5 @@ def read_then_run(
             Failed.from_exception(v) if isinstance(v, MediaError) else next(passed) for v in part
         ]
         size = min(2 * size, chunk)
-        tick(len(part))
+        advance(len(part))
     return outcomes

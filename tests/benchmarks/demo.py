@@ -61,7 +61,7 @@ def orchestration() -> Iterator[Figure]:
 _MEASURE = """
 import json, sys, time
 from pathlib import Path
-from flows.environment import set_up_prefect
+from flows.server.environment import set_up_prefect
 started = time.perf_counter()
 server = set_up_prefect(Path(sys.argv[1]))
 server.wait()

@@ -57,7 +57,7 @@ def batches() -> Iterator[Figure]:
 _MEASURE = """
 import json, os, resource, sys, time
 from pathlib import Path
-from flows.environment import set_up_prefect
+from flows.server.environment import set_up_prefect
 
 home, count = Path(sys.argv[1]), int(sys.argv[2])
 server = set_up_prefect(home / "home")
@@ -82,7 +82,7 @@ import pyarrow as pa
 from prefect import flow
 from prefect.client.orchestration import get_client
 from flows.parameters import BatchParameters
-from flows.stages import run_stages
+from flows.running.batches import run_stages
 from pipeline.engine import fingerprints, plan, run_batch
 from pipeline.stage import Passed, Stage
 from warehouse import Warehouse, field

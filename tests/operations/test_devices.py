@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from flows.running.devices import devices, taken
+from flows.running.devices import claim_devices, devices
 from tests.foley.commands import ROOT
 from warehouse import FoleyError
 
 HOLDER = """
 import os, sys
-from flows.devices import taken
-with taken(int(sys.argv[1]), lambda text: print(text, flush=True)):
+from flows.running.devices import claim_devices
+with claim_devices(int(sys.argv[1]), lambda text: print(text, flush=True)):
     print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
     sys.stdin.read()
 print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
@@ -61,7 +61,7 @@ def test_more_devices_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with (
         pytest.raises(FoleyError, match="2 devices are asked for, and there are 1"),
-        taken(2, print),
+        claim_devices(2, print),
     ):
         pass
 
@@ -70,5 +70,5 @@ def test_more_devices_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch
 def test_without_devices_nobody_waits(none: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
     assert devices() == []
-    with taken(1, pytest.fail) as held:
+    with claim_devices(1, pytest.fail) as held:
         assert held == []

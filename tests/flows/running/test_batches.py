@@ -25,7 +25,7 @@ from flows.running import batches as stages
 from flows.running.batches import StageCounts, run_stages
 from model.presets.preset import ModelError
 from pipeline.stages.engine import fingerprints
-from pipeline.stages.progress import tick
+from pipeline.stages.progress import advance
 from pipeline.stages.stage import Clip, Outcome, Passed, Rejected, Stage
 from warehouse import FoleyError, Warehouse, field
 
@@ -195,7 +195,7 @@ def test_a_batch_says_how_far_it_is(wh: Warehouse, monkeypatch: pytest.MonkeyPat
     class Slow(Length):
         def process(self, clips: Sequence[Clip]) -> list[Outcome]:
             for done in range(1, len(clips) + 1):
-                tick(1)
+                advance(1)
                 while shown.get(timeout=60) < done:
                     pass
             return super().process(clips)

@@ -24,9 +24,9 @@ from warehouse import Warehouse
 
 DEAF = """
 import time
-from flows import ending
-ending.PATIENCE = 0.2
-with ending.ends_in_time():
+from flows.running import signals
+signals.PATIENCE = 0.2
+with signals.ends_in_time():
     while True:
         try:
             print("deaf", flush=True)
@@ -50,7 +50,7 @@ def test_the_kernel_ends_what_does_not_hear() -> None:
 ORPHAN = """
 import logging, os, sys, threading
 from prefect.logging.handlers import PrefectConsoleHandler
-from flows.ending import outlive_the_worker
+from flows.running.signals import outlive_the_worker
 logging.getLogger().addHandler(PrefectConsoleHandler())
 outlive_the_worker()
 print("here", flush=True)

@@ -1,4 +1,4 @@
-"""Video encoders (V-JEPA2, or DINOv3 frame by frame, both transformers') and pooling (paper section 3.3).
+"""Frozen video encoders (V-JEPA2, or DINOv3 frame by frame) and pooling (paper section 3.3).
 
 Shapes: T frames, J effective frames (T / 2 of V-JEPA2), G cells a side, P tokens an effective
 frame, D encoder width.
@@ -6,39 +6,36 @@ frame, D encoder width.
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.presets.preset import ModelError, Preset
-from model.presets.settings import VideoSettings
+from model.presets.preset import Preset
+from model.presets.settings import ENCODERS, ModelError, VideoSettings
+from model.types import Frames, Times
 from model.weights.load import files_revision, load_transformers
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+PROCESSORS = ("video_preprocessor_config.json", "preprocessor_config.json")  # as published
 IMAGES = 16  # that an image encoder sees at once
 
 
-def frame_times(seconds: float, fps: int) -> npt.NDArray[np.float64]:
-    """Times (s) of the frames to take from a video.
+def frame_times(seconds: float, fps: int) -> Times:
+    """Times (s) of the frames to take from a video: one every 1 / fps, an even count.
 
-    Every 1/fps, an even count, since a tubelet is two frames.
+    A tubelet of V-JEPA2 is two frames.
     """
     count = max(2, 2 * math.ceil(round(seconds * fps, 6) / 2))
     return np.arange(count) / fps
 
 
 def pool(tokens: Tensor, per_frame: int) -> Tensor:
-    """Tokens [J, G, G, D] -> [J, per_frame, D].
-
-    Means over the cells of a square grid, 1 being the whole picture.
-    """
+    """Tokens [J, G, G, D] -> means over the cells of a square grid [J, per_frame, D]."""
     cells = math.isqrt(per_frame)
     if tokens.shape[1] < cells:
         raise ModelError(
@@ -49,96 +46,126 @@ def pool(tokens: Tensor, per_frame: int) -> Tensor:
 
 
 class VideoEncoder:
-    """Frozen video encoder of a preset.
+    """A family of frozen video encoders; `video.encoder` of a preset names a subclass.
 
-    Its family (`video.encoder`) is one of the two classes below.
+    A subclass says what its published encoders have in common, and turns pixels into tokens.
     """
 
-    frames_per_token: int  # video frames that make one effective frame
+    architecture: ClassVar[str]  # the class of transformers
+    frames_per_token: ClassVar[int]  # video frames that make one effective frame
+    # of RGB in 0..1, where no processor's configuration lies beside the weights: ImageNet's
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     def __init__(self, settings: VideoSettings, model: Any) -> None:
-        config = model.config
-        if config.hidden_size != settings.width:
+        """Raises ModelError where `model` does not give what the preset's settings say."""
+        width, patch = model.config.hidden_size, model.config.patch_size
+        if width != settings.width:
             raise ModelError(
-                f"the encoder gives tokens of width {config.hidden_size}, video.width is {settings.width}"
+                f"the encoder gives tokens of width {width}, video.width is {settings.width}"
+            )
+        if settings.crop % patch:
+            raise ModelError(
+                f"video.crop = {settings.crop} is no multiple of the encoder's patches, {patch}"
             )
         self.settings = settings
         self.model = model.eval().requires_grad_(False)
-        if settings.crop % config.patch_size:
-            raise ModelError(
-                f"video.crop = {settings.crop} is no multiple of the encoder's patches, {config.patch_size}"
-            )
-        self.grid: int = settings.crop // config.patch_size
-
-    @staticmethod
-    def folder(preset: Preset) -> Path:
-        """Where the preset keeps the encoder's config.json and weights."""
-        return preset.model("video")
+        self.grid: int = settings.crop // patch
 
     @classmethod
     def from_pretrained(cls, preset: Preset, device: str = "cpu") -> VideoEncoder:
-        """Load from the preset's folder.
+        """The preset's encoder, with its weights and what its pixels are standardised by.
 
-        Raises WeightsError or ModelError if it is not there or does not fit.
+        Raises WeightsError or ModelError if they are not there or do not fit.
         """
-        match preset.video.encoder:
-            case "vjepa2":
-                family, architecture = VJepa2Encoder, "VJEPA2Model"
-            case "dinov3":
-                family, architecture = DinoV3Encoder, "DINOv3ViTModel"
         import transformers
 
-        model = load_transformers(getattr(transformers, architecture), cls.folder(preset))
-        return family(preset.video, model.to(device))
+        family, folder = preset.video.family, preset.model("video")
+        model = load_transformers(getattr(transformers, family.architecture), folder)
+        encoder = family(preset.video, model.to(device))
+        encoder.read_processor(folder)
+        return encoder
 
     @classmethod
     def revision(cls, preset: Preset) -> str:
-        """Content hash of the encoder's weights."""
-        return files_revision([cls.folder(preset)])
+        """Content hash of the encoder's folder; a class of one's own is part of it."""
+        name, revision = preset.video.encoder, files_revision([preset.model("video")])
+        return revision if name in ENCODERS else f"{revision} {name}"
+
+    def read_processor(self, folder: Path) -> None:
+        """Take mean and deviation from the configuration of the published processor, if any.
+
+        Raises ModelError where they are no three numbers each, of pixels in 0..1.
+        """
+        file = next((folder / name for name in PROCESSORS if (folder / name).is_file()), None)
+        if file is None:
+            return
+        try:
+            published: dict[str, Any] = json.loads(file.read_text())
+            config: dict[str, Any] = {"rescale_factor": 1 / 255, "do_normalize": True, **published}
+            mean, std = (tuple(map(float, config[name])) for name in ("image_mean", "image_std"))
+            fits = math.isclose(config["rescale_factor"], 1 / 255) and config["do_normalize"]
+        except (OSError, ValueError, KeyError, TypeError):
+            fits, mean, std = False, (), ()
+        if not (fits and len(mean) == len(std) == 3):
+            raise ModelError(
+                f"{file} must say image_mean and image_std of pixels in 0..1, three numbers each"
+            )
+        self.mean, self.std = mean, std
 
     def tokens(self, pixels: Tensor) -> Tensor:
         """Standardised pixels of a segment [T, 3, crop, crop] -> tokens [J, G * G, D]."""
         raise NotImplementedError
 
     @torch.inference_mode()
-    def encode(self, frames: npt.NDArray[np.uint8]) -> Tensor:
-        """RGB frames [T, crop, crop, 3] at `fps` -> pooled tokens [J, P, D], segment by segment in temporal order.
+    def encode(self, frames: Frames) -> Tensor:
+        """Pooled tokens of a video, segment by segment.
 
         The last segment may be shorter: it is encoded as it is, with no invented frames.
+
+        Args:
+            frames: RGB [T, crop, crop, 3] at `settings.fps`.
+
+        Returns:
+            Tokens [J, P, D] in temporal order, on the encoder's device.
+
+        Raises:
+            ModelError: `frames` have another shape.
         """
-        crop, whole = self.settings.crop, self.frames_per_token
+        settings, whole = self.settings, self.frames_per_token
+        crop = settings.crop
         if frames.shape[1:] != (crop, crop, 3) or len(frames) % whole:
-            count = "even" if whole == 2 else "T"
+            count = "T" if whole == 1 else f"a multiple of {whole}"
             raise ModelError(f"frames must be [{count}, {crop}, {crop}, 3], got {frames.shape}")
         parameter = next(self.model.parameters())
-        mean, std = (
-            torch.tensor(v, device=parameter.device) for v in (IMAGENET_MEAN, IMAGENET_STD)
-        )
+        mean, std = (torch.tensor(v, device=parameter.device) for v in (self.mean, self.std))
         pooled: list[Tensor] = []
-        for start in range(0, len(frames), self.settings.segment_frames):
-            segment = torch.from_numpy(frames[start : start + self.settings.segment_frames]).to(
-                parameter.device
-            )
-            pixels = ((segment.float() / 255 - mean) / std).permute(0, 3, 1, 2)  # [T, 3, H, W]
+        for start in range(0, len(frames), settings.segment_frames):
+            segment = torch.from_numpy(frames[start : start + settings.segment_frames])
+            values = segment.to(parameter.device).float() / 255
+            pixels = ((values - mean) / std).permute(0, 3, 1, 2)  # [T, 3, H, W]
             tokens = self.tokens(pixels.to(parameter.dtype)).float()
-            pooled.append(
-                pool(tokens.unflatten(1, (self.grid, self.grid)), self.settings.tokens_per_frame)
-            )
+            cells = tokens.unflatten(1, (self.grid, self.grid))
+            pooled.append(pool(cells, settings.tokens_per_frame))
         return torch.cat(pooled)
 
 
 class VJepa2Encoder(VideoEncoder):
-    """V-JEPA2: one effective frame is a tubelet of two frames, and sees the whole segment."""
+    """V-JEPA2: an effective frame is a tubelet of two frames, and sees the whole segment."""
 
+    architecture = "VJEPA2Model"
     frames_per_token = 2
 
     def __init__(self, settings: VideoSettings, model: Any) -> None:
         super().__init__(settings, model)
-        if model.config.crop_size != settings.crop:
+        size, tubelet = model.config.crop_size, model.config.tubelet_size
+        if size != settings.crop:
             raise ModelError(
-                f"V-JEPA2 was built for {model.config.crop_size} pixels, the preset crops to {settings.crop}: "
+                f"V-JEPA2 was built for {size} pixels, the preset crops to {settings.crop}: "
                 "another size would run with wrong positions"
             )
+        if tubelet != self.frames_per_token:
+            raise ModelError(f"its tubelets are of {tubelet} frames, not {self.frames_per_token}")
 
     def tokens(self, pixels: Tensor) -> Tensor:
         """See VideoEncoder."""
@@ -147,17 +174,12 @@ class VJepa2Encoder(VideoEncoder):
 
 
 class DinoV3Encoder(VideoEncoder):
-    """DINOv3, an image encoder: one effective frame is a frame, seen alone.
+    """DINOv3, an image encoder: every frame is seen alone, and its positions suit any crop."""
 
-    Its positions suit any crop.
-    """
-
+    architecture = "DINOv3ViTModel"
     frames_per_token = 1
 
     def tokens(self, pixels: Tensor) -> Tensor:
         """See VideoEncoder."""
-        found = [
-            self.model(pixels[i : i + IMAGES]).last_hidden_state
-            for i in range(0, len(pixels), IMAGES)
-        ]
-        return torch.cat(found)[:, -(self.grid**2) :]  # class and register tokens come first
+        parts = [self.model(part).last_hidden_state for part in pixels.split(IMAGES)]
+        return torch.cat(parts)[:, -(self.grid**2) :]  # class and register tokens come first

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from foley.cli.options import NEW_WEIGHTS, PRESET
 from foley.cli.quiet import quietly
+
+if TYPE_CHECKING:
+    from model.hub.check import ModelState
+    from model.presets.networks import ModelFiles
 
 
 @click.group()
@@ -26,20 +30,19 @@ def fetch(names: tuple[str, ...], preset: str, weights: Path | None) -> None:
     The first fetch notes commits and hashes in models.lock.json, later ones bring just that.
     """
     from model.hub.fetch import fetch as run
-    from model.hub.fetch import fetchable, source
     from model.presets.preset import load_preset
 
-    found = load_preset(preset, weights)
-    wanted = names or fetchable(found)
-    if not wanted:
-        click.echo(f"Nothing to fetch: preset {preset!r} ships its weights, in {found.weights}")
+    loaded = load_preset(preset, weights)
+    names = names or tuple(name for name, files in loaded.models.items() if files.source)
+    if not names:
+        click.echo(f"Nothing to fetch: preset {preset!r} ships its weights, in {loaded.weights}")
         return
-    run(
-        found,
-        wanted,
-        lambda name, files: click.echo(f"{name}: {source(files)} ({files.licence})", err=True),
-    )
-    click.echo(f"{', '.join(wanted)}: in {found.weights}")
+
+    def show(name: str, files: ModelFiles) -> None:
+        click.echo(f"{name}: {files.source} ({files.licence})", err=True)
+
+    run(loaded, names, show)
+    click.echo(f"{', '.join(names)}: in {loaded.weights}")
 
 
 @models.command()
@@ -53,39 +56,42 @@ def check(preset: str, weights: Path | None, format: Any) -> None:
 
     Exit code 1 if something is amiss.
     """
-    from model.hub.fetch import check as run
-    from model.hub.fetch import page
+    from model.hub.check import check as run
     from model.presets.preset import load_preset
     from warehouse.catalog.rendering import render
 
     with quietly():
-        found = load_preset(preset, weights)
-        models = run(found)
-    rows = [
-        {
-            "model": one.model,
-            "state": one.state,
-            "parameters": f"{one.parameters / 1e6:.1f}M" if one.parameters else None,
-            "memory": _size(4 * one.parameters)
-            if one.parameters
-            else None,  # as loaded, in float32
-            "disk": _size(one.bytes) if one.bytes else None,
-            "sha256": one.sha256 if format == "json" else (one.sha256 or "")[:12],
-            "revision": one.revision if format == "json" else (one.revision or "")[:12],
-            "licence": one.files.licence + (" (gated)" if one.files.gated else ""),
-            "page": page(one.files),
-            "path": str(found.model(one.model)),
-            "problem": one.problem,
-        }
-        for one in models
-    ]
+        loaded = load_preset(preset, weights)
+        states = run(loaded)
+    rows = [_row(state, loaded.model(state.model)) for state in states]
+    if format != "json":  # a table has room for the first digits
+        rows = [
+            row | {name: (row[name] or "")[:12] for name in ("sha256", "revision")} for row in rows
+        ]
     columns = list(rows[0]) if format != "table" else list(rows[0])[:8]
     click.echo(render(columns, rows, format))
-    problems = [row for row in rows if row["problem"]]
-    for row in problems:
-        click.echo(f"{row['model']}: {row['problem']}", err=True)
+    problems = [state for state in states if state.problem]
+    for state in problems:
+        click.echo(f"{state.model}: {state.problem}", err=True)
     if problems:
         raise SystemExit(1)
+
+
+def _row(state: ModelState, path: Path) -> dict[str, Any]:
+    count, files = state.parameters, state.files
+    return {
+        "model": state.model,
+        "state": state.state,
+        "parameters": f"{count / 1e6:.1f}M" if count else None,
+        "memory": _size(4 * count) if count else None,  # as loaded, in float32
+        "disk": _size(state.bytes) if state.bytes else None,
+        "sha256": state.sha256,
+        "revision": state.revision,
+        "licence": files.licence + (" (gated)" if files.gated else ""),
+        "page": files.home_page,
+        "path": str(path),
+        "problem": state.problem,
+    }
 
 
 def _size(count: int) -> str:

@@ -1,29 +1,86 @@
-"""Whether the weights of a preset fit their architectures, without memory for the large ones."""
+"""Which weights of a preset are there, and whether they fit, without memory for the large ones."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from accelerate import init_empty_weights
 from torch import nn
 
 from model.backbone import create_backbone
-from model.networks.audiobox import build_audiobox, read_audiobox, read_target_transform
-from model.networks.imagebind import build_imagebind
-from model.networks.panns import Cnn14
-from model.networks.passt import Passt
-from model.networks.synchformer import Synchformer
-from model.networks.vggish import VGGish
+from model.hub.fetch import Lock, Pin, difference, read_lock
+from model.presets.networks import NETWORKS, ModelFiles
 from model.presets.preset import Preset
+from model.presets.settings import ModelError
 from model.video_encoder import VideoEncoder
-from model.weights.load import check_strict, load_transformers, read_weights
+from model.weights.files import file_sha256, visible_files
+from model.weights.load import WeightsError, check_strict, load_transformers, read_weights
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """What the folder of weights holds of one model."""
+
+    model: str
+    files: ModelFiles
+    state: Literal["as fetched", "local", "missing", "changed", "does not fit"]  # local: by hand
+    bytes: int = 0
+    sha256: str | None = None  # of the weights file
+    revision: str | None = None
+    parameters: int | None = None
+    problem: str | None = None
+
+
+def check(preset: Preset) -> list[ModelState]:
+    """What is there of each model: against the lock, and strictly against the architecture.
+
+    Raises ModelError if the lock cannot be read.
+    """
+    lock = read_lock(preset.weights)
+    return [_check_one(preset, name, lock) for name in preset.models]
+
+
+def _check_one(preset: Preset, name: str, lock: Lock) -> ModelState:
+    files, path = preset.models[name], preset.model(name)
+    weights = path / "model.safetensors" if path.is_dir() else path
+    if not weights.is_file():
+        fetch = f": foley models fetch brings them from {files.source}" if files.source else ""
+        return ModelState(name, files, "missing", problem=f"no weights at {weights}{fetch}")
+    pin, sha256 = lock.sources.get(files.source or "", Pin()), file_sha256(weights)
+    size = sum(file.stat().st_size for file in (visible_files(path) if path.is_dir() else [path]))
+    state = ModelState(
+        name, files, "as fetched" if pin.files else "local", size, sha256, pin.revision
+    )
+    problem = _other_revision(files, pin) or difference(preset.weights, pin, {weights: sha256})
+    if problem:
+        return replace(state, state="changed", problem=problem)
+    try:
+        return replace(state, parameters=parameters(preset, name))
+    except (WeightsError, ModelError) as error:
+        return replace(state, state="does not fit", problem=str(error))
+
+
+def _other_revision(files: ModelFiles, pin: Pin) -> str | None:
+    """In words, that the preset asks for another commit than was fetched.
+
+    Of a tag or branch only the hub knows.
+    """
+    asked = files.revision or ""
+    if not pin.revision or not re.fullmatch("[0-9a-f]{40}", asked) or asked == pin.revision:
+        return None
+    return (
+        f"{files.repo} was fetched at {pin.revision[:12]}, "
+        f"the preset asks for {asked[:12]}: fetch it again"
+    )
 
 
 def parameters(preset: Preset, name: str) -> int:
     """Parameters of one of a preset's models, whose weights fit strictly.
 
-    Raises WeightsError or ModelError if not.
+    Raises WeightsError or ModelError if they do not.
     """
     path = preset.model(name)
     match name:
@@ -36,17 +93,13 @@ def parameters(preset: Preset, name: str) -> int:
             module = load_transformers(T5EncoderModel, path)
         case "video":
             module = VideoEncoder.from_pretrained(preset).model
-        case "imagebind":
-            module = on_meta(lambda: build_imagebind(preset))
-            check_strict(module, read_weights(path), path)
-        case "audiobox":
-            module = build_audiobox(preset)
-            read_target_transform(path)
-            check_strict(module, read_audiobox(path), path)
         case _:
-            kind = {network.stem: network for network in (Cnn14, Passt, VGGish, Synchformer)}[name]
-            module = on_meta(lambda: kind(**kind.settings(preset)))
-            check_strict(module, kind.published(read_weights(path)), path)
+            kind = NETWORKS[name].load_class()
+            network = (
+                kind.build(preset) if kind.needs_memory else on_meta(lambda: kind.build(preset))
+            )
+            network.check(preset)
+            module = network.body
     return count(module)
 
 

@@ -1,121 +1,123 @@
-"""Curation scorers: ImageBind audio-video cosine and Audiobox Aesthetics, as upstream's own model classes.
+"""Audiobox Aesthetics (Tjandra et al., arXiv 2502.05139): how good is a sound?
 
-Input preparation follows upstream (imagebind/data.py, audiobox_aesthetics/infer.py); reading files
-is left out, since this project decodes media itself.
+The model is upstream's own, and sounds are cut as in its `audiobox_aesthetics/infer.py`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self
 from unittest.mock import patch
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from model.device import default_device
+from model.networks.base import FrozenNetwork
 from model.presets.preset import Preset
-from model.weights.load import WeightsError, files_revision, load_strict, read_weights
+from model.types import Audio
+from model.weights.load import WeightsError, files_revision
 
 AXES = ("CE", "CU", "PC", "PQ")
 
 
-def build_audiobox(preset: Preset) -> Any:
-    """An untrained AesMultiOutput.
-
-    Upstream fixes its WavLM's size in a module constant, so that is varied.
-    """
+def build_model(sizes: Mapping[str, Any]) -> Any:
+    """Upstream's AesMultiOutput, untrained; `sizes` is what differs from WavLM base."""
     from audiobox_aesthetics.model import aes
 
-    config = aes.WavLMConfig(vars(aes.DEFAULT_AUDIO_CFG) | preset.audiobox)
-    layers = int(config.encoder_layers) + 1
-    target = {axis: {"mean": 5.0, "std": 1.0} for axis in AXES}
+    # upstream fixes its WavLM's size in a constant of its module
+    config = aes.WavLMConfig({**vars(aes.DEFAULT_AUDIO_CFG), **sizes})
+    scale = {axis: {"mean": 5.0, "std": 1.0} for axis in AXES}
     with patch.object(aes, "DEFAULT_AUDIO_CFG", config):
-        return (
-            aes.AesMultiOutput(nth_layer=layers, target_transform=target)
-            .eval()
-            .requires_grad_(False)
-        )
+        return aes.AesMultiOutput(nth_layer=config.encoder_layers + 1, target_transform=scale)
 
 
-def read_audiobox(path: Path) -> dict[str, Tensor]:
-    """Weights of Audiobox Aesthetics as published, on the hub (safetensors) or as its training left them (.pt)."""
-    return {key.removeprefix("model."): value for key, value in read_weights(path).items()}
+def scale_file(weights: Path) -> Path:
+    """The JSON file beside the weights: of their own name, or `config.json` as published."""
+    own = weights.with_suffix(".json")
+    return own if own.is_file() else weights.parent / "config.json"
 
 
-def _audiobox_config(path: Path) -> Path:
-    own = path.with_suffix(".json")
-    return own if own.is_file() else path.parent / "config.json"
-
-
-def read_target_transform(path: Path) -> dict[str, dict[str, float]]:
-    """Mean and deviation of each axis, which turn the network's outputs into scores, from the config.json beside.
+def read_scale(weights: Path) -> dict[str, dict[str, float]]:
+    """Mean and deviation of each axis, which turn the network's outputs into scores.
 
     Raises WeightsError if they are not there: without them the scores would be on another scale.
     """
-    config = _audiobox_config(path)
+    file = scale_file(weights)
     try:
-        found = json.loads(config.read_text())["target_transform"]
-        return {
-            axis: {"mean": float(found[axis]["mean"]), "std": float(found[axis]["std"])}
-            for axis in AXES
-        }
+        scale = json.loads(file.read_text())["target_transform"]
+        return {axis: {key: float(scale[axis][key]) for key in ("mean", "std")} for axis in AXES}
     except (OSError, ValueError, KeyError, TypeError):
         raise WeightsError(
-            f"no target_transform (mean and std of {', '.join(AXES)}) in {config}: it is published beside the weights"
+            f"no target_transform (mean and std of {', '.join(AXES)}) in {file}: "
+            "it is published beside the weights"
         ) from None
 
 
-class AudioboxScorer:
-    """Audiobox Aesthetics: content enjoyment and usefulness, production complexity and quality."""
+class Audiobox(FrozenNetwork):
+    """Content enjoyment and usefulness, production complexity and quality of sounds."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    name = "audiobox"
+    sample_rate = 16000
+    needs_memory = True  # its WavLM copies values as it is built
+
+    def __init__(self, sizes: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.model = build_model(sizes)
 
     @classmethod
-    def from_pretrained(cls, preset: Preset) -> AudioboxScorer:
-        """Load the weights (published key layout) strictly, with the scale of the scores that belongs to them."""
-        path = preset.model("audiobox")
-        model = build_audiobox(preset)
-        load_strict(model, read_audiobox(path), path)
-        model.target_transform = read_target_transform(path)
-        return cls(model.to(default_device()))
+    def arguments(cls, preset: Preset) -> dict[str, Any]:
+        """See FrozenNetwork."""
+        return {"sizes": preset.audiobox}
 
-    @staticmethod
-    def revision(preset: Preset) -> str:
-        """Content hash of the weights."""
-        return files_revision(
-            [preset.model("audiobox"), _audiobox_config(preset.model("audiobox"))]
-        )
+    @classmethod
+    def from_pretrained(cls, preset: Preset) -> Self:
+        """See FrozenNetwork."""
+        network = super().from_pretrained(preset)
+        network.model.target_transform = read_scale(preset.model(cls.name))
+        return network
+
+    def check(self, preset: Preset) -> dict[str, Tensor]:
+        """See FrozenNetwork; raises WeightsError also without the scale of the scores."""
+        read_scale(preset.model(self.name))
+        return super().check(preset)
+
+    @property
+    def body(self) -> nn.Module:
+        """See FrozenNetwork."""
+        return self.model
+
+    @classmethod
+    def published(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Keys as they are on the hub (safetensors), or as training left them (.pt)."""
+        return {key.removeprefix("model."): value for key, value in weights.items()}
+
+    @classmethod
+    def revision(cls, preset: Preset) -> str:
+        """Content hash of the weights and of the scale of the scores."""
+        path = preset.model(cls.name)
+        return files_revision([path, scale_file(path)])
 
     @torch.inference_mode()
-    def score(self, audio: Sequence[npt.NDArray[np.float32]]) -> list[dict[str, float]]:
-        """Mono audio [S] at 16 kHz of B clips -> CE, CU, PC, PQ of each, about 1..10.
+    def score(self, sounds: Sequence[Audio]) -> list[dict[str, float]]:
+        """Mono audio [S] at 16 kHz of B clips -> ce, cu, pc, pq of each, about 1..10.
 
-        Longer clips by 10 s windows.
+        Longer clips go by windows of 10 s, and windows count by their length.
         """
         from audiobox_aesthetics.infer import make_inference_batch
 
         waves, masks, weights, owners = make_inference_batch(
-            [torch.from_numpy(a)[None] for a in audio]
+            [torch.from_numpy(sound)[None] for sound in sounds]
         )
-        device = next(self.model.parameters()).device
-        batch = {"wav": torch.stack(waves).to(device), "mask": torch.stack(masks).to(device)}
-        predicted = cast(
-            "dict[str, Tensor]", {axis: found.cpu() for axis, found in self.model(batch).items()}
-        )
-        share, owner = torch.tensor(weights), torch.tensor(owners)
-        scores: list[dict[str, float]] = []
-        for clip in range(len(audio)):
-            mine = owner == clip
-            row: dict[str, float] = {}
-            for axis in AXES:
-                scale = self.model.target_transform[axis]
-                values = predicted[axis][mine] * scale["std"] + scale["mean"]
-                row[axis.lower()] = float((values * share[mine]).sum() / share[mine].sum())
-            scores.append(row)
-        return scores
+        batch = {"wav": torch.stack(waves), "mask": torch.stack(masks)}
+        outputs = self.model({key: value.to(self.device) for key, value in batch.items()})
+        length, owner = torch.tensor(weights), torch.tensor(owners)
+        rows: list[dict[str, float]] = [{} for _ in sounds]
+        for axis in AXES:
+            scale = self.model.target_transform[axis]
+            values = outputs[axis].cpu() * scale["std"] + scale["mean"]
+            for clip, row in enumerate(rows):
+                own = owner == clip
+                row[axis.lower()] = float((values[own] * length[own]).sum() / length[own].sum())
+        return rows

@@ -1,7 +1,4 @@
-"""What every evaluation network is.
-
-Sounds or pictures in, features (and classes) out, weights as published.
-"""
+"""What every network that scores clips or sounds is: frozen, with weights as published."""
 
 from __future__ import annotations
 
@@ -13,17 +10,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from model.presets.preset import Preset
-from model.weights.load import files_revision, load_strict, read_weights
+from model.device import default_device
+from model.presets.preset import ModelError, Preset
+from model.types import Audio
+from model.weights.load import check_strict, files_revision, read_weights
 
-Samples = npt.NDArray[np.float32]
-Frames = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-SCORER_RATE = 16000  # Hz, of the sound that ImageBind and Audiobox hear
 Array = npt.NDArray[np.float32]
 
 
 class Embedded(NamedTuple):
-    """What a network says of one clip.
+    """What a network makes of one clip.
 
     Features [pieces, ..., D], and logits [classes] where it classifies.
     """
@@ -32,51 +28,78 @@ class Embedded(NamedTuple):
     logits: Array | None = None
 
 
-class EvaluationNetwork(nn.Module):
-    """Base of the networks of evaluation; `stem` is their name among a preset's models."""
+class FrozenNetwork(nn.Module):
+    """A network under its name in model/presets/networks.toml."""
 
-    stem: ClassVar[str]
-    sample_rate: ClassVar[int]
+    name: ClassVar[str]
+    sample_rate: ClassVar[int]  # Hz, of the sound that it takes
+    needs_memory: ClassVar[bool] = False  # it cannot be built on the meta device
+
+    @classmethod
+    def build(cls, preset: Preset) -> Self:
+        """Untrained, of the preset's size; raises ModelError for settings that it does not have."""
+        try:
+            return cls(**cls.arguments(preset))
+        except TypeError as error:
+            raise ModelError(f"preset {preset.name}, evaluation.{cls.name}: {error}") from None
 
     @classmethod
     def from_pretrained(cls, preset: Preset) -> Self:
-        """Load the published weights strictly, on the accelerator if there is one."""
-        path = preset.model(cls.stem)
-        network = cls(**cls.settings(preset))
-        weights = cls.published(read_weights(path))
-        load_strict(
-            network,
-            {
-                key: value.float() if value.is_floating_point() else value
-                for key, value in weights.items()
-            },
-            path,
-        )
-        return (
-            network.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
-        )
+        """The network with its published weights, on the accelerator if there is one.
+
+        Raises:
+            WeightsError: The weights are missing, or do not fit strictly.
+            ModelError: The preset has settings that the network does not have.
+        """
+        network = cls.build(preset)
+        network.body.load_state_dict(network.check(preset))
+        return network.eval().requires_grad_(False).to(default_device())
+
+    def check(self, preset: Preset) -> dict[str, Tensor]:
+        """The preset's weights under the keys of `body`; raises WeightsError if they do not fit.
+
+        It needs no values of the network's own, which may be on the meta device.
+        """
+        path = preset.model(self.name)
+        weights = self.published(read_weights(path))
+        check_strict(self.body, weights, path)
+        return weights
+
+    @property
+    def body(self) -> nn.Module:
+        """The module whose weights are published."""
+        return self
+
+    @classmethod
+    def published(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights under the keys of `body`, from those of the published file."""
+        return dict(weights)
 
     @classmethod
     def revision(cls, preset: Preset) -> str:
         """Content hash of the weights."""
-        return files_revision([preset.model(cls.stem)])
+        return files_revision([preset.model(cls.name)])
+
+    @classmethod
+    def arguments(cls, preset: Preset) -> dict[str, Any]:
+        """Arguments of the class that the preset sets."""
+        return dict(preset.evaluation.get(cls.name, {}))
 
     @classmethod
     def settings(cls, preset: Preset) -> dict[str, Any]:
-        """What the preset says of the network, if it is not as published."""
-        return dict(preset.evaluation.get(cls.stem, {}))
-
-    @classmethod
-    def published(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights under this module's own keys, from those of the published file."""
-        return dict(weights)
+        """What evaluation's stages take into their fingerprints."""
+        return cls.arguments(preset)
 
     @property
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.parameters()).device
 
-    def prepare(self, audio: Samples) -> Tensor:
+
+class EvaluationNetwork(FrozenNetwork):
+    """A network whose features and classes evaluation compares."""
+
+    def prepare(self, audio: Audio) -> Tensor:
         """Mono audio [S] at `sample_rate` -> what `forward` takes of one clip."""
         raise NotImplementedError
 
@@ -85,21 +108,20 @@ class EvaluationNetwork(nn.Module):
         raise NotImplementedError
 
     @torch.inference_mode()
-    def hear(self, sounds: Sequence[Samples]) -> list[Embedded]:
+    def hear(self, sounds: Sequence[Audio]) -> list[Embedded]:
         """Mono sounds at `sample_rate`, without DC -> one Embedded each.
 
         Sounds of one length go through together.
         """
         prepared = [self.prepare(sound) for sound in sounds]
-        found: dict[int, Embedded] = {}
+        heard: dict[int, Embedded] = {}
         for shape in dict.fromkeys(p.shape for p in prepared):
             rows = [i for i, p in enumerate(prepared) if p.shape == shape]
             features, logits = self(torch.stack([prepared[i] for i in rows]).to(self.device))
             for n, i in enumerate(rows):
-                found[i] = Embedded(
-                    to_numpy(features[n]), None if logits is None else to_numpy(logits[n])
-                )
-        return [found[i] for i in range(len(sounds))]
+                classes = None if logits is None else to_numpy(logits[n])
+                heard[i] = Embedded(to_numpy(features[n]), classes)
+        return [heard[i] for i in range(len(sounds))]
 
 
 def to_numpy(tensor: Tensor) -> Array:
@@ -107,11 +129,6 @@ def to_numpy(tensor: Tensor) -> Array:
     return tensor.detach().float().cpu().numpy()
 
 
-def padded(audio: Samples, least: int) -> Tensor:
+def padded(audio: Audio, least: int) -> Tensor:
     """Audio [S], with silence after it where it is shorter than `least` samples."""
     return torch.from_numpy(np.pad(audio, (0, max(0, least - len(audio)))).astype(np.float32))
-
-
-def parameter_count(module: Any) -> int:
-    """Parameters of a module."""
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,6 +1,7 @@
-"""The video half of Synchformer: a ViT with attention divided into time and space (Bertasius et al., arXiv 2102.05095).
+"""The video half of Synchformer: a ViT whose attention is divided into time and space.
 
-Keys as published (v-iashin/Synchformer, model/modules/feat_extractors/visual).
+Bertasius et al., arXiv 2102.05095; keys as published (v-iashin/Synchformer,
+model/modules/feat_extractors/visual).
 """
 
 from __future__ import annotations
@@ -13,10 +14,7 @@ FRAMES_A_TOKEN = 2  # pictures that become one token in time
 
 
 class DividedAttention(nn.Module):
-    """Attention over time at each place, or over places at each time.
-
-    The class token attends to everything.
-    """
+    """Attention over time at each place, or over places at each time, and of the class token."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -26,9 +24,8 @@ class DividedAttention(nn.Module):
 
     def forward(self, x: Tensor, times: int, *, over_time: bool) -> Tensor:
         """[B, 1 + times * places, D] -> the same shape."""
-        q, k, v = (
-            self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        )  # each [B, heads, N, d]
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv  # each [B, heads, N, d]
         first = F.scaled_dot_product_attention(q[:, :, :1], k, v)
 
         def grouped(t: Tensor) -> Tensor:
@@ -81,15 +78,9 @@ class Pooling(nn.TransformerEncoderLayer):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(
-            width,
-            heads,
-            4 * width,
-            dropout=0.0,
-            activation=F.gelu,
-            layer_norm_eps=1e-6,
-            batch_first=True,
-            norm_first=True,
-        )
+            width, heads, 4 * width, dropout=0.0, activation=F.gelu, layer_norm_eps=1e-6,
+            batch_first=True, norm_first=True,
+        )  # fmt: skip
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         nn.init.trunc_normal_(self.cls_token, std=0.02)
 
@@ -129,9 +120,8 @@ class MotionFormer(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Segments [N, 3, 16, H, W] -> [N, 8, D]."""
-        x = (
-            self.patch_embed_3d.proj(pictures).flatten(3).permute(0, 2, 3, 1)
-        )  # [N, times, places, D]
+        x = self.patch_embed_3d.proj(pictures).flatten(3).permute(0, 2, 3, 1)
+        # tokens [N, times, places, D]
         x = (x + self.pos_embed[:, None, 1:] + self.temp_embed[:, :, None]).flatten(1, 2)
         first = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
         x = torch.cat([first, x], 1)

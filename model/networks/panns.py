@@ -1,7 +1,6 @@
-"""Cnn14_16k of PANNs (Kong et al., arXiv 1912.10211; qiuqiangkong/audioset_tagging_cnn, `Cnn14_16k`).
+"""PANNs' Cnn14_16k (Kong et al., arXiv 1912.10211; qiuqiangkong/audioset_tagging_cnn).
 
-Its spectrogram is a convolution and a matrix, which lie in the published checkpoint with the
-weights.
+Its spectrogram is a convolution and a matrix, which lie among the published weights.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
 
-from model.networks.base import EvaluationNetwork, Samples, padded
+from model.networks.base import EvaluationNetwork, padded
+from model.types import Audio
 
 WINDOW, HOP, MELS = 512, 160, 64
 LEAST = 32 * HOP  # samples: five halvings of its frames leave one
@@ -25,27 +25,18 @@ class Stft(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         n = torch.arange(WINDOW, dtype=torch.float64)
-        angles = (
-            2
-            * torch.pi
-            * torch.outer(torch.arange(WINDOW // 2 + 1, dtype=torch.float64), n)
-            / WINDOW
-        )
+        angles = 2 * torch.pi * torch.outer(n[: WINDOW // 2 + 1], n) / WINDOW
         window = torch.hann_window(WINDOW, dtype=torch.float64)
         for name, waves in (("conv_real", angles.cos()), ("conv_imag", -angles.sin())):
-            convolution = nn.Conv1d(1, WINDOW // 2 + 1, WINDOW, HOP, bias=False).requires_grad_(
-                False
-            )
-            convolution.weight.copy_((waves * window)[:, None])
+            convolution = nn.Conv1d(1, WINDOW // 2 + 1, WINDOW, HOP, bias=False)
+            convolution.requires_grad_(False).weight.copy_((waves * window)[:, None])
             self.add_module(name, convolution)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Audio [B, S] -> power of frames centred at multiples of the hop, ends reflected [B, 257, T]."""
+        """Audio [B, S], ends reflected -> power of frames centred at each hop [B, 257, T]."""
         around = F.pad(audio[:, None], (WINDOW // 2, WINDOW // 2), "reflect")
-        return (
-            self.get_submodule("conv_real")(around) ** 2
-            + self.get_submodule("conv_imag")(around) ** 2
-        )
+        real, imaginary = (self.get_submodule(f"conv_{part}")(around) for part in ("real", "imag"))
+        return real**2 + imaginary**2
 
 
 class Spectrogram(nn.Module):
@@ -91,12 +82,9 @@ class ConvBlock(nn.Module):
 
 
 class Cnn14(EvaluationNetwork):
-    """Audio tags of AudioSet (527 classes) and a 2048-dimensional feature.
+    """Tags of AudioSet (527 classes) and a feature of width 2048: KL-PANNs, FD-PANNs and IS."""
 
-    The network of KL-PANNs, FD-PANNs and IS.
-    """
-
-    stem = "panns"
+    name = "panns"
     sample_rate = 16000
 
     def __init__(
@@ -115,7 +103,7 @@ class Cnn14(EvaluationNetwork):
         self.fc1 = nn.Linear(channels[-1], features)
         self.fc_audioset = nn.Linear(features, classes)
 
-    def prepare(self, audio: Samples) -> Tensor:
+    def prepare(self, audio: Audio) -> Tensor:
         """Mono audio [S] -> [S], at least .32 s of it."""
         return padded(audio, LEAST)
 
@@ -124,7 +112,7 @@ class Cnn14(EvaluationNetwork):
         return self.logmel_extractor(self.spectrogram_extractor(audio))
 
     def forward(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
-        """Audio [B, S] -> ReLU of the last hidden layer [B, 1, 2048], logits [B, 527] before the sigmoid."""
+        """Audio [B, S] -> last hidden layer after its ReLU [B, 1, 2048], logits [B, 527]."""
         x = self.bn0(self.spectrogram(prepared).transpose(1, 3)).transpose(1, 3)
         for i in range(1, self.blocks + 1):
             x = self.get_submodule(f"conv_block{i}")(x, 2 if i < self.blocks else 1)

@@ -1,4 +1,4 @@
-"""PaSST (Koutini et al., arXiv 2110.05069), the network and the spectrogram of its authors' package hear21passt."""
+"""PaSST (Koutini et al., arXiv 2110.05069) as in its authors' package hear21passt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from model.networks.base import EvaluationNetwork, Samples, padded
+from model.networks.base import EvaluationNetwork, padded
+from model.types import Audio
 
 HOP = 320  # samples
 
@@ -20,18 +21,15 @@ def build_spectrogram() -> Any:
 
     with redirect_stdout(StringIO()):
         return AugmentMelSTFT(
-            n_mels=128, sr=32000, win_length=800, hopsize=HOP, n_fft=1024, freqm=48, timem=192, fmin=0.0, fmax=None,
-            fmin_aug_range=10, fmax_aug_range=2000,
+            n_mels=128, sr=32000, win_length=800, hopsize=HOP, n_fft=1024, fmin=0.0, fmax=None,
+            freqm=48, timem=192, fmin_aug_range=10, fmax_aug_range=2000,
         ).eval()  # fmt: skip
 
 
 class Passt(EvaluationNetwork):
-    """Audio tags of AudioSet and a 768-dimensional embedding.
+    """Tags of AudioSet and an embedding of width 768: KL-PaSST and FD-PaSST."""
 
-    The network of KL-PaSST and FD-PaSST.
-    """
-
-    stem = "passt"
+    name = "passt"
     sample_rate = 32000
 
     def __init__(
@@ -66,7 +64,7 @@ class Passt(EvaluationNetwork):
             key if key.startswith("net.") else f"net.{key}": value for key, value in weights.items()
         }
 
-    def prepare(self, audio: Samples) -> Tensor:
+    def prepare(self, audio: Audio) -> Tensor:
         """Mono audio [S] -> [samples], cut or padded with silence."""
         return padded(np.asarray(audio[: self.samples]), self.samples)
 

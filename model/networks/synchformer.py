@@ -1,8 +1,7 @@
-"""Synchformer (Iashin et al., arXiv 2401.16423): how far is the sound ahead of or behind the picture?
+"""Synchformer (Iashin et al., arXiv 2401.16423): by how much is a sound ahead of its picture?
 
 Keys as in the published `synchformer_state_dict.pth`. The audio half is transformers' own AST;
-input preparation and the two windows follow the benchmark (av-benchmark, extraction and
-evaluate.py).
+inputs and the two windows follow the benchmark (av-benchmark, extraction and evaluate.py).
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from functools import cache
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 import torchaudio
@@ -20,16 +18,9 @@ from torch import Tensor, nn
 from transformers import ASTConfig, ASTModel
 
 from model.metrics.metrics import OFFSETS
-from model.networks.base import (
-    Array,
-    Embedded,
-    EvaluationNetwork,
-    Frames,
-    Samples,
-    padded,
-    to_numpy,
-)
+from model.networks.base import Array, Embedded, EvaluationNetwork, padded, to_numpy
 from model.networks.motionformer import MotionFormer, Pooling
+from model.types import Audio, Frames, Times
 
 FPS = 25
 SEGMENT, STRIDE = 16, 8  # pictures
@@ -62,8 +53,8 @@ class AudioHalf(nn.Module):
     def __init__(self, width: int, depth: int, heads: int) -> None:
         super().__init__()
         config = ASTConfig(
-            hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=4 * width,
-            max_length=MEL_FRAMES, num_mel_bins=MELS,
+            hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads,
+            intermediate_size=4 * width, max_length=MEL_FRAMES, num_mel_bins=MELS,
         )  # fmt: skip
         self.ast = ASTModel(config)
         self.freq_attn_agg = Pooling(width, heads)
@@ -71,9 +62,7 @@ class AudioHalf(nn.Module):
     def forward(self, mels: Tensor) -> Tensor:
         """Segments [N, 66, 128] -> [N, 6, D]."""
         tokens = self.ast(mels).last_hidden_state[:, 2:]  # without class and distillation token
-        grid = tokens.unflatten(1, ((MELS - 16) // 10 + 1, -1)).transpose(
-            1, 2
-        )  # [N, times, mels, D]
+        grid = tokens.unflatten(1, ((MELS - 16) // 10 + 1, -1)).transpose(1, 2)  # [N, 6, mels, D]
         return self.freq_attn_agg.pool(grid.flatten(0, 1)).unflatten(0, (len(mels), -1))
 
 
@@ -101,9 +90,8 @@ class Block(nn.Module):
         super().__init__()
         self.ln1, self.ln2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attn = SelfAttention(width, heads)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
+        layers = nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        self.mlp = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, D] -> [B, N, D]."""
@@ -120,7 +108,7 @@ class Positions(nn.Module):
 
 
 class SyncTransformer(nn.Module):
-    """Reads the tokens of both halves, and says which of 21 offsets is between them."""
+    """Classifies the offset between the tokens of both halves, of 21."""
 
     def __init__(self, width: int, depth: int, heads: int, length: int) -> None:
         super().__init__()
@@ -140,22 +128,19 @@ class SyncTransformer(nn.Module):
 
 
 class Synchformer(EvaluationNetwork):
-    """Offset between sound and picture over a grid of 21 steps in -2..2 s.
+    """Offset between sound and picture on a grid of 21 steps in -2..2 s: DeSync."""
 
-    The network of DeSync.
-    """
-
-    stem = "synchformer"
+    name = "synchformer"
     sample_rate = 16000
     crop: ClassVar[bool] = True  # it is given the centre square
 
     def __init__(
-        self, width: int = 768, depth: int = 12, heads: int = 12, size: int = 224, segments: int = 14,
-        sync_depth: int = 3, sync_heads: int = 8,
+        self, width: int = 768, depth: int = 12, heads: int = 12, size: int = 224,
+        segments: int = 14, sync_depth: int = 3, sync_heads: int = 8,
     ) -> None:  # fmt: skip
-        """`segments` are those that the sync transformer reads at once (a window).
+        """`size` is the side of a picture; a window is `segments`, read at once by the transformer.
 
-        `size` is the side of a picture.
+        `width`, `depth` and `heads` are of both halves, the last two arguments of the transformer.
         """
         super().__init__()
         self.size, self.segments = size, segments
@@ -175,7 +160,7 @@ class Synchformer(EvaluationNetwork):
             renamed[key] = value
         return renamed
 
-    def times(self, seconds: float) -> npt.NDArray[np.float64]:
+    def times(self, seconds: float) -> Times:
         """Times (s) of the pictures to look at.
 
         25 a second, each in the middle of its slot, as ffmpeg's fps filter.
@@ -186,12 +171,13 @@ class Synchformer(EvaluationNetwork):
         """RGB pictures [T, size, size, 3] -> segments [S, 3, 16, size, size], -1..1."""
         if frames.shape[1:3] != (self.size, self.size) or len(frames) < self.window_frames:
             raise ValueError(
-                f"at least {self.window_frames} pictures of side {self.size} are needed, not {frames.shape}"
+                f"at least {self.window_frames} pictures of side {self.size} are needed, "
+                f"not {frames.shape}"
             )
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
         return pixels.unfold(0, SEGMENT, STRIDE).permute(0, 1, 4, 2, 3)
 
-    def prepare(self, audio: Samples) -> Tensor:
+    def prepare(self, audio: Audio) -> Tensor:
         """Mono audio [S] -> log mels of its segments [segments, 66, 128], normalised."""
         least = AUDIO_SEGMENT + (self.segments - 1) * AUDIO_STRIDE
         segments = padded(audio, least).unfold(0, AUDIO_SEGMENT, AUDIO_STRIDE)
@@ -206,37 +192,43 @@ class Synchformer(EvaluationNetwork):
 
     def forward(self, prepared: Tensor) -> tuple[Tensor, None]:
         """Mel segments [B, S, 66, 128] -> tokens [B, S * 6, D]."""
-        batch, count = prepared.shape[:2]
-        return self.afeat_extractor(prepared.flatten(0, 1)).unflatten(0, (batch, count)).flatten(
-            1, 2
-        ), None
+        tokens = self.afeat_extractor(prepared.flatten(0, 1))  # [B * S, 6, D]
+        return tokens.unflatten(0, prepared.shape[:2]).flatten(1, 2), None
 
     @torch.inference_mode()
     def watch(self, clips: Sequence[Frames]) -> list[Embedded]:
         """Pictures of clips at `times` -> tokens [S * 8, D] each."""
-        found: list[Embedded] = []
+        seen: list[Embedded] = []
         for frames in clips:
             segments = self.prepare_frames(frames)
             parts = [self.vfeat_extractor(part.to(self.device)) for part in segments.split(8)]
-            found.append(Embedded(to_numpy(torch.cat(parts).flatten(0, 1))))
-        return found
+            seen.append(Embedded(to_numpy(torch.cat(parts).flatten(0, 1))))
+        return seen
 
     @torch.inference_mode()
     def offset_logits(self, video: Array, audio: Array) -> Array:
-        """Tokens of clips [B, S * 8, D] and [B, S' * 6, D] -> logits of their first and last window [B, 2, 21]."""
+        """How late the sounds of B clips are, in their first and in their last window.
+
+        Args:
+            video: Tokens of `watch` [B, S * 8, D].
+            audio: Tokens of `hear` [B, S' * 6, D].
+
+        Returns:
+            Logits of the 21 offsets [B, 2, 21].
+
+        Raises:
+            ValueError: The clips are shorter than a window.
+        """
         vis, aud = torch.from_numpy(video).to(self.device), torch.from_numpy(audio).to(self.device)
-        count = min(vis.shape[1] // 8, aud.shape[1] // 6)
-        if count < self.segments:
-            raise ValueError(
-                f"{self.segments} segments are needed, not {count}: the clips are too short"
-            )
-        vis, aud = vis[:, : count * 8], aud[:, : count * 6]
-        windows = (
-            (vis[:, : self.segments * 8], aud[:, : self.segments * 6]),
-            (vis[:, -self.segments * 8 :], aud[:, -self.segments * 6 :]),
-        )
-        return to_numpy(torch.stack([self.compare(v, a) for v, a in windows], 1))
+        count, window = min(vis.shape[1] // 8, aud.shape[1] // 6), self.segments
+        if count < window:
+            raise ValueError(f"{window} segments are needed, not {count}: the clips are too short")
+        logits = [
+            self.compare(vis[:, i * 8 : (i + window) * 8], aud[:, i * 6 : (i + window) * 6])
+            for i in (0, count - window)
+        ]
+        return to_numpy(torch.stack(logits, 1))
 
     def compare(self, video: Tensor, audio: Tensor) -> Tensor:
-        """Tokens of one window [B, segments * 8, D] and [B, segments * 6, D] -> logits [B, 21]."""
+        """Tokens of a window [B, segments * 8, D] and [B, segments * 6, D] -> logits [B, 21]."""
         return self.transformer(self.vproj(video), self.aproj(audio))

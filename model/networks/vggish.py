@@ -1,4 +1,4 @@
-"""VGGish (Hershey et al., arXiv 1609.09430), in the layout of harritaylor/torchvggish, for FD-VGG."""
+"""VGGish (Hershey et al., arXiv 1609.09430) in the layout of harritaylor/torchvggish: FD-VGG."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
-from model.networks.base import EvaluationNetwork, Samples, padded
+from model.networks.base import EvaluationNetwork, padded
+from model.types import Audio
 
 WINDOW, HOP, FFT, MELS = 400, 160, 512, 64
 PIECE = 96  # frames: .96 s
@@ -16,9 +17,9 @@ LEAST = WINDOW + (PIECE - 1) * HOP  # samples of one piece
 
 
 class VGGish(EvaluationNetwork):
-    """One 128-dimensional feature for every .96 s, before the last ReLU and without the PCA, as in the benchmark."""
+    """A feature of width 128 for every .96 s, before the last ReLU and without the PCA."""
 
-    stem = "vggish"
+    name = "vggish"
     sample_rate = 16000
 
     def __init__(
@@ -35,12 +36,9 @@ class VGGish(EvaluationNetwork):
         self.features = nn.Sequential(*layers)
         flat = inner * (PIECE >> len(channels)) * (MELS >> len(channels))
         self.embeddings = nn.Sequential(
-            nn.Linear(flat, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
+            nn.Linear(flat, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
             nn.Linear(hidden, features),
-        )
+        )  # fmt: skip
         # triangles on the HTK mel scale, 125..7500 Hz, [64, 257]
         mels, _ = torchaudio.compliance.kaldi.get_mel_banks(
             MELS, FFT, self.sample_rate, 125.0, 7500.0, 100.0, -500.0, 1.0
@@ -48,7 +46,7 @@ class VGGish(EvaluationNetwork):
         self.register_buffer("mels", nn.functional.pad(mels, (0, 1)), persistent=False)
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
 
-    def prepare(self, audio: Samples) -> Tensor:
+    def prepare(self, audio: Audio) -> Tensor:
         """Mono audio [S] -> pieces that do not overlap [pieces, 96, 64], log(mel + .01)."""
         return self.spectrogram(padded(audio, LEAST))
 
@@ -58,9 +56,8 @@ class VGGish(EvaluationNetwork):
         What is left over at the end is dropped.
         """
         frames = audio.unfold(0, WINDOW, HOP) * self.get_buffer("window").cpu()  # [T, 400]
-        mel = (
-            torch.fft.rfft(frames, FFT).abs() @ self.get_buffer("mels").cpu().T + 0.01
-        ).log()  # [T, 64]
+        power = torch.fft.rfft(frames, FFT).abs() @ self.get_buffer("mels").cpu().T  # [T, 64]
+        mel = (power + 0.01).log()
         return mel[: len(mel) // PIECE * PIECE].unflatten(0, (-1, PIECE))
 
     def forward(self, prepared: Tensor) -> tuple[Tensor, None]:

@@ -1,8 +1,8 @@
 """Presets: everything in which the toy and the full-size system differ, as data.
 
 A preset is a folder with `preset.toml` (read into `Preset`, its sections into those of
-model/presets/settings.py), `backbone.json` (the model configuration in stable-audio-tools' own
-format) and, where they may be shipped, the weights. Code never asks which preset it runs.
+settings.py), `backbone.json` (the model configuration in stable-audio-tools' own format) and, where
+they may be shipped, the weights. Code never asks which preset it runs.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from model.presets.networks import NETWORKS, ModelFiles
 from model.presets.settings import (
     AblationSettings,
     BridgeSettings,
+    ImageBindViews,
+    ModelError,
     SampleSettings,
     ScoreSettings,
     Settings,
@@ -27,58 +30,7 @@ from model.presets.settings import (
 )
 
 CONFIGS = Path(__file__).parent
-
-
-class ModelError(ValueError):
-    """A model, its weights or its settings cannot be used.
-
-    The message says which and what to do.
-    """
-
-
-class ModelFiles(Settings):
-    """Where a model lies in the folder of weights, and where it is published."""
-
-    path: str = Field(
-        description="its weights file or transformers folder: beside the preset.toml, else in the folder of weights"
-    )
-    repo: str | None = Field(default=None, description="its repository on the Hugging Face hub")
-    revision: str | None = Field(
-        default=None, description="commit, tag or branch; none: what the first fetch found on main"
-    )
-    files: tuple[str, ...] = Field(
-        default=(), description="names or patterns of the repository's files that are needed"
-    )
-    url: str | None = Field(
-        default=None, description="address of its file, where it is not on the hub"
-    )
-    sha256: str | None = Field(
-        default=None, description="hash of the file at `url`, where it is known"
-    )
-    licence: str = "made by this project"
-    page: str | None = Field(
-        default=None, description="page that tells of it; none: that of the repository"
-    )
-    gated: bool = Field(
-        default=False, description="whether its licence must be accepted on the page first"
-    )
-
-
-class Models(Settings):
-    """The models of a preset.
-
-    The defaults are the layout of the weights that this project ships.
-    """
-
-    backbone: ModelFiles = ModelFiles(path="backbone.safetensors")
-    text: ModelFiles = ModelFiles(path="t5")
-    video: ModelFiles = ModelFiles(path="vjepa2")
-    imagebind: ModelFiles = ModelFiles(path="imagebind.safetensors")
-    audiobox: ModelFiles = ModelFiles(path="audiobox.safetensors")
-    panns: ModelFiles = ModelFiles(path="panns.safetensors")
-    passt: ModelFiles = ModelFiles(path="passt.safetensors")
-    vggish: ModelFiles = ModelFiles(path="vggish.safetensors")
-    synchformer: ModelFiles = ModelFiles(path="synchformer.safetensors")
+_WHOLE = ("imagebind", "audiobox")  # sections that a preset replaces as a whole
 
 
 class Preset(Settings):
@@ -87,43 +39,50 @@ class Preset(Settings):
     name: str
     folder: Path
     weights: Path
-    max_seconds: float = Field(
-        12.0, description="longest stretch of a clip that training and evaluation use"
-    )
-    models: Models = Models()
+    max_seconds: float = 12.0  # longest stretch of a clip that training and evaluation use
+    models: dict[str, ModelFiles]  # backbone, text, video, and networks that are not as published
+    # that score clips and sounds: by default all of networks.toml
+    networks: tuple[str, ...] = Field(default_factory=lambda: tuple(NETWORKS))
     video: VideoSettings
     bridge: BridgeSettings
     train: TrainSettings
     sample: SampleSettings
     window: WindowSettings = WindowSettings()
     ablation: AblationSettings = AblationSettings()
-    imagebind: dict[str, Any] = Field(description="arguments of ImageBindModel")
-    imagebind_views: dict[str, Any] = Field(description="windows that ImageBind looks at in a clip")
+    imagebind: dict[str, Any]  # arguments of ImageBindModel
+    imagebind_views: ImageBindViews = ImageBindViews()
     scores: ScoreSettings = ScoreSettings()
-    stages: tuple[str, ...] = Field(
-        default=(), description="scores of one's own, each as package.module:Class"
-    )
-    audiobox: dict[str, Any] = Field(
-        default_factory=dict, description="what differs from WavLM base in Audiobox"
-    )
-    evaluation_seconds: float = Field(
-        8.0, gt=0, description="what evaluation hears and sees of a clip, s"
-    )
-    evaluation: dict[str, dict[str, Any]] = Field(
-        default_factory=dict,
-        description="what differs from the published evaluation networks, by network",
-    )
-    untrained: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="architectures of the toy's encoders"
-    )
+    stages: tuple[str, ...] = ()  # scores of one's own, each as package.module:Class
+    # what differs from WavLM base in Audiobox
+    audiobox: dict[str, Any] = Field(default_factory=dict)
+    evaluation_seconds: float = Field(8.0, gt=0)  # what evaluation hears and sees of a clip
+    # arguments of networks that are not as published
+    evaluation: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    untrained: dict[str, dict[str, Any]] = Field(default_factory=dict)  # the toy's encoders
+
+    @model_validator(mode="before")
+    @classmethod
+    def _add_published(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Networks whose files the preset does not name are those that their authors publish."""
+        models, networks = values.get("models", {}), values.get("networks", tuple(NETWORKS))
+        names = ("backbone", "text", "video", *NETWORKS)
+        for name in (*networks, *models):
+            if name not in names:
+                raise ValueError(f"no model {name!r}: choose from {', '.join(names)}")
+        files = {name: NETWORKS[name].published for name in networks} | models
+        return values | {"models": {name: files[name] for name in names if name in files}}
 
     def model(self, name: str) -> Path:
-        """The weights file, or the folder, of one of `models`."""
-        return self.weights / str(getattr(self.models, name).path)
+        """The weights file, or the folder, of one of `models`; raises ModelError for another."""
+        if name not in self.models:
+            raise ModelError(
+                f"preset {self.name} has no model {name!r}: name it in [models.{name}]"
+            )
+        return self.weights / self.models[name].path
 
     @property
     def backbone_config_file(self) -> Path:
-        """`model_config.json` beside the weights, as Stable Audio Open is published, else the preset's own."""
+        """`model_config.json` beside the weights, as it is published, else the preset's own."""
         published = self.model("backbone").parent / "model_config.json"
         return published if published.is_file() else self.folder / "backbone.json"
 
@@ -165,17 +124,23 @@ class Preset(Settings):
 
 
 def load_preset(name: str, weights: Path | None = None) -> Preset:
-    """The preset `name`, or that of a folder holding a `preset.toml`; `weights` takes the place of its own weights.
+    """The preset of a name, or of a folder that holds a `preset.toml`.
 
     A preset.toml with `base = NAME` says only what differs from that preset (docs/swapping.md).
-    Raises ModelError if there is no such preset or a setting in it is wrong.
+
+    Args:
+        name: "toy", "paper", or a folder.
+        weights: Folder of weights to take in place of the preset's own.
+
+    Raises:
+        ModelError: There is no such preset, or a setting in it is wrong.
     """
     folder = CONFIGS / name if (CONFIGS / name).is_dir() else Path(name)
     file = folder / "preset.toml"
     if not file.is_file():
-        known = ", ".join(sorted(p.name for p in CONFIGS.iterdir() if p.is_dir()))
+        names = ", ".join(sorted(path.parent.name for path in CONFIGS.glob("*/preset.toml")))
         raise ModelError(
-            f"no preset {name!r}: choose one of {known}, or a folder that holds a preset.toml"
+            f"no preset {name!r}: choose one of {names}, or a folder that holds a preset.toml"
         )
     try:
         values = tomllib.loads(file.read_text())
@@ -183,13 +148,12 @@ def load_preset(name: str, weights: Path | None = None) -> Preset:
         raise ModelError(f"{file} is not TOML: {error}") from None
     _find_beside(values, folder)
     own, store = folder / "weights", model_store()
-    if base := values.pop("base", None):
-        found = load_preset(base)
-        values = _merged(
-            found.model_dump(exclude={"weights"}, exclude_unset=True),
-            {"name": folder.name} | values,
-        )
-        store = found.weights
+    base = values.pop("base", None)
+    if base:
+        parent = load_preset(base)
+        changes = {"name": folder.name} | values
+        values = _merged(parent.model_dump(exclude={"weights"}, exclude_unset=True), changes)
+        store = parent.weights
     if (folder / "backbone.json").is_file() or not base:
         values["folder"] = folder
     values["weights"] = weights or (own if own.is_dir() else store)
@@ -197,7 +161,7 @@ def load_preset(name: str, weights: Path | None = None) -> Preset:
         return Preset.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = "".join(f"{part}." for part in first["loc"]).rstrip(".")
         raise ModelError(f"{file}: {where}: {first['msg']}") from None
 
 
@@ -237,16 +201,13 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
     A model is replaced as a whole, since its files belong together.
     """
-    found = dict(base)
-    for key, value in changes.items():
-        if key == "models":
-            found[key] = base.get(key, {}) | value
-        elif (
-            isinstance(value, dict)
-            and isinstance(base.get(key), dict)
-            and key not in ("imagebind", "audiobox")
-        ):
-            found[key] = _merged(base[key], cast("dict[str, Any]", value))
+    merged = dict(base)
+    for name, value in changes.items():
+        before = base.get(name)
+        if name == "models":
+            merged[name] = base.get(name, {}) | value
+        elif isinstance(value, dict) and isinstance(before, dict) and name not in _WHOLE:
+            merged[name] = _merged(before, value)  # type: ignore[arg-type]
         else:
-            found[key] = value
-    return found
+            merged[name] = value
+    return merged

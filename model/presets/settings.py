@@ -2,50 +2,77 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from importlib import import_module
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.dataclasses import dataclass
 
 from model.presets.audioset import MUSIC, SPEECH
 
+#: The families of video encoders by name; one of another module is named `module:Class`.
+ENCODERS = {
+    "vjepa2": "model.video_encoder:VJepa2Encoder",
+    "dinov3": "model.video_encoder:DinoV3Encoder",
+}
+_CHANGES_NO_WEIGHT = {"validate_every", "validation_clips", "checkpoint_every", "keep_last"} | {
+    "keep_steps", "sample_every", "diverged_at", "compile"
+}  # fmt: skip
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class ModelError(ValueError):
+    """A model, its weights or its settings cannot be used; the message says what to do."""
+
+
+def load_class(name: str) -> type[Any]:
+    """The class of "module:Class", imported only now; raises ModelError where there is none."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ModelError(f"cannot import {name}: {error}") from None
+
 
 class Settings(BaseModel):
-    """Base of all settings.
-
-    Immutable, and an unknown name is an error rather than silently ignored.
-    """
+    """Base of all settings: immutable, and an unknown name is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class VideoSettings(Settings):
-    """The video encoder and its input (paper section 3.3.
+    """The video encoder and its input.
 
-    V-JEPA2, 16 fps, 64 frames a 4 s segment, at most 12 s).
+    Paper section 3.3: V-JEPA2, 16 fps, 64 frames a 4 s segment, at most 12 s.
     """
 
-    encoder: Literal["vjepa2", "dinov3"] = "vjepa2"
+    encoder: str = "vjepa2"  # a name in ENCODERS, or a VideoEncoder of one's own as `module:Class`
     fps: int = 16
     segment_frames: int = 64
-    short_side: int = Field(
-        description="frames are scaled to this shortest side, in pixels, then cropped"
-    )
-    crop: int = Field(
-        description="side of the centre crop, in pixels; must be the encoder's own crop size"
-    )
-    pooling: Literal["frame", "grid2", "grid4", "grid8", "grid16"] = Field(
-        default="frame",
-        description="one token an effective frame, or a square grid of so many a side",
-    )
-    width: int = Field(description="width of the encoder's tokens")
+    short_side: int  # frames are scaled to this shortest side, in pixels, then cropped
+    crop: int  # side of the centre crop, in pixels; must suit the encoder
+    # one token an effective frame, or a square grid of so many a side
+    pooling: Literal["frame", "grid2", "grid4", "grid8", "grid16"] = "frame"
+    width: int  # of the encoder's tokens
+
+    @field_validator("encoder")
+    @classmethod
+    def _exists(cls, value: str) -> str:
+        if value not in ENCODERS and ":" not in value:
+            names = ", ".join(ENCODERS)
+            raise ValueError(f"no encoder {value!r}: choose one of {names}, or module:Class")
+        return value
+
+    @property
+    def family(self) -> type[Any]:
+        """The class of the encoder, a `VideoEncoder` of model/video_encoder.py; imports torch."""
+        return load_class(ENCODERS.get(self.encoder, self.encoder))
 
     @property
     def token_rate(self) -> float:
-        """Effective frames a second.
-
-        V-JEPA2 makes one of two frames (a tubelet), an image encoder one of each.
-        """
-        return self.fps / 2 if self.encoder == "vjepa2" else float(self.fps)
+        """Effective frames a second, which the encoder's family decides."""
+        return self.fps / self.family.frames_per_token
 
     @property
     def tokens_per_frame(self) -> int:
@@ -54,129 +81,68 @@ class VideoSettings(Settings):
 
 
 class BridgeSettings(Settings):
-    """The trainable part (paper section 3.3).
+    """The trainable part (paper section 3.3); what the paper leaves open is a setting here."""
 
-    What the paper leaves open is a named setting here.
-    """
-
-    heads: int = Field(description="attention heads of each video cross-attention")
-    head_dim: int = Field(
-        description="width of a head; heads * head_dim is the attention's inner width"
-    )
-    adapter_width: int = Field(description="hidden width of the two-layer GELU adapter")
+    heads: int  # attention heads of each video cross-attention
+    head_dim: int  # width of a head; heads * head_dim is the attention's inner width
+    adapter_width: int  # hidden width of the two-layer GELU adapter
     rope_positions: Literal["seconds", "index"] = "seconds"
-    rope_rate: float = Field(
-        25.0, description="RoPE positions a second, where positions are seconds"
-    )
+    rope_rate: float = 25.0  # RoPE positions a second, where positions are seconds
     rope_init: Literal["plain", "peaked"] = "plain"
-    norm: Literal["layer", "rms"] = Field(
-        default="layer", description="norm before q, and before k and v"
-    )
-    zero_init: bool = Field(
-        default=True, description="start with an output of zero: the bare backbone"
-    )
-    null: Literal["learned", "zero"] = Field(
-        default="learned", description="the token that stands for no video"
-    )
-    pool_queries: int = Field(
-        default=0,
-        ge=0,
-        description="learned pooling: tokens an effective frame that attend to its grid; 0 for none",
-    )
+    norm: Literal["layer", "rms"] = "layer"  # before q, and before k and v
+    zero_init: bool = True  # start with an output of zero: the bare backbone
+    null: Literal["learned", "zero"] = "learned"  # the token that stands for no video
+    # learned pooling: tokens an effective frame that attend to its grid; 0 for none
+    pool_queries: int = Field(default=0, ge=0)
 
 
 class TrainSettings(Settings):
-    """How the bridge is trained (paper sections 4.1 and 4.3.
+    """How the bridge is trained.
 
-    The backbone's own recipe where the paper is silent).
+    Paper sections 4.1 and 4.3; the backbone's own recipe where the paper is silent.
     """
 
-    steps: int = Field(description="optimiser steps")
-    batch_size: int = Field(description="clips of a micro-batch: what a device holds at once")
-    micro_batches: int = Field(
-        default=1, ge=1, description="micro-batches of an optimiser step, over all processes"
-    )
+    steps: int  # optimiser steps
+    batch_size: int  # clips of a micro-batch: what a device holds at once
+    micro_batches: Count = 1  # of an optimiser step, over all processes
     learning_rate: float
-    schedule: Literal["cosine", "inverse"] = Field(
-        default="cosine", description="inverse: stable-audio-tools' InverseLR"
-    )
-    warmup_steps: int = Field(
-        default=1, ge=1, description="steps of linear rise, where the schedule is cosine"
-    )
+    schedule: Literal["cosine", "inverse"] = "cosine"  # inverse: stable-audio-tools' InverseLR
+    warmup_steps: Count = 1  # steps of linear rise, where the schedule is cosine
     weight_decay: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float = 1.0
-    ema_decay: float | None = Field(
-        default=None, description="decay of the moving average that is kept in place of the weights"
-    )
-    video_drop: float = Field(
-        default=0.1, description="share of clips whose video tokens are replaced by the null token"
-    )
-    text_drop: float = Field(
-        default=0.1, description="share of clips whose cross-attention conditioning is zeroed"
-    )
-    precision: Literal["fp32", "bf16"] = Field(
-        default="fp32", description="of the frozen backbone and of activations"
-    )
-    checkpointing: bool = Field(
-        default=False, description="recompute activations: less memory, about a third more time"
-    )
-    compile: bool = Field(
-        default=False,
-        description="run the blocks through torch.compile; weights are the same up to rounding",
-    )
-    diverged_at: float = Field(
-        default=4.0,
-        gt=1,
-        description="stop when 20 steps in a row cost so many times the usual (model/training/divergence.py)",
-    )
+    ema_decay: float | None = None  # of the moving average that is saved in place of the weights
+    video_drop: float = 0.1  # share of clips whose video tokens are replaced by the null token
+    text_drop: float = 0.1  # share of clips whose cross-attention conditioning is zeroed
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the frozen backbone and of activations
+    checkpointing: bool = False  # recompute activations: less memory, about a third more time
+    compile: bool = False  # the blocks through torch.compile; same weights up to rounding
+    # stop when 20 steps in a row cost so many times the usual (model/training/divergence.py)
+    diverged_at: float = Field(default=4.0, gt=1)
     seed: int = 0
-    # what follows changes when things are looked at and kept, and no weight
-    validate_every: int = Field(default=100, ge=1, description="steps between validations")
-    validation_clips: int = Field(
-        default=512, ge=1, description="held-out clips, the first so many, for validation"
-    )
-    checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
-    keep_last: int = Field(
-        default=2,
-        ge=1,
-        description="checkpoints before the final one that are kept, besides the best",
-    )
-    keep_steps: tuple[int, ...] = Field(
-        default=(), description="steps whose checkpoints are kept for good"
-    )
-    sample_every: int | None = Field(
-        default=None, ge=1, description="steps between sound samples; none by default"
-    )
+    # what follows changes what is written and when
+    validate_every: Count = 100  # steps between validations
+    validation_clips: Count = 512  # held-out clips, the first so many, for validation
+    checkpoint_every: Count = 100  # steps between checkpoints
+    keep_last: Count = 2  # checkpoints before the final one that stay, besides the best
+    keep_steps: tuple[int, ...] = ()  # steps whose checkpoints stay for good
+    sample_every: Count | None = None  # steps between sound samples
 
     def recipe(self) -> dict[str, Any]:
         """What the weights depend on."""
-        looks = {
-            "validate_every",
-            "validation_clips",
-            "checkpoint_every",
-            "keep_last",
-            "keep_steps",
-            "sample_every",
-        }
-        return self.model_dump(exclude=looks | {"diverged_at", "compile"})
+        return self.model_dump(exclude=_CHANGES_NO_WEIGHT)
 
 
 class SampleSettings(Settings):
     """How sound is sampled."""
 
-    sampler: Literal["v-ddim", "dpmpp-3m-sde", "euler", "pingpong"] = Field(
-        description="the first two for backbones that predict v, the others for rectified flow"
-    )
+    # the first two for backbones that predict v, the others for rectified flow
+    sampler: Literal["v-ddim", "dpmpp-3m-sde", "euler", "pingpong"]
     steps: int
-    fast_steps: int = Field(description="steps of `foley generate --fast`")
-    cfg: float = Field(
-        description="guidance by text and video together (model/sampling/guidance.py)"
-    )
-    video_cfg: float | None = Field(
-        None, description="guidance by video; none: that of the text, as one"
-    )
-    compile: bool = Field(default=False, description="run the DiT's blocks through torch.compile")
+    fast_steps: int  # steps of `foley generate --fast`
+    cfg: float  # guidance by text and video together (model/sampling/guidance.py)
+    video_cfg: float | None = None  # guidance by video; none: that of the text, as one
+    compile: bool = False  # run the DiT's blocks through torch.compile
     sigma_min: float = 0.3
     sigma_max: float = 500.0
 
@@ -184,16 +150,8 @@ class SampleSettings(Settings):
 class WindowSettings(Settings):
     """How sound longer than the bridge was trained for is made (model/sampling/windows.py)."""
 
-    seconds: float = Field(
-        default=12.0,
-        gt=0,
-        description="longest stretch made at once: the length of the training clips",
-    )
-    overlap: float = Field(
-        default=4.0,
-        gt=0,
-        description="seconds that neighbouring windows share; less than `seconds`",
-    )
+    seconds: Seconds = 12.0  # longest stretch made at once: the length of the training clips
+    overlap: Seconds = 4.0  # seconds that neighbouring windows share; less than `seconds`
 
     @model_validator(mode="after")
     def _overlap_is_less(self) -> WindowSettings:
@@ -204,42 +162,43 @@ class WindowSettings(Settings):
         return self
 
 
-class TaggerSettings(Settings):
-    """What an audio tagger (PANNs) says of speech and music.
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class ImageBindViews:
+    """When and how ImageBind looks at a clip.
 
-    Which of its classes count, by name and place.
+    Upstream: 5 windows of 2 s with 2 frames each, 3 crops; 3 sounds of 2 s, 204 mel frames each.
     """
 
-    speech: dict[str, int] = Field(
-        default=SPEECH, description="classes that are speech; by default AudioSet's"
-    )
-    music: dict[str, int] = Field(
-        default=MUSIC, description="classes that are music; by default AudioSet's"
-    )
-    window: float = Field(default=2.0, ge=0.32, description="seconds that are tagged at a time")
-    threshold: float = Field(
-        default=0.5, gt=0, lt=1, description="probability from which a class is heard"
-    )
+    video_clips: int = 5
+    audio_clips: int = 3
+    clip_seconds: float = 2.0
+    frames: int = 2
+    crops: int = 3
+    mel_frames: int = 204
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class TaggerSettings:
+    """Windows of a sound that an audio tagger (PANNs) says hold speech or music."""
+
+    window: Annotated[float, Field(ge=0.32)] = 2.0  # seconds that are tagged at a time
+    # a window is speech (music) where any class of it is at least so probable
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    # the classes that count, with their places in the tagger's output
+    speech: dict[str, int] = Field(default_factory=SPEECH.copy)
+    music: dict[str, int] = Field(default_factory=MUSIC.copy)
 
 
 class ScoreSettings(Settings):
     """Optional scoring stages, by networks that evaluation uses too (docs/scores.md)."""
 
-    sync: bool = Field(
-        default=False, description="offset between sound and picture, by Synchformer"
-    )
-    tagger: TaggerSettings | None = Field(
-        default=None, description="shares of speech and music, by PANNs"
-    )
+    sync: bool = False  # offset between sound and picture, by Synchformer
+    tagger: TaggerSettings | None = None  # shares of speech and music, by PANNs
 
 
 class AblationSettings(Settings):
     """What `foley ablate pooling` compares (paper section 4.2, Table 1)."""
 
-    poolings: tuple[str, ...] = Field(
-        default=("frame", "grid8"), description="variants of `video.pooling`"
-    )
-    marks: tuple[int, ...] = Field(
-        default=(50_000, 100_000, 200_000, 300_000, 400_000),
-        description="steps after which each is scored",
-    )
+    poolings: tuple[str, ...] = ("frame", "grid8")  # variants of `video.pooling`
+    # steps after which each is scored
+    marks: tuple[int, ...] = (50_000, 100_000, 200_000, 300_000, 400_000)

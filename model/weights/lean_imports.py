@@ -1,7 +1,6 @@
-"""Imports of libraries that do far more on import than is needed of them, without that.
+"""Imports of libraries that do far more on import than is needed of them, without the rest.
 
-A short command such as `foley generate` spends most of its time importing. What is left out here is
-never called.
+A short command such as `foley generate` spends most of its time importing.
 """
 
 from __future__ import annotations
@@ -41,15 +40,13 @@ def import_k_diffusion() -> Any:
 
 
 def import_stable_audio_tools() -> None:
-    """stable-audio-tools' models, without the compiler that they load for an attention mask that no model here uses."""
+    """stable-audio-tools' models, without the compiler for a mask that none here uses."""
 
     def uncompiled(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
         return function
 
     import_k_diffusion()
     if "stable_audio_tools.models.transformer" not in sys.modules:
-        with (
-            patch.object(torch, "compile", uncompiled),
-            redirect_stdout(StringIO()),
-        ):  # it prints what is missing
+        # it prints which libraries are missing
+        with patch.object(torch, "compile", uncompiled), redirect_stdout(StringIO()):
             import_module("stable_audio_tools.models.transformer")

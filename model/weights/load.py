@@ -1,7 +1,4 @@
-"""Weight files.
-
-Strict loading that names what does not fit, and content hashes that name a revision.
-"""
+"""Strict loading of weights, which names what does not fit, and hashes that name a revision."""
 
 from __future__ import annotations
 
@@ -66,10 +63,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def load_strict(module: nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:
-    """Copy `weights` into `module`; every key must be there, none may be left over, each of the right shape.
+    """Copy `weights` into `module`, whose types they take.
 
-    Values take the type of the module's own. Raises WeightsError naming the first keys that do not
-    fit.
+    Every key must be there, none may be left over, and each must have the right shape: raises
+    WeightsError naming the first keys that do not fit.
     """
     check_strict(module, weights, source)
     module.load_state_dict(dict(weights))
@@ -89,7 +86,7 @@ def check_strict(module: nn.Module, weights: Mapping[str, Tensor], source: Path 
 
 
 def load_transformers(architecture: Any, folder: Path) -> Any:
-    """A transformers model in float32 from a local folder; as strict as `load_strict`, which transformers is not.
+    """A transformers model in float32 from a local folder, as strictly as `load_strict`.
 
     Raises WeightsError if the folder holds no such model, or naming the first keys that do not fit.
     """
@@ -101,12 +98,9 @@ def load_transformers(architecture: Any, folder: Path) -> Any:
     logging.set_verbosity_error()  # its report of what does not fit is given as an error below
     try:
         model, info = architecture.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            local_files_only=True,
-            output_loading_info=True,
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True,
             ignore_mismatched_sizes=True,
-        )
+        )  # fmt: skip
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, UnpicklingError) as error:
         raise WeightsError(f"cannot read weights {folder}: {_first_line(error)}") from None
     finally:
@@ -114,8 +108,8 @@ def load_transformers(architecture: Any, folder: Path) -> Any:
     problems = [f"missing {key}" for key in sorted(info["missing_keys"])]
     problems += [f"unexpected {key}" for key in sorted(info["unexpected_keys"])]
     problems += [
-        f"{key} has shape {tuple(found)}, the model wants {tuple(wanted)}"
-        for key, found, wanted in sorted(info["mismatched_keys"])
+        f"{key} has shape {tuple(shape)}, the model wants {tuple(own)}"
+        for key, shape, own in sorted(info["mismatched_keys"])
     ]
     _refuse(problems, architecture.__name__, folder)
     return model
@@ -133,16 +127,17 @@ def save_weights(
     dtype: torch.dtype | None = None,
     metadata: dict[str, str] | None = None,
 ) -> None:
-    """Write tensors as safetensors, floating-point ones cast to `dtype` if given, with text facts in the header."""
+    """Write tensors as safetensors, with `metadata` as text in the header.
+
+    Floating-point ones are cast to `dtype` if it is given.
+    """
+
+    def stored(value: Tensor) -> Tensor:
+        value = value.detach().contiguous().cpu()
+        return value.to(dtype) if dtype and value.is_floating_point() else value
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        key: value.detach()
-        .to(dtype if dtype and value.is_floating_point() else value.dtype)
-        .contiguous()
-        .cpu()
-        for key, value in weights.items()
-    }
-    save_file(tensors, path, metadata)
+    save_file({key: stored(value) for key, value in weights.items()}, path, metadata)
 
 
 def files_revision(paths: Iterable[Path]) -> str:

@@ -183,7 +183,7 @@ def _provenance(setup: Setup, inputs: Inputs) -> dict[str, Any]:
     return {
         "preset": setup.preset.name,
         "checkpoint": setup.checkpoint,
-        "weights (content hash)": {s.kind.stem: s.model_revision for s in networks},
+        "weights (content hash)": {s.kind.name: s.model_revision for s in networks},
         "stages": {s.name: {"version": s.version, **asdict(s.settings)} for s in stages},
         "commit": code_revision(),
         "machine": machine(),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from model.presets.networks import NETWORKS
 from model.presets.preset import Preset
 from model.types import Audio, Frames
 from pipeline.media import Framing, Scaling
@@ -82,7 +83,7 @@ class _Embed(Stage):
     batch_size = 64
 
     def __init__(self, kind: Any, preset: Preset, verb: str) -> None:
-        self.kind, self.preset, self.name = kind, preset, f"{verb}_{kind.stem}"
+        self.kind, self.preset, self.name = kind, preset, f"{verb}_{kind.name}"
         logits = "logits, empty where the network has no classes"
         self.schema = pa.schema(
             [
@@ -158,28 +159,23 @@ class EmbedVideo(_Embed):
 
 def sound_stages(preset: Preset, channel: Channel = "mean") -> list[Stage]:
     """Stages over sounds; `channel` is what ImageBind hears of a stereo sound."""
-    from model.networks.imagebind import ImageBind
-    from model.networks.panns import Cnn14
-    from model.networks.passt import Passt
-    from model.networks.synchformer import Synchformer
-    from model.networks.vggish import VGGish
-
     seconds = preset.evaluation_seconds
     stages: list[Stage] = [SoundCheck(seconds)]
-    for kind in (Cnn14, Passt, VGGish, Synchformer, ImageBind):
-        part = channel if kind is ImageBind else "mean"
-        settings = SoundSettings(seconds, part, kind.settings(preset))
-        stages.append(EmbedAudio(kind, preset, settings))
+    for name in preset.networks:
+        if "sound" in NETWORKS[name].embeds:
+            kind = NETWORKS[name].load_class()
+            part = channel if name == "imagebind" else "mean"
+            settings = SoundSettings(seconds, part, kind.settings(preset))
+            stages.append(EmbedAudio(kind, preset, settings))
     return stages
 
 
 def video_stages(preset: Preset, scaling: Scaling = "bicubic") -> list[Stage]:
     """Stages over videos; `scaling` is how pictures are brought to a network's size."""
-    from model.networks.imagebind import ImageBind
-    from model.networks.synchformer import Synchformer
-
-    seconds = preset.evaluation_seconds
-    return [
-        EmbedVideo(kind, preset, VideoSettings(seconds, scaling, kind.settings(preset)))
-        for kind in (ImageBind, Synchformer)
-    ]
+    stages: list[Stage] = []
+    for name in preset.networks:
+        if "video" in NETWORKS[name].embeds:
+            kind = NETWORKS[name].load_class()
+            settings = VideoSettings(preset.evaluation_seconds, scaling, kind.settings(preset))
+            stages.append(EmbedVideo(kind, preset, settings))
+    return stages

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from model.metrics.metrics import OFFSETS, area_under_roc
-from model.networks.audiobox import AudioboxScorer, build_audiobox
+from model.networks.audiobox import Audiobox
 from model.networks.base import EvaluationNetwork
-from model.networks.imagebind import ImageBindScorer, ImageBindViews, build_imagebind
+from model.networks.imagebind import ImageBind
 from model.networks.panns import Cnn14
 from model.networks.passt import Passt
 from model.networks.synchformer import Synchformer
@@ -97,7 +97,7 @@ def save(network: EvaluationNetwork, folder: Path) -> None:
     halved = {
         key: value if key.startswith(whole) else half(value) for key, value in weights.items()
     }
-    save_weights(folder / f"{network.stem}.safetensors", halved)
+    save_weights(folder / f"{network.name}.safetensors", halved)
 
 
 def half(tensor: Tensor) -> Tensor:
@@ -114,9 +114,9 @@ def train_classifiers(preset: Preset, folder: Path, progress: OnProgress) -> dic
     clips, unseen = clips_of(SOUND_CLIPS, 0), clips_of(128, UNSEEN)
     for kind in (Cnn14, Passt, VGGish):
         torch.manual_seed(0)
-        network = kind(**preset.evaluation[kind.stem])
+        network = kind.build(preset)
         labels = torch.tensor([MATERIALS.index(clip.material) for clip in clips])
-        report = lambda i, _, stem=kind.stem: progress(f"train {stem}", i + 1, CLASSIFIER.steps)  # noqa: E731
+        report = lambda i, _, name=kind.name: progress(f"train {name}", i + 1, CLASSIFIER.steps)  # noqa: E731
         train_classifier(
             network, sounds_of(clips, kind.sample_rate), labels, len(MATERIALS), CLASSIFIER, report
         )
@@ -125,7 +125,7 @@ def train_classifiers(preset: Preset, folder: Path, progress: OnProgress) -> dic
         if heard[0].logits is not None:
             said = [MATERIALS[int(h.logits.argmax())] for h in heard if h.logits is not None]
             right = [name == clip.material for name, clip in zip(said, unseen, strict=True)]
-            figures[f"{kind.stem}_accuracy"] = float(np.mean(right))
+            figures[f"{kind.name}_accuracy"] = float(np.mean(right))
     return figures
 
 
@@ -147,18 +147,23 @@ def train_toy_imagebind(preset: Preset, folder: Path, progress: OnProgress) -> d
     How well its cosine tells a clip's sound from another clip's.
     """
     torch.manual_seed(0)
-    scorer = ImageBindScorer(build_imagebind(preset), ImageBindViews(**preset.imagebind_views))
-    times = scorer.views.frame_times(SECONDS)
+    network = ImageBind.build(preset).eval().requires_grad_(False)
+    times = network.times(SECONDS)
     clips, unseen = clips_of(IMAGEBIND_CLIPS, 1_000_000), clips_of(96, UNSEEN + 1_000_000)
     small = [shrunk(pictures_at(clip, times)) for clip in clips]
     pictures = torch.from_numpy(np.stack(small)).permute(0, 4, 1, 2, 3).contiguous()
-    mels = torch.stack([scorer.prepare_audio(render_audio(clip))[0] for clip in clips])
+    mels = torch.stack([network.prepare(render_audio(clip))[0] for clip in clips])
     anchors = moments(clips, int(preset.imagebind["out_embed_dim"]))
     report = lambda i, _: progress("train imagebind", i + 1, IMAGEBIND.steps)  # noqa: E731
-    train_imagebind(scorer.model, pictures, mels, anchors, IMAGEBIND, report)
-    save_weights(folder / "imagebind.safetensors", scorer.model.state_dict(), torch.float16)
-    seen = torch.cat([scorer.watch([enlarged(pictures_at(clip, times))]) for clip in unseen])
-    heard = scorer.hear([render_audio(clip) for clip in unseen])
+    train_imagebind(network.model, pictures, mels, anchors, IMAGEBIND, report)
+    save_weights(folder / "imagebind.safetensors", network.model.state_dict(), torch.float16)
+    seen, heard = (
+        torch.from_numpy(np.concatenate([clip.features for clip in embedded]))
+        for embedded in (
+            network.watch([enlarged(pictures_at(clip, times)) for clip in unseen]),
+            network.hear([render_audio(clip) for clip in unseen]),
+        )
+    )
     own, other = (
         torch.nn.functional.cosine_similarity(seen, h).numpy() for h in (heard, heard.roll(1, 0))
     )
@@ -185,7 +190,8 @@ def train_toy_audiobox(preset: Preset, folder: Path, progress: OnProgress) -> di
     How well PQ tells them apart on unseen clips.
     """
     torch.manual_seed(0)
-    model = build_audiobox(preset)
+    scorer = Audiobox.build(preset).eval().requires_grad_(False)
+    model = scorer.model
     model.freeze_encoder, model.wavlm_model.feature_grad_mult = False, 1.0
     clips = clips_of(SOUND_CLIPS, 2_000_000)
     sounds = sounds_of(clips).numpy()
@@ -212,7 +218,6 @@ def train_toy_audiobox(preset: Preset, folder: Path, progress: OnProgress) -> di
     )
     model.freeze_encoder = True
     save_weights(folder / "audiobox.safetensors", model.state_dict(), torch.float16)
-    scorer = AudioboxScorer(model)
     unseen = sounds_of(clips_of(96, UNSEEN + 2_000_000)).numpy()
     spoiled = [degrade(sound, KINDS[i % len(KINDS)], 0.6, i) for i, sound in enumerate(unseen)]
     clean = [row["pq"] for row in scorer.score(list(unseen))]
@@ -263,7 +268,7 @@ def late(sound: np.ndarray, offset: float, cut: bool) -> np.ndarray:
 def train_toy_sync(preset: Preset, folder: Path, progress: OnProgress) -> dict[str, Any]:
     """Synchformer on clips whose sound is late or early by a step of the grid."""
     torch.manual_seed(0)
-    network = Synchformer(**preset.evaluation["synchformer"])
+    network = Synchformer.build(preset)
     times = network.times(SECONDS)
     clips = clips_of(HALVES_CLIPS, 3_000_000)
     pictures = torch.from_numpy(np.stack([pictures_at(clip, times) for clip in clips])).permute(

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from model.networks.audiobox import build_audiobox
-from model.networks.imagebind import build_imagebind
+from model.networks.audiobox import Audiobox
+from model.networks.imagebind import ImageBind
 from model.presets.preset import Preset
 from model.weights.load import save_weights
 
@@ -37,8 +37,10 @@ def write_scorers(preset: Preset, seed: int) -> None:
     They prove the plumbing, their scores mean nothing.
     """
     torch.manual_seed(seed)
-    save_weights(preset.model("imagebind"), build_imagebind(preset).state_dict(), torch.float16)
-    audiobox = build_audiobox(preset)
+    save_weights(
+        preset.model("imagebind"), ImageBind.build(preset).body.state_dict(), torch.float16
+    )
+    audiobox = Audiobox.build(preset).model
     save_weights(preset.model("audiobox"), audiobox.state_dict(), torch.float16)
     scale = json.dumps({"target_transform": audiobox.target_transform}, indent=1)
     preset.model("audiobox").with_suffix(".json").write_text(scale + "\n")

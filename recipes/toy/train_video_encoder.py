@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.video_encoder import IMAGENET_MEAN, IMAGENET_STD
+from model.video_encoder import VJepa2Encoder
 from recipes.toy.train_backbone import Report, warmup_cosine
 
 Frames = npt.NDArray[np.uint8]
@@ -57,7 +57,7 @@ class VideoTraining:
 
 def pixels_of(frames: Frames) -> Tensor:
     """RGB frames [B, T, H, W, 3] -> standardised pixels [B, T, 3, H, W], as the encoder takes them."""
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    mean, std = torch.tensor(VJepa2Encoder.mean), torch.tensor(VJepa2Encoder.std)
     return ((torch.from_numpy(frames).float() / 255 - mean) / std).permute(0, 1, 4, 2, 3)
 
 

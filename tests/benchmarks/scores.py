@@ -73,7 +73,7 @@ def _copies(folder: Path) -> list[Clip]:
 
 def _model(stage: Any) -> torch.nn.Module:
     """The module that does the work: what it is called with are the tensors that are ready."""
-    return stage._encoder.model.encoder if isinstance(stage, VideoTokens) else stage._scorer.model
+    return stage._encoder.model.encoder if isinstance(stage, VideoTokens) else stage._network.model
 
 
 @contextmanager

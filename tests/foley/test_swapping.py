@@ -53,9 +53,9 @@ def preset_of(words: str, folder: Path) -> Preset:
 def test_a_preset_that_builds_on_another_changes_only_what_it_says(tmp_path: Path) -> None:
     paper, found = load_preset("paper"), preset_of("vjepa2-vith", tmp_path)
     assert found.video == paper.video.model_copy(update={"width": 1280})
-    assert found.models.video.repo == "facebook/vjepa2-vith-fpc64-256"
-    assert (found.models.audiobox, found.bridge, found.train) == (
-        paper.models.audiobox,
+    assert found.models["video"].repo == "facebook/vjepa2-vith-fpc64-256"
+    assert (found.models["audiobox"], found.bridge, found.train) == (
+        paper.models["audiobox"],
         paper.bridge,
         paper.train,
     )

@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model.hub.check import parameters
-from model.hub.fetch import check
+from model.hub.check import check, parameters
 from model.presets.preset import load_preset
 from model.weights.load import WeightsError
 from tests.flows.small_models import FILES, TOY, write_models, write_preset

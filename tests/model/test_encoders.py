@@ -12,9 +12,10 @@ from audiobox_aesthetics.infer import AesPredictor
 from transformers import AutoTokenizer, DINOv3ViTConfig, DINOv3ViTModel, T5EncoderModel, VJEPA2Model
 
 from model.backbone import Backbone
-from model.networks.audiobox import AudioboxScorer
-from model.networks.imagebind import ImageBindScorer, ImageBindViews
-from model.presets.preset import ModelError, ModelFiles, Preset
+from model.networks.audiobox import Audiobox
+from model.networks.imagebind import ImageBind
+from model.presets.networks import ModelFiles
+from model.presets.preset import ModelError, Preset
 from model.video_encoder import VideoEncoder, frame_times, pool
 
 RNG = np.random.default_rng(0)
@@ -26,7 +27,7 @@ def random_frames(count: int, size: int = 64) -> np.ndarray:
 
 def test_video_tokens_are_the_mean_of_transformers_own_features(preset: Preset) -> None:
     frames = random_frames(64)
-    model = VJEPA2Model.from_pretrained(VideoEncoder.folder(preset), dtype=torch.float32).eval()
+    model = VJEPA2Model.from_pretrained(preset.model("video"), dtype=torch.float32).eval()
     pixels = torch.from_numpy(frames).float() / 255
     pixels = (pixels - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
@@ -49,7 +50,7 @@ def test_an_image_encoder_sees_each_frame_alone(preset: Preset, tmp_path: Path) 
     model = DINOv3ViTModel(DINOv3ViTConfig(**size, num_register_tokens=4)).eval()
     model.save_pretrained(tmp_path)
     video = preset.video.model_copy(update={"encoder": "dinov3", "width": 48, "pooling": "grid2"})
-    models = preset.models.model_copy(update={"video": ModelFiles(path=str(tmp_path))})
+    models = preset.models | {"video": ModelFiles(path=str(tmp_path))}
     encoder = VideoEncoder.from_pretrained(
         preset.model_copy(update={"video": video, "models": models})
     )
@@ -134,7 +135,7 @@ def test_audio_that_is_no_multiple_of_a_latent_is_padded(
 
 
 def test_audiobox_scores_are_upstreams(preset: Preset) -> None:
-    scorer = AudioboxScorer.from_pretrained(preset)
+    scorer = Audiobox.from_pretrained(preset)
     upstream: Any = object.__new__(AesPredictor)  # its constructor would download weights
     upstream.model, upstream.device, upstream.data_col, upstream.sample_rate = (
         scorer.model,
@@ -156,23 +157,24 @@ def test_audiobox_scores_are_upstreams(preset: Preset) -> None:
 
 
 def test_imagebind_tells_clips_apart_and_not_batches(preset: Preset) -> None:
-    scorer = ImageBindScorer.from_pretrained(preset, ImageBindViews(**preset.imagebind_views))
-    count = len(scorer.views.frame_times(4.0))
+    network = ImageBind.from_pretrained(preset)
+    count = len(network.window_times(4.0))
     shapes = ((count, 224, 300, 3), (count, 398, 224, 3))
     frames = [RNG.integers(0, 256, shape, np.uint8) for shape in shapes]
     audio = [RNG.standard_normal(n).astype(np.float32) for n in (64000, 20000)]
-    both = scorer.score(frames, audio)
-    assert all(-1 <= score <= 1 for score in both)
-    assert both == pytest.approx(
-        [scorer.score([f], [a])[0] for f, a in zip(frames, audio, strict=True)], abs=1e-4
-    )
+    clips = [
+        (network.prepare_frames(f), network.prepare(a)) for f, a in zip(frames, audio, strict=True)
+    ]
+    both = network.compare(clips)
+    assert all(-1 <= cosine <= 1 for cosine in both)
+    assert both == pytest.approx([network.compare([clip])[0] for clip in clips], abs=1e-4)
 
 
-def test_imagebind_crops_are_start_centre_and_end() -> None:
-    scorer = ImageBindScorer(None)
+def test_imagebind_crops_are_start_centre_and_end(preset: Preset) -> None:
+    network = ImageBind(preset.imagebind)
     frames = np.zeros((2, 224, 300, 3), np.uint8)
     frames[:, :, :224] = 100
-    left, centre, right = scorer.prepare_frames(frames)  # each [3, 2, 224, 224]
+    left, centre, right = network.prepare_frames(frames)  # each [3, 2, 224, 224]
     assert left.unique().numel() == 3  # one value a colour channel
     assert centre[:, :, :, 0].unique().numel() == 3
     assert centre[0, 0, 0, -1] != centre[0, 0, 0, 0]

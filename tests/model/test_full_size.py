@@ -17,8 +17,8 @@ from torch import Tensor
 
 from model.backbone import Backbone
 from model.hub.check import bare_backbone, on_meta, parameters
-from model.networks.audiobox import AXES, AudioboxScorer, build_audiobox
-from model.networks.imagebind import ImageBindScorer, ImageBindViews, build_imagebind
+from model.networks.audiobox import AXES, Audiobox
+from model.networks.imagebind import ImageBind
 from model.presets.preset import Preset, load_preset
 from model.video_encoder import VideoEncoder, VJepa2Encoder
 from model.weights.load import WeightsError
@@ -100,18 +100,17 @@ def test_vjepa2_large(paper: Preset) -> None:
 
 
 def test_imagebind_huge(paper: Preset) -> None:
-    write(paper.model("imagebind"), random_weights(on_meta(lambda: build_imagebind(paper))))
+    write(paper.model("imagebind"), random_weights(on_meta(lambda: ImageBind.build(paper)).body))
     assert millions(parameters(paper, "imagebind")) == pytest.approx(1200.8, abs=0.5)
-    scorer = ImageBindScorer.from_pretrained(paper, ImageBindViews(video_clips=1, audio_clips=1))
-    frames = [np.zeros((2, 224, 300, 3), np.uint8)]
-    scores = scorer.score(frames, [np.zeros(32000, np.float32)])
-    assert len(scores) == 1
-    assert -1 <= scores[0] <= 1
+    network = ImageBind.from_pretrained(paper)
+    frames = network.prepare_frames(np.zeros((2, 224, 300, 3), np.uint8))
+    (cosine,) = network.compare([(frames, network.prepare(np.zeros(32000, np.float32)))])
+    assert -1 <= cosine <= 1
 
 
 def test_audiobox_aesthetics(paper: Preset) -> None:
     path = paper.model("audiobox")
-    weights = random_weights(build_audiobox(paper))
+    weights = random_weights(Audiobox.build(paper).body)
     weights |= {
         key: torch.zeros_like(value)
         for key, value in weights.items()
@@ -120,10 +119,10 @@ def test_audiobox_aesthetics(paper: Preset) -> None:
     target = {axis: {"mean": 5.0 + i, "std": 2.0} for i, axis in enumerate(AXES)}
     write(path, weights, config={"target_transform": target, "nth_layer": 13})
     assert millions(parameters(paper, "audiobox")) == pytest.approx(94.4, abs=1)
-    scores = AudioboxScorer.from_pretrained(paper).score([np.zeros(16000, np.float32)])
+    scores = Audiobox.from_pretrained(paper).score([np.zeros(16000, np.float32)])
     assert scores == [
         {"ce": 5.0, "cu": 6.0, "pc": 7.0, "pq": 8.0}
     ]  # an output of zero is the mean of the axis
     (path.parent / "config.json").write_text("{}")
     with pytest.raises(WeightsError, match="target_transform"):
-        AudioboxScorer.from_pretrained(paper)
+        Audiobox.from_pretrained(paper)

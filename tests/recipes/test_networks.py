@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from model.metrics.metrics import area_under_roc
-from model.networks.audiobox import AudioboxScorer
+from model.networks.audiobox import Audiobox
 from model.networks.base import EvaluationNetwork
-from model.networks.imagebind import ImageBindScorer, ImageBindViews, build_imagebind
+from model.networks.imagebind import ImageBind
 from model.networks.panns import Cnn14
 from model.networks.passt import Passt
 from model.presets.preset import load_preset
@@ -27,7 +27,7 @@ from pipeline.procedural import (
     write_clip,
 )
 from pipeline.procedural.degrading import KINDS, degrade
-from pipeline.scoring.imagebind import watch_and_hear
+from pipeline.scoring.imagebind import read_clip
 from recipes.toy.networks import late, save, window
 from recipes.toy.train_networks import Descent, small_pictures, token_targets, train_classifier
 from tests.benchmarks.evaluation import evaluate_folders, mean_correlation, write_sounds
@@ -49,11 +49,13 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[ProceduralClip
 def test_imagebind_tells_a_mis_dubbed_clip_from_a_true_one(
     clips: list[tuple[ProceduralClip, Path]],
 ) -> None:
-    scorer = ImageBindScorer.from_pretrained(PRESET, ImageBindViews(**PRESET.imagebind_views))
-    times = scorer.views.frame_times(4.0, FPS)
-    media = [watch_and_hear(path, times, SIZE, 224) for _, path in clips]  # as curation reads it
-    seen = torch.cat([scorer.watch([frames]) for frames, _ in media])
-    heard = scorer.hear([sound for _, sound in media])
+    network = ImageBind.from_pretrained(PRESET)
+    times = network.window_times(4.0, FPS)
+    media = [read_clip(path, times, SIZE, 224) for _, path in clips]  # as curation reads it
+    seen, heard = (
+        torch.from_numpy(np.concatenate([clip.features for clip in embedded]))
+        for embedded in (network.watch([f for f, _ in media]), network.hear([s for _, s in media]))
+    )
     own, other = (F.cosine_similarity(seen, h).numpy() for h in (heard, heard.roll(1, 0)))
     assert area_under_roc(own, other) >= 0.95
 
@@ -61,7 +63,7 @@ def test_imagebind_tells_a_mis_dubbed_clip_from_a_true_one(
 def test_audiobox_tells_a_degraded_sound_from_a_clean_one(
     clips: list[tuple[ProceduralClip, Path]],
 ) -> None:
-    scorer = AudioboxScorer.from_pretrained(PRESET)
+    scorer = Audiobox.from_pretrained(PRESET)
     sounds = [read_audio(path, 16000) for _, path in clips]
     spoiled = [degrade(sound, KINDS[i % len(KINDS)], 0.6, i) for i, sound in enumerate(sounds)]
     clean, worse = ([row["pq"] for row in scorer.score(part)] for part in (sounds, spoiled))
@@ -97,7 +99,7 @@ def test_metrics_follow_known_damage(tmp_path: Path) -> None:
 
 def test_a_kernel_learnt_on_small_pictures_sees_their_means_in_large_ones() -> None:
     torch.manual_seed(0)
-    imagebind = build_imagebind(PRESET)
+    imagebind = ImageBind.build(PRESET).model
     stem = imagebind.modality_preprocessors["vision"].rgbt_stem.proj
     small = torch.rand(1, 3, 32, 16, 16)
     with small_pictures(imagebind, 16):

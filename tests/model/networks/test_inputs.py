@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.networks.imagebind import ImageBindScorer, ImageBindViews, build_imagebind
+from model.networks.imagebind import ImageBind
 from model.networks.panns import Cnn14
 from model.networks.passt import Passt
 from model.networks.synchformer import Synchformer
@@ -142,7 +142,7 @@ def test_synchformer_sees_segments_of_16_pictures_every_8() -> None:
 
 def test_imagebind_hears_windows_of_2_s_as_kaldi_would() -> None:
     audio = sound(8.0, 16000)
-    found = ImageBindScorer(None).prepare_audio(audio).numpy()
+    found = ImageBind(TOY.imagebind).prepare(audio).numpy()
     assert found.shape == (3, 1, 128, 204)
     filters = triangles(512, 16000, 128, 20.0, 8000.0, on_mel_scale=True)
     for i, start in enumerate((0, 48000, 96000)):
@@ -161,13 +161,12 @@ def test_imagebind_hears_windows_of_2_s_as_kaldi_would() -> None:
 
 
 def test_the_benchmark_shows_imagebind_a_picture_every_2_s_each_with_the_next() -> None:
-    views = ImageBindViews(pair_fps=0.5)
-    np.testing.assert_allclose(views.frame_times(8.0), [1, 3, 3, 5, 5, 7])
-    scorer = ImageBindScorer(None, views)
+    network = ImageBind(TOY.imagebind, pair_fps=0.5)
+    np.testing.assert_allclose(network.times(8.0), [1, 3, 3, 5, 5, 7])
     frames = np.random.default_rng(0).integers(0, 256, (6, 224, 300, 3), np.uint8)
-    assert scorer.prepare_frames(frames).shape == (9, 3, 2, 224, 224)  # 3 pairs x 3 crops
+    assert network.prepare_frames(frames).shape == (9, 3, 2, 224, 224)  # 3 pairs x 3 crops
     np.testing.assert_allclose(
-        ImageBindViews().frame_times(10.0),
+        network.window_times(10.0),
         np.ravel([(s, s + 2 - 1e-3) for s in (0, 2, 4, 6, 8)]),
         atol=1e-9,
     )
@@ -175,12 +174,18 @@ def test_the_benchmark_shows_imagebind_a_picture_every_2_s_each_with_the_next() 
 
 def test_imagebind_embeds_sound_and_picture_apart_as_together() -> None:
     torch.manual_seed(0)
-    scorer = ImageBindScorer(build_imagebind(TOY), ImageBindViews(**TOY.imagebind_views))
-    count = len(scorer.views.frame_times(4.0))
+    network = ImageBind.build(TOY).eval()
+    count = len(network.times(4.0))
     frames = [
         np.random.default_rng(i).integers(0, 256, (count, 224, 224, 3), np.uint8) for i in range(2)
     ]
     audio = [sound(4.0, 16000), sound(4.0, 16000)[::-1].copy()]
-    seen, heard = scorer.watch(frames), scorer.hear(audio)
+    seen, heard = (
+        torch.from_numpy(np.concatenate([clip.features for clip in clips]))
+        for clips in (network.watch(frames), network.hear(audio))
+    )
     cosines = torch.nn.functional.cosine_similarity(seen, heard).tolist()
-    assert scorer.score(frames, audio) == pytest.approx(cosines, abs=1e-6)
+    clips = [
+        (network.prepare_frames(f), network.prepare(a)) for f, a in zip(frames, audio, strict=True)
+    ]
+    assert network.compare(clips) == pytest.approx(cosines, abs=1e-6)

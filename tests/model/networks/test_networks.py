@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.networks.base import EvaluationNetwork, parameter_count
+from model.hub.check import count
+from model.networks.base import EvaluationNetwork
 from model.networks.motionformer import DividedAttention
 from model.networks.panns import Cnn14
 from model.networks.passt import Passt
@@ -187,7 +188,7 @@ def test_the_published_layout_is_ours(kind: type[EvaluationNetwork]) -> None:
     network = kind()
     own = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     assert {key: tuple(value.shape) for key, value in kind.published(weights).items()} == own
-    assert parameter_count(network) == parameters
+    assert count(network) == parameters
 
 
 @KINDS
@@ -203,7 +204,7 @@ def test_a_random_checkpoint_in_the_published_layout_loads_strictly(
         else {wrapped: checkpoint, "sampler": {"indexes": np.arange(5), "at": 3}}
     )
     (tmp_path / "preset.toml").write_text(
-        f'base = "toy"\n[models.{kind.stem}]\npath = "weights.pth"\n'
+        f'base = "toy"\n[models.{kind.name}]\npath = "weights.pth"\n'
     )
     torch.save(content, tmp_path / "weights.pth")
     preset = load_preset(str(tmp_path))
@@ -218,14 +219,14 @@ def test_a_key_too_few_is_named(kind: type[EvaluationNetwork], tmp_path: Path) -
     checkpoint = random_checkpoint(SMALL[kind])
     gone = min(checkpoint)
     del checkpoint[gone]
-    save_weights(tmp_path / f"{kind.stem}.safetensors", checkpoint)
+    save_weights(tmp_path / f"{kind.name}.safetensors", checkpoint)
     with pytest.raises(WeightsError, match="missing"):
         kind.from_pretrained(load_preset("toy", tmp_path))
     nowhere = load_preset("toy", tmp_path / "nowhere")
     for asked in (kind.from_pretrained, kind.revision):
         with pytest.raises(
             WeightsError,
-            match=f"no weights at .*{kind.stem}.safetensors: foley models fetch brings",
+            match=f"no weights at .*{kind.name}.safetensors: foley models fetch brings",
         ):
             asked(nowhere)
 
@@ -243,7 +244,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
 
 
 def small(kind: type[EvaluationNetwork]) -> EvaluationNetwork:
-    network = kind(**TOY.evaluation[kind.stem])
+    network = kind(**TOY.evaluation[kind.name])
     network.load_state_dict(kind.published(random_checkpoint(SMALL[kind])))
     return network.eval().requires_grad_(False)
 
@@ -345,5 +346,5 @@ def test_modules_that_only_the_published_file_needs_take_part_in_nothing() -> No
 
 def test_preset_names_are_those_of_the_networks() -> None:
     for preset in (TOY, load_preset("paper")):
-        assert set(preset.evaluation) <= {kind.stem for kind in PUBLISHED} | {"imagebind"}
+        assert set(preset.evaluation) <= {kind.name for kind in PUBLISHED} | {"imagebind"}
         assert isinstance(preset, Preset)

@@ -16,10 +16,10 @@ from transformers import VJEPA2Model
 from transformers.models.vjepa2.video_processing_vjepa2 import VJEPA2VideoProcessor
 
 from model.backbone import Backbone, create_backbone
-from model.networks.audiobox import AudioboxScorer
-from model.networks.imagebind import ImageBindScorer, ImageBindViews, build_imagebind
+from model.networks.audiobox import Audiobox
+from model.networks.imagebind import ImageBind
 from model.presets.preset import CONFIGS, Preset, load_preset
-from model.video_encoder import VideoEncoder
+from model.presets.settings import ImageBindViews
 from model.weights.load import save_weights
 from pipeline.features.audio_latents import AudioLatents
 from pipeline.features.text_embeddings import TextEmbeddings
@@ -27,7 +27,7 @@ from pipeline.features.video_tokens import VideoTokens
 from pipeline.media import Framing, decode_audio, probe, read_audio, read_frames, write_wav
 from pipeline.procedural import write_media
 from pipeline.scoring.audiobox import AudioboxScore
-from pipeline.scoring.imagebind import ImageBindScore, watch_and_hear
+from pipeline.scoring.imagebind import ImageBindScore, read_clip
 from pipeline.stages.stage import Clip, Passed, Stage
 from tests.pipeline.scoring.upstream import aesthetics, frames_of, imagebind_inputs, read_samples
 
@@ -78,11 +78,11 @@ def small_imagebind(tmp_path_factory: pytest.TempPathFactory) -> Preset:
     }
     published = {
         "imagebind": TOY.imagebind | shapes | {"audio_target_len": 204},
-        "imagebind_views": {},
+        "imagebind_views": ImageBindViews(),
     }
     preset = TOY.model_copy(update=published | {"weights": tmp_path_factory.mktemp("imagebind")})
     torch.manual_seed(0)
-    save_weights(preset.model("imagebind"), build_imagebind(preset).state_dict())
+    save_weights(preset.model("imagebind"), ImageBind.build(preset).body.state_dict())
     return preset
 
 
@@ -102,16 +102,16 @@ def test_imagebind_scores_a_file_as_upstream(
     write_wav(sound, read_audio(video, RATE), RATE)
     clip = clip_of(video)
     theirs = imagebind_inputs(video, sound)
-    scorer = ImageBindScorer.from_pretrained(small_imagebind, ImageBindViews())
-    times = scorer.views.frame_times(clip["duration"], clip["fps"])
-    frames, _ = watch_and_hear(video, times, min(width, height), 224)
+    network = ImageBind.from_pretrained(small_imagebind)
+    times = network.window_times(clip["duration"], clip["fps"])
+    frames, _ = read_clip(video, times, min(width, height), 224)
     torch.testing.assert_close(
-        scorer.prepare_frames(frames), theirs["vision"][0], atol=1e-4, rtol=0
+        network.prepare_frames(frames), theirs["vision"][0], atol=1e-4, rtol=0
     )
-    heard = scorer.prepare_audio(read_samples(sound)[0][0].numpy())
+    heard = network.prepare(read_samples(sound)[0][0].numpy())
     torch.testing.assert_close(heard, theirs["audio"][0], atol=1e-4, rtol=0)
     with torch.inference_mode():
-        embedded = scorer.model(theirs)
+        embedded = network.model(theirs)
     expected = F.cosine_similarity(embedded["vision"], embedded["audio"]).item()
     found = columns(ImageBindScore(small_imagebind), clip)
     assert found["imagebind"] == pytest.approx(expected, abs=1e-4)
@@ -121,7 +121,7 @@ def test_imagebind_scores_a_file_as_upstream(
 def test_audiobox_scores_a_file_as_upstream(tmp_path: Path, rate: int) -> None:
     path = tmp_path / "a.wav"
     write_wav(path, two_chirps(12.5, rate), rate)  # two windows, two channels
-    model = AudioboxScorer.from_pretrained(TOY).model
+    model = Audiobox.from_pretrained(TOY).model
     theirs = aesthetics(model, *read_samples(path))
     ours = columns(AudioboxScore(TOY), {"clip_id": "a", "path": str(path)})
     # to 16 kHz upstream resamples with torchaudio and we with soxr: they part in the last band
@@ -145,7 +145,7 @@ def test_video_tokens_of_a_file_are_those_of_transformers_own_processor_and_mode
     )  # of the encoder's height: nothing is resized
     processor = VJEPA2VideoProcessor(crop_size=64, do_resize=False)
     pixels = processor(list(frames_of(str(path))), return_tensors="pt")["pixel_values_videos"]
-    model = VJEPA2Model.from_pretrained(VideoEncoder.folder(TOY), dtype=torch.float32).eval()
+    model = VJEPA2Model.from_pretrained(TOY.model("video"), dtype=torch.float32).eval()
     with torch.inference_mode():
         grid = model.get_vision_features(pixels)[0].unflatten(
             0, (32, 2, 2)

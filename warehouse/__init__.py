@@ -1,6 +1,6 @@
-"""Where things are kept: Parquet commits, the DuckDB catalog, datasets, records and the feature reader.
+"""Where things are kept: Parquet commits, the DuckDB catalog, datasets, records, feature reader.
 
-Names are loaded when first used, so that `import warehouse` costs next to nothing.
+Imports no other room. Names are loaded when first used, so that `import warehouse` is light.
 """
 
 from __future__ import annotations
@@ -8,65 +8,44 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from warehouse.errors import FoleyError
+from warehouse.errors import FoleyError as FoleyError
 
 if TYPE_CHECKING:
-    from warehouse.catalog.build import publish
-    from warehouse.catalog.lineage import trace
-    from warehouse.catalog.query import query
-    from warehouse.catalog.status import Status, status
-    from warehouse.datasets.feature_set import FeatureSet
-    from warehouse.datasets.versions import Dataset
-    from warehouse.ingest import IngestResult
-    from warehouse.maintenance import compact, gc, release, verify
-    from warehouse.schema import array_field, field, from_bytes, to_bytes
-    from warehouse.store import Warehouse
+    from warehouse.catalog.lineage import trace as trace
+    from warehouse.catalog.query import query as query
+    from warehouse.catalog.status import Status as Status
+    from warehouse.catalog.status import status as status
+    from warehouse.cleanup import compact as compact
+    from warehouse.cleanup import gc as gc
+    from warehouse.datasets.feature_set import FeatureSet as FeatureSet
+    from warehouse.datasets.versions import Dataset as Dataset
+    from warehouse.ingest import IngestResult as IngestResult
+    from warehouse.maintenance import release as release
+    from warehouse.maintenance import verify as verify
+    from warehouse.schema import array_field as array_field
+    from warehouse.schema import field as field
+    from warehouse.schema import from_bytes as from_bytes
+    from warehouse.schema import to_bytes as to_bytes
+    from warehouse.store import Warehouse as Warehouse
 
-_HOMES = {
-    "Dataset": "datasets.versions",
-    "FeatureSet": "datasets.feature_set",
-    "IngestResult": "ingest",
-    "Status": "catalog.status",
-    "Warehouse": "store",
-    "array_field": "schema",
-    "compact": "maintenance",
-    "field": "schema",
-    "from_bytes": "schema",
-    "gc": "maintenance",
-    "publish": "catalog.build",
-    "query": "catalog.query",
-    "release": "maintenance",
-    "status": "catalog.status",
-    "to_bytes": "schema",
-    "trace": "catalog.lineage",
-    "verify": "maintenance",
+_NAMES = {
+    "catalog.lineage": "trace",
+    "catalog.query": "query",
+    "catalog.status": "Status status",
+    "cleanup": "compact gc",
+    "datasets.feature_set": "FeatureSet",
+    "datasets.versions": "Dataset",
+    "ingest": "IngestResult",
+    "maintenance": "release verify",
+    "schema": "array_field field from_bytes to_bytes",
+    "store": "Warehouse",
 }
-
-__all__ = [
-    "Dataset",
-    "FeatureSet",
-    "FoleyError",
-    "IngestResult",
-    "Status",
-    "Warehouse",
-    "array_field",
-    "compact",
-    "field",
-    "from_bytes",
-    "gc",
-    "publish",
-    "query",
-    "release",
-    "status",
-    "to_bytes",
-    "trace",
-    "verify",
-]
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'warehouse' has no attribute {name!r}")
-    value = getattr(import_module(f"warehouse.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"warehouse.{_MODULES[name]}"), name)
     globals()[name] = value
     return value

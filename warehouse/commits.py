@@ -1,13 +1,13 @@
-"""Commits: immutable Parquet files, one a batch, whose names say how many rows and bytes they must have.
+"""Commits: immutable Parquet files, one a batch, whose names promise their rows and bytes.
 
-    HOME/commits/<stage>/<fingerprint>/<id>-<rows>-<bytes>.parquet        written by a batch
-    HOME/commits/<stage>/<fingerprint>/c<id>-<rows>-<bytes>.parquet       written by compaction,
-    replaces several HOME/commits/<stage>/<fingerprint>/stage.json                         what the
-    fingerprint stands for
+In HOME/commits/<stage>/<fingerprint>/ lie
+
+    <id>-<rows>-<bytes>.parquet     written by a batch
+    c<id>-<rows>-<bytes>.parquet    written by compaction, replaces several
+    stage.json                      what the fingerprint stands for
 
 The id hashes what went in, so that a replay lands on the same file. A listing with sizes is enough
-to see a missing or truncated commit, without opening any; page checksums inside serve the deep
-check.
+to see a truncated commit without opening it; page checksums inside serve the deep check.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from warehouse.errors import FoleyError, clear_os_errors
+from warehouse.errors import clear_os_errors
 from warehouse.files import make_folder, read_json, write_file, write_json
 from warehouse.schema import CLIPS, SPINE, is_array
 
@@ -66,10 +66,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What a fingerprint stands for.
-
-    `reads` are the clip columns that the stage and its upstreams depend on.
-    """
+    """What a fingerprint stands for; `reads` are the clip columns that all its stages depend on."""
 
     stage: str
     fingerprint: str
@@ -84,11 +81,9 @@ class Descriptor:
     @property
     def columns(self) -> pa.Schema:
         """The stage's own columns with their metadata."""
-        return (
-            pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.schema)))
-            if self.schema
-            else pa.schema([])
-        )
+        if not self.schema:
+            return pa.schema([])
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.schema)))
 
     @property
     def all_columns(self) -> pa.Schema:
@@ -101,12 +96,8 @@ def schema_text(schema: pa.Schema) -> str:
     return base64.b64encode(schema.serialize().to_pybytes()).decode()
 
 
-CLIPS_DESCRIPTOR = Descriptor(
-    "clips",
-    "source",
-    schema=schema_text(CLIPS),
-    doc="Clips as their sources gave them, newest row of each.",
-)
+CLIPS_DOC = "Clips as their sources gave them, newest row of each."
+CLIPS_DESCRIPTOR = Descriptor("clips", "source", schema=schema_text(CLIPS), doc=CLIPS_DOC)
 
 
 def commit_id(parts: Iterable[object]) -> str:
@@ -133,28 +124,24 @@ def listing(folder: Path) -> Listing:
         except FileNotFoundError:
             return Listing((), ())
         for entry in entries:
-            commit = parse(Path(entry.path))
+            path = Path(entry.path)
+            commit = parse(path)
             if commit is None:
-                if entry.name.endswith(DAMAGED):
-                    damaged.append(Path(entry.path))
+                damaged += [path] if entry.name.endswith(DAMAGED) else []
                 continue
-            try:
+            with suppress(FileNotFoundError):  # compaction may just have removed it
                 stat = entry.stat()
-            except FileNotFoundError:
-                continue
-            if S_ISREG(stat.st_mode) and stat.st_size == commit.bytes:
-                good.append(commit)
-            else:
-                damaged.append(commit.path)
+                if S_ISREG(stat.st_mode) and stat.st_size == commit.bytes:
+                    good.append(commit)
+                else:
+                    damaged.append(path)
     return Listing(tuple(good), tuple(damaged))
 
 
-def write_commit(
-    tmp: Path, folder: Path, id_: str, rows: pa.Table, footer: dict[str, Any] | None = None
-) -> Path:
+def write_commit(tmp: Path, folder: Path, id_: str, rows: pa.Table, footer: dict[str, Any]) -> Path:
     """Write one commit atomically and return its path."""
     make_folder(folder)
-    metadata = {**(rows.schema.metadata or {}), b"foley": json.dumps(footer or {}).encode()}
+    metadata = {**(rows.schema.metadata or {}), b"foley": json.dumps(footer).encode()}
     table = rows.replace_schema_metadata(metadata)
     return write_file(
         tmp,
@@ -164,10 +151,7 @@ def write_commit(
 
 
 def writer_options(schema: pa.Schema) -> dict[str, Any]:
-    """How columns are encoded.
-
-    Arrays plain and uncompressed without statistics, the rest small and searchable.
-    """
+    """How columns are encoded: arrays plain and uncompressed, the rest small and searchable."""
     scalars = [f.name for f in schema if not is_array(f)]
     return {
         "compression": {f.name: "none" if is_array(f) else "zstd" for f in schema},
@@ -178,7 +162,7 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
 
 
 def write_parquet(table: pa.Table, sink: Any) -> None:
-    """Write a table in row groups of about 8 MiB, so that a few rows can be read without the rest."""
+    """Write a table in row groups of about 8 MiB, so that few rows can be read without the rest."""
     per_row = max(1, table.nbytes // max(1, table.num_rows))
     size = max(1, min(16384, _GROUP_BYTES // per_row))
     pq.write_table(table, sink, row_group_size=size, **writer_options(table.schema))
@@ -191,10 +175,9 @@ def footer(path: Path) -> dict[str, Any]:
 
 
 def unreadable(files: Sequence[str]) -> list[str]:
-    """Files that are no Parquet of the promised row count though their size is right.
+    """Files of the right size that are no Parquet of the promised row count.
 
-    Raises FoleyError when the operating system refuses to read one: that is for a person to mend,
-    not to redo.
+    Raises FoleyError when the operating system refuses to read one: a person has to mend that.
     """
     bad: list[str] = []
     for name in files:
@@ -213,7 +196,7 @@ def unreadable(files: Sequence[str]) -> list[str]:
 
 
 def set_aside(files: Sequence[str]) -> None:
-    """Rename commits that turned out to be unreadable, so that every process leaves them out."""
+    """Rename unreadable commits, so that every process leaves them out."""
     for name in files:
         with clear_os_errors(f"rename the damaged commit {name}"), suppress(FileNotFoundError):
             os.replace(name, name + DAMAGED)
@@ -223,14 +206,11 @@ def write_descriptor(tmp: Path, folder: Path, descriptor: Descriptor) -> None:
     """Note what a fingerprint stands for, once."""
     target = folder / "stage.json"
     if not target.exists():
-        write_json(tmp, make_folder(folder) / "stage.json", asdict(descriptor))
+        make_folder(folder)
+        write_json(tmp, target, asdict(descriptor))
 
 
 def read_descriptor(folder: Path) -> Descriptor | None:
     """What a fingerprint stands for, or None when the stage was never planned."""
-    try:
-        return Descriptor(**read_json(folder / "stage.json"))
-    except FoleyError:
-        if (folder / "stage.json").exists():
-            raise
-        return None
+    path = folder / "stage.json"
+    return Descriptor(**read_json(path)) if path.exists() else None

@@ -17,20 +17,17 @@ _REASONS = {
 
 
 class FoleyError(Exception):
-    """A mistake or a condition that a person can mend.
-
-    One clear line, what, where and what to do.
-    """
+    """A mistake or a condition that a person can mend: one line with what, where, what to do."""
 
 
 def was_interrupted(error: BaseException) -> bool:
-    """Whether this is what DuckDB makes of a signal, Ctrl-C say, that comes in the middle of a query."""
+    """Whether this is what DuckDB makes of a signal, such as Ctrl-C, during a query."""
     return isinstance(error, RuntimeError) and "Query interrupted" in str(error)
 
 
 @contextmanager
 def clear_os_errors(doing: str) -> Generator[None, None, None]:
-    """Turn the operating system's refusals (full disk, read-only, no permission) into a :class:`FoleyError`."""
+    """Turn refusals of the operating system (full disk, no permission) into a FoleyError."""
     try:
         yield
     except OSError as exc:

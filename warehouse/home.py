@@ -1,12 +1,9 @@
-"""A home folder.
-
-Its paths, locks, commits and records, on which datasets, features and the catalog are built.
-"""
+"""A home folder: its paths, locks, commits and records, on which everything else here is built."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +17,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-_FOLDERS = (
-    "clips", "commits", "datasets", "features", "checkpoints", "evaluations", "sounds", "runs", "reports", "locks",
-    "tmp",
-)  # fmt: skip
-_KINDS = ("checkpoints", "evaluations", "sounds", "runs")
+#: Files of the records (JSON objects) of each kind, under its folder.
+RECORDS = {
+    "checkpoints": "*/checkpoint.json",
+    "evaluations": "*.json",
+    "sounds": "*.json",
+    "runs": "*.json",
+}
+_FOLDERS = ("clips", "commits", "datasets", "features", *RECORDS, "reports", "locks", "tmp")
 
 
 class Home:
@@ -41,11 +41,11 @@ class Home:
         """
         self.home = Path(home).expanduser().absolute()
         for name in _FOLDERS:
-            make_folder(self.home / name)
+            self.folder(name)
         self.tmp = self.home / "tmp"
         self._database: duckdb.DuckDBPyConnection | None = None
         self._guard = threading.Lock()
-        #: What live.present last found: (listing, reads, table).
+        #: Last result of rows.live.present: (clips' commits, columns, table).
         self.present: tuple[Listing, frozenset[str], pa.Table] | None = None
 
     def __reduce__(self) -> tuple[type[Home], tuple[Path]]:
@@ -60,15 +60,12 @@ class Home:
         return self.home / "locks" / f"{name}.lock"
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A DuckDB connection of its own over an empty database in memory; close it after use."""
+        """A DuckDB connection of its own over an empty database in memory; use it in a `with`."""
         import duckdb
 
+        options: dict[str, Any] = {"autoinstall_known_extensions": False, "temp_directory": ""}
         with self._guard:
             if self._database is None:
-                options: dict[str, Any] = {
-                    "autoinstall_known_extensions": False,
-                    "temp_directory": "",
-                }
                 self._database = duckdb.connect(config=options)
             return self._database.cursor()
 
@@ -78,6 +75,11 @@ class Home:
         """Folder of a stage's commits under a fingerprint."""
         return self.home / "commits" / stage / fingerprint
 
+    def commits_folders(self) -> list[tuple[str, str]]:
+        """Every (stage, fingerprint) that has a folder of commits."""
+        paths = sorted((self.home / "commits").glob("*/*"))
+        return [(path.parent.name, path.name) for path in paths if path.is_dir()]
+
     def listing(self, stage: str, fingerprint: str) -> Listing:
         """The stage's commits that verify by name and size, and those that do not."""
         return commits.listing(self.commits_folder(stage, fingerprint))
@@ -86,22 +88,20 @@ class Home:
         """What a stage's fingerprint stands for. Raises FoleyError when it was never planned."""
         if stage == "clips":
             return CLIPS_DESCRIPTOR
-        found = commits.read_descriptor(self.commits_folder(stage, fingerprint))
-        if found is None:
+        descriptor = commits.read_descriptor(self.commits_folder(stage, fingerprint))
+        if descriptor is None:
             raise FoleyError(
                 f"stage {stage} was never planned under fingerprint {fingerprint}: run it first"
             )
-        return found
+        return descriptor
 
     def describe(self, descriptor: Descriptor) -> None:
         """Note what a fingerprint stands for and that it is the stage's current one."""
-        folder = self.commits_folder(descriptor.stage, descriptor.fingerprint)
-        commits.write_descriptor(self.tmp, folder, descriptor)
-        current = folder.parent / "CURRENT"
-        if self.current(descriptor.stage) != descriptor.fingerprint:
-            write_file(
-                self.tmp, lambda handle: handle.write(descriptor.fingerprint.encode()), current
-            )
+        stage, fingerprint = descriptor.stage, descriptor.fingerprint
+        commits.write_descriptor(self.tmp, self.commits_folder(stage, fingerprint), descriptor)
+        if self.current(stage) != fingerprint:
+            current = self.home / "commits" / stage / "CURRENT"
+            write_file(self.tmp, lambda handle: handle.write(fingerprint.encode()), current)
 
     def current(self, stage: str) -> str | None:
         """Fingerprint under which the stage was last planned."""
@@ -112,21 +112,19 @@ class Home:
 
     def stages(self) -> dict[str, Descriptor]:
         """Current descriptor of every stage planned so far, upstreams before their users."""
-        found = [p.parent.name for p in sorted((self.home / "commits").glob("*/CURRENT"))]
-        waiting = {name: self.descriptor(name, self.current(name) or "") for name in found}
+        names = [path.parent.name for path in sorted((self.home / "commits").glob("*/CURRENT"))]
+        waiting = {name: self.descriptor(name, self.current(name) or "") for name in names}
         ordered: dict[str, Descriptor] = {}
         while waiting:
-            free = [s for s, d in waiting.items() if not set(d.upstream) & set(waiting)] or list(
-                waiting
-            )
-            ordered.update({stage: waiting.pop(stage) for stage in free})
+            free = [s for s, d in waiting.items() if not waiting.keys() & d.upstream.keys()]
+            # Stages that were planned at different times may form a ring: any order will do then.
+            ordered.update({stage: waiting.pop(stage) for stage in free or list(waiting)})
         return ordered
 
     def fingerprints(self, stage: str) -> list[str]:
         """Every fingerprint that a stage was ever planned under."""
-        return sorted(
-            path.parent.name for path in (self.home / "commits" / stage).glob("*/stage.json")
-        )
+        paths = (self.home / "commits" / stage).glob("*/stage.json")
+        return sorted(path.parent.name for path in paths)
 
     def commit(self, stage: str, fingerprint: str, id_: str, rows: pa.Table) -> Path:
         """Write rows (spine columns first, see warehouse.schema) as one immutable commit.
@@ -143,14 +141,12 @@ class Home:
 
         Raises FoleyError for an unknown kind or an id that is no plain name.
         """
-        if kind not in _KINDS:
-            raise FoleyError(f"no such kind of record: {kind}; there are {', '.join(_KINDS)}")
+        if kind not in RECORDS:
+            raise FoleyError(f"no such kind of record: {kind}; there are {', '.join(RECORDS)}")
         if not id or id.startswith(".") or "/" in id or "\\" in id:
-            raise FoleyError(
-                f"{id!r} cannot name one of the {kind}: use letters, digits, '-', '_' and '.'"
-            )
-        folder = self.home / kind
-        return folder / id / "checkpoint.json" if kind == "checkpoints" else folder / f"{id}.json"
+            allowed = "use letters, digits, '-', '_' and '.'"
+            raise FoleyError(f"{id!r} cannot name one of the {kind}: {allowed}")
+        return self.home / kind / RECORDS[kind].replace("*", id)
 
     def write_record(self, kind: str, id: str, record: Mapping[str, Any]) -> Path:
         """Write a record (a JSON object) atomically; an existing one of that id is replaced."""
@@ -162,17 +158,22 @@ class Home:
         """Read a record. Raises FoleyError when there is none."""
         path = self.record_path(kind, id)
         if not path.exists():
-            known = ", ".join(r["id"] for r in self.records(kind)[-5:]) or "none yet"
-            raise FoleyError(f"no {kind[:-1]} {id!r} in {self.home} (latest: {known})")
+            latest = ", ".join(r["id"] for r in self.records(kind)[-5:]) or "none yet"
+            raise FoleyError(f"no {kind[:-1]} {id!r} in {self.home} (latest: {latest})")
         return read_json(path)
 
     def records(self, kind: str) -> list[dict[str, Any]]:
         """All records of a kind, sorted by id; unreadable ones are left to `verify`."""
-        pattern = "*/checkpoint.json" if kind == "checkpoints" else "*.json"
-        found: list[dict[str, Any]] = []
-        for path in sorted((self.home / kind).glob(pattern)):
-            try:
-                found.append(read_json(path))
-            except FoleyError:
-                continue
-        return sorted(found, key=lambda record: str(record.get("id", "")))
+        return sorted(_readable(self.record_files(kind)), key=lambda row: str(row.get("id", "")))
+
+    def record_files(self, *kinds: str) -> list[Path]:
+        """Files of the records of these kinds."""
+        return [path for kind in kinds for path in sorted(self.folder(kind).glob(RECORDS[kind]))]
+
+
+def _readable(paths: list[Path]) -> Iterator[dict[str, Any]]:
+    for path in paths:
+        try:
+            yield read_json(path)
+        except FoleyError:
+            continue

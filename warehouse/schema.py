@@ -22,8 +22,7 @@ def field(name: str, type_: pa.DataType, comment: str) -> pa.Field:
 def array_field(name: str, dtype: str, shape: tuple[int, ...], comment: str) -> pa.Field:
     """A column of arrays: raw little-endian bytes, row-major, with dtype and shape in the metadata.
 
-    At most one dimension may be -1 (it differs from clip to clip and follows from the number of
-    bytes).
+    At most one dimension may be -1: it differs from clip to clip and follows from the bytes.
     """
     if sum(n == -1 for n in shape) > 1:
         raise ValueError(f"column {name}: at most one dimension of {shape} may be -1")
@@ -32,7 +31,7 @@ def array_field(name: str, dtype: str, shape: tuple[int, ...], comment: str) -> 
 
 
 def is_array(column: pa.Field) -> bool:
-    """Whether a column holds arrays (these stay in the Parquet files and are not copied into the catalog)."""
+    """Whether a column holds arrays; these are not copied into the catalog."""
     kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
     return any(kind(column.type) for kind in kinds)
 
@@ -42,7 +41,7 @@ def array_spec(column: pa.Field) -> tuple[str, tuple[int, ...]]:
     metadata = column.metadata or {}
     if b"dtype" not in metadata or b"shape" not in metadata:
         raise ValueError(
-            f"column {column.name} has no dtype and shape in its metadata: declare it with array_field()"
+            f"column {column.name} has no dtype and shape: declare it with array_field"
         )
     return metadata[b"dtype"].decode(), tuple(json.loads(metadata[b"shape"]))
 
@@ -71,24 +70,14 @@ SPINE = pa.schema(
     [
         field("clip_id", pa.string(), "id of the clip"),
         field(
-            "input",
-            pa.uint64(),
-            "hash of the clip's id and of the clip columns that the stage reads",
+            "input", pa.uint64(), "hash of the clip's id and of the columns that the stage reads"
         ),
-        field(
-            "generation",
-            pa.int32(),
-            "0 for the first row of a clip and input, 1 for the next: order without clocks",
-        ),
+        field("generation", pa.int32(), "0 for the first row of a clip and input, 1 for the next"),
         field("status", pa.string(), "passed, rejected, failed or released (from quarantine)"),
         field("reason", pa.string(), "why the stage rejected the clip"),
         field("error", pa.string(), "class of the error of a failed clip"),
         field("message", pa.string(), "message of the error of a failed clip"),
-        field(
-            "attempt",
-            pa.int32(),
-            "which attempt this row is since the clip's last release from quarantine",
-        ),
+        field("attempt", pa.int32(), "which attempt since the clip's last release from quarantine"),
         field("seconds", pa.float32(), "the clip's share of the batch's wall time, seconds"),
         field("committed_at", pa.timestamp("us", tz="UTC"), "when the batch was committed"),
         field("commit", pa.string(), "commit that wrote the row"),
@@ -99,11 +88,7 @@ CLIPS = pa.schema(
     [
         field("path", pa.string(), "absolute path of the media file"),
         field("source", pa.string(), "where the clip comes from"),
-        field(
-            "source_video",
-            pa.string(),
-            "id of the video that the clip was cut from; splits never divide it",
-        ),
+        field("source_video", pa.string(), "video it was cut from; splits never divide a video"),
         field("url", pa.string(), "address the clip was fetched from"),
         field("label", pa.string(), "class given by the source"),
         field("prompt", pa.string(), "text prompt"),
@@ -111,10 +96,6 @@ CLIPS = pa.schema(
         field("sha256", pa.string(), "hash of the file's content"),
         field("bytes", pa.int64(), "size of the file"),
         field("mtime_ns", pa.int64(), "modification time of the file, nanoseconds"),
-        field(
-            "truth",
-            pa.string(),
-            "what is known about the clip, JSON (procedural clips: impact times and material)",
-        ),
+        field("truth", pa.string(), "impact times and material of a procedural clip, JSON"),
     ]
 )

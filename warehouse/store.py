@@ -1,7 +1,4 @@
-"""The warehouse of one home folder.
-
-The one object through which flows and stages keep and find things.
-"""
+"""The warehouse: the one object through which flows and stages keep and find things."""
 
 from __future__ import annotations
 
@@ -20,15 +17,12 @@ if TYPE_CHECKING:
 
 
 class Warehouse(Home):
-    """A home folder with what is most often asked of it.
-
-    Modules are loaded by the method that needs them.
-    """
+    """A home folder with what is asked of it most often; each method loads what it needs."""
 
     def ingest(
         self, clips: pa.Table, progress: Callable[[int, int], None] | None = None
     ) -> IngestResult:
-        """Bring in clips: see :func:`warehouse.ingest.ingest`."""
+        """Take in clips: see :func:`warehouse.ingest.ingest`."""
         from warehouse.ingest import ingest
 
         return ingest(self, clips, progress)
@@ -42,9 +36,9 @@ class Warehouse(Home):
         clip_ids: Sequence[str] | None = None,
     ) -> pa.Table:
         """Live rows of a stage, sorted by clip_id: see :func:`warehouse.rows.read.rows`."""
-        from warehouse.rows.read import rows
+        from warehouse.rows.read import Selection, rows
 
-        return rows(self, stage, fingerprint, status, columns, clip_ids)
+        return rows(self, stage, fingerprint, Selection(status, columns, clip_ids))
 
     def clips(
         self,
@@ -55,13 +49,8 @@ class Warehouse(Home):
         """Newest row of every clip, sorted by clip_id."""
         return self.rows("clips", "source", status, columns, clip_ids)
 
-    # datasets, features, catalog ------------------------------------------------------------------
-
     def dataset(self, name_or_version: str) -> Dataset:
-        """A dataset version, or the newest version of a name.
-
-        Raises FoleyError when there is none.
-        """
+        """A dataset version, or the newest of a name. Raises FoleyError when there is none."""
         from warehouse.datasets.versions import find_dataset
 
         return find_dataset(self, name_or_version)

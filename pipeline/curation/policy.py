@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from pipeline.curation.gates import Condition, Gate
 from warehouse.commits import Descriptor, Listing
-from warehouse.datasets.versions import Dataset, write_dataset
+from warehouse.datasets.versions import CURATED, Dataset, Selected, write_dataset
 from warehouse.errors import FoleyError
 from warehouse.rows.live import (
     STAGE_ORDER,
@@ -152,6 +152,7 @@ def select(
     policy: str | Policy,
     name: str | None = None,
     clip_ids: Sequence[str] | None = None,
+    role: str = CURATED,
 ) -> Dataset:
     """Apply a policy to the facts of the stages in `fingerprints`, and write a dataset version.
 
@@ -184,7 +185,8 @@ def select(
         raise FoleyError(f"policy {label}: {exc}") from exc
     record = TypeAdapter(Policy).dump_python(chosen, mode="json", exclude_none=True)
     funnel = _funnel(members, ["clips", *stages], [gate.name for gate in chosen.gates])
-    return write_dataset(wh, name or chosen.name, members, record, fingerprints, funnel)
+    selected = Selected(name or chosen.name, record, fingerprints, funnel, role)
+    return write_dataset(wh, members, selected)
 
 
 def _make_chosen(

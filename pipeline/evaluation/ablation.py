@@ -74,7 +74,8 @@ def uncurated(wh: Warehouse, dataset: Dataset) -> Dataset:
     splits = {name: dataset.policy[name] for name in ("val", "test", "seed", "ablation_share")}
     everyone = dataset.members(kept=None)["clip_id"].to_pylist()
     policy = replace(load_policy("all"), **splits)
-    return select(wh, dataset.fingerprints, policy, dataset.name + UNCURATED, everyone)
+    name = f"{dataset.name}.{UNCURATED}"
+    return select(wh, dataset.fingerprints, policy, name, everyone, role=UNCURATED)
 
 
 def score_mark(data: DatasetFeatures, checkpoint: str, variant: str, steps: int) -> Mark:

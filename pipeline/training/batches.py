@@ -14,7 +14,7 @@ from model.presets.settings import TrainSettings
 from model.training.trainer import FeatureBatch
 from pipeline.features.columns import FEATURE_COLUMNS
 from warehouse import Dataset, FeatureSet, FoleyError, Warehouse
-from warehouse.datasets.feature_build import build as build_features
+from warehouse.datasets.feature_build import FeatureRequest, build
 
 
 def feature_batch(arrays: Mapping[str, np.ndarray]) -> FeatureBatch:
@@ -50,9 +50,8 @@ class DatasetFeatures:
     def split(self, name: str) -> FeatureSet:
         """The joined features of one split. Raises FoleyError where no clip of it has them all."""
         subset = self.subset if name == "train" else None
-        return build_features(
-            self.wh, self.dataset, self.fingerprints, FEATURE_COLUMNS, split=name, subset=subset
-        )
+        request = FeatureRequest(self.dataset, self.fingerprints, FEATURE_COLUMNS, name, subset)
+        return build(self.wh, request)
 
     def batches(self, split: str, most: int | None = None) -> list[FeatureBatch]:
         """A split once, in a fixed order: all of it, or the first batches."""

@@ -138,7 +138,8 @@ def fill(wh: Warehouse, stages: list[Synthetic], count: int) -> None:
         for begin in range(0, count, PER_COMMIT):
             piece = f"(from base limit {PER_COMMIT} offset {begin})"
             inputs = ", ".join(
-                f"{input_sql(columns, hash_sql)} as input_{name}" for name, columns in reads.items()
+                f"{input_sql([hash_sql(c) for c in columns])} as input_{name}"
+                for name, columns in reads.items()
             )
             table = con.sql(
                 f"select *, {input_sql(())} as input_clips, {inputs} from {piece}"

@@ -26,7 +26,7 @@ from pipeline.curation.policy import Policy, select
 from pipeline.stages.engine import fingerprints, plan, run_batch
 from pipeline.stages.stage import Clip, Outcome, Passed, Stage
 from warehouse import FeatureSet, Warehouse, array_field, to_bytes
-from warehouse.datasets.feature_build import build as build_features
+from warehouse.datasets.feature_build import FeatureRequest, build
 
 Figure = dict[str, Any]
 Epoch = Callable[[int], int]
@@ -128,7 +128,7 @@ def _feature_set(folder: Path) -> FeatureSet:
     for batch in work.batches:
         run_batch(wh, stage, work, batch)
     dataset = select(wh, fps, Policy("all", 1, ()))
-    return build_features(wh, dataset, fps, ["tokens"], split=None)
+    return build(wh, FeatureRequest(dataset, fps, ["tokens"], split=None))
 
 
 def _read_memmap(path: Path, seed: int) -> int:

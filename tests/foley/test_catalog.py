@@ -13,7 +13,7 @@ from pipeline.stages.engine import fingerprints
 from tests.foley.commands import foley, one_line_error
 from tests.warehouse.toys import POLICY, make_files, run_all, run_once, stages
 from warehouse import Warehouse, query
-from warehouse.datasets.feature_build import build as build_features
+from warehouse.datasets.feature_build import FeatureRequest, build
 from warehouse.datasets.versions import page_of
 
 
@@ -24,7 +24,7 @@ def home(tmp_path: Path) -> Path:
     run_all(wh, stages())
     fps = fingerprints(stages())
     dataset = select(wh, {name: fps[name] for name in ("facts", "text")}, POLICY)
-    build_features(wh, dataset, fps, ["tokens"], split=None)
+    build(wh, FeatureRequest(dataset, fps, ["tokens"], split=None))
     wh.publish()
     return wh.home
 

@@ -32,7 +32,7 @@ from pipeline.curation.policy import select
 from pipeline.stages.engine import fingerprints, plan, run_batch
 from tests.warehouse.toys import POLICY, facts_of, make_files, stages
 from warehouse import Warehouse, compact, gc, query, verify
-from warehouse.datasets.feature_build import build as build_features
+from warehouse.datasets.feature_build import FeatureRequest, build
 
 CLIPS = 60
 PHASES = (
@@ -65,7 +65,7 @@ def run(home: Path, media: Path, phase: Callable[[str], None]) -> None:
     phase("select")
     dataset = select(wh, {name: fps[name] for name in ("facts", "text")}, POLICY)
     phase("features")
-    features = build_features(wh, dataset, fps, ["tokens", "n_tokens", "prompt"], split=None)
+    features = build(wh, FeatureRequest(dataset, fps, ["tokens", "n_tokens", "prompt"], split=None))
     phase("record")
     wh.write_record(
         "checkpoints", "bridge", {"dataset": dataset.version, "features": features.id, "steps": 1}

@@ -18,7 +18,7 @@ from pipeline.curation.policy import Policy, select
 from pipeline.stages.engine import fingerprints
 from tests.warehouse.toys import SHAPE, length, make_files, run_all, stages, tokens
 from warehouse import FeatureSet, FoleyError, Warehouse, compact, query
-from warehouse.datasets.feature_build import build as build_features
+from warehouse.datasets.feature_build import FeatureRequest, build
 
 COLUMNS = ["tokens", "n_tokens", "prompt"]
 CLIPS = 300
@@ -39,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, FeatureSe
         {name: fps[name] for name in ("facts", "text")},
         Policy("all", 1, (Gate("level", (Condition("level", at_least=0),)),)),
     )
-    return wh, build_features(wh, dataset, fps, COLUMNS, split=None)
+    return wh, build(wh, FeatureRequest(dataset, fps, COLUMNS, split=None))
 
 
 def level_of(clip: str) -> float:
@@ -133,7 +133,7 @@ def test_building_again_opens_what_is_there_and_the_bytes_do_not_depend_on_batch
 ) -> None:
     wh, features = made
     dataset, fps = wh.dataset("all"), fingerprints(stages())
-    assert build_features(wh, dataset, fps, COLUMNS, split=None).id == features.id
+    assert build(wh, FeatureRequest(dataset, fps, COLUMNS, split=None)).id == features.id
     other = Warehouse(tmp_path / "home")
     other.ingest(wh.clips(["clip_id", "path", "source", "source_video", "prompt", "url"]))
     pipeline = stages()
@@ -146,7 +146,7 @@ def test_building_again_opens_what_is_there_and_the_bytes_do_not_depend_on_batch
         {name: fps[name] for name in ("facts", "text")},
         Policy("all", 1, (Gate("level", (Condition("level", at_least=0),)),)),
     )
-    built = build_features(other, again, fps, COLUMNS, split=None)
+    built = build(other, FeatureRequest(again, fps, COLUMNS, split=None))
     assert built.id == features.id
     assert [p.read_bytes() for p in sorted(built.path.iterdir())] == [
         p.read_bytes() for p in sorted(features.path.iterdir())
@@ -167,7 +167,7 @@ def test_unknown_columns_are_a_clear_error(
 ) -> None:
     wh, features = made
     with pytest.raises(FoleyError, match="nothing"):
-        build_features(wh, wh.dataset("all"), fingerprints(stages()), columns)
+        build(wh, FeatureRequest(wh.dataset("all"), fingerprints(stages()), columns))
     with pytest.raises(FoleyError, match="nothing"):
         next(features.batches(4, columns=columns))
 

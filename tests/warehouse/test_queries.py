@@ -19,7 +19,7 @@ from pipeline.stages.engine import fingerprints
 from pipeline.stages.stage import Clip, Outcome, Passed, Stage
 from tests.warehouse.toys import Facts, Gain, Tokens, make_files, run_all
 from warehouse import FoleyError, Warehouse, field, query, status, trace
-from warehouse.datasets.feature_build import build as build_features
+from warehouse.datasets.feature_build import FeatureRequest, build
 
 DOCS = Path(__file__).parents[2] / "docs" / "queries.md"
 QUERIES = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
@@ -80,7 +80,7 @@ def wh(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
             Gate("alignment", (Condition("imagebind", at_least=limit),)),
         )
         dataset = select(warehouse, judged, Policy("toys", 1, gates, val=0.2, test=0.2))
-    features = build_features(warehouse, dataset, fps, ["tokens", "n_tokens"], split=None)
+    features = build(warehouse, FeatureRequest(dataset, fps, ["tokens", "n_tokens"], split=None))
     record = {
         "dataset": dataset.version,
         "features": features.id,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from warehouse.datasets.feature_set import Column
+    from warehouse.datasets.feature_set import ArrayColumn
 
 _OPTIONS: dict[str, Any] = {"autoinstall_known_extensions": False}
 
@@ -41,21 +41,17 @@ def query(
             if features is not None:
                 _arrays(con, catalog.parent / "features" / features)
             con.execute("set enable_external_access = false")
-            found: Any = con.sql(sql, params=params) if params else con.sql(sql)
-            if found is None:
-                raise FoleyError(
-                    "the catalog is read-only: write a query, such as select * from funnel"
-                )
-            return found.to_arrow_table()
+            rows: Any = con.sql(sql, params=params) if params else con.sql(sql)
+            if rows is None:
+                advice = "write a query, such as select * from funnel"
+                raise FoleyError(f"the catalog is read-only: {advice}")
+            return rows.to_arrow_table()
     except duckdb.Error as exc:
         raise FoleyError(f"the query failed: {exc}") from None
 
 
 def _arrays(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Make the view `arrays`.
-
-    Bytes become floats only in the columns and rows that a query uses.
-    """
+    """Make the view `arrays`: bytes become floats only in columns and rows that a query uses."""
     from warehouse.datasets.feature_set import FeatureSet
     from warehouse.rows.live import literal, quote
 
@@ -74,21 +70,20 @@ def _arrays(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
         create(function, _floats(column), [blob], type_, type="arrow")
         columns.append(f"{quote(function)}({quote(name)}) as {quote(name)}")
     files = literal(f"{folder}/*.parquet")
-    con.execute(
-        f"create temp view arrays as select {', '.join(columns)} from read_parquet({files})"
-    )
+    shown = ", ".join(columns)
+    con.execute(f"create temp view arrays as select {shown} from read_parquet({files})")
 
 
-def _floats(column: Column) -> Callable[[Any], Any]:
+def _floats(column: ArrayColumn) -> Callable[[Any], Any]:
     """A function from an Arrow array of bytes to one of float32 arrays [*shape]."""
     import numpy as np
     import pyarrow as pa
 
     def convert(values: Any) -> Any:  # DuckDB evaluates these names
         raw = b"".join(value.as_buffer() for value in values)
-        found: Any = pa.array(np.frombuffer(raw, column.dtype).astype(np.float32))
+        arrays: Any = pa.array(np.frombuffer(raw, column.dtype).astype(np.float32))
         for size in reversed(column.shape):
-            found = pa.FixedSizeListArray.from_arrays(found, size)
-        return found
+            arrays = pa.FixedSizeListArray.from_arrays(arrays, size)
+        return arrays
 
     return convert

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from warehouse.commits import Descriptor, Listing
-from warehouse.rows.live import clips_sql, live_sql, present, run_checked
+from warehouse.commits import CLIPS_DESCRIPTOR, Descriptor, Listing
+from warehouse.rows.live import query_live
 from warehouse.rows.worklist import work_list
 from warehouse.schema import MAX_ATTEMPTS
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from warehouse.home import Home
 
 _RECENT_SECONDS = 600
+_FOLDERS = ("clips", "commits", "datasets", "features", "checkpoints", "reports", "tmp")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """Clips known and unreadable, every stage in order, and bytes on disk by folder."""
+    """Readable and unreadable clips, every stage in order, and bytes on disk by folder."""
 
     clips: int
     unreadable: int
@@ -51,58 +52,52 @@ class Status:
     disk_bytes: dict[str, int]
 
 
-def status(wh: Home, max_attempts: int = MAX_ATTEMPTS) -> Status:
+def status(home: Home, max_attempts: int = MAX_ATTEMPTS) -> Status:
     """Numbers for `foley status`, read from the commits, so that they are true while flows write."""
-    good, bad = _clips(wh)
-    stages = [_stage(wh, descriptor, max_attempts) for descriptor in wh.stages().values()]
-    folders = ("clips", "commits", "datasets", "features", "checkpoints", "reports", "tmp")
-    return Status(good, bad, stages, {name: disk_bytes(wh.home / name) for name in folders})
+    clips = {name: row["clips"] for name, row in _counts(home, CLIPS_DESCRIPTOR, 1).items()}
+    passed = clips.pop("passed", 0)
+    stages = [_stage(home, descriptor, max_attempts) for descriptor in home.stages().values()]
+    sizes = {name: _disk_bytes(home.home / name) for name in _FOLDERS}
+    return Status(passed, sum(clips.values()), stages, sizes)
 
 
-def _clips(wh: Home) -> tuple[int, int]:
-    def work(listings: dict[str, Listing]) -> tuple[int, int]:
-        con = wh.cursor()
-        try:
-            found = con.execute(
-                f"select status = 'passed' from {clips_sql(con, listings['clips'], [])}"
-            ).fetchnumpy()
-        finally:
-            con.close()
-        good = next(iter(found.values()))
-        return int(good.sum()), int(len(good) - good.sum())
-
-    return run_checked(wh, {"clips": ("clips", "source")}, work)
-
-
-def _stage(wh: Home, descriptor: Descriptor, max_attempts: int) -> StageStatus:
+def _stage(home: Home, descriptor: Descriptor, max_attempts: int) -> StageStatus:
     stage, fingerprint = descriptor.stage, descriptor.fingerprint
-
-    def work(listings: dict[str, Listing]) -> dict[str, tuple[int, int]]:
-        con = wh.cursor()
-        try:
-            con.register("present", present(wh, listings["clips"], descriptor.reads))
-            live = live_sql(con, listings[stage], descriptor, ["attempt"])
-            tired = f"count(*) filter (attempt >= {int(max_attempts)})"
-            rows = con.execute(
-                f"select status, count(*), {tired} from {live} group by status"
-            ).fetchall()
-        finally:
-            con.close()
-        return {status: (count, out) for status, count, out in rows}
-
-    counts = run_checked(wh, {"clips": ("clips", "source"), stage: (stage, fingerprint)}, work)
+    counts = _counts(home, descriptor, max_attempts)
     passed, rejected, failed = (
-        counts.get(status, (0, 0))[0] for status in ("passed", "rejected", "failed")
+        counts.get(s, {}).get("clips", 0) for s in ("passed", "rejected", "failed")
     )
-    quarantined = counts.get("failed", (0, 0))[1]
-    reached = work_list(wh, descriptor, None, max_attempts).ready
+    quarantined = counts.get("failed", {}).get("exhausted", 0)
+    reached = work_list(home, descriptor, None, max_attempts).ready
     waiting = max(0, reached - passed - rejected - failed)
     left = waiting + failed - quarantined
-    speed = _clips_per_second(wh.listing(stage, fingerprint))
-    eta = 0.0 if not left else left / speed if speed else None
+    speed = _clips_per_second(home.listing(stage, fingerprint))
+    eta = left / speed if left and speed else None
     return StageStatus(
-        stage, fingerprint, reached, passed, rejected, failed, quarantined, waiting, speed, eta
+        stage=stage,
+        fingerprint=fingerprint,
+        reached=reached,
+        passed=passed,
+        rejected=rejected,
+        failed=failed,
+        quarantined=quarantined,
+        waiting=waiting,
+        clips_per_second=speed,
+        eta_seconds=eta if left else 0.0,
     )
+
+
+def _counts(home: Home, descriptor: Descriptor, max_attempts: int) -> dict[str, dict[str, int]]:
+    """Live clips by status, and how many of them had all their attempts."""
+
+    def sql(live: str) -> str:
+        return f"""
+            select status, count(*) as clips,
+                   count(*) filter (attempt >= {int(max_attempts)}) as exhausted
+            from {live} group by status"""
+
+    rows = query_live(home, descriptor, ["attempt"], sql).to_pylist()
+    return {row["status"]: row for row in rows}
 
 
 def _clips_per_second(listing: Listing) -> float | None:
@@ -121,7 +116,7 @@ def _clips_per_second(listing: Listing) -> float | None:
     return sum(rows for _, rows in times[1:]) / (times[-1][0] - times[0][0])
 
 
-def disk_bytes(folder: Path) -> int:
+def _disk_bytes(folder: Path) -> int:
     """Bytes of the files under a folder; what vanishes meanwhile is not counted."""
     total = 0
     for path, _, names in os.walk(folder):

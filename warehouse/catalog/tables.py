@@ -1,12 +1,10 @@
-"""What the catalog holds beside the stages.
-
-Tables, views, and the COMMENT of every one of their columns.
-"""
+"""What the catalog holds beside the stages: tables, views, and comments on their columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from warehouse.commits import CLIPS_DESCRIPTOR
 from warehouse.datasets.versions import MEMBERS
 from warehouse.rows.live import literal, quote
 from warehouse.schema import CLIPS, SPINE, comment_of
@@ -30,6 +28,7 @@ _DATASET: Columns = {
     "version": ("VARCHAR", "dataset version: name, number and hash"),
     "name": ("VARCHAR", "name of the dataset"),
     "number": ("INTEGER", "counts the versions of the name from 1"),
+    "role": ("VARCHAR", "curated, or uncurated for a set that an ablation compares with"),
     "created_at": ("TIMESTAMPTZ", "when the version was made"),
     "previous": ("VARCHAR", "version before it"),
     "policy": ("JSON", "the policy in full: gates, subsets, splits"),
@@ -73,10 +72,7 @@ TABLES: dict[str, tuple[str, Columns]] = {
             "fingerprint": ("VARCHAR", "its current fingerprint"),
             "reached": ("BIGINT", "clips that passed every upstream stage"),
             **_COUNTS,
-            "quarantined": (
-                "BIGINT",
-                "failed clips that are not tried again until they are released",
-            ),
+            "quarantined": ("BIGINT", "failed clips that are not tried again until released"),
             "waiting": ("BIGINT", "clips that reached the stage and have no row yet"),
         },
     ),
@@ -110,10 +106,7 @@ TABLES: dict[str, tuple[str, Columns]] = {
     "sounds": (
         "Generated sounds with the checkpoint that made them.",
         {
-            "sound": (
-                "VARCHAR",
-                "SHA-256 of the sound file, whose bytes are in the commits of its stage",
-            ),
+            "sound": ("VARCHAR", "SHA-256 of the sound, whose bytes are in its stage's commits"),
             "stage": ("VARCHAR", "stage that made it; generate: the command, see table generated"),
             "fingerprint": ("VARCHAR", "fingerprint of that stage"),
             "clip_id": ("VARCHAR", "clip that it was made for"),
@@ -133,10 +126,7 @@ TABLES: dict[str, tuple[str, Columns]] = {
             "video_sha256": ("VARCHAR", "SHA-256 of the video that it was made for"),
             "preset": ("VARCHAR", "preset"),
             "bridge": ("VARCHAR", "SHA-256 of the bridge that made it"),
-            "checkpoint": (
-                "VARCHAR",
-                "checkpoint that the bridge is, null for one of no home folder",
-            ),
+            "checkpoint": ("VARCHAR", "checkpoint that the bridge is, null for other bridges"),
             **_RECORD,
         },
     ),
@@ -198,35 +188,41 @@ TABLES: dict[str, tuple[str, Columns]] = {
 }
 
 _DIFF = """
-with versions as (select version, previous from datasets where previous is not null),
-now as (select v.version, v.previous, m.clip_id, m.split from versions v join dataset_members m using (version)
-        where m.kept),
-past as (select v.version, v.previous, m.clip_id, m.split from versions v join dataset_members m
-         on m.version = v.previous where m.kept)
-select coalesce(n.version, p.version) as version, coalesce(n.previous, p.previous) as previous,
-       coalesce(n.clip_id, p.clip_id) as clip_id,
-       case when p.clip_id is null then 'added' when n.clip_id is null then 'removed' else 'moved' end as change,
-       p.split as split_before, n.split as split, w.reason
-from now n full join past p on n.version = p.version and n.clip_id = p.clip_id
-left join dataset_members w on w.version = p.version and w.clip_id = p.clip_id and n.clip_id is null
-where p.clip_id is null or n.clip_id is null or p.split is distinct from n.split
-"""
+    with versions as (select version, previous from datasets where previous is not null),
+    now as (
+        select v.version, v.previous, m.clip_id, m.split
+        from versions v join dataset_members m using (version) where m.kept
+    ), past as (
+        select v.version, v.previous, m.clip_id, m.split
+        from versions v join dataset_members m on m.version = v.previous where m.kept
+    )
+    select coalesce(n.version, p.version) as version, coalesce(n.previous, p.previous) as previous,
+           coalesce(n.clip_id, p.clip_id) as clip_id,
+           case when p.clip_id is null then 'added'
+                when n.clip_id is null then 'removed'
+                else 'moved' end as change,
+           p.split as split_before, n.split as split, w.reason
+    from now n full join past p on n.version = p.version and n.clip_id = p.clip_id
+    left join dataset_members w
+        on w.version = p.version and w.clip_id = p.clip_id and n.clip_id is null
+    where p.clip_id is null or n.clip_id is null or p.split is distinct from n.split"""
 
 _LINEAGE = """
-select 'sound' as kind, sound as id, 'checkpoint' as parent_kind, checkpoint as parent from sounds
-where checkpoint is not null
-union all select 'sound', sound, 'clip', clip_id from sounds where clip_id is not null
-union all select 'sound', sound, 'bridge', bridge from generated where checkpoint is null
-union all select 'sound', sound, 'file', video_sha256 from generated
-union all select 'evaluation', id, 'checkpoint', checkpoint from evaluations where checkpoint is not null
-union all select 'evaluation', id, 'dataset', dataset from evaluations where dataset is not null
-union all select 'checkpoint', id, 'features', features from checkpoints where features is not null
-union all select 'checkpoint', id, 'dataset', dataset from checkpoints where dataset is not null
-union all select 'features', id, 'dataset', dataset from features
-union all select 'dataset', version, 'clip', clip_id from dataset_members where kept
-union all select 'clip', clip_id, 'file', sha256 from clips where sha256 is not null
-union all select 'clip', clip_id, 'url', url from clips where url is not null
-"""
+    select * from (
+        select 'sound' as kind, sound as id, 'checkpoint' as parent_kind, checkpoint as parent
+        from sounds
+        union all select 'sound', sound, 'clip', clip_id from sounds
+        union all select 'evaluation', id, 'checkpoint', checkpoint from evaluations
+        union all select 'evaluation', id, 'dataset', dataset from evaluations
+        union all select 'checkpoint', id, 'features', features from checkpoints
+        union all select 'checkpoint', id, 'dataset', dataset from checkpoints
+        union all select 'dataset', version, 'clip', clip_id from dataset_members where kept
+        union all select 'clip', clip_id, 'file', sha256 from clips
+        union all select 'clip', clip_id, 'url', url from clips
+    ) where parent is not null
+    union all select 'sound', sound, 'bridge', bridge from generated where checkpoint is null
+    union all select 'sound', sound, 'file', video_sha256 from generated
+    union all select 'features', id, 'dataset', dataset from features"""
 
 #: name: (SQL, comment, comments of columns)
 VIEWS: dict[str, tuple[str, str, dict[str, str]]] = {
@@ -262,41 +258,27 @@ RESERVED = frozenset({*TABLES, *VIEWS, "dataset_members", "meta", "clips", "hist
 
 def comment_sql() -> Iterator[str]:
     """COMMENT statements for everything but the stages."""
-    yield "comment on table meta is 'How the catalog was built.'"
-    yield "comment on column meta.key is 'state (hash of what it was built from) or home'"
-    yield "comment on column meta.value is 'its value'"
-    spine = {f.name: comment_of(f) for f in [*SPINE, *CLIPS]}
-    spine |= {
-        "status": "passed, or failed when the file cannot be read",
-        "error": "class of the error reading the file",
-    }
-    shown = [
-        "clip_id",
-        "status",
-        *CLIPS.names,
-        "error",
-        "message",
-        "committed_at",
-        "generation",
-        "commit",
-    ]
-    yield from _comments(
-        "table", "clips", "Clips as their sources gave them, newest row of each.", spine, shown
-    )
+    meta = {"key": "state (hash of what it was built from) or home", "value": "its value"}
+    yield from comments_sql("table", "meta", "How the catalog was built.", meta)
+    spine = {f.name: comment_of(f) for f in SPINE}
+    spine["status"] = "passed, or failed when the file cannot be read"
+    spine["error"] = "class of the error reading the file"
+    names = ("error", "message", "committed_at", "generation", "commit")
+    clips = {name: spine[name] for name in ("clip_id", "status")}
+    clips |= {f.name: comment_of(f) for f in CLIPS} | {name: spine[name] for name in names}
+    yield from comments_sql("table", "clips", CLIPS_DESCRIPTOR.doc, clips)
     members = {"version": "dataset version", **{f.name: comment_of(f) for f in MEMBERS}}
     doc = "Every clip that a dataset version judged: kept, or dropped with its reason."
-    yield from _comments("table", "dataset_members", doc, members, list(members))
-    for name, (text, columns) in TABLES.items():
-        yield from _comments(
-            "table", name, text, {c: said for c, (_, said) in columns.items()}, list(columns)
-        )
-    for name, (_, text, said) in VIEWS.items():
-        yield from _comments("view", name, text, said, list(said))
+    yield from comments_sql("table", "dataset_members", doc, members)
+    for name, (doc, columns) in TABLES.items():
+        texts = {column: text for column, (_, text) in columns.items()}
+        yield from comments_sql("table", name, doc, texts)
+    for name, (_, doc, texts) in VIEWS.items():
+        yield from comments_sql("view", name, doc, texts)
 
 
-def _comments(
-    kind: str, name: str, text: str, said: dict[str, str], columns: list[str]
-) -> Iterator[str]:
-    yield f"comment on {kind} {name} is {literal(text)}"
-    for column in columns:
-        yield f"comment on column {name}.{quote(column)} is {literal(said[column])}"
+def comments_sql(kind: str, name: str, doc: str, columns: Mapping[str, str]) -> Iterator[str]:
+    """COMMENT statements for one table or view and its columns."""
+    yield f"comment on {kind} {name} is {literal(doc)}"
+    for column, text in columns.items():
+        yield f"comment on column {name}.{quote(column)} is {literal(text)}"

@@ -1,30 +1,33 @@
-"""Building a FeatureSet: join, shuffle, pad, write."""
+"""Builds a FeatureSet: join, shuffle, pad, write."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
-from warehouse.commits import Listing, writer_options
+from warehouse.commits import Descriptor, writer_options
 from warehouse.datasets.feature_set import FeatureSet
 from warehouse.errors import FoleyError
-from warehouse.files import new_folder, write_file
-from warehouse.rows.live import run_checked
-from warehouse.rows.read import gather, locate
+from warehouse.files import identity_hash, new_folder, write_file
+from warehouse.rows.live import Listings, run_checked, sources
+from warehouse.rows.read import Selection, gather, locate
 from warehouse.schema import array_spec, is_array
 
 if TYPE_CHECKING:
     from warehouse.datasets.versions import Dataset
     from warehouse.home import Home
+
+pc: Any = pyarrow.compute  # its functions are made at import, so type checkers do not see them
 
 _BLOCK = 64
 _WINDOW = 1024
@@ -33,31 +36,25 @@ _SHARD_BYTES = 1 << 30
 _GROUP = 64
 _GROUP_BYTES = 64 << 20
 
-Shapes = dict[str, tuple[int, ...]]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A stage that columns are taken from, and the places of the chosen clips in its commits, in writing order."""
+class FeatureRequest:
+    """Which features to join: columns of the stages in `fingerprints`, for clips of a dataset.
 
-    schema: pa.Schema
-    names: list[str]
-    places: pa.Table
+    None stands for all splits, and for no subset. `seed` decides in which order clips are written.
+    """
 
-    def read(self, begin: int, end: int) -> pa.Table:
-        return gather(self.places.slice(begin, end - begin), self.schema, self.names)
+    dataset: Dataset
+    fingerprints: Mapping[str, str]
+    columns: Sequence[str]
+    split: str | None = "train"
+    subset: str | None = None
+    seed: int = 0
 
 
-def build(
-    wh: Home,
-    dataset: Dataset,
-    fps: Mapping[str, str],
-    columns: Sequence[str],
-    split: str | None = "train",
-    subset: str | None = None,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> FeatureSet:
+def build(home: Home, request: FeatureRequest, progress: Progress | None = None) -> FeatureSet:
     """Write the feature set of a dataset's split, or open it when it exists.
 
     Its id is a hash of the dataset version, the split, the columns, the fingerprints of the stages
@@ -66,220 +63,201 @@ def build(
     stages are left out and counted in `meta["missing"]`. Raises FoleyError for an unknown column
     and when no clip is left.
     """
-    homes = _homes(wh, fps, columns)
-    used = {stage: fps[stage] for stage in homes if stage != "clips"}
-    wanted = dataset.clip_ids(split, subset)
+    columns = _columns_by_stage(home, request)
+    stages = [descriptor for descriptor, _ in columns if descriptor.stage != "clips"]
+    used = {descriptor.stage: descriptor.fingerprint for descriptor in stages}
+    dataset, split = request.dataset, request.split
+    wanted = dataset.clip_ids(split, request.subset)
     meta: dict[str, Any] = {
         "dataset": dataset.version,
         "split": split,
-        "subset": subset,
-        "seed": seed,
+        "subset": request.subset,
+        "seed": request.seed,
+        "columns": list(request.columns),
+        "fingerprints": used,
     }
-    meta |= {"columns": list(columns), "fingerprints": used}
 
-    def work(listings: dict[str, Listing]) -> Path:
-        parts = _sources(wh, listings, homes, used, wanted, seed)
-        clips = parts[0].places["clip_id"].to_pylist()
+    def work(listings: Listings) -> Path:
+        passed = Selection(clip_ids=wanted)
+        places = [locate(home, listings, descriptor, passed) for descriptor, _ in columns]
+        schemas = [(descriptor.all_columns, names) for descriptor, names in columns]
+        join = _Join(schemas, _shuffled_together(places, request.seed), request.columns)
+        clips = join.places[0]["clip_id"].to_pylist()
         if not clips:
-            raise FoleyError(
-                f"no clip of {dataset.version} ({split or 'all splits'}) passed {', '.join(used)}"
-            )
-        digest = hashlib.sha256(json.dumps([meta, clips], sort_keys=True).encode()).hexdigest()
-        id_ = f"{dataset.name}-{split or 'all'}-{digest[:12]}"
-        target = wh.folder("features") / id_
+            which = f"{dataset.version} ({split or 'all splits'})"
+            raise FoleyError(f"no clip of {which} passed {', '.join(used)}")
+        id_ = f"{dataset.name}-{split or 'all'}-{identity_hash([meta, clips])[:12]}"
+        target = home.folder("features") / id_
         if not (target / "_features.json").exists():
             note = {"id": id_, **meta, "clips": len(clips), "missing": len(wanted) - len(clips)}
-            with new_folder(wh.tmp, target) as folder:
-                note["shards"] = _write_shards(folder, parts, columns, note, progress)
+            with new_folder(home.tmp, target) as folder:
+                note["shards"] = _write_shards(folder, join, note, progress)
                 text = json.dumps(note, indent=1).encode()
                 write_file(folder, lambda handle: handle.write(text), folder / "_features.json")
         return target
 
-    sources = {"clips": ("clips", "source"), **{stage: (stage, fp) for stage, fp in used.items()}}
-    return FeatureSet.open(run_checked(wh, sources, work))
+    return FeatureSet.open(run_checked(home, sources(*stages), work))
 
 
-def _homes(wh: Home, fps: Mapping[str, str], columns: Sequence[str]) -> dict[str, list[str]]:
-    """Which columns come from which stage; `clips` is always among them."""
-    homes: dict[str, list[str]] = {"clips": ["clip_id"]}
-    descriptors = {"clips": wh.descriptor("clips", "source")}
-    descriptors |= {stage: wh.descriptor(stage, fp) for stage, fp in fps.items()}
-    for column in columns:
-        found = [stage for stage, d in descriptors.items() if column in d.columns.names]
-        if not found and column != "clip_id":
-            raise FoleyError(f"no planned stage among {', '.join(fps)} has a column {column!r}")
+def _columns_by_stage(home: Home, request: FeatureRequest) -> list[tuple[Descriptor, list[str]]]:
+    """The stages that give the columns, each with their names; `clips` comes first."""
+    clips = home.descriptor("clips", "source")
+    descriptors = [clips, *(home.descriptor(*item) for item in request.fingerprints.items())]
+    names: dict[str, list[str]] = {"clips": ["clip_id"]}
+    for column in request.columns:
+        owners = [d.stage for d in descriptors if column in d.columns.names]
+        if not owners and column != "clip_id":
+            stages = ", ".join(request.fingerprints)
+            raise FoleyError(f"no planned stage among {stages} has a column {column!r}")
         if column != "clip_id":
-            homes.setdefault(found[0], []).append(column)
-    return homes
+            names.setdefault(owners[0], []).append(column)
+    stages = {descriptor.stage: descriptor for descriptor in descriptors}
+    return [(stages[stage], columns) for stage, columns in names.items()]
 
 
-def _sources(
-    wh: Home,
-    listings: dict[str, Listing],
-    homes: Mapping[str, list[str]],
-    used: Mapping[str, str],
-    wanted: Sequence[str],
-    seed: int,
-) -> list[_Source]:
-    """The stages with the places of the clips that all of them have, shuffled alike."""
-    found: dict[str, tuple[pa.Schema, pa.Table]] = {}
-    for stage in homes:
-        descriptor = wh.descriptor(stage, used.get(stage, "source"))
-        found[stage] = (descriptor.all_columns, locate(wh, listings, descriptor, "passed", wanted))
-    common = set(wanted)
-    for _, places in found.values():
-        common &= set(places["clip_id"].to_pylist())
-    order = _shuffled(len(common), seed)
-    parts: list[_Source] = []
-    for stage, (schema, places) in found.items():
-        inside = [clip in common for clip in places["clip_id"].to_pylist()]
-        chosen = places.filter(pa.array(inside, pa.bool_())).take(pa.array(order))
-        parts.append(_Source(schema, homes[stage], chosen))
-    return parts
+def _shuffled_together(places: Sequence[pa.Table], seed: int) -> list[pa.Table]:
+    """The places of the clips that all stages have, in the same random order."""
+    common = set.intersection(*(set(table["clip_id"].to_pylist()) for table in places))
+    ids, order = pa.array(sorted(common), pa.string()), pa.array(_shuffled(len(common), seed))
+    return [table.filter(pc.is_in(table["clip_id"], ids)).take(order) for table in places]
 
 
 def _shuffled(count: int, seed: int) -> np.ndarray:
-    """A random order [count] that still reads commits in pieces.
-
-    Blocks of neighbours, mixed over windows.
-    """
+    """A random order [count] that still reads commits in pieces: blocks mixed over windows."""
     rng = np.random.default_rng(seed)
-    blocks = rng.permutation(-(-count // _BLOCK))
-    order = np.concatenate(
-        [np.arange(b * _BLOCK, min(count, (b + 1) * _BLOCK)) for b in blocks]
-        or [np.empty(0, np.int64)]
-    )
+    order = np.arange(count)
+    blocks = [order[b * _BLOCK : (b + 1) * _BLOCK] for b in rng.permutation(-(-count // _BLOCK))]
+    order = np.concatenate([order[:0], *blocks])
     for begin in range(0, count, _WINDOW):
         rng.shuffle(order[begin : begin + _WINDOW])
-    return order.astype(np.int64)
+    return order
 
 
 def _windows(count: int, size: int) -> Iterator[tuple[int, int]]:
     return ((begin, min(count, begin + size)) for begin in range(0, count, size))
 
 
+@dataclass(frozen=True)
+class _Join:
+    """Columns of several stages side by side.
+
+    `stages` are the schema of each stage and the names of its columns, `places` where its rows of
+    the clips lie, in writing order, and `columns` those that are written.
+    """
+
+    stages: Sequence[tuple[pa.Schema, Sequence[str]]]
+    places: Sequence[pa.Table]
+    columns: Sequence[str]
+
+    @property
+    def count(self) -> int:
+        """Number of clips."""
+        return self.places[0].num_rows
+
+    def read(self, begin: int, end: int, only: str | None = None) -> dict[str, pa.ChunkedArray]:
+        """Rows begin..end of the columns, or of one of them, by name."""
+        values: dict[str, pa.ChunkedArray] = {}
+        for (schema, own), places in zip(self.stages, self.places, strict=True):
+            names = [name for name in own if only in (None, name)]
+            if names:
+                rows = gather(places.slice(begin, end - begin), schema, names)
+                values |= {name: rows[name] for name in names}
+        return values
+
+    @cached_property
+    def fields(self) -> dict[str, pa.Field]:
+        """The columns as the stages declare them, by name."""
+        return {name: schema.field(name) for schema, own in self.stages for name in own}
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every array column as declared, -1 replaced by the largest that there is."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, column in self.fields.items():
+            if is_array(column):
+                dtype, shape = array_spec(column)
+                unit = np.dtype(dtype).itemsize * _product(n for n in shape if n != -1)
+                largest = self._longest(name) // unit if -1 in shape else 0
+                shapes[name] = tuple(largest if n == -1 else n for n in shape)
+        return shapes
+
+    def _longest(self, name: str) -> int:
+        """Bytes of the longest value of an array column."""
+        longest = 0
+        for begin, end in _windows(self.count, _BLOCK):
+            values = self.read(begin, end, only=name)[name]
+            longest = max(longest, pc.max(pc.binary_length(values)).as_py() or 0)
+        return longest
+
+    def schema(self, note: Mapping[str, Any]) -> pa.Schema:
+        """Columns as they are written: clip_id, arrays as padded fixed-size binary at the end."""
+        written: list[pa.Field] = []
+        for name in dict.fromkeys(["clip_id", *self.columns]):
+            column = self.fields[name]
+            if is_array(column):
+                dtype, declared = array_spec(column)
+                free = declared.index(-1) if -1 in declared else 0
+                shape = json.dumps(list(self.shapes[name])).encode()
+                metadata = {**(column.metadata or {}), b"shape": shape, b"free": b"%d" % free}
+                width = np.dtype(dtype).itemsize * _product(self.shapes[name])
+                column = pa.field(name, pa.binary(width), nullable=False, metadata=metadata)
+            written.append(column)
+        written.sort(key=is_array)  # the small columns side by side, to be read in one piece
+        return pa.schema(written, metadata={b"foley": json.dumps(dict(note)).encode()})
+
+    def table(self, begin: int, end: int, schema: pa.Schema) -> pa.Table:
+        """Rows begin..end of all columns, padded."""
+        values = self.read(begin, end)
+        arrays: list[Any] = [
+            _padded(values[f.name], f, self.shapes[f.name])
+            if f.name in self.shapes
+            else values[f.name]
+            for f in schema
+        ]
+        return pa.table(arrays, schema=schema)
+
+
+def _product(sizes: Any) -> int:
+    return int(np.prod(list(sizes), dtype=np.int64))
+
+
 def _write_shards(
-    folder: Path,
-    parts: Sequence[_Source],
-    columns: Sequence[str],
-    note: Mapping[str, Any],
-    progress: Callable[[int, int], None] | None,
+    folder: Path, join: _Join, note: Mapping[str, Any], progress: Progress | None
 ) -> list[dict[str, Any]]:
     """Write all rows as shards of about 1 GiB; returns their names, rows and bytes."""
-    count = parts[0].places.num_rows
-    shapes = _shapes(parts)
-    schema = _schema(parts, columns, shapes, note)
+    schema = join.schema(note)
     row_bytes = max(1, sum(f.type.byte_width for f in schema if is_array(f)))
     group = max(1, min(_GROUP, _GROUP_BYTES // row_bytes))
     window = max(group, min(_WINDOW, _WINDOW_BYTES // row_bytes) // group * group)
     per_shard = max(window, _SHARD_BYTES // row_bytes // window * window)
+    # One page a row group, so that a value's place follows from the footer.
+    options = writer_options(schema) | {"data_page_size": (1 << 31) - 1, "write_batch_size": group}
     shards: list[dict[str, Any]] = []
-    for begin, end in _windows(count, per_shard):
+    for begin, end in _windows(join.count, per_shard):
         path = folder / f"{len(shards):05d}.parquet"
-        options: dict[str, Any] = writer_options(schema) | {
-            "data_page_size": (1 << 31) - 1,
-            "write_batch_size": group,
-        }
         with pq.ParquetWriter(path, schema, **options) as writer:
-            for a, b in _windows(end - begin, window):
-                writer.write_table(
-                    _window(parts, begin + a, begin + b, schema, shapes), row_group_size=group
-                )
+            for first, last in _windows(end - begin, window):
+                rows = join.table(begin + first, begin + last, schema)
+                writer.write_table(rows, row_group_size=group)
                 if progress:
-                    progress(begin + b, count)
+                    progress(begin + last, join.count)
         with open(path, "rb") as handle:
             os.fsync(handle.fileno())
         shards.append({"file": path.name, "rows": end - begin, "bytes": path.stat().st_size})
     return shards
 
 
-def _shapes(parts: Sequence[_Source]) -> Shapes:
-    """Shape of every array column: the declared one, with -1 replaced by the largest found."""
-    shapes: Shapes = {}
-    for part in parts:
-        fields = [part.schema.field(name) for name in part.names]
-        for column in (f for f in fields if is_array(f)):
-            dtype, shape = array_spec(column)
-            if -1 in shape:
-                shape = _largest(part, column.name, dtype, shape)
-            shapes[column.name] = shape
-    return shapes
-
-
-def _largest(part: _Source, name: str, dtype: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    import pyarrow.compute
-
-    pc: Any = pyarrow.compute
-    single = _Source(part.schema, [name], part.places)
-    unit = int(np.dtype(dtype).itemsize * np.prod([n for n in shape if n != -1], dtype=np.int64))
-    largest = 0
-    for begin, end in _windows(part.places.num_rows, _BLOCK):
-        largest = max(largest, pc.max(pc.binary_length(single.read(begin, end)[name])).as_py() or 0)
-    return tuple(largest // unit if n == -1 else n for n in shape)
-
-
-def _schema(
-    parts: Sequence[_Source], columns: Sequence[str], shapes: Shapes, note: Mapping[str, Any]
-) -> pa.Schema:
-    """Columns as they are written.
-
-    Clip_id first, arrays as fixed-size binary with their padded shape.
-    """
-    fields = {name: part.schema.field(name) for part in parts for name in part.names}
-    written: list[pa.Field] = []
-    for name in dict.fromkeys(["clip_id", *columns]):
-        column = fields[name]
-        if is_array(column):
-            dtype, declared = array_spec(column)
-            free = declared.index(-1) if -1 in declared else 0
-            width = int(np.dtype(dtype).itemsize * np.prod(shapes[name], dtype=np.int64))
-            metadata = {
-                **(column.metadata or {}),
-                b"shape": json.dumps(list(shapes[name])).encode(),
-            }
-            metadata[b"free"] = str(free).encode()
-            column = pa.field(name, pa.binary(width), nullable=False, metadata=metadata)
-        written.append(column)
-    written.sort(
-        key=is_array
-    )  # numbers and texts side by side, so that they are read ahead in one piece
-    return pa.schema(written, metadata={b"foley": json.dumps(dict(note)).encode()})
-
-
-def _window(
-    parts: Sequence[_Source], begin: int, end: int, schema: pa.Schema, shapes: Shapes
-) -> pa.Table:
-    """Rows begin..end of all sources side by side, padded."""
-    found: dict[str, pa.ChunkedArray] = {}
-    for part in parts:
-        table = part.read(begin, end)
-        for name in part.names:
-            found[name] = table[name]
-    arrays: list[Any] = []
-    for column in schema:
-        values = found[column.name]
-        arrays.append(
-            _padded(values, column, shapes[column.name]) if column.name in shapes else values
-        )
-    return pa.table(arrays, schema=schema)
-
-
 def _padded(values: pa.ChunkedArray, column: pa.Field, shape: tuple[int, ...]) -> pa.Array:
     """Values as fixed-size binary, zero-padded at the end of the dimension that varies."""
     dtype, _ = array_spec(column)
+    free = int((column.metadata or {}).get(b"free", b"0"))
+    unit_shape = [-1 if i == free else n for i, n in enumerate(shape)]
     out = np.zeros((len(values), *shape), dtype)
-    unit_shape = [-1 if i == _free(column, shape) else n for i, n in enumerate(shape)]
     for i, value in enumerate(values):
         raw = value.as_buffer()
         if raw is None:
-            raise FoleyError(
-                f"column {column.name} is empty for a clip that passed: mend the stage that writes it"
-            )
+            advice = "correct the stage that writes it"
+            raise FoleyError(f"column {column.name} is empty for a clip that passed: {advice}")
         array = np.frombuffer(raw, dtype).reshape(unit_shape)
         out[(i, *(slice(0, n) for n in array.shape))] = array
     return pa.Array.from_buffers(column.type, len(values), [None, pa.py_buffer(out.tobytes())])
-
-
-def _free(column: pa.Field, shape: tuple[int, ...]) -> int:
-    """Which dimension varied before padding (the first when none did)."""
-    return int((column.metadata or {}).get(b"free", b"0")) if shape else 0

@@ -1,8 +1,8 @@
-"""FeatureSet: the joined, shuffled training arrays of one dataset split, as Parquet that any tool can read.
+"""FeatureSet: joined, shuffled training arrays of a dataset split, as plain Parquet.
 
-Array columns are fixed-size binary, plain and uncompressed, one page a row group. So a value's
-place in the file follows from the footer, and the reader fetches rows straight into the batch: one
-copy, no decoding, bounded memory.
+Array columns are fixed-size binary, uncompressed, one page a row group. So a value's place in the
+file follows from the footer, and the reader fetches rows straight into the batch: one copy, no
+decoding, bounded memory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ADVICE = 128 << 10
 
 
 @dataclass(frozen=True)
-class Column:
+class ArrayColumn:
     """Dtype and shape of one clip's value in an array column."""
 
     dtype: str
@@ -45,7 +45,7 @@ class Column:
 
 
 class FeatureSet:
-    """An immutable folder of feature shards. Open with :meth:`open` or make with :meth:`build`."""
+    """An immutable folder of feature shards: see :func:`warehouse.datasets.feature_build.build`."""
 
     def __init__(self, path: Path, meta: dict[str, Any]) -> None:
         """Read the shards' footers.
@@ -56,15 +56,11 @@ class FeatureSet:
         self._files = [path / shard["file"] for shard in meta["shards"]]
         for file, shard in zip(self._files, meta["shards"], strict=True):
             if not file.is_file() or file.stat().st_size != shard["bytes"]:
-                raise FoleyError(
-                    f"feature shard {file} is missing or damaged: delete {path} and build it again"
-                )
-        self.schema = (
-            pq.read_schema(self._files[0])
-            if self._files
-            else pa.schema([pa.field("clip_id", pa.string())])
-        )
-        self.columns = {f.name: Column(*array_spec(f)) for f in self.schema if is_array(f)}
+                advice = f"delete {path} and build it again"
+                raise FoleyError(f"feature shard {file} is missing or damaged: {advice}")
+        empty = pa.schema([pa.field("clip_id", pa.string())])
+        self.schema = pq.read_schema(self._files[0]) if self._files else empty
+        self.columns = {f.name: ArrayColumn(*array_spec(f)) for f in self.schema if is_array(f)}
         self._index = _Index(self._files, self.columns)
 
     @staticmethod
@@ -79,8 +75,7 @@ class FeatureSet:
         """Batches an epoch: the same for every rank with `drop_last`, else those of rank 0."""
         if drop_last:
             return len(self) // world // batch_size
-        each = math.ceil(len(self) / world)
-        return math.ceil(each / batch_size)
+        return math.ceil(math.ceil(len(self) / world) / batch_size)
 
     def batches(
         self,
@@ -99,53 +94,44 @@ class FeatureSet:
         texts [B]. The order is a function of (seed, epoch, batch_size, rank, world) alone; ranks
         take disjoint clips. With `drop_last` all ranks give the same number of full batches, else
         every clip comes once. Clips are shuffled within windows of 256 clips (256 MiB at most) of
-        row groups in random order; the next two windows are read ahead by the system while this one
-        is used, and no more than a batch is held in memory.
+        row groups in random order; the system reads the next two windows ahead while this one is
+        used, and no more than a batch is held in memory.
         """
-        mine = self._share(
-            self._index.stream(np.random.default_rng([seed, epoch])),
-            batch_size,
-            rank,
-            world,
-            drop_last,
-        )
-        window = max(1, min(_WINDOW, _WINDOW_BYTES // self._row_bytes()) // batch_size) * batch_size
+        stream = self._index.stream(np.random.default_rng([seed, epoch]))
+        rows = stream[self._share(batch_size, rank, world, drop_last)]
+        row_bytes = max(1, sum(column.nbytes for column in self.columns.values()))
+        window = max(1, min(_WINDOW, _WINDOW_BYTES // row_bytes) // batch_size) * batch_size
         first = start * batch_size // window
-        parts = [mine[begin : begin + window] for begin in range(first * window, len(mine), window)]
-        with _Reader(self._files, self._index, self.columns, self.schema, columns) as reader:
+        parts = [rows[begin : begin + window] for begin in range(first * window, len(rows), window)]
+        with _Reader(self._files, self._index, self.schema, columns) as reader:
             for part in parts[:_AHEAD]:
                 reader.advise(self._index.groups(part))
             for number, part in enumerate(parts, first):
                 reader.load(part)
                 soon = parts[number - first + _AHEAD :][:1]
                 ahead = self._index.groups(soon[0]) if soon else np.empty(0, np.int64)
-                rows = part[
-                    np.random.default_rng([seed, epoch, rank, number]).permutation(len(part))
-                ]
-                skip = max(0, start * batch_size - number * window)
-                begins = range(skip, len(rows), batch_size)
+                order = np.random.default_rng([seed, epoch, rank, number]).permutation(len(part))
+                begins = range(max(0, start * batch_size - number * window), len(part), batch_size)
+                # What is read ahead is asked for in equal shares between the batches.
                 turns = np.linspace(0, len(ahead), len(begins) + 1).astype(int)
                 for begin, a, b in zip(begins, turns[:-1], turns[1:], strict=True):
                     reader.advise(ahead[a:b])
-                    yield reader.read(rows[begin : begin + batch_size])
+                    yield reader.read(part[order[begin : begin + batch_size]])
 
-    def _share(
-        self, stream: np.ndarray, batch_size: int, rank: int, world: int, drop_last: bool
-    ) -> np.ndarray:
-        """The rank's part of an epoch's row numbers."""
+    def _share(self, batch_size: int, rank: int, world: int, drop_last: bool) -> slice:
+        """The rank's part of an epoch's rows."""
         if drop_last:
-            size = len(self) // world // batch_size * batch_size
             begin = rank * (len(self) // world)
-            return stream[begin : begin + size]
+            return slice(begin, begin + self.steps(batch_size, world) * batch_size)
         bounds = np.linspace(0, len(self), world + 1).astype(np.int64)
-        return stream[bounds[rank] : bounds[rank + 1]]
+        return slice(int(bounds[rank]), int(bounds[rank + 1]))
 
     def read(
         self, clip_ids: Sequence[str] | None = None, columns: Sequence[str] | None = None
     ) -> Arrays:
         """Values of the clips asked for, in that order (default: all, as stored).
 
-        FoleyError for unknown clips.
+        Raises FoleyError for unknown clips.
         """
         rows = np.arange(len(self))
         if clip_ids is not None:
@@ -154,26 +140,20 @@ class FeatureSet:
             if unknown:
                 raise FoleyError(f"features {self.id} hold no clip {', '.join(unknown[:5])}")
             rows = np.array([where[clip] for clip in clip_ids], np.int64)
-        with _Reader(self._files, self._index, self.columns, self.schema, columns) as reader:
+        with _Reader(self._files, self._index, self.schema, columns) as reader:
             reader.load(rows)
             return reader.read(rows)
 
     def clip_ids(self) -> list[str]:
         """Ids of the clips in stored order."""
-        return [
-            clip
-            for file in self._files
-            for clip in pq.read_table(file, columns=["clip_id"])["clip_id"].to_pylist()
-        ]
-
-    def _row_bytes(self) -> int:
-        return max(1, sum(column.nbytes for column in self.columns.values()))
+        tables = (pq.read_table(file, columns=["clip_id"]) for file in self._files)
+        return [clip for table in tables for clip in table["clip_id"].to_pylist()]
 
 
 class _Index:
     """Where every row lies: its row group, and the group's file and byte offsets by column."""
 
-    def __init__(self, files: Sequence[Path], columns: Mapping[str, Column]) -> None:
+    def __init__(self, files: Sequence[Path], columns: Mapping[str, ArrayColumn]) -> None:
         places: list[tuple[int, int, int]] = []  # file, group within the file, rows
         scalars: list[tuple[int, int]] = []  # where the other columns begin, their bytes
         offsets: dict[str, list[int]] = {name: [] for name in columns}
@@ -187,12 +167,12 @@ class _Index:
                 first = min(c.dictionary_page_offset or c.data_page_offset for c in small)
                 scalars.append((first, sum(c.total_compressed_size for c in small)))
                 for name, column in columns.items():
-                    offsets[name].append(
-                        _values_at(group.column(names.index(name)), group.num_rows, column, file)
-                    )
+                    chunk = group.column(names.index(name))
+                    offsets[name].append(_values_at(chunk, group.num_rows, column, file))
         self.places = np.array(places, np.int64).reshape(-1, 3)
         self.scalars = scalars
-        self.offsets = {name: np.array(found, np.int64) for name, found in offsets.items()}
+        self.columns = columns
+        self.offsets = {name: np.array(places, np.int64) for name, places in offsets.items()}
         sizes = self.places[:, 2]
         self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self.group = np.repeat(np.arange(len(sizes)), sizes)
@@ -208,14 +188,13 @@ class _Index:
         return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
 
 
-def _values_at(chunk: Any, rows: int, column: Column, file: Path) -> int:
+def _values_at(chunk: Any, rows: int, column: ArrayColumn, file: Path) -> int:
     """Byte offset of a column chunk's first value: its only page ends with the values."""
     end = chunk.data_page_offset + chunk.total_compressed_size
     start = end - rows * column.nbytes
     if chunk.compression != "UNCOMPRESSED" or not 0 < start - chunk.data_page_offset < 512:
-        raise FoleyError(
-            f"feature shard {file} is not laid out as this reader expects: build the features again"
-        )
+        advice = "build the features again"
+        raise FoleyError(f"feature shard {file} is not laid out as this reader expects: {advice}")
     return start
 
 
@@ -223,27 +202,18 @@ class _Reader:
     """Reads rows by number, straight into the arrays of a batch."""
 
     def __init__(
-        self,
-        files: Sequence[Path],
-        index: _Index,
-        columns: Mapping[str, Column],
-        schema: pa.Schema,
-        wanted: Sequence[str] | None,
+        self, files: Sequence[Path], index: _Index, schema: pa.Schema, wanted: Sequence[str] | None
     ) -> None:
-        names = list(dict.fromkeys(["clip_id", *(wanted if wanted is not None else schema.names)]))
-        unknown = [name for name in names if name not in schema.names]
+        names = list(dict.fromkeys(["clip_id", *(schema.names if wanted is None else wanted)]))
+        unknown = ", ".join(name for name in names if name not in schema.names)
         if unknown:
             raise FoleyError(
-                f"these features have no {', '.join(unknown)}; they have {', '.join(schema.names)}"
+                f"these features have no {unknown}; they have {', '.join(schema.names)}"
             )
-        self._files, self._index, self._schema, self._handles = (
-            files,
-            index,
-            schema,
-            dict[int, int](),
-        )
-        self._arrays = {name: columns[name] for name in names if name in columns}
-        self._scalars = [name for name in names if name not in columns]
+        self._files, self._index, self._schema = files, index, schema
+        self._handles: dict[int, int] = {}
+        self._arrays = {name: index.columns[name] for name in names if name in index.columns}
+        self._scalars = [name for name in names if name not in index.columns]
         self._groups = self._bases = np.empty(0, np.int64)
         self._values: Arrays = {}
 
@@ -263,8 +233,7 @@ class _Reader:
             os.posix_fadvise(handle, *self._index.scalars[g], os.POSIX_FADV_WILLNEED)
             for name, column in self._arrays.items():
                 start = int(self._index.offsets[name][g])
-                # Linux reads no more of one advice than its read-ahead size, so long pieces are
-                # asked for in parts.
+                # Linux reads no more than its read-ahead size of one advice: ask in parts.
                 for part in range(start, start + count * column.nbytes, _ADVICE):
                     os.posix_fadvise(handle, part, _ADVICE, os.POSIX_FADV_WILLNEED)
 
@@ -275,12 +244,9 @@ class _Reader:
         self._bases = np.cumsum(places[:, 2]) - places[:, 2]
         tables: list[pa.Table] = []
         for file in np.unique(places[:, 0]):
+            groups = places[places[:, 0] == file, 1].tolist()
             with pq.ParquetFile(self._files[int(file)]) as shard:
-                tables.append(
-                    shard.read_row_groups(
-                        places[places[:, 0] == file, 1].tolist(), columns=self._scalars
-                    )
-                )
+                tables.append(shard.read_row_groups(groups, columns=self._scalars))
         table = pa.concat_tables(tables) if tables else self._schema.empty_table()
         self._values = {name: table[name].to_numpy() for name in self._scalars}
 
@@ -295,7 +261,7 @@ class _Reader:
         return batch
 
     def _read_arrays(
-        self, name: str, column: Column, groups: np.ndarray, inside: np.ndarray
+        self, name: str, column: ArrayColumn, groups: np.ndarray, inside: np.ndarray
     ) -> np.ndarray:
         out = np.empty((len(groups), *column.shape), column.dtype)
         flat = out.reshape(len(groups), -1).view(np.uint8)
@@ -303,9 +269,8 @@ class _Reader:
         starts = (self._index.offsets[name][groups] + inside * column.nbytes).tolist()
         for row, file, start in zip(flat, files, starts, strict=True):
             if os.preadv(self._handle(file), [row.data], start) != column.nbytes:
-                raise FoleyError(
-                    f"feature shard {self._files[file]} ends too early: build the features again"
-                )
+                shard = self._files[file]
+                raise FoleyError(f"feature shard {shard} ends too early: build the features again")
         return out
 
     def _handle(self, file: int) -> int:

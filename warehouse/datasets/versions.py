@@ -1,4 +1,4 @@
-"""Dataset versions: immutable folders with the members, the reason of every drop, and the policy that chose them.
+"""Dataset versions: immutable folders with members, the reason of every drop, and the policy.
 
 HOME/datasets/<name>-<number>-<hash>/members.parquet
 HOME/datasets/<name>-<number>-<hash>/dataset.json
@@ -20,7 +20,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from warehouse.errors import FoleyError
-from warehouse.files import file_lock, new_folder, read_json
+from warehouse.files import file_lock, new_folder, read_json, write_file, write_json
 from warehouse.schema import field as column
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ MEMBERS = pa.schema(
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
 _VERSION = re.compile(rf"{_NAME.pattern}-[0-9]{{4,}}-[0-9a-f]{{8}}")
 _SUBSETS = ("sft", "ablation")
+CURATED, UNCURATED = "curated", "uncurated"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class Dataset:
     """One immutable version of a dataset.
 
     `counts` has kept and dropped clips, a count a split and a subset; `funnel` the clips left after
-    every stage and gate; `previous` is the version before, `diff` what changed since.
+    every stage and gate; `previous` is the version before, `diff` what changed since. `role` is
+    CURATED, or UNCURATED for a set that an ablation compares with.
     """
 
     version: str
@@ -79,13 +81,14 @@ class Dataset:
     created_at: str
     digest: str
     path: Path = field(compare=False)
+    role: str = CURATED
 
     def members(
         self, split: str | None = None, subset: str | None = None, kept: bool | None = True
     ) -> pa.Table:
         """Members sorted by clip_id; `kept` None gives the dropped too.
 
-        FoleyError for an unknown subset.
+        Raises FoleyError for an unknown subset.
         """
         if subset is not None and subset not in _SUBSETS:
             raise FoleyError(f"no subset {subset!r}: there are {', '.join(_SUBSETS)}")
@@ -101,26 +104,30 @@ class Dataset:
         return self.members(split, subset)["clip_id"].to_pylist()
 
 
-def write_dataset(
-    wh: Home,
-    name: str,
-    members: pa.Table,
-    policy: Mapping[str, Any],
-    fingerprints: Mapping[str, str],
-    funnel: list[dict[str, Any]],
-) -> Dataset:
+@dataclass(frozen=True)
+class Selected:
+    """What a new version is to be: its name, what chose its members, and the clips left by step."""
+
+    name: str
+    policy: Mapping[str, Any]
+    fingerprints: Mapping[str, str]
+    funnel: list[dict[str, Any]]
+    role: str = CURATED
+
+
+def write_dataset(home: Home, members: pa.Table, selected: Selected) -> Dataset:
     """Write a new version of a dataset, or give the newest one back when it is the same.
 
     `members` has the columns of MEMBERS, one row a clip, sorted by clip_id. Raises FoleyError for
     an unusable name.
     """
+    name = selected.name
     if not _NAME.fullmatch(name):
         raise FoleyError(f"{name!r} cannot name a dataset: use letters, digits, '_' and '.'")
     members = members.select(MEMBERS.names).cast(MEMBERS)
-    digest = _digest(members, policy, fingerprints)
-    with file_lock(wh.lock_path(f"dataset-{name}")):
-        before = [d for d in list_datasets(wh) if d.name == name]
-        last = before[-1] if before else None
+    digest = _digest(members, selected.policy, selected.fingerprints)
+    with file_lock(home.lock_path(f"dataset-{name}")):
+        last = next((d for d in reversed(list_datasets(home)) if d.name == name), None)
         if last is not None and last.digest == digest:
             return last
         number = last.number + 1 if last else 1
@@ -129,30 +136,24 @@ def write_dataset(
             version=version,
             name=name,
             number=number,
-            policy=dict(policy),
-            fingerprints=dict(fingerprints),
+            policy=dict(selected.policy),
+            fingerprints=dict(selected.fingerprints),
             counts=_counts(members),
-            funnel=funnel,
+            funnel=selected.funnel,
             previous=last.version if last else None,
             diff=_diff(last, members),
             created_at=datetime.now(UTC).isoformat(),
             digest=digest,
-            path=wh.home / "datasets" / version,
+            path=home.home / "datasets" / version,
+            role=selected.role,
         )
-        with new_folder(wh.tmp, dataset.path) as folder:
-            _write(folder, members, dataset)
+        record = asdict(dataset)
+        del record["path"]
+        with new_folder(home.tmp, dataset.path) as folder:
+            file = folder / "members.parquet"
+            write_file(folder, lambda h: pq.write_table(members, h, compression="zstd"), file)
+            write_json(folder, folder / "dataset.json", record)
     return dataset
-
-
-def _write(folder: Path, members: pa.Table, dataset: Dataset) -> None:
-    from warehouse.files import write_file
-
-    write_file(
-        folder, lambda h: pq.write_table(members, h, compression="zstd"), folder / "members.parquet"
-    )
-    record = {name: value for name, value in asdict(dataset).items() if name != "path"}
-    text = json.dumps(record, indent=1, ensure_ascii=False).encode()
-    write_file(folder, lambda handle: handle.write(text), folder / "dataset.json")
 
 
 def _digest(members: pa.Table, policy: Mapping[str, Any], fingerprints: Mapping[str, str]) -> str:
@@ -195,49 +196,44 @@ def _diff(last: Dataset | None, members: pa.Table) -> dict[str, int]:
     }
 
 
-def list_datasets(wh: Home) -> list[Dataset]:
+def list_datasets(home: Home) -> list[Dataset]:
     """Every dataset version, by name and number."""
-    paths = (wh.home / "datasets").glob("*/dataset.json")
-    found = [Dataset(**read_json(path), path=path.parent) for path in paths]
-    return sorted(found, key=lambda dataset: (dataset.name, dataset.number))
+    paths = home.folder("datasets").glob("*/dataset.json")
+    datasets = [Dataset(**_with_role(read_json(path)), path=path.parent) for path in paths]
+    return sorted(datasets, key=lambda dataset: (dataset.name, dataset.number))
+
+
+def _with_role(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as it is written now: older ones show their role by the ending of their name."""
+    older = UNCURATED if record["name"].endswith(f".{UNCURATED}") else CURATED
+    return {"role": older, **record}
 
 
 def page_of(home: Path, version: str) -> Path:
-    """Where the page of a dataset version is, once `foley report curation` or a run has written it."""
+    """Where the page of a dataset version is, once `foley report curation` or a run wrote it."""
     return home / "reports" / f"curation-{version}.html"
 
 
 def written_pages(home: Path) -> dict[str, Path]:
-    """The pages of dataset versions that are there, by version.
-
-    Files that a person named otherwise are none.
-    """
-    found = {
-        path.stem.removeprefix("curation-"): path
-        for path in sorted((home / "reports").glob("curation-*.html"))
-    }
-    return {version: path for version, path in found.items() if _VERSION.fullmatch(version)}
+    """Pages of dataset versions, by version; files that a person named otherwise are none."""
+    paths = sorted((home / "reports").glob("curation-*.html"))
+    pages = {path.stem.removeprefix("curation-"): path for path in paths}
+    return {version: path for version, path in pages.items() if _VERSION.fullmatch(version)}
 
 
-def find_dataset(wh: Home, name_or_version: str) -> Dataset:
+def find_dataset(home: Home, name_or_version: str) -> Dataset:
     """A version, or the newest version of a name. Raises FoleyError when there is none."""
-    known = list_datasets(wh)
-    found = [d for d in known if name_or_version in (d.version, d.name)]
-    if not found:
-        versions = ", ".join(d.version for d in known) or "none yet: run select"
-        raise FoleyError(f"no dataset {name_or_version!r} in {wh.home}; there are: {versions}")
-    return found[-1]
+    every = list_datasets(home)
+    datasets = [d for d in every if name_or_version in (d.version, d.name)]
+    if not datasets:
+        versions = ", ".join(d.version for d in every) or "none yet: run select"
+        raise FoleyError(f"no dataset {name_or_version!r} in {home.home}; there are: {versions}")
+    return datasets[-1]
 
 
-def newest_dataset(wh: Home) -> Dataset:
-    """The dataset version that was written last, for training; those of an ablation are not.
-
-    FoleyError for none.
-    """
-    known = [dataset for dataset in list_datasets(wh) if not dataset.name.endswith(UNCURATED)]
-    if not known:
-        raise FoleyError(f"there is no dataset in {wh.home} yet: run foley curate FOLDER first")
-    return max(known, key=lambda dataset: dataset.created_at)
-
-
-UNCURATED = ".uncurated"  # ends the names of datasets that an ablation compares with
+def newest_dataset(home: Home) -> Dataset:
+    """The curated dataset version that was written last. Raises FoleyError when there is none."""
+    curated = [dataset for dataset in list_datasets(home) if dataset.role == CURATED]
+    if not curated:
+        raise FoleyError(f"there is no dataset in {home.home} yet: run foley curate FOLDER first")
+    return max(curated, key=lambda dataset: dataset.created_at)

@@ -11,38 +11,36 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, reduce
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from warehouse.commits import Descriptor, Listing, set_aside, unreadable
+import pyarrow as pa
+
+from warehouse.commits import CLIPS_DESCRIPTOR, Descriptor, Listing, set_aside, unreadable
 from warehouse.errors import FoleyError
 from warehouse.files import file_lock
-from warehouse.schema import CLIPS
+from warehouse.schema import CLIPS, SPINE
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
 
     from warehouse.home import Home
 
 T = TypeVar("T")
+Listings = dict[str, Listing]
 _RETRIES = 50
 _PATIENCE = 3  # attempts before compaction is asked to wait
-#: Held while commits that compaction replaced are removed, and by a query that lost to that too
-#: often.
+#: Lock held while commits that compaction replaced are removed, and by a query that failed because
+#: of that too often.
 REMOVAL = "removal"
 #: Order of the rows of one input, best first.
-STAGE_ORDER = "case status when 'passed' then 0 when 'rejected' then 1 else 2 end, generation desc, attempt, \"commit\" desc"
+STAGE_ORDER = """
+    case status when 'passed' then 0 when 'rejected' then 1 else 2 end,
+    generation desc, attempt, "commit" desc"""
 CLIPS_ORDER = 'generation desc, "commit" desc'
-_TYPES = {
-    "input": "UBIGINT",
-    "generation": "INTEGER",
-    "attempt": "INTEGER",
-    "seconds": "FLOAT",
-    "committed_at": "TIMESTAMPTZ",
-    "bytes": "BIGINT",
-    "mtime_ns": "BIGINT",
-}
+#: Columns that tell where a row lies.
+PLACE = ("filename", "file_row_number")
+_TYPES = {f.name: f.type for f in [*SPINE, *CLIPS]} | {PLACE[1]: pa.int64()}
 
 
 def quote(name: str) -> str:
@@ -60,42 +58,39 @@ def value(con: duckdb.DuckDBPyConnection, sql: str) -> Any:
     return con.execute(sql).fetchall()[0][0]
 
 
-def scan(files: Sequence[str], columns: Sequence[str], places: bool = False) -> str:
-    """SQL of the rows of commit files.
+@cache
+def sql_type(type_: pa.DataType) -> str:
+    """DuckDB's type of an Arrow type, so that empty and full stages have the same columns."""
+    import duckdb
 
-    With `places` each with its `filename` and `file_row_number`.
-    """
-    names = ", ".join(quote(name) for name in columns)
+    with duckdb.connect() as con:
+        con.register("t", pa.table({"c": pa.array([], type_)}))
+        return str(con.sql("select c from t").types[0])
+
+
+def scan(files: Sequence[str], columns: Sequence[str]) -> str:
+    """SQL of the rows of commit files; `columns` may name those of PLACE."""
     if not files:
-        empty = ", ".join(
-            f"null::{_TYPES.get(name, 'VARCHAR')} as {quote(name)}" for name in columns
-        )
-        extra = ", null::VARCHAR as filename, null::BIGINT as file_row_number" if places else ""
-        return f"(select {empty}{extra} where false)"
+        types = {name: sql_type(_TYPES.get(name, pa.string())) for name in columns}
+        nulls = ", ".join(f"null::{type_} as {quote(name)}" for name, type_ in types.items())
+        return f"(select {nulls} where false)"
+    names = ", ".join(quote(name) for name in columns)
     paths = ", ".join(literal(name) for name in files)
-    if not places:
-        return f"(select {names} from read_parquet([{paths}]))"
-    options = "filename=true, file_row_number=true"
-    return f"(select {names}, filename, file_row_number from read_parquet([{paths}], {options}))"
+    options = "".join(f", {name}=true" for name in PLACE if name in columns)
+    return f"(select {names} from read_parquet([{paths}]{options}))"
 
 
 def newest(
-    con: duckdb.DuckDBPyConnection,
-    files: Sequence[str],
-    columns: Sequence[str],
-    order: str,
-    places: bool = False,
+    con: duckdb.DuckDBPyConnection, files: Sequence[str], columns: Sequence[str], order: str
 ) -> str:
-    """SQL of the best row of every input.
-
-    Sorting is spared where no input comes twice, which is nearly always.
-    """
+    """SQL of the best row of every input."""
     inputs = scan(files, ["input"])
+    # Sorting is spared where no input comes twice, which is nearly always.
     if value(con, f"select count(*) = count(distinct input) from {inputs}"):
-        return scan(files, columns, places)
+        return scan(files, columns)
     needed = list(dict.fromkeys([*columns, "input", "status", "generation", "attempt", "commit"]))
     return f"""(
-        with rows as {scan(files, needed, places)},
+        with rows as {scan(files, needed)},
         twice as (select input from {inputs} group by input having count(*) > 1)
         select r.* from rows r anti join twice using (input)
         union all
@@ -106,42 +101,25 @@ def newest(
 def hash_sql(name: str) -> str:
     """SQL of the hash of one column of a clip, together with the clip's id."""
     if name not in CLIPS.names:
-        raise FoleyError(
-            f"a stage reads {name}, which no clip has; clips have {', '.join(CLIPS.names)}"
-        )
-    return f"md5_number_lower(concat_ws(chr(31), clip_id, {literal(name)}, coalesce({quote(name)}::VARCHAR, '')))"
+        columns = ", ".join(CLIPS.names)
+        raise FoleyError(f"a stage reads {name}, which no clip has; clips have {columns}")
+    text = f"coalesce({quote(name)}::VARCHAR, '')"
+    return f"md5_number_lower(concat_ws(chr(31), clip_id, {literal(name)}, {text}))"
 
 
-@cache
-def sql_type(type_: pa.DataType) -> str:
-    """DuckDB's type of an Arrow type, so that an empty stage has the columns that a full one has."""
-    import duckdb
-    import pyarrow as pa
-
-    with duckdb.connect() as con:
-        con.register("t", pa.table({"c": pa.array([], type_)}))
-        return str(con.sql("select c from t").types[0])
-
-
-def input_sql(reads: Sequence[str], of: Callable[[str], str] = hash_sql) -> str:
-    """SQL of a clip's input for a stage that depends on the clip columns `reads`.
-
-    Their hashes, combined.
-    """
-    if not reads:
-        return "md5_number_lower(clip_id)"
-    combined = of(reads[0])
-    for name in reads[1:]:
-        combined = f"xor({combined}, {of(name)})"
-    return combined
+def input_sql(hashes: Sequence[str], clip_id: str = "clip_id") -> str:
+    """SQL of a clip's input: the hashes of the columns that a stage reads, combined."""
+    if not hashes:
+        return f"md5_number_lower({clip_id})"
+    return reduce(lambda first, second: f"xor({first}, {second})", hashes)
 
 
 def input_of(clip: Mapping[str, Any], reads: Sequence[str]) -> int:
     """The same for one clip in Python."""
     combined = 0
     for name in reads:
-        value = "" if clip[name] is None else str(clip[name])
-        combined ^= clip_hash(f"{clip['clip_id']}\x1f{name}\x1f{value}")
+        text = "" if clip[name] is None else str(clip[name])
+        combined ^= clip_hash(f"{clip['clip_id']}\x1f{name}\x1f{text}")
     return combined if reads else clip_hash(clip["clip_id"])
 
 
@@ -152,94 +130,104 @@ def clip_hash(text: str) -> int:
 
 def present_input(reads: Sequence[str]) -> str:
     """SQL of the same from `present p`, which holds the hashes of the columns."""
-    return input_sql(reads, lambda name: "p." + quote("hash_" + name)).replace(
-        "(clip_id)", "(p.clip_id)"
-    )
+    return input_sql([f"p.{quote('hash_' + name)}" for name in reads], "p.clip_id")
 
 
-def clips_sql(
-    con: duckdb.DuckDBPyConnection, listing: Listing, columns: Sequence[str], places: bool = False
-) -> str:
-    """SQL of the newest row of every clip, readable or not: clip_id, status and `columns`."""
-    names = list(dict.fromkeys(["clip_id", "status", *columns]))
-    return newest(con, listing.files, names, CLIPS_ORDER, places)
-
-
-def present(wh: Home, clips: Listing, reads: Iterable[str]) -> pa.Table:
+def present(home: Home, clips: Listing, reads: Iterable[str]) -> pa.Table:
     """The readable clips as they are now: clip_id and a hash of each of the columns `reads`.
 
-    Kept in memory for as long as the commits of the clips stay the same, because every stage asks
-    for it; so the columns that other stages are known to read come with it.
+    Held in memory while the commits of the clips stay the same, because every stage asks for it;
+    the columns that other planned stages read come with it.
     """
     wanted = frozenset(reads)
-    kept = wh.present
-    if kept is not None and kept[0] == clips and wanted <= kept[1]:
-        return kept[2]
-    wanted |= {name for descriptor in wh.stages().values() for name in descriptor.reads}
-    con = wh.cursor()
-    try:
-        hashes = "".join(
-            f", {hash_sql(name)} as {quote('hash_' + name)}" for name in sorted(wanted)
-        )
+    cached = home.present
+    if cached is not None and cached[0] == clips and wanted <= cached[1]:
+        return cached[2]
+    wanted |= {name for descriptor in home.stages().values() for name in descriptor.reads}
+    hashes = "".join(f", {hash_sql(name)} as {quote('hash_' + name)}" for name in sorted(wanted))
+    with home.cursor() as con:
         source = clips_sql(con, clips, sorted(wanted))
-        table = con.sql(
-            f"select clip_id{hashes} from {source} where status = 'passed'"
-        ).to_arrow_table()
-    finally:
-        con.close()
-    wh.present = (clips, wanted, table)
+        sql = f"select clip_id{hashes} from {source} where status = 'passed'"
+        table = con.sql(sql).to_arrow_table()
+    home.present = (clips, wanted, table)
     return table
 
 
+def clips_sql(con: duckdb.DuckDBPyConnection, listing: Listing, columns: Sequence[str]) -> str:
+    """SQL of the newest row of every clip, readable or not: clip_id, status and `columns`."""
+    names = list(dict.fromkeys(["clip_id", "status", *columns]))
+    return newest(con, listing.files, names, CLIPS_ORDER)
+
+
 def live_sql(
+    home: Home,
     con: duckdb.DuckDBPyConnection,
-    listing: Listing,
+    listings: Listings,
     descriptor: Descriptor,
     columns: Sequence[str],
-    places: bool = False,
 ) -> str:
-    """SQL of a stage's live rows: clip_id, input, status and `columns`.
-
-    `present` must be registered on `con`.
-    """
+    """SQL, for `con` alone, of a stage's live rows: clip_id, status and `columns`."""
+    listing = listings[descriptor.stage]
+    if descriptor.stage == "clips":
+        return clips_sql(con, listing, columns)
+    con.register("present", present(home, listings["clips"], descriptor.reads))
     names = list(dict.fromkeys(["clip_id", "input", "status", *columns]))
-    rows = newest(con, listing.files, names, STAGE_ORDER, places)
-    return f"(select r.* from {rows} r semi join present p on r.input = {present_input(descriptor.reads)})"
+    rows = newest(con, listing.files, names, STAGE_ORDER)
+    same = f"r.input = {present_input(descriptor.reads)}"
+    return f"(select r.* from {rows} r semi join present p on {same})"
+
+
+def query_live(
+    home: Home, descriptor: Descriptor, columns: Sequence[str], sql: Callable[[str], str]
+) -> pa.Table:
+    """Rows of a query on a stage's live rows with `columns`, whose SQL `sql` is given."""
+
+    def work(listings: Listings) -> pa.Table:
+        with home.cursor() as con:
+            return con.sql(sql(live_sql(home, con, listings, descriptor, columns))).to_arrow_table()
+
+    return run_checked(home, sources(descriptor), work)
+
+
+def sources(*descriptors: Descriptor) -> dict[str, tuple[str, str]]:
+    """What a query over the clips and these stages reads: (stage, fingerprint) by stage."""
+    return {d.stage: (d.stage, d.fingerprint) for d in (CLIPS_DESCRIPTOR, *descriptors)}
 
 
 def run_checked(
-    wh: Home, sources: Mapping[str, tuple[str, str]], work: Callable[[dict[str, Listing]], T]
+    home: Home, sources: Mapping[str, tuple[str, str]], work: Callable[[Listings], T]
 ) -> T:
-    """Run a query over the commits of some (stage, fingerprint), again while compaction moves them underneath.
+    """Run a query over commits, again while compaction moves them underneath.
 
-    `work` gets the listings under the keys of `sources`, which are looked at in reverse order: name
-    upstreams before their users, and no listing holds a row whose upstream row is missing from
-    another. A commit that is no readable Parquet is renamed and left out; one that the system
-    refuses to read raises FoleyError.
+    Args:
+        home: where the commits are.
+        sources: (stage, fingerprint) by any key, upstreams before their users. They are listed in
+            reverse order, so that no listing holds a row whose upstream row another lacks.
+        work: gets the listings under the same keys and runs the query.
+
+    A commit that is no readable Parquet is renamed and left out. Raises FoleyError for one that the
+    system refuses to read.
     """
     import duckdb
 
-    listings: dict[str, Listing] = {}
+    listings: Listings = {}
     for attempt in range(_RETRIES):
         try:
-            with file_lock(wh.lock_path(REMOVAL)) if attempt >= _PATIENCE else nullcontext():
-                listings = _look(wh, sources)
+            with file_lock(home.lock_path(REMOVAL)) if attempt >= _PATIENCE else nullcontext():
+                listings = _list(home, sources)
                 return work(listings)
         except (duckdb.Error, OSError) as exc:
             if "No space left" in str(exc):
-                raise FoleyError(
-                    f"cannot write under {wh.home}: the disk is full: free some space and run again"
-                ) from exc
-            if _look(wh, sources) != listings:
+                advice = "the disk is full: free some space and run again"
+                raise FoleyError(f"cannot write under {home.home}: {advice}") from exc
+            if _list(home, sources) != listings:
                 continue
-            bad = unreadable([name for found in listings.values() for name in found.files])
-            if not bad:
-                raise FoleyError(
-                    f"cannot query the commits of {', '.join(listings)}: {exc}"
-                ) from exc
-            set_aside(bad)
-    raise FoleyError(f"the commits of {', '.join(listings)} kept changing underneath: run again")
+            damaged = unreadable([name for listing in listings.values() for name in listing.files])
+            if not damaged:
+                raise FoleyError(f"cannot query commits of {', '.join(listings)}: {exc}") from exc
+            set_aside(damaged)
+    raise FoleyError(f"the commits of {', '.join(listings)} kept changing: run again")
 
 
-def _look(wh: Home, sources: Mapping[str, tuple[str, str]]) -> dict[str, Listing]:
-    return {key: wh.listing(*sources[key]) for key in reversed(list(sources))}
+def _list(home: Home, sources: Mapping[str, tuple[str, str]]) -> Listings:
+    return {key: home.listing(*sources[key]) for key in reversed(list(sources))}

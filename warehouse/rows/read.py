@@ -1,16 +1,17 @@
-"""Reading live rows with all their columns, arrays included, without reading the rest of the files."""
+"""Reads live rows with all their columns, arrays included, and nothing else of the files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from warehouse.commits import Descriptor, Listing
+from warehouse.commits import Descriptor
 from warehouse.errors import FoleyError
-from warehouse.rows.live import clips_sql, literal, live_sql, present, run_checked
+from warehouse.rows.live import PLACE, Listings, literal, live_sql, run_checked, sources
 from warehouse.schema import SPINE
 
 if TYPE_CHECKING:
@@ -21,87 +22,87 @@ if TYPE_CHECKING:
 _OUTCOME = ["status", "reason", "error", "message", "attempt"]
 
 
-def rows(
-    wh: Home,
-    stage: str,
-    fingerprint: str,
-    status: str | None = "passed",
-    columns: Sequence[str] | None = None,
-    clip_ids: Sequence[str] | None = None,
-) -> pa.Table:
+@dataclass(frozen=True)
+class Selection:
+    """Which rows of a stage to read, and which of their columns.
+
+    None stands for rows of any status, for all clips, and for clip_id and the stage's own columns
+    (with status, reason, error, message and attempt unless `status` is "passed").
+    """
+
+    status: str | None = "passed"
+    columns: Sequence[str] | None = None
+    clip_ids: Sequence[str] | None = None
+
+
+PASSED = Selection()
+
+
+def rows(home: Home, stage: str, fingerprint: str, selection: Selection = PASSED) -> pa.Table:
     """Live rows of a stage under a fingerprint, sorted by clip_id.
 
-    `columns` defaults to clip_id and the stage's own, plus status, reason, error, message and
-    attempt when `status` is None or not "passed". Raises FoleyError for an unknown column and for a
-    stage that was never planned.
+    Raises FoleyError for an unknown column and for a stage that was never planned.
     """
-    descriptor = wh.descriptor(stage, fingerprint)
-    schema = descriptor.all_columns
-    names = _columns(schema, stage, status, columns)
-    sources = {"clips": ("clips", "source"), stage: (stage, fingerprint)}
+    descriptor = home.descriptor(stage, fingerprint)
+    names = _columns(descriptor, selection)
 
-    def work(listings: dict[str, Listing]) -> pa.Table:
-        where = locate(wh, listings, descriptor, status, clip_ids)
-        return gather(where, schema, names)
+    def work(listings: Listings) -> pa.Table:
+        places = locate(home, listings, descriptor, selection)
+        return gather(places, descriptor.all_columns, names)
 
-    return run_checked(wh, sources, work)
+    return run_checked(home, sources(descriptor), work)
 
 
-def _columns(
-    schema: pa.Schema, stage: str, status: str | None, columns: Sequence[str] | None
-) -> list[str]:
+def _columns(descriptor: Descriptor, selection: Selection) -> list[str]:
     """Names of the columns to read."""
-    if columns is None:
-        own = [name for name in schema.names if name not in SPINE.names]
-        return ["clip_id", *([] if status == "passed" else _OUTCOME), *own]
-    names = list(dict.fromkeys(["clip_id", *columns]))
-    unknown = [name for name in names if name not in schema.names]
+    every = descriptor.all_columns.names
+    if selection.columns is None:
+        own = [name for name in every if name not in SPINE.names]
+        return ["clip_id", *([] if selection.status == "passed" else _OUTCOME), *own]
+    names = list(dict.fromkeys(["clip_id", *selection.columns]))
+    unknown = ", ".join(name for name in names if name not in every)
     if unknown:
         raise FoleyError(
-            f"stage {stage} has no column {', '.join(unknown)}; it has {', '.join(schema.names)}"
+            f"stage {descriptor.stage} has no column {unknown}; it has {', '.join(every)}"
         )
     return names
 
 
 def locate(
-    wh: Home,
-    listings: dict[str, Listing],
-    descriptor: Descriptor,
-    status: str | None,
-    clip_ids: Sequence[str] | None = None,
+    home: Home, listings: Listings, descriptor: Descriptor, selection: Selection
 ) -> pa.Table:
     """Where live rows lie: clip_id, filename, file_row_number; sorted by clip_id."""
-    con = wh.cursor()
-    try:
-        if descriptor.stage == "clips":
-            live = clips_sql(con, listings["clips"], [], places=True)
-        else:
-            con.register("present", present(wh, listings["clips"], descriptor.reads))
-            live = live_sql(con, listings[descriptor.stage], descriptor, [], places=True)
-        chosen = ""
-        if clip_ids is not None:
-            con.register("wanted", pa.table({"clip_id": pa.array(list(clip_ids), pa.string())}))
-            chosen = "semi join wanted using (clip_id)"
-        where = f"where status = {literal(status)}" if status else ""
-        sql = f"select clip_id, filename, file_row_number from {live} {chosen} {where} order by clip_id"
+    with home.cursor() as con:
+        live = live_sql(home, con, listings, descriptor, PLACE)
+        wanted = ""
+        if selection.clip_ids is not None:
+            con.register("wanted", id_table(selection.clip_ids))
+            wanted = "semi join wanted using (clip_id)"
+        where = f"where status = {literal(selection.status)}" if selection.status else ""
+        sql = f"""
+            select clip_id, filename, file_row_number from {live} {wanted} {where}
+            order by clip_id"""
         return con.sql(sql).to_arrow_table()
-    finally:
-        con.close()
 
 
-def gather(where: pa.Table, schema: pa.Schema, names: Sequence[str]) -> pa.Table:
-    """Columns of located rows, in the order of `where`.
+def id_table(clip_ids: Sequence[str]) -> pa.Table:
+    """Ids of clips as a table that a query can join."""
+    return pa.table({"clip_id": pa.array(list(clip_ids), pa.string())})
+
+
+def gather(places: pa.Table, schema: pa.Schema, names: Sequence[str]) -> pa.Table:
+    """Columns of located rows, in the order of `places`.
 
     Only row groups that hold a wanted row are read.
     """
     import numpy as np
 
     wanted = pa.schema([schema.field(name) for name in names])
-    if not where.num_rows:
+    if not places.num_rows:
         return wanted.empty_table()
-    files = where["filename"].combine_chunks().dictionary_encode()
+    files = places["filename"].combine_chunks().dictionary_encode()
     codes = files.indices.to_numpy()
-    numbers = where["file_row_number"].to_numpy()
+    numbers = places["file_row_number"].to_numpy()
     order = np.lexsort((numbers, codes))
     bounds = np.flatnonzero(np.diff(codes[order])) + 1
     parts = [
@@ -120,12 +121,10 @@ def _gather_file(path: str, numbers: np.ndarray, wanted: pa.Schema) -> pa.Table:
     with pq.ParquetFile(path) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         starts = np.concatenate([[0], np.cumsum(sizes)])
-        groups = np.unique(np.searchsorted(starts, numbers, side="right") - 1)
         parts: list[pa.Table] = []
-        for group in groups:
-            inside = (
-                numbers[(numbers >= starts[group]) & (numbers < starts[group + 1])] - starts[group]
-            )
+        for group in np.unique(np.searchsorted(starts, numbers, side="right") - 1):
+            begin, end = starts[group], starts[group + 1]
+            inside = numbers[(numbers >= begin) & (numbers < end)] - begin
             table = file.read_row_group(int(group), columns=wanted.names)
             parts.append(table if len(inside) == table.num_rows else table.take(pa.array(inside)))
     return pa.concat_tables(parts).select(wanted.names).cast(wanted)

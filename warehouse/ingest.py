@@ -105,14 +105,18 @@ def _look(clip: Mapping[str, Any], old: Mapping[str, Any] | None) -> dict[str, A
         row |= {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
         if old and old["sha256"] and all(row[k] == old[k] for k in ("path", "bytes", "mtime_ns")):
             row["sha256"] = old["sha256"]
-        elif S_ISREG(stat.st_mode):
-            row["sha256"] = file_sha256(clip["path"])
-        else:  # opening a pipe would wait for ever
-            raise OSError(errno.EINVAL, "not a regular file")
+        else:
+            row["sha256"] = _hash(clip["path"], stat)
     except OSError as exc:
         message = exc.strerror or str(exc)
         row |= {"status": "failed", "error": type(exc).__name__, "message": message}
     return row
+
+
+def _hash(path: str, stat: os.stat_result) -> str:
+    if not S_ISREG(stat.st_mode):  # opening a pipe would wait for ever
+        raise OSError(errno.EINVAL, "not a regular file")
+    return file_sha256(path)
 
 
 def _commit(home: Home, clips: list[dict[str, Any]]) -> None:

@@ -160,7 +160,7 @@ def release(home: Home, stage: str, reason_like: str | None = None) -> int:
     if failed:
         names = (f"{row['clip_id']} {row['generation']}" for row in failed)
         id_ = commit_id(["release", stage, fingerprint, *names])
-        common = {"status": "released", "attempt": 0, "seconds": 0.0, "commit": id_}
+        common: dict[str, Any] = {"status": "released", "attempt": 0, "seconds": 0.0, "commit": id_}
         common["committed_at"] = datetime.now(UTC)
         rows = [row | common | {"generation": row["generation"] + 1} for row in failed]
         table = pa.Table.from_pylist(rows, schema=descriptor.all_columns)

@@ -11,22 +11,30 @@ from foley.cli.options import HOME, SEED, home_folder
 from warehouse.errors import FoleyError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from warehouse import Warehouse
+    from warehouse.catalog.rendering import Format
+
+AT_LEAST_ONE = click.IntRange(1)
+PRICE = click.FloatRange(0)
 
 
 def _open(home: Path | None) -> Warehouse:
-    """The warehouse of a home folder that is there.
-
-    FoleyError for one that is not, rather than making it.
-    """
+    """The warehouse of a home folder. Raises FoleyError for one that is not there."""
     from warehouse import Warehouse
 
     folder = home_folder(home)
     if not folder.is_dir():
-        raise FoleyError(
-            f"there is nothing in {folder} yet: run foley demo, or foley curate FOLDER, or give --home"
-        )
+        advice = "run foley demo, or foley curate FOLDER, or give --home"
+        raise FoleyError(f"there is nothing in {folder} yet: {advice}")
     return Warehouse(folder)
+
+
+def _print(rows: pa.Table, format: Format = "table") -> None:
+    from warehouse.catalog.rendering import render
+
+    click.echo(render(rows.column_names, rows.to_pylist(), format))
 
 
 @click.command()
@@ -50,14 +58,14 @@ def sql(
 ) -> None:
     """Run a read-only SQL query on the catalog, such as "select * from funnel"."""
     from warehouse import query as run
-    from warehouse.catalog.rendering import render, write
+    from warehouse.catalog.rendering import write
 
-    found = run(home_folder(home), query, features=features)
+    rows = run(home_folder(home), query, features=features)
     if output is None:
-        click.echo(render(found.column_names, found.to_pylist(), format))
+        _print(rows, format)
     else:
-        write(found, output)
-        click.echo(f"{found.num_rows} rows in {output}")
+        write(rows, output)
+        click.echo(f"{rows.num_rows} rows in {output}")
 
 
 @click.command()
@@ -65,121 +73,78 @@ def sql(
 def status(home: Path | None) -> None:
     """Where the work stands: clips by stage, speed, time to finish, disk."""
     from foley.cli.output import status as summary
-    from warehouse import status as find
+    from warehouse import status as read
     from warehouse.runs import mark_killed_runs
 
-    wh = _open(home)
-    mark_killed_runs(wh)
-    click.echo(summary(find(wh)))
+    warehouse = _open(home)
+    mark_killed_runs(warehouse)
+    click.echo(summary(read(warehouse)))
 
 
 @click.command()
 @HOME
-@click.option("--quick", is_flag=True, help="Look at names and sizes only, do not read the files.")
-def verify(home: Path | None, quick: bool) -> None:
-    """Look for files that are not as they were written; exit code 1 if there are any."""
-    from warehouse import verify as find
-
-    problems = find(_open(home), deep=not quick)
-    for problem in problems:
-        click.echo(f"{problem.path}: {problem.what}")
-    if problems:
-        raise click.exceptions.Exit(1)
-    click.echo("every file is as it was written")
-
-
-@click.command()
-@HOME
-@click.option("--stage", required=True, help="The stage that failed them.")
+@click.option("--delete", is_flag=True, help="Remove what is left behind; without it, only list.")
+@click.option("--unused", is_flag=True, help="Also results and pages that are out of use.")
+@click.option("--deep", is_flag=True, help="Read every file and check its checksums.")
+@click.option(
+    "--retry",
+    metavar="STAGE",
+    multiple=True,
+    help="Give failed clips of this stage all their attempts again; the next run takes them.",
+)
 @click.option(
     "--reason",
     metavar="LIKE",
-    help="Only failures whose '<error>: <message>' is like this SQL pattern.",
+    help="Of --retry: only failures whose '<error>: <message>' is like this SQL pattern.",
 )
-def retry(stage: str, home: Path | None, reason: str | None) -> None:
-    """Give failed clips all their attempts again; the next run takes them."""
-    from warehouse import release
+@click.option("--dry-run", is_flag=True, help="Change nothing: only list and look for damage.")
+def maintain(home: Path | None, **options: Any) -> None:
+    """Merge small commits, list what dead runs left, and name damaged files (exit code 1)."""
+    from warehouse.maintenance import Maintenance, maintain
 
-    wh = _open(home)
-    released = release(wh, stage, reason)
-    wh.publish()
-    click.echo(f"{released} clips of {stage} will be tried again")
-
-
-@click.command()
-@HOME
-@click.option("--stage", help="Only this stage.")
-def compact(home: Path | None, stage: str | None) -> None:
-    """Merge small commit files into large ones."""
-    from warehouse import compact as merge
-
-    wh = _open(home)
-    done = merge(wh, stage)
-    wh.publish()
-    for merged in done:
+    warehouse = _open(home)
+    done = maintain(warehouse, Maintenance(**options))
+    if not options["dry_run"]:
+        warehouse.publish()
+    for stage, clips in done.released.items():
+        click.echo(f"{stage}: {clips} failed clips will be tried again")
+    for merged in done.merged:
         click.echo(f"{merged.stage}: {merged.files} files with {merged.rows} rows into one")
-    if not done:
-        click.echo("nothing to do: no stage has many small commits")
-
-
-@click.command()
-@HOME
-@click.option("--delete", is_flag=True, help="Remove what was found; without it, only list.")
-@click.option(
-    "--unused",
-    is_flag=True,
-    help="Also results of settings, and pages of dataset versions, that are out of use.",
-)
-def gc(home: Path | None, delete: bool, unused: bool) -> None:
-    """List, and with --delete remove, what dead runs left behind, and pages of dataset versions that are gone."""
-    from warehouse import gc as collect
-
-    found = collect(_open(home), dry_run=not delete, unused=unused)
-    for garbage in found:
-        click.echo(f"{garbage.bytes:>12}  {garbage.path}  ({garbage.why})")
-    done = "removed" if delete else "could be removed with --delete"
-    click.echo(
-        f"{sum(garbage.bytes for garbage in found) / 1e6:.1f} MB in {len(found)} places {done}"
-    )
+    for item in done.garbage:
+        click.echo(f"{item.bytes:>12}  {item.path}  ({item.why})")
+    ending = "removed" if options["delete"] else "left behind: --delete removes it"
+    size = sum(item.bytes for item in done.garbage) / 1e6
+    click.echo(f"{size:.1f} MB in {len(done.garbage)} places {ending}" if done.garbage else "clean")
+    for problem in done.problems:
+        click.echo(f"{problem.path}: {problem.what}")
+    if done.problems:
+        raise click.exceptions.Exit(1)
+    click.echo("every file is as it was written")
 
 
 @click.command()
 @click.argument("what")
 @HOME
 def lineage(what: str, home: Path | None) -> None:
-    """Show what WHAT (a sound, checkpoint, evaluation, feature set, dataset version or clip) came from."""
+    """Show what WHAT came from: a sound, checkpoint, evaluation, feature set, dataset or clip."""
     from warehouse import trace
-    from warehouse.catalog.rendering import render
 
-    found = trace(home_folder(home), what)
-    click.echo(render(found.column_names, found.to_pylist(), "table"))
+    _print(trace(home_folder(home), what))
 
 
 @click.command()
 @HOME
-@click.option("--clips", type=click.IntRange(1), required=True, help="Clips to come.")
-@click.option(
-    "--gpus",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Devices, for stages with models.",
-)
-@click.option(
-    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Cores, for the others."
-)
-@click.option(
-    "--gpu-price", type=click.FloatRange(0), default=0.0, help="Price of a device's hour."
-)
-@click.option(
-    "--worker-price", type=click.FloatRange(0), default=0.0, help="Price of a core's hour."
-)
-def plan(home: Path | None, **options: Any) -> None:
-    """Hours, disk and cost by stage for more clips, from the rates that this warehouse measured."""
+@click.option("--clips", type=AT_LEAST_ONE, required=True, help="Clips to come.")
+@click.option("--gpus", type=AT_LEAST_ONE, default=1, show_default=True, help="For models.")
+@click.option("--workers", type=AT_LEAST_ONE, default=1, show_default=True, help="Cores, else.")
+@click.option("--gpu-price", type=PRICE, default=0.0, help="Price of a device's hour.")
+@click.option("--worker-price", type=PRICE, default=0.0, help="Price of a core's hour.")
+def plan(home: Path | None, clips: int, **resources: Any) -> None:
+    """Hours, disk and cost of each stage for more clips, from the rates measured here."""
     from foley.cli.output import plan as summary
-    from warehouse.catalog.capacity import capacity
+    from warehouse.catalog.capacity import Resources, capacity
 
-    click.echo(summary(capacity(home_folder(home), **options)))
+    click.echo(summary(capacity(home_folder(home), clips, Resources(**resources))))
 
 
 @click.command()
@@ -193,7 +158,7 @@ def plan(home: Path | None, **options: Any) -> None:
 )
 @SEED
 def report(home: Path | None, dataset: str | None, out: Path | None, seed: int) -> None:
-    """Write a page of what a curation kept and dropped, by which facts, with clips of every kind to watch and hear."""
+    """Write a page of what a curation kept and dropped, and why, with clips to watch and hear."""
     from pipeline.curation.page import gather_page
     from pipeline.report.curation import write_curation_page
     from warehouse.datasets.versions import page_of
@@ -205,14 +170,4 @@ def report(home: Path | None, dataset: str | None, out: Path | None, seed: int) 
     click.echo(str(path))
 
 
-KEEPING: tuple[click.Command, ...] = (
-    sql,
-    status,
-    report,
-    verify,
-    retry,
-    compact,
-    gc,
-    lineage,
-    plan,
-)
+KEEPING: tuple[click.Command, ...] = (sql, status, report, maintain, lineage, plan)

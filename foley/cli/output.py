@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flows.download import Downloaded
     from flows.running.batches import StageCounts
     from warehouse import Status
-    from warehouse.catalog.capacity import Plan
+    from warehouse.catalog.capacity import CapacityPlan
 
 
 def stage_table(counts: Iterable[StageCounts]) -> str:
@@ -139,7 +139,7 @@ def status(found: Status) -> str:
     return "\n".join([*lines, "", f"MB on disk: {disk or 'nothing yet'}"])
 
 
-def plan(found: Plan) -> str:
+def plan(found: CapacityPlan) -> str:
     """The text of `foley plan`."""
     rows: list[dict[str, Any]] = [
         {

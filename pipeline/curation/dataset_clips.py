@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.curation.policy import Policy, parse_policy
 from warehouse.catalog.tables import STAGE_COLUMNS
-from warehouse.datasets.versions import UNCURATED
+from warehouse.datasets.versions import CURATED
 from warehouse.errors import FoleyError
 from warehouse.rows.live import literal, quote
 from warehouse.schema import SPINE
@@ -68,7 +68,7 @@ def dataset_clips(home: Path, version: str | None = None) -> Generator[DatasetCl
 
 
 def _dataset(con: duckdb.DuckDBPyConnection, home: Path, version: str | None) -> dict[str, Any]:
-    chosen = f"not suffix(name, {literal(UNCURATED)})"
+    chosen = f"role = {literal(CURATED)}"
     if version is not None:
         chosen = f"{literal(version)} in (version, name)"
     newest = con.sql(f"from datasets where {chosen} order by created_at desc limit 1")

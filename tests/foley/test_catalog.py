@@ -1,4 +1,4 @@
-"""The commands that keep a warehouse in order, on one whose stages have passed, rejected and failed clips."""
+"""The commands that keep a warehouse in order, on one with passed, rejected and failed clips."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from warehouse.datasets.versions import page_of
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    wh = Warehouse(tmp_path / "home")
-    wh.ingest(make_files(tmp_path / "media", 50))
-    run_all(wh, stages())
-    fps = fingerprints(stages())
-    dataset = select(wh, {name: fps[name] for name in ("facts", "text")}, POLICY)
-    build(wh, FeatureRequest(dataset, fps, ["tokens"], split=None))
-    wh.publish()
-    return wh.home
+    warehouse = Warehouse(tmp_path / "home")
+    warehouse.ingest(make_files(tmp_path / "media", 50))
+    run_all(warehouse, stages())
+    names = fingerprints(stages())
+    dataset = select(warehouse, {stage: names[stage] for stage in ("facts", "text")}, POLICY)
+    build(warehouse, FeatureRequest(dataset, names, ["tokens"], split=None))
+    warehouse.publish()
+    return warehouse.home
 
 
-def said(*arguments: str | Path) -> str:
+def printed(*arguments: str | Path) -> str:
     done = foley(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -44,78 +44,93 @@ def test_retry_releases_only_the_failures_that_are_named(home: Path) -> None:
 
     before = quarantined()
     assert before == {(f"clip{i:04d}", True) for i in range(50) if i % 10 in (7, 8)}
-    assert said(
-        "retry", "--stage", "facts", "--reason", "Broken: byte 7", "--home", home
-    ).startswith("1 clips")
+    reason = ("--reason", "Broken: byte 7")
+    assert "facts: 1 failed clips" in printed(
+        "maintain", "--retry", "facts", *reason, "--home", home
+    )
     assert quarantined() == before - {("clip0007", True)}
     run_once(Warehouse(home), stages()[:1])
     Warehouse(home).publish()
     assert quarantined() == before - {("clip0007", True)} | {("clip0007", False)}
-    assert "gone" in one_line_error(foley("retry", "--stage", "gone", "--home", home))
+    for options, word in (
+        (("--retry", "gone"), "gone"),
+        (reason, "retry"),
+        (("--dry-run", "--delete"), "dry run"),
+    ):
+        assert word in one_line_error(foley("maintain", *options, "--home", home))
 
 
-def test_compact_leaves_fewer_files_and_the_same_answers(home: Path) -> None:
+def test_merging_leaves_fewer_files_and_the_same_answers(home: Path) -> None:
     sql = "select * exclude (file) from commits order by all"
-    counts = "select stage, sum(clips) as clips, sum(passed) as passed from commits group by stage order by all"
+    counts = """
+        select stage, sum(clips) as clips, sum(passed) as passed from commits
+        group by stage order by all"""
     before, files = query(home, counts).to_pylist(), query(home, sql).num_rows
-    assert "facts: " in said("compact", "--home", home)
+    paths = sorted(home.glob("commits/*/*/*.parquet"))
+    assert "into one" not in printed("maintain", "--dry-run", "--home", home)
+    assert sorted(home.glob("commits/*/*/*.parquet")) == paths
+    assert "facts: " in printed("maintain", "--home", home)
     assert query(home, counts).to_pylist() == before
     assert len(list(home.glob("commits/*/*/*.parquet"))) < files
-    assert said("compact", "--home", home).startswith("nothing to do")
+    assert "into one" not in printed("maintain", "--home", home)
 
 
-def test_gc_lists_first_and_removes_only_what_is_asked(home: Path) -> None:
+def test_what_is_left_behind_is_listed_first_and_removed_when_asked(home: Path) -> None:
     left = home / "tmp" / "left-by-a-dead-run"
     left.write_bytes(b"x" * 10)
-    kept = sorted(path for path in home.rglob("*.parquet"))
-    assert left.name in said("gc", "--home", home)
+    assert left.name in printed("maintain", "--home", home)
     assert left.exists()
-    said("gc", "--home", home, "--delete", "--unused")
+    files = sorted(home.rglob("*.parquet"))
+    assert left.name in printed("maintain", "--home", home, "--delete", "--unused")
     assert not left.exists()
-    assert sorted(path for path in home.rglob("*.parquet")) == kept
-    assert said("gc", "--home", home).startswith("0.0 MB in 0 places")
+    assert sorted(home.rglob("*.parquet")) == files
+    assert printed("maintain", "--home", home).startswith("clean")
 
 
-def test_gc_removes_pages_of_versions_that_are_gone_and_on_demand_of_older_ones(home: Path) -> None:
-    wh = Warehouse(home)
-    gone = wh.dataset(POLICY.name)
-    fps = dict(gone.fingerprints)
-    versions = [gone, *(select(wh, fps, replace(POLICY, version=v), POLICY.name) for v in (8, 9))]
+def test_pages_of_versions_that_are_gone_are_removed_and_on_demand_of_older_ones(
+    home: Path,
+) -> None:
+    warehouse = Warehouse(home)
+    gone = warehouse.dataset(POLICY.name)
+    policies = [replace(POLICY, version=number) for number in (8, 9)]
+    newer = [select(warehouse, gone.fingerprints, policy, POLICY.name) for policy in policies]
+    versions = [gone, *newer]
     assert len({dataset.version for dataset in versions}) == 3
     pages = [page_of(home, dataset.version) for dataset in versions]
     mine = home / "reports" / "curation-mine.html"
     for page in (*pages, mine):
         page.write_text("page")
     shutil.rmtree(gone.path)
-    said("gc", "--home", home, "--delete")
+    printed("maintain", "--home", home, "--delete")
     assert [page.exists() for page in (*pages, mine)] == [False, True, True, True]
-    said("gc", "--home", home, "--delete", "--unused")
+    printed("maintain", "--home", home, "--delete", "--unused")
     assert [page.exists() for page in (*pages, mine)] == [False, False, True, True]
 
 
-def test_verify_names_what_is_damaged(home: Path) -> None:
-    assert "every file" in said("verify", "--home", home)
+def test_damaged_files_are_named(home: Path) -> None:
+    assert "every file" in printed("maintain", "--deep", "--home", home)
     shard = next(home.glob("features/*/*.parquet"))
     raw = bytearray(shard.read_bytes())
     raw[len(raw) // 3] ^= 255
     shard.write_bytes(raw)
-    done = foley("verify", "--home", home)
+    assert "every file" in printed("maintain", "--home", home)
+    done = foley("maintain", "--deep", "--home", home)
     assert done.returncode == 1
-    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [str(shard)]
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["clean", str(shard)]
 
 
 def test_lineage_of_a_clip_names_its_file_and_url(home: Path) -> None:
     [clip] = query(
         home, "select clip_id, url, sha256 from clips where clip_id = 'clip0001'"
     ).to_pylist()
-    text = said("lineage", "clip0001", "--home", home)
+    text = printed("lineage", "clip0001", "--home", home)
     assert clip["url"] in text
     assert clip["sha256"][:16] in text
     assert "gone" in one_line_error(foley("lineage", "gone", "--home", home))
 
 
 def test_commands_on_a_home_that_is_not_there_make_none(tmp_path: Path) -> None:
-    for command in (["verify"], ["compact"], ["gc"], ["retry", "--stage", "facts"], ["status"]):
+    for command in (["maintain"], ["maintain", "--retry", "facts"], ["status"]):
         assert "nothing" in one_line_error(foley(*command, "--home", tmp_path / "nothing"))
     assert not (tmp_path / "nothing").exists()
     shutil.rmtree(tmp_path)

@@ -13,7 +13,7 @@ from pipeline.stages.engine import fingerprints, plan, run_batch
 from pipeline.stages.stage import Clip, Outcome
 from tests.warehouse.toys import Text, make_files, run_all, stages
 from warehouse import FoleyError, Warehouse, query
-from warehouse.catalog.capacity import capacity
+from warehouse.catalog.capacity import Resources, capacity
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rates_are_those_of_the_commits_and_the_share_is_that_of_the_funnel(home: Path) -> None:
     planned = {
         stage.stage: stage
-        for stage in capacity(home, 700_000, gpus=8, workers=64, worker_price=0.04).stages
+        for stage in capacity(home, 700_000, Resources(8, 64, worker_price=0.04)).stages
     }
     rows = query(
         home, "select stage, sum(clips) / sum(seconds) as rate from commits group by stage"
@@ -77,7 +77,7 @@ def test_batches_that_share_a_device_do_not_make_it_slower(tmp_path: Path) -> No
         wh.home, "select epoch(committed_at) as ended, seconds from commits where stage = 'model'"
     ).to_pylist()
     busy = max(row["ended"] for row in rows) - min(row["ended"] - row["seconds"] for row in rows)
-    planned = capacity(wh.home, 700_000, gpus=8, workers=64).stages[-1]
+    planned = capacity(wh.home, 700_000, Resources(8, 64)).stages[-1]
     assert planned.device
     assert planned.rate == pytest.approx(planned.measured / busy, rel=1e-2)
     assert planned.rate > planned.measured / sum(row["seconds"] for row in rows)
@@ -87,4 +87,4 @@ def test_before_anything_was_measured(tmp_path: Path) -> None:
     wh = Warehouse(tmp_path / "home")
     wh.publish()
     with pytest.raises(FoleyError, match="nothing was measured"):
-        capacity(wh.home, 1000, gpus=1, workers=1)
+        capacity(wh.home, 1000, Resources())

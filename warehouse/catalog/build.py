@@ -61,7 +61,7 @@ def publish(home: Home) -> Path:
 
 
 def _sources(home: Home) -> dict[str, tuple[str, str]]:
-    """What is copied: clips, then every fingerprint of every stage, upstreams before their users."""
+    """What is copied: clips, then every fingerprint of all stages, upstreams before their users."""
     stages = [(stage, name) for stage in home.stages() for name in home.fingerprints(stage)]
     clips = (CLIPS_DESCRIPTOR.stage, CLIPS_DESCRIPTOR.fingerprint)
     return {"clips": clips, **{f"{stage}/{name}": (stage, name) for stage, name in stages}}

@@ -1,41 +1,52 @@
-"""The capacity plan.
-
-Hours, disk and cost by stage for more clips, from what this warehouse measured.
-"""
+"""The capacity plan: hours, disk and cost by stage for more clips, from what was measured here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from warehouse import FoleyError, query
+from warehouse.catalog.query import query
+from warehouse.errors import FoleyError
 
-# busy: seconds in which any batch ran; what it adds is what comes after the end of all that began
-# before it.
+# `busy` are the seconds in which any batch ran: a batch adds what comes after the end of all that
+# began before it.
 _STAGES = """
-with batches as (
-    select stage, clips, seconds, file, epoch(committed_at) - seconds as began, epoch(committed_at) as ended
-    from commits join fingerprints using (stage, fingerprint) where current and seconds > 0
-), joined as (
-    select *, max(ended) over (partition by stage order by began rows between unbounded preceding and 1 preceding)
-    as before from batches
-), measured as (
-    select stage, sum(clips)::BIGINT as clips, sum(seconds)::DOUBLE as seconds, list(distinct file) as files,
-           sum(greatest(0, ended - greatest(began, coalesce(before, began))))::DOUBLE as busy
-    from joined group by stage
-)
-select f.stage, m.clips, m.seconds, m.busy, m.files, p.model_revision <> '' as device,
-       (f.passed + f.rejected + f.failed) / (select count(*) from clips) as share
-from funnel f join measured m using (stage) join fingerprints p using (stage, fingerprint) order by f.position
-"""
+    with batches as (
+        select stage, clips, seconds, file,
+               epoch(committed_at) - seconds as began, epoch(committed_at) as ended
+        from commits join fingerprints using (stage, fingerprint) where current and seconds > 0
+    ), joined as (
+        select *, max(ended) over (
+            partition by stage order by began
+            rows between unbounded preceding and 1 preceding
+        ) as before from batches
+    ), measured as (
+        select stage, sum(clips)::BIGINT as clips, sum(seconds)::DOUBLE as seconds,
+               list(distinct file) as files,
+               sum(greatest(0, ended - greatest(began, coalesce(before, began))))::DOUBLE as busy
+        from joined group by stage
+    )
+    select f.stage, m.clips, m.seconds, m.busy, m.files, p.model_revision <> '' as device,
+           (f.passed + f.rejected + f.failed) / (select count(*) from clips) as share
+    from funnel f join measured m using (stage) join fingerprints p using (stage, fingerprint)
+    order by f.position"""
 _CLIPS = "select coalesce(avg(bytes), 0) as bytes from clips where status = 'passed'"
-#: Clips that a stage must have done before its rate counts: below that, loading the models is most
-#: of it.
+#: Clips that a stage must have done before its rate counts: of fewer, loading models is most.
 FEW = 100
 
 
 @dataclass(frozen=True)
-class StagePlan:
+class Resources:
+    """Devices for stages with models, cores for the others, and the price of an hour of each."""
+
+    gpus: int = 1
+    workers: int = 1
+    gpu_price: float = 0.0
+    worker_price: float = 0.0
+
+
+@dataclass(frozen=True)
+class StageCapacity:
     """A stage of the plan.
 
     `rate` is clips a second of one worker or device, as measured over `measured` clips.
@@ -52,23 +63,16 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CapacityPlan:
     """Stages in order; clips that come in and their gigabytes on disk."""
 
     clips: int
     source_gigabytes: float
-    stages: list[StagePlan]
+    stages: list[StageCapacity]
 
 
-def capacity(
-    home: Path,
-    clips: int,
-    gpus: int,
-    workers: int,
-    gpu_price: float = 0.0,
-    worker_price: float = 0.0,
-) -> Plan:
-    """Plan for `clips` new clips on `gpus` devices and `workers` cores; prices are a device's and a core's hour.
+def capacity(home: Path, clips: int, resources: Resources) -> CapacityPlan:
+    """Plan for `clips` new clips.
 
     A stage's rate is that of its batches in this warehouse under the current settings. A worker's:
     clips over the wall seconds of batches, of which as many ran at once as there were cores. A
@@ -78,26 +82,28 @@ def capacity(
     """
     rows = query(home, _STAGES).to_pylist()
     if not rows:
-        raise FoleyError(
-            f"nothing was measured in {home} yet: run foley curate on some clips, best a few thousand"
-        )
-    stages: list[StagePlan] = []
+        advice = "run foley curate on some clips, best a few thousand"
+        raise FoleyError(f"nothing was measured in {home} yet: {advice}")
+    stages: list[StageCapacity] = []
     for row in rows:
+        device = bool(row["device"])
+        count = resources.gpus if device else resources.workers
+        price = resources.gpu_price if device else resources.worker_price
         reach = clips * row["share"]
-        rate = row["clips"] / row["busy" if row["device"] else "seconds"]
-        lanes, price = (gpus, gpu_price) if row["device"] else (workers, worker_price)
-        hours = reach / rate / lanes / 3600
+        rate = row["clips"] / row["busy" if device else "seconds"]
+        hours = reach / rate / count / 3600
         size = sum(Path(file).stat().st_size for file in row["files"] if Path(file).is_file())
         stages.append(
-            StagePlan(
+            StageCapacity(
                 stage=row["stage"],
-                device=bool(row["device"]),
+                device=device,
                 clips=round(reach),
                 rate=rate,
                 measured=int(row["clips"]),
                 hours=hours,
                 gigabytes=size / row["clips"] * reach / 1e9,
-                cost=hours * lanes * price,
+                cost=hours * count * price,
             )
         )
-    return Plan(clips, clips * query(home, _CLIPS).to_pylist()[0]["bytes"] / 1e9, stages)
+    source = clips * query(home, _CLIPS).to_pylist()[0]["bytes"] / 1e9
+    return CapacityPlan(clips, source, stages)

@@ -36,7 +36,7 @@ def write(rows: pa.Table, path: Path) -> None:
 
     Raises FoleyError for another ending or a bad place.
     """
-    kind = path.suffix.removeprefix(".")
+    kind: Any = path.suffix.removeprefix(".")
     if kind not in ("csv", "json", "parquet"):
         raise FoleyError(f"cannot write {path}: its name must end in .csv, .json or .parquet")
     try:
@@ -45,7 +45,6 @@ def write(rows: pa.Table, path: Path) -> None:
 
             pq.write_table(rows, path)
         else:
-            # pyright: ignore[reportArgumentType]
             path.write_text(render(rows.column_names, rows.to_pylist(), kind) + "\n")
     except OSError as exc:
         raise FoleyError(f"cannot write {path}: {exc.strerror or exc}") from None
@@ -53,16 +52,28 @@ def write(rows: pa.Table, path: Path) -> None:
 
 def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     """Columns side by side, numbers to the right; long values are cut."""
-    cells = [[_short(row[name]) for name in columns] for row in rows]
-    widths = [max([len(name), *(len(line[i]) for line in cells)]) for i, name in enumerate(columns)]
-    right = [all(_is_number(row[name]) for row in rows) and bool(rows) for name in columns]
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
 
-    def line(values: Sequence[str]) -> str:
-        parts = zip(values, widths, right, strict=True)
-        return "  ".join(v.rjust(w) if r else v.ljust(w) for v, w, r in parts).rstrip()
-
-    rule = "  ".join("-" * width for width in widths)
-    return "\n".join([line(columns), rule, *map(line, cells)])
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="")
+    for name in columns:
+        number = bool(rows) and all(_is_number(row[name]) for row in rows)
+        table.add_column(
+            name,
+            justify="right" if number else "left",
+            max_width=_WIDEST,
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    for row in rows:
+        table.add_row(*(_short(row[name]) for name in columns))
+    # Wider than any table: a reader of a file or a pipe gets all columns, a terminal wraps lines.
+    width = (_WIDEST + 2) * max(1, len(columns))
+    console = Console(width=width, markup=False, emoji=False, color_system=None)
+    with console.capture() as text:
+        console.print(table, highlight=False)
+    return "\n".join(line.rstrip() for line in text.get().splitlines())
 
 
 def _is_number(value: Any) -> bool:
@@ -70,11 +81,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else _cell(value)
-    text = "".join(
-        c if c.isprintable() else " " for c in text
-    )  # a value must not move the cursor of a terminal
-    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+    text = f"{value:.4g}" if isinstance(value, float) else _cell(value)
+    # A value must not move the cursor of a terminal.
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _cell(value: Any) -> str:

@@ -53,7 +53,7 @@ class Status:
 
 
 def status(home: Home, max_attempts: int = MAX_ATTEMPTS) -> Status:
-    """Numbers for `foley status`, read from the commits, so that they are true while flows write."""
+    """Numbers for `foley status`, read from the commits, so that they hold while flows write."""
     clips = {name: row["clips"] for name, row in _counts(home, CLIPS_DESCRIPTOR, 1).items()}
     passed = clips.pop("passed", 0)
     stages = [_stage(home, descriptor, max_attempts) for descriptor in home.stages().values()]

@@ -231,7 +231,8 @@ def _write_shards(
     window = max(group, min(_WINDOW, _WINDOW_BYTES // row_bytes) // group * group)
     per_shard = max(window, _SHARD_BYTES // row_bytes // window * window)
     # One page a row group, so that a value's place follows from the footer.
-    options = writer_options(schema) | {"data_page_size": (1 << 31) - 1, "write_batch_size": group}
+    page: dict[str, Any] = {"data_page_size": (1 << 31) - 1, "write_batch_size": group}
+    options = writer_options(schema) | page
     shards: list[dict[str, Any]] = []
     for begin, end in _windows(join.count, per_shard):
         path = folder / f"{len(shards):05d}.parquet"

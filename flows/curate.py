@@ -19,7 +19,7 @@ from flows.running.batches import StageCounts, run_stages
 from flows.running.recording import exclusive, one_line_errors, recorded
 from model.presets.preset import load_preset
 from pipeline.curation.page import gather_page
-from pipeline.curation.policy import select
+from pipeline.curation.policy import load_policy, select
 from pipeline.curation.sources import folder_source
 from pipeline.curation.stage_graph import StageGraph
 from pipeline.report.curation import write_curation_page
@@ -51,7 +51,7 @@ def curate(parameters: CurateParameters) -> Curated:
     a wrong policy.
     """
     wh = Warehouse(parameters.home)
-    graph = StageGraph(load_preset(parameters.preset, parameters.weights))
+    graph = policy_stages(parameters)
     with recorded(wh, "curate", parameters) as record, exclusive(wh, "curate"):
         ingested, clip_ids = _ingest(wh, parameters) if parameters.folder else (None, None)
         counts = run_stages(wh, graph.scoring, graph.fingerprints, parameters, clip_ids)
@@ -63,6 +63,18 @@ def curate(parameters: CurateParameters) -> Curated:
         record["stages"] = [asdict(c) for c in counts + features]
     show_page(wh, dataset)
     return Curated(dataset, ingested, counts, features)
+
+
+def policy_stages(parameters: SelectParameters) -> StageGraph:
+    """The stages of the preset and of the policy, before any of them runs.
+
+    Raises FoleyError where a gate is on a column that none of them gives.
+    """
+    policy = load_policy(parameters.policy)
+    graph = StageGraph(load_preset(parameters.preset, parameters.weights), policy.stages)
+    columns = {field.name: field.type for stage in graph.scoring for field in stage.schema}
+    policy.check_columns(columns, parameters.policy)
+    return graph
 
 
 @task(
@@ -126,7 +138,7 @@ def reselect(parameters: SelectParameters) -> Dataset:
     The same scores under the same policy give the same version again.
     """
     wh = Warehouse(parameters.home)
-    graph = StageGraph(load_preset(parameters.preset, parameters.weights))
+    graph = policy_stages(parameters)
     with recorded(wh, "reselect", parameters) as record:
         dataset = select_dataset(wh, graph, parameters)
         record["dataset"] = dataset.version

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from model.presets.preset import stages_beside
 from pipeline.curation.gates import Condition, Gate
 from warehouse.commits import Descriptor, Listing
 from warehouse.datasets.versions import CURATED, Dataset, Selected, write_dataset
@@ -43,14 +44,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Policy:
     """Gates in order, subsets and splits; the shares are of clips.
 
-    `optional` columns count as unknown when no stage gives them. `sft` are the conditions of the
-    high-quality subset; without any, it is empty.
+    `stages` are scores of one's own, each as package.module:Class; `optional` columns count as
+    unknown when no stage gives them. `sft` are the conditions of the high-quality subset; without
+    any, it is empty.
     """
 
     name: str
     version: int
     gates: tuple[Gate, ...]
     description: str = ""
+    stages: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     sft: tuple[Condition, ...] = ()
     ablation_share: Share = 0.3
@@ -64,25 +67,28 @@ class Policy:
             raise ValueError("the shares of val and test add up to less than 1")
         return self
 
-    def check_columns(self, types: Mapping[str, pa.DataType]) -> None:
+    def check_columns(self, types: Mapping[str, pa.DataType], where: str) -> None:
         """Raise FoleyError where a condition is on a column not in `types`, or of another type."""
         places = [(f"gate {gate.name}", gate.keep) for gate in self.gates] + [("sft", self.sft)]
         for place, conditions in places:
             for leaf in (leaf for condition in conditions for leaf in condition.leaves()):
-                column = str(leaf.column)
-                if column not in types and column not in self.optional:
-                    raise FoleyError(
-                        f"{place}: no stage gives the column {column}: configure the stage that "
-                        "does (docs/scores.md), or name the column under `optional`, which makes "
-                        "it unknown"
-                    )
-                column_kind = _kind(types.get(column, pa.float64()))
-                for compared in leaf.comparisons.values():
-                    if (kind := _kind(pa.scalar(compared).type)) != column_kind:
-                        raise FoleyError(
-                            f"{place}: the column {column} holds {column_kind}, "
-                            f"and is compared with {kind}"
-                        )
+                problem = self._problem(leaf, types)
+                if problem:
+                    raise FoleyError(f"policy {where}: {place}: {problem}")
+
+    def _problem(self, leaf: Condition, types: Mapping[str, pa.DataType]) -> str:
+        column = str(leaf.column)
+        if column not in types and column not in self.optional:
+            return (
+                f"no stage gives the column {column}: configure the stage that does "
+                "(docs/scores.md), or name the column under `optional`, which makes it unknown"
+            )
+        holds = _kind(types.get(column, pa.float64()))
+        wrong = {_kind(pa.scalar(v).type) for v in leaf.comparisons.values()} - {holds}
+        compared = " and ".join(sorted(wrong))
+        return (
+            f"the column {column} holds {holds}, and is compared with {compared}" if wrong else ""
+        )
 
 
 def _kind(type_: pa.DataType) -> str:
@@ -120,6 +126,8 @@ def load_policy(name_or_path: str) -> Policy:
         raise FoleyError(f"policy {name_or_path} is not valid: {exc}") from None
     sections = {name: raw.pop(name, {}) for name in ("subsets", "splits")}
     raw["gates"] = raw.pop("gate", [])
+    if "stages" in raw and name_or_path.endswith(".toml"):
+        raw["stages"] = stages_beside(raw["stages"], Path(name_or_path).parent)
     for name, section in sections.items():
         if not isinstance(section, dict) or section.keys() & raw.keys():
             raise FoleyError(f"policy {name_or_path} is not valid: [{name}] repeats other keys")
@@ -177,13 +185,15 @@ def select(
             con.execute("drop table if exists facts; drop table if exists chosen")
             con.close()
 
+    where = policy if isinstance(policy, str) else policy.name
+    chosen.check_columns({column.name: column.type for column in scalars}, where)
     try:
-        chosen.check_columns({column.name: column.type for column in scalars})
         members = run_checked(wh, sources, work)
     except FoleyError as exc:
-        label = policy if isinstance(policy, str) else policy.name
-        raise FoleyError(f"policy {label}: {exc}") from exc
-    record = TypeAdapter(Policy).dump_python(chosen, mode="json", exclude_none=True)
+        raise FoleyError(f"policy {where}: {exc}") from exc
+    record = TypeAdapter(Policy).dump_python(
+        chosen, mode="json", exclude_none=True, exclude={"stages"}
+    )
     funnel = _funnel(members, ["clips", *stages], [gate.name for gate in chosen.gates])
     selected = Selected(name or chosen.name, record, fingerprints, funnel, role)
     return write_dataset(wh, members, selected)

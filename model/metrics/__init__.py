@@ -1,1 +1,1 @@
-"""Metrics on features and onsets. Imports nothing of ours."""
+"""Metrics on features and onsets. Imports names of arrays alone."""

@@ -1,13 +1,15 @@
-"""The mathematics of the evaluation metrics, apart from any network: arrays in, numbers out, all in float64.
+"""The mathematics of the evaluation metrics, apart from any network: arrays in, numbers out.
 
-Definitions follow the benchmark that the paper used (hkchengrex/av-benchmark, av_bench/metrics;
-paper section 4.2). What differs is said where it differs: nothing here fails in silence.
+All in float64. Definitions follow the benchmark that the paper used (hkchengrex/av-benchmark,
+av_bench/metrics; paper section 4.2); what differs is noted where it differs. A value that cannot be
+computed is an error, never a placeholder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +26,20 @@ class MetricError(ValueError):
 
 
 def _finite(name: str, values: Array, ndim: int) -> Floats:
-    found = np.asarray(values, np.float64)
-    if found.ndim != ndim:
-        raise MetricError(f"{name} must have {ndim} dimensions, not shape {found.shape}")
-    if not np.isfinite(found).all():
+    array = np.asarray(values, np.float64)
+    if array.ndim != ndim:
+        raise MetricError(f"{name} must have {ndim} dimensions, not shape {array.shape}")
+    if not np.isfinite(array).all():
         raise MetricError(f"{name} hold values that are not finite numbers")
-    return found
+    return array
+
+
+def _finite_pair(name: str, a: Array, b: Array) -> tuple[Floats, Floats]:
+    """Two matrices [clips, D] of the same shape."""
+    x, y = _finite(name, a, 2), _finite(name, b, 2)
+    if x.shape != y.shape:
+        raise MetricError(f"{name} have shapes {x.shape} and {y.shape}")
+    return x, y
 
 
 def log_softmax(logits: Floats) -> Floats:
@@ -39,34 +49,31 @@ def log_softmax(logits: Floats) -> Floats:
 
 
 def kl_divergence(reference: Array, generated: Array) -> Floats:
-    """KL(reference || generated) of each clip, from logits [clips, classes] -> [clips]; the metric is its mean.
+    """KL(reference || generated) of each clip, from logits [clips, classes] -> [clips].
 
-    Softmax of both, summed over classes, no epsilon (taken in logarithms, so that none is needed).
+    Softmax of both, summed over classes. Taken in logarithms, so that no epsilon is needed.
     """
-    p, q = _finite("reference logits", reference, 2), _finite("generated logits", generated, 2)
-    if p.shape != q.shape:
-        raise MetricError(f"reference and generated logits have shapes {p.shape} and {q.shape}")
+    p, q = _finite_pair("logits", reference, generated)
     log_p, log_q = log_softmax(p), log_softmax(q)
     return np.maximum((np.exp(log_p) * (log_p - log_q)).sum(-1), 0.0)
 
 
 def frechet_distance(a: Array, b: Array) -> float:
-    """Frechet distance of the Gaussians fitted to features [n, D] and [m, D], n and m at least 2.
+    """Frechet distance of the Gaussians fitted to features [n, D] and [m, D].
 
-    |mean - mean|^2 + tr(A) + tr(B) - 2 tr((A B)^1/2) with covariances over n - 1. The last trace is the nuclear norm of
-    X Y^T / sqrt((n - 1)(m - 1)) for centred features X and Y, which needs no matrix square root: at 527 clips of 2048
-    dimensions it takes less than a second. Raises MetricError where the result is no number, in place of a -1.
+    |mean - mean|^2 + tr(A) + tr(B) - 2 tr((A B)^1/2) with covariances over n - 1. The last trace is
+    the nuclear norm of X Y^T / sqrt((n - 1)(m - 1)) for centred features X and Y, which needs no
+    matrix square root: 527 clips of 2048 dimensions take less than a second. Raises MetricError for
+    fewer than two features on a side, and for a result that is no number (the benchmark gives -1).
     """
     x, y = _finite("features", a, 2), _finite("features", b, 2)
     if min(len(x), len(y)) < 2 or x.shape[1] != y.shape[1]:
         raise MetricError(
-            f"a Frechet distance needs two sets of at least 2 features each, not {x.shape} and {y.shape}"
+            "a Frechet distance needs two sets of at least 2 features each, "
+            f"not {x.shape} and {y.shape}"
         )
     apart = x.mean(0) - y.mean(0)
-    x, y = (
-        _shortened(x - x.mean(0)) / np.sqrt(len(x) - 1),
-        _shortened(y - y.mean(0)) / np.sqrt(len(y) - 1),
-    )
+    x, y = (_shortened(f - f.mean(0)) / np.sqrt(len(f) - 1) for f in (x, y))
     try:
         shared = np.linalg.svd(x @ y.T, compute_uv=False).sum()
     except np.linalg.LinAlgError as error:
@@ -75,33 +82,32 @@ def frechet_distance(a: Array, b: Array) -> float:
     distance = float(apart @ apart + spread - 2 * shared)
     if not np.isfinite(distance) or distance < -1e-6 * max(1.0, spread):
         raise MetricError(
-            f"the Frechet distance came out as {distance:g}: the features are too large to subtract"
+            f"the Frechet distance came out as {distance:g}: the features are too large"
         )
     return max(distance, 0.0)
 
 
 def _shortened(centred: Floats) -> Floats:
-    """A matrix of at most D rows with the same X^T X.
-
-    Nuclear norms of products with it stay the same.
-    """
+    """A matrix of at most D rows with the same X^T X: nuclear norms of products stay the same."""
     return np.asarray(np.linalg.qr(centred, "r")) if len(centred) > centred.shape[1] else centred
 
 
 def inception_score(logits: Array, splits: int = 10, seed: int = 2020) -> float:
-    """Inception score of logits [clips, classes]: exp of the mean KL of each clip's classes from the mean of its split.
+    """Inception score of logits [clips, classes].
 
-    Clips are shuffled (seed as in the benchmark) and divided into `splits`, whose scores are
-    averaged; with fewer clips than splits, into as many splits as there are clips.
+    exp of the mean KL of each clip's classes from the mean of its split. Clips are shuffled (seed
+    as in the benchmark) and divided into `splits`, whose scores are averaged; with fewer clips than
+    splits, into as many splits as there are clips.
     """
     log_p = log_softmax(_finite("logits", logits, 2))
     if len(log_p) == 0:
         raise MetricError("an inception score needs at least one clip")
     shuffled = log_p[np.random.RandomState(seed).permutation(len(log_p))]
     splits = min(splits, len(log_p))
+    bounds = [i * len(log_p) // splits for i in range(splits + 1)]
     scores: list[float] = []
-    for i in range(splits):
-        part = shuffled[i * len(log_p) // splits : (i + 1) * len(log_p) // splits]
+    for start, end in pairwise(bounds):
+        part = shuffled[start:end]
         p = np.exp(part)
         with np.errstate(divide="ignore"):
             log_mean = np.log(p.mean(0))
@@ -111,13 +117,8 @@ def inception_score(logits: Array, splits: int = 10, seed: int = 2020) -> float:
 
 
 def cosine(a: Array, b: Array) -> Floats:
-    """Cosine of each pair of embeddings [clips, D] -> [clips], -1..1 (IB.
-
-    Video and audio by ImageBind).
-    """
-    x, y = _finite("embeddings", a, 2), _finite("embeddings", b, 2)
-    if x.shape != y.shape:
-        raise MetricError(f"embeddings have shapes {x.shape} and {y.shape}")
+    """Cosine of each pair of embeddings [clips, D] -> [clips], -1..1."""
+    x, y = _finite_pair("embeddings", a, b)
     lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     if (lengths == 0).any():
         raise MetricError("an embedding of length 0 has no direction")
@@ -126,19 +127,16 @@ def cosine(a: Array, b: Array) -> Floats:
 
 def offsets_of(logits: Array) -> Floats:
     """Most likely offset (s) of logits [..., 21] over OFFSETS."""
-    found = np.asarray(logits, np.float64)
-    if found.shape[-1:] != OFFSETS.shape or not np.isfinite(found).all():
+    array = np.asarray(logits, np.float64)
+    if array.shape[-1:] != OFFSETS.shape or not np.isfinite(array).all():
         raise MetricError(
-            f"sync logits must be finite and of {len(OFFSETS)} classes, not shape {found.shape}"
+            f"sync logits must be finite and of {len(OFFSETS)} classes, not shape {array.shape}"
         )
-    return OFFSETS[found.argmax(-1)]
+    return OFFSETS[array.argmax(-1)]
 
 
 def desync(logits: Array) -> Floats:
-    """DeSync (s) of each clip from sync logits [clips, windows, 21].
-
-    Absolute offset, mean over its windows.
-    """
+    """DeSync (s) of clips: mean absolute offset over windows, from logits [clips, windows, 21]."""
     if np.ndim(logits) != 3:
         raise MetricError(
             f"sync logits must be [clips, windows, {len(OFFSETS)}], not shape {np.shape(logits)}"
@@ -150,11 +148,10 @@ def area_under_roc(positive: Sequence[float] | Array, negative: Sequence[float] 
     """Share of pairs in which the positive has the higher score, ties counted half."""
     from scipy.stats import mannwhitneyu  # here, because scipy takes a second to import
 
-    if len(positive) == 0 or len(negative) == 0:
+    pairs = len(positive) * len(negative)
+    if pairs == 0:
         raise MetricError("an area under the ROC curve needs scores of both kinds")
-    return float(mannwhitneyu(positive, negative, method="asymptotic").statistic) / (
-        len(positive) * len(negative)
-    )
+    return float(mannwhitneyu(positive, negative, method="asymptotic").statistic) / pairs
 
 
 @dataclass(frozen=True)
@@ -174,8 +171,7 @@ def resampled(
 ) -> Floats:
     """`statistic` of bootstrap samples of clips, each given as indices [clips] -> [resamples].
 
-    The same clips, resamples and seed give the same samples, so that statistics of two systems are
-    paired.
+    The same clips, resamples and seed give the same samples: those of two systems are paired.
     """
     rng = np.random.default_rng(seed)
     return np.array([statistic(rng.integers(clips, size=clips)) for _ in range(resamples)])
@@ -184,10 +180,10 @@ def resampled(
 def frechet_samples(
     clips: Sequence[Array], reference: Array, resamples: int, seed: int = 0
 ) -> Floats:
-    """Frechet distances to features [m, D] of bootstrap samples of clips, features [pieces, D] each -> [resamples].
+    """Frechet distances of bootstrap samples of clips to a reference -> [resamples].
 
-    What `frechet_distance` finds for every sample, with the products that all samples share
-    computed once.
+    Of clips' features [pieces, D] and the reference's [m, D]. What `frechet_distance` gives for
+    every sample, with the products that all samples share computed once.
     """
     x = _finite("features", np.concatenate([np.atleast_2d(clip) for clip in clips]), 2)
     y = _finite("features", reference, 2)
@@ -200,8 +196,8 @@ def frechet_samples(
         times = np.bincount(drawn, minlength=len(clips))[owner]
         count = times.sum()
         apart, middle = times @ x / count, times @ products / count
-        kept = np.flatnonzero(times)
-        weighted = np.sqrt(times[kept] / (count - 1))[:, None] * (products[kept] - middle)
+        used = np.flatnonzero(times)
+        weighted = np.sqrt(times[used] / (count - 1))[:, None] * (products[used] - middle)
         shared = np.linalg.svd(weighted, compute_uv=False).sum()
         own = (times @ squares - count * (apart @ apart)) / (count - 1)
         return max(float(apart @ apart + own + spread - 2 * shared), 0.0)
@@ -220,26 +216,24 @@ def mean_interval(scores: Array, resamples: int = RESAMPLES, seed: int = 0) -> I
     values = _finite("scores", scores, 1)
     if len(values) == 0:
         raise MetricError("a mean needs at least one clip")
-    return interval(
-        float(values.mean()),
-        resampled(lambda rows: float(values[rows].mean()), len(values), resamples, seed),
-    )
+    means = resampled(lambda rows: float(values[rows].mean()), len(values), resamples, seed)
+    return interval(float(values.mean()), means)
 
 
 def paired_p(a: Array, b: Array, resamples: int = 9999, seed: int = 0) -> float:
-    """Two-sided p of equal means of two systems' scores of the same clips: exchange of the two within clips.
+    """Two-sided p of equal means of two systems' scores of the same clips.
 
-    Every exchange there is, where they are no more than `resamples`; else so many random ones and
-    the given one, so that p is never 0.
+    From exchanges of the two within clips: all that there are, where they are no more than
+    `resamples`; else so many random ones and the given one, so that p is never 0.
     """
     x, y = _finite("scores", a, 1), _finite("scores", b, 1)
     if x.shape != y.shape or len(x) < 2:
         raise MetricError(
             f"a paired test needs scores of the same clips, at least 2, not {len(x)} and {len(y)}"
         )
-    apart, every = x - y, 2 ** min(len(x), 62)
-    if every <= resamples:
-        swapped = (np.arange(every)[:, None] >> np.arange(len(x))) & 1
+    apart, exchanges = x - y, 2 ** min(len(x), 62)
+    if exchanges <= resamples:
+        swapped = (np.arange(exchanges)[:, None] >> np.arange(len(x))) & 1
     else:
         swapped = np.random.default_rng(seed).integers(2, size=(resamples, len(x)), dtype=np.int8)
         swapped[0] = 0

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Samples = npt.NDArray[np.float32]
-Times = npt.NDArray[np.float64]
+from model.types import Audio, Times
 
 WINDOW_S, HOP_S = 0.016, 0.004
 MIN_GAP_S = 0.12  # two onsets nearer than this are one
@@ -20,11 +18,8 @@ RISE_DB = 6.0  # smallest rise in level that counts as an onset
 FLOOR_DB = 35.0  # an onset this far under the loudest one is noise
 
 
-def detect_onsets(audio: Samples, sample_rate: int) -> Times:
-    """Onset times (s) in mono audio [S].
-
-    Peaks of the rise in level, over a floor set by the loudest frame.
-    """
+def detect_onsets(audio: Audio, sample_rate: int) -> Times:
+    """Onset times (s) in mono audio [S]: peaks of the rise in level, over a floor of noise."""
     from scipy.ndimage import maximum_filter1d  # here, because scipy takes a second to import
     from scipy.signal import stft
 
@@ -40,9 +35,8 @@ def detect_onsets(audio: Samples, sample_rate: int) -> Times:
     rise = np.maximum(level[lag:] - level[:-lag], 0)  # [frames - lag]
     peaks = (rise == maximum_filter1d(rise, 2 * int(MIN_GAP_S / HOP_S / 2) + 1)) & (rise > RISE_DB)
     # the steepest point of a rise measured over `lag` frames lies in the middle of it
-    found: Times = times[:-lag][peaks] + lag * HOP_S / 2
-    keep = np.concatenate([[True], np.diff(found) > MIN_GAP_S]) if len(found) else np.zeros(0, bool)
-    return found[keep]
+    onsets: Times = times[:-lag][peaks] + lag * HOP_S / 2
+    return onsets[np.diff(onsets, prepend=-np.inf) > MIN_GAP_S]
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ def _matched(reference: Times, estimate: Times, tolerance: float) -> list[tuple[
 
 
 def sync_score(impacts: Sequence[Times], onsets: Sequence[Times]) -> Sync:
-    """F1 of onsets against impacts (s), summed over clips, at tolerances of 60 and 100 ms, and mean absolute error."""
+    """Agreement of onsets with impacts (s), summed over clips."""
     total = sum(map(len, impacts)) + sum(map(len, onsets))
     pairs = list(zip(impacts, onsets, strict=True))
 

@@ -1,11 +1,9 @@
-"""The ablate flow.
-
-The same training with one thing changed, scored at the same steps on the same clips.
-"""
+"""The ablate flow: the same training with one thing changed, scored at the same marks and clips."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -18,7 +16,7 @@ from flows.running.batches import run_stages
 from flows.running.devices import all_cores
 from flows.running.recording import one_line_errors, recorded
 from flows.train import train_on
-from model.presets.preset import Preset, load_preset
+from model.presets.preset import load_preset
 from pipeline.curation.stage_graph import StageGraph
 from pipeline.evaluation.ablation import (
     Mark,
@@ -37,91 +35,80 @@ from warehouse import Dataset, FoleyError, Warehouse
 from warehouse.datasets.versions import newest_dataset
 
 
-@dataclass(frozen=True)
-class Variant:
-    """What is trained: by which preset, on which dataset and subset of it."""
-
-    name: str
-    preset: Preset
-    dataset: Dataset
-    subset: str | None
-
-    def clip_ids(self) -> list[str]:
-        """Clips that training reads."""
-        return self.dataset.clip_ids("train", self.subset) + self.dataset.clip_ids("val")
-
-
 @flow(name="ablate", flow_run_name="ablate {parameters.what}")
 @one_line_errors
 def ablate(parameters: AblateParameters) -> Path:
-    """Train every variant and score it at every mark on the dataset's test split; returns the page with the table.
+    """Train every variant and score it at every mark on the dataset's test split.
 
-    What was cached, trained or scored before is found again. Raises FoleyError for a pooling that
-    the encoder cannot give, and when a split of the dataset is empty.
+    What was cached, trained or scored before is used again. Returns the page with the table. Raises
+    FoleyError for a pooling that the encoder cannot give, and when a split of the dataset is empty.
     """
     wh = Warehouse(parameters.home)
-    preset = load_preset(parameters.preset, parameters.weights)
     started = perf_counter()
     with recorded(wh, "ablate", parameters) as record:
-        dataset = (
-            newest_dataset(wh) if parameters.dataset is None else wh.dataset(parameters.dataset)
-        )
+        name = parameters.dataset
+        dataset = newest_dataset(wh) if name is None else wh.dataset(name)
         record["dataset"] = dataset.version
-        marks = sorted(parameters.marks or _usual_marks(preset, parameters))
-        variants = _variants(wh, trained_to(preset, marks), dataset, parameters)
+        variants = _variants(wh, dataset, parameters)
         held_out = dataset.clip_ids("test")
-        if not held_out or not all(v.dataset.clip_ids("train", v.subset) for v in variants):
+        clips = {name: v.dataset.clip_ids("train", v.subset) for name, v in variants.items()}
+        if not held_out or not all(clips.values()):
             raise FoleyError(
                 f"{dataset.version} has nothing to train on, or no test split: select more clips"
             )
-        found: list[Mark] = []
-        for variant in variants:
-            graph = StageGraph(variant.preset)
-            wanted = sorted({*variant.clip_ids(), *held_out})
-            run_stages(wh, graph.features, graph.fingerprints, parameters, wanted)
-            data = DatasetFeatures(
-                wh, variant.dataset, variant.preset, graph.feature_fingerprints, variant.subset
-            )
+        marks: list[Mark] = []
+        for name, data in variants.items():
+            graph = StageGraph(data.preset)
+            ids = sorted({*clips[name], *data.dataset.clip_ids("val"), *held_out})
+            run_stages(wh, graph.features, graph.fingerprints, parameters, ids)
             checkpoint = train_on(data, parameters.seed, parameters.processes)
-            found += score_variant(replace(data, dataset=dataset), variant.name, checkpoint, marks)
-        facts = {"dataset": dataset.version, "preset": preset.name, "seed": parameters.seed}
-        facts |= {"clips": {v.name: len(v.dataset.clip_ids("train", v.subset)) for v in variants}}
-        facts |= {"held_out_clips": len(held_out), "seconds": round(perf_counter() - started)}
-        facts |= {"machine": machine(), "versions": versions(), "commit": code_revision()}
-        page = write_results(wh.folder("reports") / f"ablation-{parameters.what}", found, facts)
-        get_run_logger().info("%s\n%s", page, table(found))
+            marks += score_variant(replace(data, dataset=dataset), name, checkpoint)
+        facts = {
+            "dataset": dataset.version,
+            "preset": load_preset(parameters.preset, parameters.weights).name,
+            "seed": parameters.seed,
+            "clips": {name: len(ids) for name, ids in clips.items()},
+            "held_out_clips": len(held_out),
+            "seconds": round(perf_counter() - started),
+            "machine": machine(),
+            "versions": versions(),
+            "commit": code_revision(),
+        }
+        page = write_results(wh.folder("reports") / f"ablation-{parameters.what}", marks, facts)
+        get_run_logger().info("%s\n%s", page, table(marks))
     return page
 
 
-def _usual_marks(preset: Preset, parameters: AblateParameters) -> tuple[int, ...]:
-    return preset.ablation.marks if parameters.what == "pooling" else (preset.train.steps,)
-
-
 def _variants(
-    wh: Warehouse, preset: Preset, dataset: Dataset, parameters: AblateParameters
-) -> list[Variant]:
-    if parameters.what == "pooling":
-        return [
-            Variant(name, pooled(preset, name), dataset, "ablation")
-            for name in parameters.poolings or preset.ablation.poolings
-        ]
-    return [
-        Variant("curated", preset, dataset, None),
-        Variant("uncurated", preset, uncurated(wh, dataset), None),
-    ]
+    wh: Warehouse, dataset: Dataset, parameters: AblateParameters
+) -> Mapping[str, DatasetFeatures]:
+    """What is trained, by the variant's name."""
+    preset = load_preset(parameters.preset, parameters.weights)
+    pooling = parameters.what == "pooling"
+    usual = preset.ablation.marks if pooling else (preset.train.steps,)
+    preset = trained_to(preset, sorted(parameters.marks or usual))
+    if pooling:
+        names = parameters.poolings or preset.ablation.poolings
+        presets = {name: pooled(preset, name) for name in names}
+        return {
+            name: DatasetFeatures(
+                wh, dataset, changed, StageGraph(changed).feature_fingerprints, "ablation"
+            )
+            for name, changed in presets.items()
+        }
+    data = DatasetFeatures(wh, dataset, preset, StageGraph(preset).feature_fingerprints)
+    return {"curated": data, "uncurated": replace(data, dataset=uncurated(wh, dataset))}
 
 
 @task(name="score", task_run_name="score {variant}", cache_policy=NO_CACHE, persist_result=False)
-def score_variant(
-    data: DatasetFeatures, variant: str, checkpoint: Checkpoint, marks: list[int]
-) -> list[Mark]:
+def score_variant(data: DatasetFeatures, variant: str, checkpoint: Checkpoint) -> list[Mark]:
     """Figures of one variant at every mark, on the test split of the dataset."""
-    ids = {step: f"{checkpoint.id}-step{step:06d}" for step in marks[:-1]} | {
-        marks[-1]: checkpoint.id
-    }
-    found: list[Mark] = []
-    with all_cores(), bar(f"score {variant}", len(marks)) as progress:
+    settings = data.preset.train
+    ids = {step: f"{checkpoint.id}-step{step:06d}" for step in settings.keep_steps}
+    ids[settings.steps] = checkpoint.id
+    marks: list[Mark] = []
+    with all_cores(), bar(f"score {variant}", len(ids)) as progress:
         for step, id in ids.items():
-            found.append(score_mark(data, id, variant, step))
+            marks.append(score_mark(data, id, variant, step))
             progress.update()
-    return found
+    return marks

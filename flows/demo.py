@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.curate import Curated, curate
 from flows.display.artifacts import show_report
 from flows.display.progress_bars import bar
-from flows.evaluate import Evaluated, evaluate
+from flows.evaluate import HeldOut, evaluate
 from flows.parameters import CurateParameters, DemoParameters, EvaluateParameters, TrainParameters
 from flows.train import train
 from pipeline.curation.dataset_clips import dataset_clips
@@ -93,7 +93,8 @@ def demo(parameters: DemoParameters, corpus: Path, before: dict[str, float]) -> 
         )  # sound is made for a tenth of the clips
         evaluated = evaluate(
             EvaluateParameters(**shared, **split, checkpoint=checkpoint.id, seed=seed)
-        )
+        ).held_out
+        assert evaluated is not None
     results = report(wh, parameters, clock, curated, checkpoint, evaluated)
     counts = curated.stages + evaluated.stages
     worked = checkpoint.trained or any(count.batches for count in counts)
@@ -107,7 +108,7 @@ def report(
     clock: Clock,
     curated: Curated,
     checkpoint: Checkpoint,
-    evaluated: Evaluated,
+    evaluated: HeldOut,
 ) -> dict[str, Any]:
     """Write results.json and report.html, unless those of the same results and the same code are there."""
     folder = wh.folder("reports")
@@ -151,7 +152,7 @@ def _results(
     parameters: DemoParameters,
     curated: Curated,
     checkpoint: Checkpoint,
-    evaluated: Evaluated,
+    evaluated: HeldOut,
 ) -> dict[str, Any]:
     """The figures, and under what they came about."""
     everyone = curated.dataset.members(kept=None)["clip_id"].to_pylist()

@@ -1,14 +1,18 @@
-"""The evaluate flow.
+"""The evaluate flow: figures of a checkpoint on its held-out clips, of systems on any set, or both.
 
-A checkpoint in, sounds for the held-out clips and the figures they give out.
+The figures of a checkpoint are onset F1, v-loss and prompt swap. Table 2 has all metrics of any
+systems: folders of sounds on an evaluation set, or the checkpoint's sounds on its held-out clips.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.display.artifacts import show_figures
@@ -17,10 +21,21 @@ from flows.parameters import EvaluateParameters
 from flows.running.batches import StageCounts, run_stages
 from flows.running.devices import all_cores
 from flows.running.recording import one_line_errors, recorded
-from model.presets.preset import load_preset
+from model.presets.preset import Preset, load_preset
 from pipeline.curation.stage_graph import StageGraph
+from pipeline.evaluation import held_out
 from pipeline.evaluation.conditions import generation_stages
-from pipeline.evaluation.onset_figures import evaluate as score
+from pipeline.evaluation.evaluation import (
+    Evaluation,
+    Setup,
+    evaluation_warehouse,
+    ingest_files,
+    record,
+    score,
+    write_tables,
+)
+from pipeline.evaluation.page import write_page
+from pipeline.evaluation.sets import evaluation_set, system
 from pipeline.stages.engine import fingerprints
 from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint, find_checkpoint
@@ -28,8 +43,8 @@ from warehouse import FoleyError, Warehouse
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """What came of an evaluation: its figures, and the stages that made the sounds.
+class HeldOut:
+    """A checkpoint on its held-out clips: its figures, and the stages that made the sounds.
 
     The fingerprints in `data` are of all stages, those included.
     """
@@ -40,57 +55,141 @@ class Evaluated:
     checkpoint: Checkpoint
 
 
-@flow(name="evaluate", flow_run_name="evaluate {parameters.checkpoint}")
+@dataclass(frozen=True)
+class Evaluated:
+    """Figures of a checkpoint, Table 2, or both; the stages that ran, and the files written."""
+
+    held_out: HeldOut | None
+    table2: Evaluation | None = None
+    stages: list[StageCounts] = field(default_factory=list[StageCounts])
+    files: Mapping[str, Path] = field(default_factory=dict[str, Path])
+
+
+@flow(name="evaluate", flow_run_name="evaluate {parameters.subject}")
 @one_line_errors
 def evaluate(parameters: EvaluateParameters) -> Evaluated:
-    """Generate sound for held-out clips with true, another's and no video and a swapped material, and score it.
+    """Score a checkpoint on its held-out clips, or systems on an evaluation set.
 
-    Raises FoleyError when there is no such checkpoint.
+    Raises FoleyError for a checkpoint or folder that does not exist, or in which no name fits.
     """
     wh = Warehouse(parameters.home)
     preset = load_preset(parameters.preset, parameters.weights)
-    with recorded(wh, "evaluate", parameters) as record:
-        checkpoint = _checkpoint(wh, parameters.checkpoint)
-        dataset = wh.dataset(checkpoint.record["dataset"])
-        record |= {"checkpoint": checkpoint.id, "dataset": dataset.version}
-        graph = StageGraph(preset)
-        data = DatasetFeatures(wh, dataset, preset, graph.fingerprints)
-        stages = generation_stages(data, checkpoint.id, parameters.seed)
-        data = replace(data, fingerprints=fingerprints([*graph.stages, *stages]))
-        alone = parameters.model_copy(
-            update={"workers": 1}
-        )  # a bridge watches one video batch at a time
-        with all_cores():
-            counts = run_stages(
-                wh, stages, data.fingerprints, alone, dataset.clip_ids(split="test")
-            )
-        figures = score_sounds(data, checkpoint)
-        record |= {"stages": [asdict(c) for c in counts], "figures": figures}
-        get_run_logger().info("sync: %s", figures["sync"])
-        show_figures(checkpoint.id, figures)
-    return Evaluated(figures, counts, data, checkpoint)
+    with recorded(wh, "evaluate", parameters) as run:
+        result = Evaluated(None)
+        if parameters.on is None:
+            own = score_held_out(wh, preset, parameters)
+            result = Evaluated(own, stages=own.stages)
+            run |= {"checkpoint": own.checkpoint.id, "dataset": own.data.dataset.version}
+            run["figures"] = own.figures
+        if parameters.with_table2:
+            setup = _setup(preset, parameters, result.held_out)
+            result = score_systems(wh, parameters, setup, result)
+            run["table2"] = dict(result.table2.systems) if result.table2 else {}
+        run["stages"] = [asdict(count) for count in result.stages]
+    return result
+
+
+def score_held_out(wh: Warehouse, preset: Preset, parameters: EvaluateParameters) -> HeldOut:
+    """Make sound for held-out clips with true, another's and no video and a swapped material."""
+    checkpoint = _checkpoint(wh, parameters.checkpoint)
+    dataset = wh.dataset(checkpoint.record["dataset"])
+    graph = StageGraph(preset)
+    data = DatasetFeatures(wh, dataset, preset, graph.fingerprints)
+    stages = generation_stages(data, checkpoint.id, parameters.seed)
+    data = replace(data, fingerprints=fingerprints([*graph.stages, *stages]))
+    # a bridge is conditioned on one batch of videos at a time
+    exclusive = parameters.model_copy(update={"workers": 1})
+    with all_cores():
+        clips = dataset.clip_ids(split="test")
+        counts = run_stages(wh, stages, data.fingerprints, exclusive, clips)
+    figures = compute_figures(data, checkpoint)
+    get_run_logger().info("sync: %s", figures["sync"])
+    show_figures(checkpoint.id, figures)
+    return HeldOut(figures, counts, data, checkpoint)
 
 
 @task(
     name="score", task_run_name="score {checkpoint.id}", cache_policy=NO_CACHE, persist_result=False
 )
-def score_sounds(data: DatasetFeatures, checkpoint: Checkpoint) -> dict[str, Any]:
-    """The figures of the generated sounds, or those found before for the same sounds."""
+def compute_figures(data: DatasetFeatures, checkpoint: Checkpoint) -> dict[str, Any]:
+    """The figures of the generated sounds, or those of an earlier run for the same sounds."""
     with bar("score", 1) as progress:
-        figures = score(data, checkpoint)
+        figures = held_out.evaluate(data, checkpoint)
         progress.update()
     return figures
 
 
 def _checkpoint(wh: Warehouse, id: str | None) -> Checkpoint:
     """The checkpoint of that id, or the newest."""
-    known = sorted(wh.records("checkpoints"), key=lambda record: str(record.get("created_at", "")))
-    if not known:
+    records = wh.records("checkpoints")
+    if not records:
         raise FoleyError(f"there is no checkpoint in {wh.home} yet: run foley train first")
-    id = id or str(known[-1]["id"])
-    found = find_checkpoint(wh, id)
-    if found is None:
+    newest = max(records, key=lambda record: str(record.get("created_at", "")))
+    checkpoint = find_checkpoint(wh, id or str(newest["id"]))
+    if checkpoint is None:
         raise FoleyError(
-            f"no checkpoint {id!r} in {wh.home}: run foley train, or give one of its ids"
+            f"no checkpoint {id or newest['id']!r} in {wh.home}: run foley train, or give one of "
+            "its ids"
         )
-    return found
+    return checkpoint
+
+
+def _setup(preset: Preset, parameters: EvaluateParameters, own: HeldOut | None) -> Setup:
+    """The set, and the systems on it: those of the checkpoint first."""
+    if own is None:
+        assert parameters.on is not None
+        evaluated = evaluation_set(
+            parameters.on, parameters.name, parameters.reference, parameters.limit
+        )
+        systems = []
+    else:
+        evaluated = held_out.held_out_set(own.data.wh, own.data.dataset)
+        systems = held_out.held_out_systems(own.data, own.checkpoint, evaluated.items)
+    systems += [system(s.name, s.folder, evaluated.items) for s in parameters.systems]
+    return Setup(
+        evaluated,
+        systems,
+        preset,
+        channel=parameters.imagebind_channel,
+        scaling=parameters.scaling,
+        resamples=parameters.resamples,
+        checkpoint=own.checkpoint.id if own else None,
+        dataset=own.data.dataset.version if own else None,
+    )
+
+
+def score_systems(
+    wh: Warehouse, parameters: EvaluateParameters, setup: Setup, result: Evaluated
+) -> Evaluated:
+    """Table 2 of a setup, with its records and files."""
+    own = evaluation_warehouse(wh.home)
+    with bar("ingest", 1) as progress:
+        sounds, videos = ingest_files(own, setup)
+        progress.update()
+    counts = run_stages(own, setup.sound_stages, setup.fingerprints, parameters, sounds)
+    counts += run_stages(own, setup.video_stages, setup.fingerprints, parameters, videos)
+    table2 = compute_table(own, setup)
+    record(wh, table2, setup)
+    folder = parameters.out or wh.folder("reports") / f"evaluation-{table2.id}"
+    files = publish(folder, table2, setup)
+    text = files["table2.md"].read_text()
+    create_markdown_artifact(key="table-2", markdown=text, description=table2.set_name)
+    get_run_logger().info("table: %s", files["table2.md"])
+    return replace(result, table2=table2, stages=[*result.stages, *counts], files=files)
+
+
+@task(name="compute", cache_policy=NO_CACHE, persist_result=False)
+def compute_table(wh: Warehouse, setup: Setup) -> Evaluation:
+    """Metrics, intervals and tests from the features."""
+    with bar("score", len(setup.systems) + 1) as progress:
+        return score(wh, setup, progress.update)
+
+
+@task(name="publish", cache_policy=NO_CACHE, persist_result=False)
+def publish(folder: Path, table2: Evaluation, setup: Setup) -> dict[str, Path]:
+    """Tables and page into a folder; where each file is."""
+    with bar("report", 1) as progress:
+        files = write_tables(folder, table2)
+        files["table2.html"] = write_page(folder / "table2.html", table2, setup)
+        progress.update()
+    return files

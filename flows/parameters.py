@@ -236,15 +236,6 @@ class AblateParameters(BatchParameters):
     )
 
 
-class EvaluateParameters(BatchParameters):
-    """From a checkpoint to its figures on the held-out clips."""
-
-    checkpoint: str | None = Field(
-        default=None, description="id of a checkpoint; empty means the newest"
-    )
-    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of the generated sounds")
-
-
 class GenerateParameters(ModelParameters):
     """From a video to the same video with new sound."""
 
@@ -348,18 +339,25 @@ class SystemFolder(BaseModel):
         return name
 
 
-class CompareParameters(EvaluateParameters):
-    """From systems and an evaluation set to Table 2."""
+class EvaluateParameters(BatchParameters):
+    """A checkpoint on its held-out clips, or systems on an evaluation set."""
 
+    checkpoint: str | None = Field(
+        default=None, description="id of a checkpoint; empty means the newest"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of the generated sounds")
+    table2: bool = Field(
+        default=False, description="all metrics of Table 2 for the held-out clips, too"
+    )
     on: Path | None = Field(
         default=None,
-        description="folder of the evaluation set; empty means the checkpoint's held-out clips",
+        description="folder of an evaluation set; empty means the checkpoint's held-out clips",
     )
     systems: tuple[SystemFolder, ...] = Field(
-        default=(), description="systems to score, beside the checkpoint's own"
+        default=(), description="systems to score, on held-out clips beside the checkpoint's own"
     )
     reference: Path | None = Field(
-        default=None, description="folder of true sounds; empty means the videos' own"
+        default=None, description="folder of the set's true sounds; empty means the videos' own"
     )
     name: str | None = Field(
         default=None, description="name of the set; empty means the folder's own"
@@ -368,7 +366,7 @@ class CompareParameters(EvaluateParameters):
         default=None, ge=1, description="only the first so many videos of the set, by name"
     )
     out: Path | None = Field(
-        default=None, description="folder for tables and page; empty means HOME/reports"
+        default=None, description="folder for Table 2 and its page; empty means HOME/reports"
     )
     resamples: int = Field(
         default=200, ge=0, le=100_000, description="bootstrap samples of the Frechet distances"
@@ -380,18 +378,51 @@ class CompareParameters(EvaluateParameters):
         default="bicubic", description="how pictures are brought to size (the benchmark: bicubic)"
     )
 
+    @property
+    def with_table2(self) -> bool:
+        """Whether all metrics are computed, not only the figures of a checkpoint."""
+        return self.table2 or self.on is not None or bool(self.systems)
+
+    @property
+    def subject(self) -> str:
+        """What is evaluated, as a run's name has it."""
+        return f"on {self.on.name}" if self.on else self.checkpoint or "the newest checkpoint"
+
     @field_validator("systems")
     @classmethod
     def _names_differ(cls, systems: tuple[SystemFolder, ...]) -> tuple[SystemFolder, ...]:
-        known: dict[str, str] = {}
+        by_slug: dict[str, str] = {}
         for name in (system.name for system in systems):
-            plain = re.sub(r"[^a-z0-9]", "-", name.lower())
-            if plain in known:
+            slug = re.sub(r"[^a-z0-9]", "-", name.lower())
+            if slug in by_slug:
                 raise ValueError(
-                    f"systems {known[plain]} and {name} are told apart by nothing but signs: rename one"
+                    f"systems {by_slug[slug]} and {name} are told apart by nothing but signs: "
+                    "rename one"
                 )
-            known[plain] = name
+            by_slug[slug] = name
         return systems
+
+    @model_validator(mode="after")
+    def _no_option_is_dropped(self) -> EvaluateParameters:
+        fields = type(self).model_fields
+        given = {name for name in fields if getattr(self, name) != fields[name].default}
+        if self.on is not None:
+            if not self.systems:
+                raise ValueError("no system to evaluate: give at least one, as NAME=FOLDER")
+            _refuse(given, ("checkpoint", "seed"), "goes with held-out clips: leave out `on`")
+            return self
+        _refuse(given, ("reference", "limit", "name"), "goes with an evaluation set: give `on` too")
+        if not self.with_table2:
+            table = ("out", "resamples", "imagebind_channel", "scaling")
+            _refuse(given, table, "goes with Table 2: ask for the table too")
+        return self
+
+
+def _refuse(given: set[str], names: tuple[str, ...], why: str) -> None:
+    """Raises ValueError where one of the names is given."""
+    for name in names:
+        if name in given:
+            raise ValueError(f"{name} {why}")
 
 
 class DemoParameters(BatchParameters):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from flows.display.progress_bars import bar, follow
 from flows.parameters import (
     AblateParameters,
-    CompareParameters,
     CurateParameters,
     DemoParameters,
     DownloadParameters,
@@ -37,7 +36,6 @@ _FLOWS = {
     "train": TrainParameters,
     "evaluate": EvaluateParameters,
     "ablate": AblateParameters,
-    "compare": CompareParameters,
 }
 
 
@@ -49,19 +47,6 @@ def run_flow(name: str, home: Path, options: Mapping[str, Any]) -> Any:
     parameters = _checked(_FLOWS[name], home, options)
     flow = _started(name, set_up_prefect(home))
     return flow(parameters)
-
-
-def named_folders(given: Iterable[str]) -> list[dict[str, str]]:
-    """Systems, from NAME=FOLDER. Raises FoleyError for one of another form."""
-    found: list[dict[str, str]] = []
-    for text in given:
-        name, sign, folder = text.partition("=")
-        if not (name and sign and folder):
-            raise FoleyError(
-                f"--system {text}: give it as NAME=FOLDER, such as mmaudio=results/mmaudio"
-            )
-        found.append({"name": name, "folder": folder})
-    return found
 
 
 def run_demo(home: Path, options: Mapping[str, Any]) -> Demo:
@@ -153,4 +138,4 @@ def _checked(kind: type[Any], home: Path, options: Mapping[str, Any]) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        raise FoleyError(f"{where}: {what}") from None
+        raise FoleyError(f"{where}: {what}" if where else what) from None

@@ -31,6 +31,7 @@ from foley.cli.options import (
     check_source,
     checked,
     home_folder,
+    named_folders,
 )
 from foley.cli.quiet import quietly
 from foley.cli.server import OPERATING
@@ -176,44 +177,31 @@ def ablate(home: Path | None, poolings: str | None, marks: str | None, **options
 @PRESET
 @WEIGHTS
 @click.option("--checkpoint", help="Id of a checkpoint.  [default: the newest]")
+@click.option("--on", type=FOLDER, help="Evaluation set: a folder of videos; give --system too.")
 @click.option(
     "--system",
     "systems",
     multiple=True,
     metavar="NAME=FOLDER",
+    callback=named_folders,
     help="Sounds named as the videos; repeat.",
 )
-@click.option("--on", type=FOLDER, help="Evaluation set: a folder of videos.")
-@click.option("--reference", type=FOLDER, help="Folder of true sounds.  [default: the videos' own]")
+@click.option(
+    "--reference", type=FOLDER, help="True sounds of the set.  [default: the videos' own]"
+)
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many videos of the set.")
+@click.option("--table", "table2", is_flag=True, help="All metrics of Table 2, on held-out clips.")
 @click.option("--out", type=PATH, help="Folder for Table 2.  [default: in HOME/reports]")
-@click.option("--table", is_flag=True, help="All metrics of Table 2 for the held-out clips too.")
 @SEED
 @WORKERS
-def evaluate(home: Path | None, table: bool, systems: tuple[str, ...], **options: Any) -> None:
+def evaluate(home: Path | None, **options: Any) -> None:
     """Score a checkpoint on its held-out clips, or systems on an evaluation set."""
     from foley.cli.launch import run_flow
+    from foley.cli.output import evaluated
 
-    if table or systems or options["on"]:
-        from foley.cli.launch import named_folders
-
-        with quietly():
-            compared = run_flow(
-                "compare", home_folder(home), options | {"systems": named_folders(systems)}
-            )
-            from pipeline.evaluation.tables import summary
-        click.echo(compared.files["table2.md"].read_text())
-        for line in summary(compared.found.systems, compared.found.counts):
-            click.echo(line)
-        for name, path in compared.files.items():
-            click.echo(f"{name}: {path}")
-        return
-    from pipeline.evaluation.results import figures
-
-    own = {name: options[name] for name in ("preset", "weights", "checkpoint", "seed", "workers")}
     with quietly():
-        result = run_flow("evaluate", home_folder(home), own)
-    click.echo(figures(result.figures))
+        result = run_flow("evaluate", home_folder(home), options)
+    click.echo(evaluated(result))
 
 
 @click.command()

@@ -68,6 +68,23 @@ def check_device(name: str) -> None:
         raise FoleyError(f"device {name!r}: this machine has {count or 'no'} CUDA devices")
 
 
+def named_folders(
+    _context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]
+) -> list[dict[str, str]]:
+    """Systems, from NAME=FOLDER. Raises FoleyError for another form, or for no folder."""
+    systems: list[dict[str, str]] = []
+    for text in texts:
+        name, sign, folder = text.partition("=")
+        if not (name and sign and folder):
+            raise FoleyError(
+                f"--system {text}: give it as NAME=FOLDER, such as mmaudio=results/mmaudio"
+            )
+        if not Path(folder).is_dir():
+            raise FoleyError(f"--system {text}: no folder {folder}")
+        systems.append({"name": name, "folder": folder})
+    return systems
+
+
 def check_dataset(home: Path, name: str | None) -> None:
     """Raises FoleyError where the home folder holds no dataset, or none of that name."""
     from warehouse import Warehouse

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from flows.curate import Curated
     from flows.demo import Demo
     from flows.download import Downloaded
+    from flows.evaluate import Evaluated
     from flows.running.batches import StageCounts
     from warehouse import Status
     from warehouse.catalog.capacity import CapacityPlan
@@ -99,6 +100,18 @@ def demo(result: Demo) -> str:
     seconds = ", ".join(f"{name} {value:.0f}" for name, value in results["seconds"].items())
     clips = result.report.with_name(f"curation-{results['dataset']}.html")
     lines += [f"seconds: {seconds}", f"report:  {result.report}", f"clips:   {clips}"]
+    return "\n".join(lines)
+
+
+def evaluated(result: Evaluated) -> str:
+    """The end of `foley evaluate`."""
+    lines = [figures(result.held_out.figures)] if result.held_out else []
+    if table2 := result.table2:
+        from pipeline.evaluation.tables import summary
+
+        lines += [result.files["table2.md"].read_text()]
+        lines += summary(table2.systems, table2.counts)
+        lines += [f"{name}: {path}" for name, path in result.files.items()]
     return "\n".join(lines)
 
 

@@ -1,22 +1,40 @@
-"""The held-out clips of a checkpoint as an evaluation set, and the sounds made for them as systems like any other."""
+"""The held-out clips of a checkpoint: its sounds for them as systems, and their onset figures.
+
+Onset F1 asks whether a sound keeps the picture's time. It needs known impact times, which
+procedural clips have; other clips are left out of it.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from model.device import default_device
+from model.foley import FoleyControl
+from model.metrics.onsets import sync_score
+from model.training.trainer import validate
+from pipeline.evaluation.conditions import other_material
+from pipeline.evaluation.results import EvaluationRecord, figure_of
 from pipeline.evaluation.sets import EvaluationSet, Item, System, system
+from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint
 from warehouse import Dataset, Warehouse
-from warehouse.files import make_folder, write_file
+from warehouse.files import identity_hash, make_folder, write_file
 
-SYSTEMS = {"true": "foley-control", "other": "another-clips-video", "none": "text-only"}
-
-
-def name_of(clip_id: str) -> str:
-    """A clip's id as a file's name."""
-    return clip_id.replace("/", "_")
+VERSION = 2  # raised when the same sounds give other figures, or records of another form
+#: Condition of a sound -> the system that it is in tables and records.
+SYSTEMS = {
+    "true": "foley-control",
+    "other": "another-clips-video",
+    "none": "text-only",
+    "swap": "prompt-swapped",
+}
+_COMPARED = ("true", "other", "none")  # with the prompt as it is, and so with the reference
 
 
 def held_out_set(wh: Warehouse, dataset: Dataset) -> EvaluationSet:
@@ -24,34 +42,135 @@ def held_out_set(wh: Warehouse, dataset: Dataset) -> EvaluationSet:
     items: list[Item] = []
     for row in wh.clips(None, dataset.clip_ids(split="test")).to_pylist():
         truth = json.loads(row["truth"]) if row["truth"] else None
-        path = Path(row["path"])
-        items.append(
-            Item(
-                name_of(row["clip_id"]), path, path, row["prompt"] or "", row["label"] or "", truth
-            )
-        )
+        name, path = _file_name(row["clip_id"]), Path(row["path"])
+        items.append(Item(name, path, path, row["prompt"] or "", row["label"] or "", truth))
     return EvaluationSet(f"held-out.{dataset.version}", tuple(items))
 
 
 def held_out_systems(
-    wh: Warehouse, evaluated: EvaluationSet, checkpoint: Checkpoint, fps: Mapping[str, str]
+    data: DatasetFeatures, checkpoint: Checkpoint, items: Sequence[Item]
 ) -> list[System]:
-    """Write the generated sounds (fps.
+    """Write the generated sounds as WAV files, and match them to the videos as systems.
 
-    Fingerprints of their stages) as WAV files, and take them as systems.
+    The fingerprints in `data` are of all stages, those of generation included.
     """
-    names = {item.name for item in evaluated.items}
+    names = {item.name for item in items}
     systems: list[System] = []
-    for condition, title in SYSTEMS.items():
+    for condition in _COMPARED:
         stage = f"generate_{condition}"
-        folder = make_folder(
-            wh.folder("systems") / "sounds" / f"{checkpoint.id}-{fps[stage]}" / condition
-        )
-        for row in wh.rows(stage, fps[stage], columns=["clip_id", "sound"]).to_pylist():
-            path = folder / f"{name_of(row['clip_id'])}.wav"
-            if path.stem in names and not (
-                path.is_file() and path.stat().st_size == len(row["sound"])
-            ):
-                write_file(folder, lambda handle, data=row["sound"]: handle.write(data), path)
-        systems.append(system(title, folder, evaluated.items))
+        fingerprint = data.fingerprints[stage]
+        sounds = data.wh.folder("systems") / "sounds" / f"{checkpoint.id}-{fingerprint}"
+        folder = make_folder(sounds / condition)
+        rows = data.wh.rows(stage, fingerprint, columns=["clip_id", "sound"])
+        for row in rows.to_pylist():
+            path = folder / f"{_file_name(row['clip_id'])}.wav"
+            if path.stem in names and not path.is_file():
+                write_file(folder, lambda handle, wav=row["sound"]: handle.write(wav), path)
+        systems.append(system(SYSTEMS[condition], folder, items))
     return systems
+
+
+def _file_name(clip_id: str) -> str:
+    return clip_id.replace("/", "_")
+
+
+def evaluate(data: DatasetFeatures, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Figures of the sounds generated under all conditions, as results.json has them.
+
+    Each condition is a record of the catalog's `evaluations`; records of the same sounds are used
+    again. The fingerprints in `data` are of all stages, those of generation included.
+    """
+    identity = [VERSION, checkpoint.id, data.dataset.version, dict(data.fingerprints)]
+    ids = {condition: identity_hash([*identity, condition]) for condition in SYSTEMS}
+    records = {record["id"]: record for record in data.wh.records("evaluations")}
+    if not all(id in records for id in ids.values()):
+        for condition, figures in _figures(data, checkpoint):
+            record = EvaluationRecord(
+                id=ids[condition],
+                system=SYSTEMS[condition],
+                preset=data.preset.name,
+                set=f"held-out.{data.dataset.version}",
+                figures=figures,
+                checkpoint=checkpoint.id,
+                dataset=data.dataset.version,
+            )
+            records[record.id] = record.write(data.wh)
+
+    def value(condition: str, name: str, key: str = "value") -> float | None:
+        return records[ids[condition]]["figures"].get(name, {}).get(key)
+
+    names = ("f1_60ms", "f1_100ms", "mae_ms")
+    losses = {"true": "true", "null": "none", "other": "other"}
+    return {
+        "clips": value("true", "f1_60ms", "clips") or 0,
+        "sync": {c: {name: value(c, name) for name in names} for c in _COMPARED},
+        "v_loss": {name: value(condition, "v_loss") for name, condition in losses.items()},
+        "material_accuracy": value("true", "material_accuracy"),
+        "prompt_swap": {
+            "material_accuracy": value("swap", "material_accuracy"),
+            "f1_60ms": value("swap", "f1_60ms"),
+        },
+    }
+
+
+def _figures(
+    data: DatasetFeatures, checkpoint: Checkpoint
+) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
+    """Each condition with its figures."""
+    truths = truths_of(data.wh, data.dataset.clip_ids(split="test"))
+    materials = {clip: truth["material"] for clip, truth in truths.items()}
+    swapped = {clip: other_material(material) for clip, material in materials.items()}
+    losses, held_out = _v_losses(data, checkpoint)
+    for condition in SYSTEMS:
+        stage = f"generate_{condition}"
+        columns = ["clip_id", "onsets", "material"]
+        rows = data.wh.rows(stage, data.fingerprints[stage], columns=columns).to_pylist()
+        rows = [row for row in rows if row["clip_id"] in truths]
+        values: dict[str, float | None] = dict(score_condition(rows, truths))
+        if condition in ("true", "swap"):
+            expected = swapped if condition == "swap" else materials
+            values["material_accuracy"] = material_accuracy(rows, expected)
+        figures = {name: figure_of(value, len(rows)) for name, value in values.items()}
+        if condition in losses:
+            figures["v_loss"] = figure_of(losses[condition], held_out)
+        yield condition, {name: figure for name, figure in figures.items() if figure}
+
+
+def truths_of(wh: Warehouse, clip_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The truth of each clip whose impacts are known."""
+    rows = wh.clips(["clip_id", "truth"], clip_ids).to_pylist()
+    truths = {row["clip_id"]: json.loads(row["truth"]) for row in rows if row["truth"]}
+    return {clip: truth for clip, truth in truths.items() if "impacts" in truth}
+
+
+def score_condition(
+    rows: Sequence[Mapping[str, Any]], truths: Mapping[str, Mapping[str, Any]]
+) -> dict[str, float | None]:
+    """Agreement of the onsets of sounds with the impacts of their clips; None where none is known.
+
+    Rows hold `clip_id` and `onsets`, a JSON list of seconds.
+    """
+    rows = [row for row in rows if row["clip_id"] in truths]
+    impacts = [np.array(truths[row["clip_id"]]["impacts"], float) for row in rows]
+    sync = sync_score(impacts, [np.array(json.loads(row["onsets"]), float) for row in rows])
+    return {
+        name: None if value is None or not rows else round(value, 4)
+        for name, value in asdict(sync).items()
+    }
+
+
+def material_accuracy(
+    rows: Sequence[Mapping[str, Any]], expected: Mapping[str, str]
+) -> float | None:
+    """Share of generated sounds that resemble the expected material most."""
+    hits = [r["material"] == expected[r["clip_id"]] for r in rows if r["clip_id"] in expected]
+    return round(float(np.mean(hits)), 4) if hits else None
+
+
+def _v_losses(data: DatasetFeatures, checkpoint: Checkpoint) -> tuple[dict[str, float], int]:
+    """v-loss on the test split by condition, at the same times and noise, and the clips in it."""
+    foley = FoleyControl.from_pretrained(data.preset, checkpoint.path, default_device())
+    losses = validate(foley.backbone, foley.bridge, data.batches("test"), seed=0)
+    values = {"true": losses.true, "none": losses.null, "other": losses.other}
+    rounded = {condition: round(value, 5) for condition, value in values.items()}
+    return rounded, len(data.split("test"))

@@ -38,15 +38,15 @@ class EvaluationRecord:
     dataset: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
-    def write(self, wh: Warehouse) -> None:
-        """Keep it in the warehouse of the home folder."""
-        record = asdict(self)
-        details = record.pop("details")
-        record["created_at"] = datetime.now(UTC).isoformat()
-        wh.write_record("evaluations", self.id, record | details)
+    def write(self, wh: Warehouse) -> dict[str, Any]:
+        """Keep it in the warehouse of the home folder; returns what was written."""
+        record = asdict(self) | dict(self.details) | {"created_at": datetime.now(UTC).isoformat()}
+        del record["details"]
+        wh.write_record("evaluations", self.id, record)
+        return record
 
 
-def figure(value: float | None, clips: int) -> dict[str, float] | None:
+def figure_of(value: float | None, clips: int) -> dict[str, float] | None:
     """A figure of a record, None where there is no value."""
     return None if value is None else {"value": value, "clips": clips}
 

@@ -25,7 +25,7 @@ from model.training.divergence import FEWEST
 from model.training.trainer import Progress
 from pipeline.curation.stage_graph import StageGraph
 from pipeline.evaluation.conditions import generation_stages
-from pipeline.evaluation.onset_figures import evaluate, score_condition
+from pipeline.evaluation.held_out import SYSTEMS, evaluate, score_condition
 from pipeline.media import read_audio
 from pipeline.scoring.loudness import Silence
 from pipeline.scoring.probe import Probe
@@ -268,10 +268,13 @@ def test_an_evaluation_is_made_once_and_leads_back_to_its_dataset(
     figures = evaluate(data, checkpoint)
     assert figures["clips"] == len(held_out)
     assert set(figures["sync"]) == {"true", "other", "none"}
-    record = curated.wh.records("evaluations")[0]
-    assert (record["checkpoint"], record["dataset"]) == (checkpoint.id, curated.dataset.version)
+    records = curated.wh.records("evaluations")
+    assert {record["system"] for record in records} == set(SYSTEMS.values())
+    for record in records:
+        assert (record["checkpoint"], record["dataset"]) == (checkpoint.id, curated.dataset.version)
+        assert all({"value", "clips"} == set(figure) for figure in record["figures"].values())
     assert evaluate(data, checkpoint) == figures
-    assert len(curated.wh.records("evaluations")) == 1
+    assert curated.wh.records("evaluations") == records
 
 
 def test_a_dataset_without_features_cannot_be_trained_on(

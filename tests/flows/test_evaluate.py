@@ -1,16 +1,17 @@
-"""The compare flow against a real API: files, records, an artifact, and nothing computed twice."""
+"""The evaluate flow against a real API: files, records, an artifact, and no option dropped."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
+import click
 import pytest
 from pydantic import ValidationError
 
-from flows.compare import compare
-from flows.parameters import CompareParameters, SystemFolder
-from foley.cli.launch import named_folders
+from flows.evaluate import evaluate
+from flows.parameters import EvaluateParameters, SystemFolder
+from foley.cli.options import named_folders
 from pipeline.media import write_wav
 from pipeline.procedural import SAMPLE_RATE, Corpus, render_audio, sample_clip, write_corpus
 from warehouse import FoleyError, Warehouse
@@ -24,7 +25,7 @@ def test_a_system_on_a_set_becomes_tables_records_and_an_artifact(api: str, tmp_
         audio = render_audio(sample_clip(row["truth"]["seed"]))
         write_wav(tmp_path / "sounds" / f"{Path(row['file']).stem}.wav", audio, SAMPLE_RATE)
     same = SystemFolder(name="same", folder=tmp_path / "sounds")
-    parameters = CompareParameters(
+    parameters = EvaluateParameters(
         home=tmp_path / "home",
         on=tmp_path / "videos",
         systems=(same,),
@@ -32,27 +33,30 @@ def test_a_system_on_a_set_becomes_tables_records_and_an_artifact(api: str, tmp_
         resamples=5,
         workers=1,
     )
-    first = compare(parameters)
+    first = evaluate(parameters)
+    assert first.held_out is None
+    assert first.table2 is not None
     assert {path.name for path in first.files.values()} == {
         "table2.md", "table2.html", "evaluation.json",
     }  # fmt: skip
     assert all(path.stat().st_size for path in first.files.values())
-    assert first.found.provenance["weights (content hash)"].keys() == {
+    assert first.table2.provenance["weights (content hash)"].keys() == {
         "panns", "passt", "vggish", "synchformer", "imagebind",
     }  # fmt: skip
-    stages = first.found.provenance["stages"]
+    stages = first.table2.provenance["stages"]
     assert stages["watch_imagebind"]["scaling"] == "bicubic"
     assert stages["hear_imagebind"]["network"]["audio_clips"] == 1
     page = first.files["table2.html"].read_text()
-    for hash in first.found.provenance["weights (content hash)"].values():
+    for hash in first.table2.provenance["weights (content hash)"].values():
         assert f"<dd>{hash}</dd>" in page
     assert all(f"<dt>fingerprints.{name}</dt>" in page for name in stages)
     wh = Warehouse(tmp_path / "home")
     assert [record["system"] for record in wh.records("evaluations")] == ["same"]
-    again = compare(parameters)
+    again = evaluate(parameters)
+    assert again.table2 is not None
     assert sum(count.batches for count in first.stages) > 0
     assert not any(count.batches for count in again.stages)
-    assert again.found.systems == first.found.systems
+    assert again.table2.systems == first.table2.systems
 
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
@@ -67,14 +71,54 @@ def test_a_system_on_a_set_becomes_tables_records_and_an_artifact(api: str, tmp_
     assert any("| same | 3 of 3 |" in text for text in asyncio.run(tables()))
 
 
-def test_systems_are_given_as_name_and_folder() -> None:
-    assert named_folders(["a=b/c", "d=e=f"]) == [
-        {"name": "a", "folder": "b/c"},
-        {"name": "d", "folder": "e=f"},
+def test_systems_are_given_as_name_and_folder(tmp_path: Path) -> None:
+    context, option = click.Context(click.Command("evaluate")), click.Option(["--system"])
+    (tmp_path / "b=c").mkdir()
+    assert named_folders(context, option, (f"a={tmp_path}", f"d={tmp_path}/b=c")) == [
+        {"name": "a", "folder": str(tmp_path)},
+        {"name": "d", "folder": f"{tmp_path}/b=c"},
     ]
     for wrong in ("plain", "=x"):
         with pytest.raises(FoleyError, match="NAME=FOLDER"):
-            named_folders([wrong])
+            named_folders(context, option, (wrong,))
+    with pytest.raises(FoleyError, match="no folder"):
+        named_folders(context, option, (f"a={tmp_path}/nowhere",))
+
+
+SYSTEMS = ({"name": "a", "folder": "x"},)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"out": "x", "limit": 3, "reference": "y"}, "reference goes with an evaluation set"),
+        ({"limit": 3, "table2": True}, "limit goes with an evaluation set: give `on` too"),
+        ({"name": "mine"}, "name goes with an evaluation set"),
+        ({"out": "x"}, "out goes with Table 2: ask for the table too"),
+        ({"scaling": "bilinear"}, "scaling goes with Table 2"),
+        ({"on": "v"}, "no system to evaluate"),
+        ({"on": "v", "systems": SYSTEMS, "checkpoint": "c"}, "checkpoint goes with held-out clips"),
+        ({"on": "v", "systems": SYSTEMS, "seed": 1}, "seed goes with held-out clips"),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(
+    options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        EvaluateParameters.model_validate({"home": "/nowhere"} | options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"checkpoint": "c", "seed": 1},
+        {"table2": True, "out": "x", "resamples": 0},
+        {"systems": SYSTEMS, "out": "x", "scaling": "bilinear"},
+        {"on": "v", "systems": SYSTEMS, "reference": "y", "limit": 3, "name": "n", "out": "x"},
+    ],
+)
+def test_options_that_fit_together_are_taken(options: dict[str, object]) -> None:
+    EvaluateParameters.model_validate({"home": "/nowhere"} | options)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +133,6 @@ def test_systems_are_given_as_name_and_folder() -> None:
 )
 def test_names_that_the_page_could_not_tell_apart_are_refused(names: list[str], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
-        CompareParameters.model_validate(
+        EvaluateParameters.model_validate(
             {"home": "/nowhere", "systems": [{"name": n, "folder": "x"} for n in names]}
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 
 from warehouse.commits import Commit, commit_id, footer, write_commit
 from warehouse.datasets.versions import list_datasets, written_pages
-from warehouse.files import file_lock, is_abandoned, read_json
+from warehouse.files import disk_bytes, file_lock, is_abandoned, read_json
 from warehouse.rows.live import REMOVAL
 
 if TYPE_CHECKING:
@@ -133,7 +132,7 @@ def gc(home: Home, dry_run: bool = True, unused: bool = False) -> list[Garbage]:
 def _temporary(home: Home) -> Iterator[Garbage]:
     for path in sorted(home.tmp.iterdir()):
         if is_abandoned(path):
-            yield Garbage(path, _size(path), "temporary, its writer is gone")
+            yield Garbage(path, disk_bytes(path), "temporary, its writer is gone")
 
 
 def _old_commits(home: Home, unused: bool) -> Iterator[Garbage]:
@@ -142,12 +141,12 @@ def _old_commits(home: Home, unused: bool) -> Iterator[Garbage]:
         needed = (stage, fingerprint) in referenced or stage == "clips"
         if unused and not needed and home.current(stage) != fingerprint:
             folder = home.commits_folder(stage, fingerprint)
-            yield Garbage(folder, _size(folder), "fingerprint neither current nor referred to")
+            yield Garbage(folder, disk_bytes(folder), "fingerprint neither current nor referred to")
             continue
         for path in _replaced(home, stage, fingerprint):
-            yield Garbage(path, _size(path), "replaced by compaction")
+            yield Garbage(path, disk_bytes(path), "replaced by compaction")
         for path in () if needed else home.listing(stage, fingerprint).damaged:
-            yield Garbage(path, _size(path), "damaged commit")
+            yield Garbage(path, disk_bytes(path), "damaged commit")
 
 
 def _old_pages(home: Home, unused: bool) -> Iterator[Garbage]:
@@ -156,9 +155,9 @@ def _old_pages(home: Home, unused: bool) -> Iterator[Garbage]:
     newest = {dataset.name: dataset.version for dataset in list_datasets(home)}
     for version, page in pages.items():
         if not (home.home / "datasets" / version).is_dir():
-            yield Garbage(page, _size(page), "page of a dataset version that is gone")
+            yield Garbage(page, disk_bytes(page), "page of a dataset version that is gone")
         elif unused and version not in newest.values():
-            yield Garbage(page, _size(page), "page of a dataset version that has a newer one")
+            yield Garbage(page, disk_bytes(page), "page of a dataset version that has a newer one")
 
 
 def _referenced(home: Home) -> set[tuple[str, str]]:
@@ -176,9 +175,3 @@ def _referenced(home: Home) -> set[tuple[str, str]]:
             if (home.commits_folder(*item) / "stage.json").exists():
                 waiting += home.descriptor(*item).upstream.items()
     return referenced
-
-
-def _size(path: Path) -> int:
-    if not path.is_dir():
-        return path.stat().st_size if path.exists() else 0
-    return sum(os.lstat(file).st_size for file in path.rglob("*") if file.is_file())

@@ -19,7 +19,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.errors import clear_os_errors
-from warehouse.files import make_folder, read_json, write_file, write_json
+from warehouse.files import make_folder, write_file
 from warehouse.schema import CLIPS, SPINE, is_array
 
 NAME = re.compile(r"(c?[0-9a-f]{16})-(\d+)-(\d+)\.parquet")
@@ -52,7 +52,7 @@ class Commit:
 
 
 @dataclass(frozen=True)
-class Listing:
+class CommitListing:
     """The commits of a stage and fingerprint as they lie on disk now."""
 
     good: tuple[Commit, ...]
@@ -114,7 +114,7 @@ def parse(path: Path) -> Commit | None:
     return Commit(path, match[1], int(match[2]), int(match[3])) if match else None
 
 
-def listing(folder: Path) -> Listing:
+def listing(folder: Path) -> CommitListing:
     """Look at every commit of a folder: good ones have the size that their name promises."""
     good: list[Commit] = []
     damaged: list[Path] = []
@@ -122,7 +122,7 @@ def listing(folder: Path) -> Listing:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except FileNotFoundError:
-            return Listing((), ())
+            return CommitListing((), ())
         for entry in entries:
             path = Path(entry.path)
             commit = parse(path)
@@ -135,7 +135,7 @@ def listing(folder: Path) -> Listing:
                     good.append(commit)
                 else:
                     damaged.append(path)
-    return Listing(tuple(good), tuple(damaged))
+    return CommitListing(tuple(good), tuple(damaged))
 
 
 def write_commit(tmp: Path, folder: Path, id_: str, rows: pa.Table, footer: dict[str, Any]) -> Path:
@@ -200,17 +200,3 @@ def set_aside(files: Sequence[str]) -> None:
     for name in files:
         with clear_os_errors(f"rename the damaged commit {name}"), suppress(FileNotFoundError):
             os.replace(name, name + DAMAGED)
-
-
-def write_descriptor(tmp: Path, folder: Path, descriptor: Descriptor) -> None:
-    """Note what a fingerprint stands for, once."""
-    target = folder / "stage.json"
-    if not target.exists():
-        make_folder(folder)
-        write_json(tmp, target, asdict(descriptor))
-
-
-def read_descriptor(folder: Path) -> Descriptor | None:
-    """What a fingerprint stands for, or None when the stage was never planned."""
-    path = folder / "stage.json"
-    return Descriptor(**read_json(path)) if path.exists() else None

@@ -14,7 +14,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -109,6 +109,16 @@ def identity_hash(identity: object) -> str:
     """16 hexadecimal digits that name a value: of its JSON with sorted keys."""
     text = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def disk_bytes(path: Path) -> int:
+    """Bytes of a file, or of the files under a folder; what vanishes meanwhile is not counted."""
+    inside = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    total = 0
+    for file in [path] if path.is_file() else inside:
+        with suppress(OSError):
+            total += os.lstat(file).st_size
+    return total
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warehouse import commits
-from warehouse.commits import CLIPS_DESCRIPTOR, Descriptor, Listing
+from warehouse.commits import CLIPS_DESCRIPTOR, CommitListing, Descriptor
 from warehouse.errors import FoleyError
 from warehouse.files import make_folder, read_json, write_file, write_json
 
@@ -46,7 +48,7 @@ class Home:
         self._database: duckdb.DuckDBPyConnection | None = None
         self._guard = threading.Lock()
         #: Last result of rows.live.present: (clips' commits, columns, table).
-        self.present: tuple[Listing, frozenset[str], pa.Table] | None = None
+        self.present: tuple[CommitListing, frozenset[str], pa.Table] | None = None
 
     def __reduce__(self) -> tuple[type[Home], tuple[Path]]:
         return type(self), (self.home,)
@@ -80,7 +82,7 @@ class Home:
         paths = sorted((self.home / "commits").glob("*/*"))
         return [(path.parent.name, path.name) for path in paths if path.is_dir()]
 
-    def listing(self, stage: str, fingerprint: str) -> Listing:
+    def listing(self, stage: str, fingerprint: str) -> CommitListing:
         """The stage's commits that verify by name and size, and those that do not."""
         return commits.listing(self.commits_folder(stage, fingerprint))
 
@@ -88,17 +90,17 @@ class Home:
         """What a stage's fingerprint stands for. Raises FoleyError when it was never planned."""
         if stage == "clips":
             return CLIPS_DESCRIPTOR
-        descriptor = commits.read_descriptor(self.commits_folder(stage, fingerprint))
-        if descriptor is None:
-            raise FoleyError(
-                f"stage {stage} was never planned under fingerprint {fingerprint}: run it first"
-            )
-        return descriptor
+        path = self.commits_folder(stage, fingerprint) / "stage.json"
+        if not path.exists():
+            raise FoleyError(f"stage {stage} was never planned under {fingerprint}: run it first")
+        return Descriptor(**read_json(path))
 
     def describe(self, descriptor: Descriptor) -> None:
         """Note what a fingerprint stands for and that it is the stage's current one."""
         stage, fingerprint = descriptor.stage, descriptor.fingerprint
-        commits.write_descriptor(self.tmp, self.commits_folder(stage, fingerprint), descriptor)
+        path = make_folder(self.commits_folder(stage, fingerprint)) / "stage.json"
+        if not path.exists():
+            write_json(self.tmp, path, asdict(descriptor))
         if self.current(stage) != fingerprint:
             current = self.home / "commits" / stage / "CURRENT"
             write_file(self.tmp, lambda handle: handle.write(fingerprint.encode()), current)
@@ -164,16 +166,12 @@ class Home:
 
     def records(self, kind: str) -> list[dict[str, Any]]:
         """All records of a kind, sorted by id; unreadable ones are left to `verify`."""
-        return sorted(_readable(self.record_files(kind)), key=lambda row: str(row.get("id", "")))
+        records: list[dict[str, Any]] = []
+        for path in self.record_files(kind):
+            with suppress(FoleyError):
+                records.append(read_json(path))
+        return sorted(records, key=lambda record: str(record.get("id", "")))
 
     def record_files(self, *kinds: str) -> list[Path]:
         """Files of the records of these kinds."""
         return [path for kind in kinds for path in sorted(self.folder(kind).glob(RECORDS[kind]))]
-
-
-def _readable(paths: list[Path]) -> Iterator[dict[str, Any]]:
-    for path in paths:
-        try:
-            yield read_json(path)
-        except FoleyError:
-            continue

@@ -88,12 +88,10 @@ def verify(home: Home, deep: bool = True) -> list[Problem]:
         problems += [Problem(path, wrong) for path in listing.damaged]
         for commit in listing.good if deep else ():
             problems += _check(commit.path, commit.rows)
-    for path in sorted(home.folder("datasets").glob("*/dataset.json")):
-        problems += _check_folder(path, deep)
-    for path in sorted(home.folder("features").glob("*/_features.json")):
-        problems += _check_folder(path, deep)
-    descriptors = sorted(home.folder("commits").glob("*/*/stage.json"))
-    for path in [*home.record_files(*RECORDS), *descriptors]:
+    for pattern in ("datasets/*/dataset.json", "features/*/_features.json"):
+        for path in sorted(home.home.glob(pattern)):
+            problems += _check_folder(path, deep)
+    for path in [*home.record_files(*RECORDS), *sorted(home.home.glob("commits/*/*/stage.json"))]:
         try:
             read_json(path)
         except FoleyError as exc:
@@ -102,13 +100,17 @@ def verify(home: Home, deep: bool = True) -> list[Problem]:
 
 
 def _check_folder(path: Path, deep: bool) -> Iterator[Problem]:
-    """Problems of the Parquet files that a dataset or feature set says it has."""
+    """Problems of the Parquet files that the note of a dataset or feature set lists."""
     try:
-        listed = _parts(read_json(path))
+        note = read_json(path)
+        shards = [
+            (shard["file"], shard["rows"], shard["bytes"]) for shard in note.get("shards", ())
+        ]
+        files = shards or [("members.parquet", note["counts"]["clips"], None)]
     except (FoleyError, KeyError, TypeError) as exc:
         yield Problem(path, f"cannot be read: {exc}")
         return
-    for name, rows, size in listed:
+    for name, rows, size in files:
         file = path.parent / name
         if not file.is_file():
             yield Problem(file, "is missing")
@@ -116,13 +118,6 @@ def _check_folder(path: Path, deep: bool) -> Iterator[Problem]:
             yield Problem(file, f"is not of {size} bytes")
         elif deep:
             yield from _check(file, rows)
-
-
-def _parts(note: dict[str, Any]) -> list[tuple[str, int, int | None]]:
-    """(file, rows, bytes if known) of what a feature set's or a dataset's note lists."""
-    if "shards" in note:
-        return [(shard["file"], shard["rows"], shard["bytes"]) for shard in note["shards"]]
-    return [("members.parquet", note["counts"]["clips"], None)]
 
 
 def _check(path: Path, rows: int) -> Iterator[Problem]:

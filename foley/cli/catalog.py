@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from warehouse import Warehouse
     from warehouse.catalog.rendering import Format
 
-AT_LEAST_ONE = click.IntRange(1)
-PRICE = click.FloatRange(0)
+COUNT, PRICE = click.IntRange(1), click.FloatRange(0)
+OUTPUT = click.Path(dir_okay=False, path_type=Path)
 
 
 def _open(home: Path | None) -> Warehouse:
@@ -40,19 +40,9 @@ def _print(rows: pa.Table, format: Format = "table") -> None:
 @click.command()
 @click.argument("query")
 @HOME
-@click.option(
-    "--format", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
-)
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Write the rows to this .csv, .json or .parquet file.",
-)
-@click.option(
-    "--features",
-    metavar="ID",
-    help="Also give the arrays of this feature set, as the view `arrays`.",
-)
+@click.option("--format", type=click.Choice(["table", "csv", "json"]), default="table")
+@click.option("--output", type=OUTPUT, help="Write the rows to this .csv, .json or .parquet file.")
+@click.option("--features", metavar="ID", help="Add this feature set, as the view `arrays`.")
 def sql(
     query: str, home: Path | None, format: Any, output: Path | None, features: str | None
 ) -> None:
@@ -86,40 +76,22 @@ def status(home: Path | None) -> None:
 @click.option("--delete", is_flag=True, help="Remove what is left behind; without it, only list.")
 @click.option("--unused", is_flag=True, help="Also results and pages that are out of use.")
 @click.option("--deep", is_flag=True, help="Read every file and check its checksums.")
-@click.option(
-    "--retry",
-    metavar="STAGE",
-    multiple=True,
-    help="Give failed clips of this stage all their attempts again; the next run takes them.",
-)
-@click.option(
-    "--reason",
-    metavar="LIKE",
-    help="Of --retry: only failures whose '<error>: <message>' is like this SQL pattern.",
-)
+@click.option("--retry", metavar="STAGE", multiple=True, help="Let failed clips be tried again.")
+@click.option("--reason", metavar="LIKE", help="SQL pattern of '<error>: <message>' to retry.")
 @click.option("--dry-run", is_flag=True, help="Change nothing: only list and look for damage.")
 def maintain(home: Path | None, **options: Any) -> None:
     """Merge small commits, list what dead runs left, and name damaged files (exit code 1)."""
-    from warehouse.maintenance import Maintenance, maintain
+    from foley.cli.output import maintained as summary
+    from warehouse.maintenance import Maintenance
+    from warehouse.maintenance import maintain as run
 
     warehouse = _open(home)
-    done = maintain(warehouse, Maintenance(**options))
+    done = run(warehouse, Maintenance(**options))
     if not options["dry_run"]:
         warehouse.publish()
-    for stage, clips in done.released.items():
-        click.echo(f"{stage}: {clips} failed clips will be tried again")
-    for merged in done.merged:
-        click.echo(f"{merged.stage}: {merged.files} files with {merged.rows} rows into one")
-    for item in done.garbage:
-        click.echo(f"{item.bytes:>12}  {item.path}  ({item.why})")
-    ending = "removed" if options["delete"] else "left behind: --delete removes it"
-    size = sum(item.bytes for item in done.garbage) / 1e6
-    click.echo(f"{size:.1f} MB in {len(done.garbage)} places {ending}" if done.garbage else "clean")
-    for problem in done.problems:
-        click.echo(f"{problem.path}: {problem.what}")
+    click.echo(summary(done, options["delete"]))
     if done.problems:
         raise click.exceptions.Exit(1)
-    click.echo("every file is as it was written")
 
 
 @click.command()
@@ -134,9 +106,9 @@ def lineage(what: str, home: Path | None) -> None:
 
 @click.command()
 @HOME
-@click.option("--clips", type=AT_LEAST_ONE, required=True, help="Clips to come.")
-@click.option("--gpus", type=AT_LEAST_ONE, default=1, show_default=True, help="For models.")
-@click.option("--workers", type=AT_LEAST_ONE, default=1, show_default=True, help="Cores, else.")
+@click.option("--clips", type=COUNT, required=True, help="Clips to come.")
+@click.option("--gpus", type=COUNT, default=1, show_default=True, help="For models.")
+@click.option("--workers", type=COUNT, default=1, show_default=True, help="Cores, else.")
 @click.option("--gpu-price", type=PRICE, default=0.0, help="Price of a device's hour.")
 @click.option("--worker-price", type=PRICE, default=0.0, help="Price of a core's hour.")
 def plan(home: Path | None, clips: int, **resources: Any) -> None:
@@ -151,11 +123,7 @@ def plan(home: Path | None, clips: int, **resources: Any) -> None:
 @click.argument("what", type=click.Choice(["curation"]), expose_value=False)
 @HOME
 @click.option("--dataset", help="Dataset name or version.  [default: the newest]")
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write.  [default: in HOME/reports]",
-)
+@click.option("--out", type=OUTPUT, help="File to write.  [default: in HOME/reports]")
 @SEED
 def report(home: Path | None, dataset: str | None, out: Path | None, seed: int) -> None:
     """Write a page of what a curation kept and dropped, and why, with clips to watch and hear."""

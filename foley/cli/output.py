@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flows.running.batches import StageCounts
     from warehouse import Status
     from warehouse.catalog.capacity import CapacityPlan
+    from warehouse.maintenance import Maintained
 
 
 def stage_table(counts: Iterable[StageCounts]) -> str:
@@ -150,6 +151,20 @@ def status(found: Status) -> str:
     lines = [f"{found.clips} clips, {found.unreadable} that cannot be read"]
     lines += ["", render(list(rows[0]), rows, "table")] if rows else []
     return "\n".join([*lines, "", f"MB on disk: {disk or 'nothing yet'}"])
+
+
+def maintained(done: Maintained, deleted: bool) -> str:
+    """The text of `foley maintain`."""
+    size = sum(item.bytes for item in done.garbage) / 1e6
+    ending = "removed" if deleted else "left behind: --delete removes it"
+    lines = [f"{s}: {clips} failed clips will be tried again" for s, clips in done.released.items()]
+    lines += [f"{m.stage}: {m.files} files with {m.rows} rows into one" for m in done.merged]
+    lines += [f"{item.bytes:>12}  {item.path}  ({item.why})" for item in done.garbage]
+    lines.append(
+        f"{size:.1f} MB in {len(done.garbage)} places {ending}" if done.garbage else "clean"
+    )
+    lines += [f"{problem.path}: {problem.what}" for problem in done.problems]
+    return "\n".join(lines if done.problems else [*lines, "every file is as it was written"])
 
 
 def plan(found: CapacityPlan) -> str:

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from model.presets.preset import stages_beside
 from pipeline.curation.gates import Condition, Gate
-from warehouse.commits import Descriptor, Listing
+from warehouse.commits import CommitListing, Descriptor
 from warehouse.datasets.versions import CURATED, Dataset, Selected, write_dataset
 from warehouse.errors import FoleyError
 from warehouse.rows.live import (
@@ -173,7 +173,7 @@ def select(
     scalars = [c for stage in stages.values() for c in stage.columns if not is_array(c)]
     sources = {"clips": ("clips", "source"), **{s: (s, fp) for s, fp in fingerprints.items()}}
 
-    def work(listings: dict[str, Listing]) -> pa.Table:
+    def work(listings: dict[str, CommitListing]) -> pa.Table:
         con = wh.cursor()
         try:
             reads = {name for stage in stages.values() for name in stage.reads}
@@ -200,7 +200,7 @@ def select(
 
 
 def _make_chosen(
-    con: duckdb.DuckDBPyConnection, clips: Listing, clip_ids: Sequence[str] | None
+    con: duckdb.DuckDBPyConnection, clips: CommitListing, clip_ids: Sequence[str] | None
 ) -> None:
     """Make the table `chosen`: the clips that the dataset is about."""
     wanted = ""
@@ -213,7 +213,7 @@ def _make_chosen(
 
 def _make_facts(
     con: duckdb.DuckDBPyConnection,
-    listings: Mapping[str, Listing],
+    listings: Mapping[str, CommitListing],
     stages: Mapping[str, Descriptor],
     optional: Sequence[str],
 ) -> None:

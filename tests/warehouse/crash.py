@@ -1,4 +1,4 @@
-"""Crash test: SIGKILL the process group of a run at random moments, then compare with an undisturbed run.
+"""Crash test: SIGKILL a run at random moments, then compare with an undisturbed run.
 
     python -m tests.warehouse.crash --kills 200 --seed 1
 
@@ -56,16 +56,18 @@ def run(home: Path, media: Path, phase: Callable[[str], None]) -> None:
     phase("ingest")
     wh.ingest(make_table(media))
     pipeline = stages()
-    fps = fingerprints(pipeline)
+    stage_hashes = fingerprints(pipeline)
     for stage in pipeline:
         phase(stage.name)
-        while (work := plan(wh, stage, fps)).batches:
+        while (work := plan(wh, stage, stage_hashes)).batches:
             for batch in work.batches:
                 run_batch(wh, stage, work, batch)
     phase("select")
-    dataset = select(wh, {name: fps[name] for name in ("facts", "text")}, POLICY)
+    dataset = select(wh, {name: stage_hashes[name] for name in ("facts", "text")}, POLICY)
     phase("features")
-    features = build(wh, FeatureRequest(dataset, fps, ["tokens", "n_tokens", "prompt"], split=None))
+    features = build(
+        wh, FeatureRequest(dataset, stage_hashes, ["tokens", "n_tokens", "prompt"], split=None)
+    )
     phase("record")
     wh.write_record(
         "checkpoints", "bridge", {"dataset": dataset.version, "features": features.id, "steps": 1}
@@ -141,8 +143,10 @@ def finish(pid: int, seconds: float | None) -> int | None:
 def outcome(home: Path) -> dict[str, Any]:
     """Everything that must be the same however often the run was killed."""
     wh = Warehouse(home)
-    fps = fingerprints(stages())
-    assert [plan(wh, stage, fps).todo for stage in stages()] == [0, 0, 0], "there is work left"
+    stage_hashes = fingerprints(stages())
+    assert [plan(wh, stage, stage_hashes).todo for stage in stages()] == [0, 0, 0], (
+        "there is work left"
+    )
     assert verify(wh) == [], "verify found damage"
     compact(wh, at_least=10**9)
     gc(wh, dry_run=False)
@@ -181,7 +185,7 @@ def digest(path: Path) -> str:
 def crash_test(
     folder: Path, kills: int, seed: int, say: Callable[[str], None] = print
 ) -> Counter[str]:
-    """Kill `kills` times and compare after every round; kills by what the run, and what the process beside it, did.
+    """Kill `kills` times and compare after every round; returns the kills by what was going on.
 
     Raises AssertionError on a difference.
     """

@@ -1,4 +1,7 @@
-"""Scenarios on hostile disks (`full FOLDER`, `readonly FOLDER`), run by test_hostile.py in a mount namespace."""
+"""Scenarios on hostile disks, run by test_hostile.py in a mount namespace.
+
+python -m tests.warehouse.hostile full|readonly|unreadable FOLDER
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readers while writers: processes query the catalog in a loop while others commit, compact and publish.
+"""Processes query the catalog in a loop while others commit, compact and publish.
 
     python -m tests.warehouse.readers --seconds 60 --readers 8
 
@@ -27,7 +27,8 @@ from warehouse import Warehouse, compact, query
 _SNAPSHOT = """
 select (select count(*) from clips) as clips, (select count(*) from facts) as facts,
     (select count(*) from tokens) as tokens,
-    (select count(*) from tokens anti join (from facts where status = 'passed') using (clip_id)) as orphans,
+    (select count(*) from tokens anti join (from facts where status = 'passed') using (clip_id))
+        as orphans,
     (select count(*) - count(distinct clip_id) from tokens) as twice,
     (select count(*) from (select "commit", count(*) as n, max(together) as whole from history.facts
         where status <> 'failed' and together > 1 group by all) where n <> whole) as torn
@@ -61,9 +62,9 @@ def write(home: Path, media: Path, worker: int, until: float) -> int:
         ]
         wh.ingest(pa.Table.from_pylist(rows))
         pipeline = stages()
-        fps = fingerprints(pipeline)
+        stage_hashes = fingerprints(pipeline)
         for stage in pipeline:
-            work = plan(wh, stage, fps, clip_ids=[row["clip_id"] for row in rows])
+            work = plan(wh, stage, stage_hashes, clip_ids=[row["clip_id"] for row in rows])
             for batch in work.batches:
                 run_batch(wh, stage, work, batch)
         number += 1

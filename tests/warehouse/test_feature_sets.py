@@ -1,4 +1,4 @@
-"""A feature set gives every clip's arrays once an epoch, in an order that can be repeated, resumed and shared out."""
+"""A feature set gives every clip once an epoch, in an order to repeat, resume and share out."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, FeatureSe
     for stage in pipeline:
         stage.batch_size = 100
     run_all(wh, pipeline)
-    fps = fingerprints(pipeline)
+    stage_hashes = fingerprints(pipeline)
     dataset = select(
         wh,
-        {name: fps[name] for name in ("facts", "text")},
+        {name: stage_hashes[name] for name in ("facts", "text")},
         Policy("all", 1, (Gate("level", (Condition("level", at_least=0),)),)),
     )
-    return wh, build(wh, FeatureRequest(dataset, fps, COLUMNS, split=None))
+    return wh, build(wh, FeatureRequest(dataset, stage_hashes, COLUMNS, split=None))
 
 
 def level_of(clip: str) -> float:
@@ -132,8 +132,8 @@ def test_building_again_opens_what_is_there_and_the_bytes_do_not_depend_on_batch
     made: tuple[Warehouse, FeatureSet], tmp_path: Path
 ) -> None:
     wh, features = made
-    dataset, fps = wh.dataset("all"), fingerprints(stages())
-    assert build(wh, FeatureRequest(dataset, fps, COLUMNS, split=None)).id == features.id
+    dataset, stage_hashes = wh.dataset("all"), fingerprints(stages())
+    assert build(wh, FeatureRequest(dataset, stage_hashes, COLUMNS, split=None)).id == features.id
     other = Warehouse(tmp_path / "home")
     other.ingest(wh.clips(["clip_id", "path", "source", "source_video", "prompt", "url"]))
     pipeline = stages()
@@ -143,10 +143,10 @@ def test_building_again_opens_what_is_there_and_the_bytes_do_not_depend_on_batch
     compact(other, at_least=2)
     again = select(
         other,
-        {name: fps[name] for name in ("facts", "text")},
+        {name: stage_hashes[name] for name in ("facts", "text")},
         Policy("all", 1, (Gate("level", (Condition("level", at_least=0),)),)),
     )
-    built = build(other, FeatureRequest(again, fps, COLUMNS, split=None))
+    built = build(other, FeatureRequest(again, stage_hashes, COLUMNS, split=None))
     assert built.id == features.id
     assert [p.read_bytes() for p in sorted(built.path.iterdir())] == [
         p.read_bytes() for p in sorted(features.path.iterdir())

@@ -23,7 +23,7 @@ from warehouse import FoleyError, Warehouse, release
 
 
 def _namespace() -> list[str]:
-    """Command prefix for a mount namespace of one's own, empty where the system does not give one."""
+    """Command prefix for a mount namespace, empty where the system does not give one."""
     prefix = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
     probe = [*prefix, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
     works = (
@@ -61,20 +61,22 @@ def test_a_clock_going_back_changes_nothing(tmp_path: Path) -> None:
     wh = Warehouse(tmp_path / "home")
     wh.ingest(make_files(tmp_path / "media", 20))
     run_all(wh, stages())
-    fps = fingerprints(stages())
-    for stage, fingerprint in [("clips", "source"), *fps.items()]:
+    stage_hashes = fingerprints(stages())
+    for stage, fingerprint in [("clips", "source"), *stage_hashes.items()]:
         for commit in wh.listing(stage, fingerprint).good:
             _date(wh, commit.path, stage, fingerprint, datetime(2099, 1, 1, tzinfo=UTC))
-    assert [plan(wh, stage, fps).todo for stage in stages()] == [0, 0, 0]
+    assert [plan(wh, stage, stage_hashes).todo for stage in stages()] == [0, 0, 0]
     assert release(wh, "facts") == 4
-    assert plan(wh, Facts(), fps).todo == 4
+    assert plan(wh, Facts(), stage_hashes).todo == 4
     (tmp_path / "media" / "0007.bin").write_bytes(b"mended" + bytes([3]))
     rows = make_files(tmp_path / "copy", 20).to_pylist()
     wh.ingest(
         pa.Table.from_pylist([{**r, "path": r["path"].replace("/copy/", "/media/")} for r in rows])
     )
     run_once(wh, stages())
-    assert wh.rows("facts", fps["facts"], clip_ids=["clip0007"])["level"].to_pylist() == [3.0]
+    assert wh.rows("facts", stage_hashes["facts"], clip_ids=["clip0007"])["level"].to_pylist() == [
+        3.0
+    ]
 
 
 def _date(wh: Warehouse, path: Path, stage: str, fingerprint: str, when: datetime) -> None:

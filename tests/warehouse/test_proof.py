@@ -1,4 +1,4 @@
-"""Short versions of the crash test and of the readers test, each in a process that is fit for forking."""
+"""Short crash and readers tests, each in a process that is fit for forking."""
 
 from __future__ import annotations
 

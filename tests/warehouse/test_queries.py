@@ -72,15 +72,17 @@ def wh(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     for stage in pipeline:
         stage.batch_size = 30
     run_all(warehouse, pipeline)
-    fps = fingerprints(pipeline)
-    judged = {name: fps[name] for name in ("silence", "imagebind", "facts")}
+    stage_hashes = fingerprints(pipeline)
+    judged = {name: stage_hashes[name] for name in ("silence", "imagebind", "facts")}
     for limit in (0.2, 0.4):
         gates = (
             Gate("silence", (Condition("silent_share", below=0.9),)),
             Gate("alignment", (Condition("imagebind", at_least=limit),)),
         )
         dataset = select(warehouse, judged, Policy("toys", 1, gates, val=0.2, test=0.2))
-    features = build(warehouse, FeatureRequest(dataset, fps, ["tokens", "n_tokens"], split=None))
+    features = build(
+        warehouse, FeatureRequest(dataset, stage_hashes, ["tokens", "n_tokens"], split=None)
+    )
     record = {
         "dataset": dataset.version,
         "features": features.id,
@@ -112,7 +114,8 @@ def test_everything_in_the_catalog_has_a_comment(wh: Warehouse) -> None:
         wh,
         """select table_name as name, '' as column_name from duckdb_tables() where comment is null
         union all select view_name, '' from duckdb_views() where not internal and comment is null
-        union all select table_name, column_name from duckdb_columns() where not internal and comment is null""",
+        union all select table_name, column_name from duckdb_columns()
+        where not internal and comment is null""",
     )
     assert silent == []
 

@@ -1,4 +1,4 @@
-"""Small stages over real files, whose results follow from the files' content, so that every outcome can be foretold."""
+"""Small stages over real files, whose results follow from the files' content."""
 
 from __future__ import annotations
 
@@ -122,10 +122,10 @@ def make_files(folder: Path, count: int, first: int = 0) -> pa.Table:
 def run_once(wh: Warehouse, pipeline: Iterable[Stage]) -> list[BatchResult]:
     """Plan every stage once and run its batches."""
     pipeline = list(pipeline)
-    fps = fingerprints(pipeline)
+    stage_hashes = fingerprints(pipeline)
     results: list[BatchResult] = []
     for stage in pipeline:
-        work = plan(wh, stage, fps)
+        work = plan(wh, stage, stage_hashes)
         results += [run_batch(wh, stage, work, batch) for batch in work.batches]
     return results
 
@@ -151,11 +151,12 @@ POLICY = Policy(
 
 
 def facts_of(wh: Warehouse, gain: float = 1.0) -> dict[str, list[dict[str, Any]]]:
-    """All live rows of all stages but for times, commits and how clips fell into batches, to compare warehouses."""
+    """All live rows of all stages, but for how clips fell into batches, to compare warehouses."""
     pipeline = stages(gain)
-    fps = fingerprints(pipeline)
+    stage_hashes = fingerprints(pipeline)
     found = {
-        stage.name: wh.rows(stage.name, fps[stage.name], None).to_pylist() for stage in pipeline
+        stage.name: wh.rows(stage.name, stage_hashes[stage.name], None).to_pylist()
+        for stage in pipeline
     }
     return {
         name: [{k: v for k, v in row.items() if k != "together"} for row in rows]

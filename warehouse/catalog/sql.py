@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from warehouse.commits import Descriptor, Listing
+from warehouse.commits import CommitListing, Descriptor
 from warehouse.rows.live import (
     PLACE,
     STAGE_ORDER,
@@ -38,7 +38,7 @@ GENERATED_SOUNDS = """
 
 
 def history(
-    con: duckdb.DuckDBPyConnection, descriptor: Descriptor, listing: Listing, current: bool
+    con: duckdb.DuckDBPyConnection, descriptor: Descriptor, listing: CommitListing, current: bool
 ) -> str:
     """All rows of a fingerprint; `live` marks the best row of every input that a clip has now."""
     own = {f.name: sql_type(f.type) for f in descriptor.columns if not is_array(f)}
@@ -86,7 +86,7 @@ def failures(stage: str) -> str:
         from {quote(stage)} s join clips c using (clip_id) where s.status = 'failed'"""
 
 
-def commits(key: str, listing: Listing) -> str:
+def commits(key: str, listing: CommitListing) -> str:
     """Commits of a "stage/fingerprint", each with the file that holds it."""
     stage, _, fingerprint = key.partition("/")
     rows = scan(listing.files, ["commit", "status", "seconds", "committed_at", *PLACE])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from warehouse.commits import CLIPS_DESCRIPTOR, Descriptor, Listing
+from warehouse.commits import CLIPS_DESCRIPTOR, CommitListing, Descriptor
+from warehouse.files import disk_bytes
 from warehouse.rows.live import query_live
 from warehouse.rows.worklist import work_list
 from warehouse.schema import MAX_ATTEMPTS
@@ -57,7 +56,7 @@ def status(home: Home, max_attempts: int = MAX_ATTEMPTS) -> Status:
     clips = {name: row["clips"] for name, row in _counts(home, CLIPS_DESCRIPTOR, 1).items()}
     passed = clips.pop("passed", 0)
     stages = [_stage(home, descriptor, max_attempts) for descriptor in home.stages().values()]
-    sizes = {name: _disk_bytes(home.home / name) for name in _FOLDERS}
+    sizes = {name: disk_bytes(home.home / name) for name in _FOLDERS}
     return Status(passed, sum(clips.values()), stages, sizes)
 
 
@@ -100,7 +99,7 @@ def _counts(home: Home, descriptor: Descriptor, max_attempts: int) -> dict[str, 
     return {row["status"]: row for row in rows}
 
 
-def _clips_per_second(listing: Listing) -> float | None:
+def _clips_per_second(listing: CommitListing) -> float | None:
     """Clips a second between the commits of the last ten minutes, by the times of their files."""
     times: list[tuple[float, int]] = []
     for commit in listing.good:
@@ -114,15 +113,3 @@ def _clips_per_second(listing: Listing) -> float | None:
     if len(times) < 2 or times[-1][0] <= times[0][0]:
         return None
     return sum(rows for _, rows in times[1:]) / (times[-1][0] - times[0][0])
-
-
-def _disk_bytes(folder: Path) -> int:
-    """Bytes of the files under a folder; what vanishes meanwhile is not counted."""
-    total = 0
-    for path, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(path, name)).st_size
-            except OSError:
-                continue
-    return total

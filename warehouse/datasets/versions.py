@@ -169,16 +169,13 @@ def _digest(members: pa.Table, policy: Mapping[str, Any], fingerprints: Mapping[
 
 
 def _counts(members: pa.Table) -> dict[str, int]:
-    kept = members.filter(members["kept"])
-    counts = {
-        "clips": members.num_rows,
-        "kept": kept.num_rows,
-        "dropped": members.num_rows - kept.num_rows,
-    }
+    chosen = members.filter(members["kept"])
+    counts = {"clips": members.num_rows, "kept": chosen.num_rows}
+    counts["dropped"] = members.num_rows - chosen.num_rows
     for split in ("train", "val", "test"):
-        counts[split] = pc.sum(pc.equal(kept["split"], split)).as_py() or 0
+        counts[split] = pc.sum(pc.equal(chosen["split"], split)).as_py() or 0
     for subset in _SUBSETS:
-        counts[subset] = pc.sum(kept[subset]).as_py() or 0
+        counts[subset] = pc.sum(chosen[subset]).as_py() or 0
     return counts
 
 

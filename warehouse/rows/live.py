@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from warehouse.commits import CLIPS_DESCRIPTOR, Descriptor, Listing, set_aside, unreadable
+from warehouse.commits import CLIPS_DESCRIPTOR, CommitListing, Descriptor, set_aside, unreadable
 from warehouse.errors import FoleyError
 from warehouse.files import file_lock
 from warehouse.schema import CLIPS, SPINE
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from warehouse.home import Home
 
 T = TypeVar("T")
-Listings = dict[str, Listing]
+Listings = dict[str, CommitListing]
 _RETRIES = 50
 _PATIENCE = 3  # attempts before compaction is asked to wait
 #: Lock held while commits that compaction replaced are removed, and by a query that failed because
@@ -133,7 +133,7 @@ def present_input(reads: Sequence[str]) -> str:
     return input_sql([f"p.{quote('hash_' + name)}" for name in reads], "p.clip_id")
 
 
-def present(home: Home, clips: Listing, reads: Iterable[str]) -> pa.Table:
+def present(home: Home, clips: CommitListing, reads: Iterable[str]) -> pa.Table:
     """The readable clips as they are now: clip_id and a hash of each of the columns `reads`.
 
     Held in memory while the commits of the clips stay the same, because every stage asks for it;
@@ -153,7 +153,9 @@ def present(home: Home, clips: Listing, reads: Iterable[str]) -> pa.Table:
     return table
 
 
-def clips_sql(con: duckdb.DuckDBPyConnection, listing: Listing, columns: Sequence[str]) -> str:
+def clips_sql(
+    con: duckdb.DuckDBPyConnection, listing: CommitListing, columns: Sequence[str]
+) -> str:
     """SQL of the newest row of every clip, readable or not: clip_id, status and `columns`."""
     names = list(dict.fromkeys(["clip_id", "status", *columns]))
     return newest(con, listing.files, names, CLIPS_ORDER)

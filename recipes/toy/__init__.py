@@ -1,4 +1,4 @@
-"""The toy preset's weights, policy and model card, made from procedural clips.
+"""How the toy preset's weights, policy and model card are made; `python -m recipes.toy --help`.
 
-May import pipeline and model.
+Not installed with the product, which imports nothing of it.
 """

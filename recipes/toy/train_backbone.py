@@ -1,14 +1,14 @@
 """Training of the toy backbone: its VAE and its DiT, which the bridge then finds frozen.
 
-The full-size backbone comes trained; this exists so that the toy one needs no download. Recipe and
-figures: the model card beside the weights.
+The full-size backbone comes trained; this exists so that the toy one needs no download. Each
+training happens as its losses, one a step, are taken.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from model.backbone import Backbone
 from model.training.trainer import diffuse, stratified_times
-
-Report = Callable[[int, float], None]  # called with step and loss
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,9 @@ class DitTraining:
 def spectral_distance(
     a: Tensor, b: Tensor, windows: Sequence[int], *, each: bool = False
 ) -> Tensor:
-    """Multi-resolution STFT distance of audio [B, channels, S]: spectral convergence and log magnitude, averaged.
+    """Multi-resolution STFT distance of audio [B, channels, S].
 
-    Convergence is relative to the energy of the batch, or, with `each`, to that of each sound by
+    The mean of spectral convergence and log magnitude. Convergence is relative to the energy of the batch, or, with `each`, to that of each sound by
     itself, so that short quiet ones count as much as long loud ones.
     """
     a, b = a.flatten(0, 1), b.flatten(0, 1)
@@ -78,39 +76,29 @@ def spectral_distance(
 
 
 def train_vae(
-    autoencoder: Any, batches: Iterator[Tensor], settings: VaeTraining, report: Report
-) -> None:
-    """Train an AudioAutoencoder in place on audio batches [B, channels, S].
-
-    Then its decoder alone, see VaeTraining.
-    """
+    autoencoder: Any, batches: Iterator[Tensor], settings: VaeTraining
+) -> Iterator[float]:
+    """Train an AudioAutoencoder in place on batches [B, channels, S], then its decoder alone."""
     torch.manual_seed(settings.seed)
     autoencoder.train().requires_grad_(True)
 
-    def loss(audio: Tensor) -> Tensor:
+    def loss() -> Tensor:
+        audio = next(batches)
         latents, info = autoencoder.encode(audio, return_info=True)
         decoded = autoencoder.decode(latents)
         relative = (decoded - audio).abs().mean() / audio.abs().mean()
         distance = spectral_distance(decoded, audio, settings.windows)
         return distance + settings.l1_weight * relative + settings.kl_weight * info["kl"]
 
-    def decoder_loss(audio: Tensor) -> Tensor:
+    def decoder_loss() -> Tensor:
+        audio = next(batches)
         with torch.no_grad():
             latents = autoencoder.encode(audio)
         return spectral_distance(autoencoder.decode(latents), audio, settings.windows, each=True)
 
-    rate = settings.learning_rate
-    _descend(autoencoder, loss, batches, settings, settings.steps, rate, report)
-    after: Report = lambda step, value: report(settings.steps + step, value)  # noqa: E731
-    _descend(
-        autoencoder.decoder,
-        decoder_loss,
-        batches,
-        settings,
-        settings.decoder_steps,
-        rate / 2,
-        after,
-    )
+    yield from _descend(autoencoder, loss, settings, settings.steps)
+    halved = replace(settings, learning_rate=settings.learning_rate / 2)
+    yield from _descend(autoencoder.decoder, decoder_loss, halved, settings.decoder_steps)
     autoencoder.eval().requires_grad_(False)
 
 
@@ -120,33 +108,26 @@ def warmup_cosine(
     """Learning rate that rises linearly over `warmup` steps and falls to zero as half a cosine."""
 
     def factor(step: int) -> float:
-        return (
-            min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-        )
+        rise, fall = min(1.0, (step + 1) / warmup), math.pi * min(1.0, step / steps)
+        return rise * 0.5 * (1 + math.cos(fall))
 
     return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
 
 
 def _descend(
-    module: nn.Module,
-    loss: Callable[[Tensor], Tensor],
-    batches: Iterator[Tensor],
-    settings: VaeTraining,
-    steps: int,
-    rate: float,
-    report: Report,
-) -> None:
-    """Minimise `loss` over the parameters of `module`."""
-    optimiser = torch.optim.AdamW(module.parameters(), rate, settings.betas)
+    module: nn.Module, loss: Callable[[], Tensor], settings: VaeTraining, steps: int
+) -> Iterator[float]:
+    """Minimise `loss`, which draws its own batch, over the parameters of `module`."""
+    optimiser = torch.optim.AdamW(module.parameters(), settings.learning_rate, settings.betas)
     schedule = warmup_cosine(optimiser, settings.warmup, steps)
-    for step in range(steps):
-        value = loss(next(batches))
+    for _ in range(steps):
+        value = loss()
         optimiser.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-        report(step, float(value.detach()))
+        yield float(value.detach())
 
 
 @dataclass(frozen=True)
@@ -160,12 +141,9 @@ class LatentClips:
 
 
 def train_dit(
-    backbone: Backbone, groups: Sequence[LatentClips], settings: DitTraining, report: Report
-) -> None:
-    """Train the backbone's DiT and number conditioners in place by v-prediction.
-
-    Groups are of different lengths.
-    """
+    backbone: Backbone, groups: Sequence[LatentClips], settings: DitTraining
+) -> Iterator[float]:
+    """Train the backbone's DiT and number conditioners by v-prediction, on clips of all lengths."""
     generator = torch.Generator().manual_seed(settings.seed)
     torch.manual_seed(settings.seed)
     numbers = [
@@ -180,7 +158,7 @@ def train_dit(
     )
     schedule = warmup_cosine(optimiser, settings.warmup, settings.steps)
     shares = torch.tensor([float(len(group.text)) for group in groups])
-    for step in range(settings.steps):
+    for _ in range(settings.steps):
         group = groups[int(torch.multinomial(shares, 1, generator=generator))]
         # longer clips in smaller batches: every step sees about the same number of latents
         size = max(1, math.ceil(settings.batch_size * groups[0].seconds / group.seconds))
@@ -202,5 +180,5 @@ def train_dit(
         nn.utils.clip_grad_norm_(modules.parameters(), settings.clip_norm)
         optimiser.step()
         schedule.step()
-        report(step, float(loss.detach()))
+        yield float(loss.detach())
     backbone.eval().requires_grad_(False)

@@ -1,13 +1,15 @@
 """Training of the toy's evaluation networks; the published ones come trained, these need no download.
 
-Each function trains one network in place on tensors that it is given, and reports (step, loss).
+Each function trains one network in place on the tensors that it is given, and yields the loss of
+every step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,8 @@ from torch import Tensor, nn
 from model.metrics.metrics import OFFSETS
 from model.networks.base import EvaluationNetwork
 from model.networks.synchformer import FPS, SEGMENT, STRIDE, Synchformer
+from model.types import Times
 from recipes.toy.train_backbone import warmup_cosine
-
-Report = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
@@ -36,44 +37,37 @@ class Descent:
 
 
 def descend(
-    modules: nn.Module, loss: Callable[[torch.Generator], Tensor], settings: Descent, report: Report
-) -> None:
-    """Minimise `loss`, which draws its own batch from the generator, over the parameters that are not frozen."""
+    modules: nn.Module, loss: Callable[[torch.Generator], Tensor], settings: Descent
+) -> Iterator[float]:
+    """Minimise `loss`, which draws its own batch, over the parameters that are not frozen."""
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     modules.train()
     free = [parameter for parameter in modules.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(free, settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = warmup_cosine(optimiser, settings.warmup, settings.steps)
-    for step in range(settings.steps):
+    for _ in range(settings.steps):
         value = loss(generator)
         optimiser.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(free, 1.0)
         optimiser.step()
         schedule.step()
-        report(step, float(value.detach()))
+        yield float(value.detach())
     modules.eval().requires_grad_(False)
 
 
 def augmented(sounds: Tensor, generator: torch.Generator) -> Tensor:
-    """Sounds [B, S], each turned in time and made softer by chance."""
+    """Sounds [B, S], each rolled in time and made softer by chance."""
     shifts = torch.randint(sounds.shape[1], (len(sounds),), generator=generator).tolist()
     gains = torch.rand(len(sounds), 1, generator=generator) * 0.8 + 0.2
-    return (
-        torch.stack([sound.roll(shift) for sound, shift in zip(sounds, shifts, strict=True)])
-        * gains
-    )
+    rolled = [sound.roll(shift) for sound, shift in zip(sounds, shifts, strict=True)]
+    return torch.stack(rolled) * gains
 
 
 def train_classifier(
-    network: EvaluationNetwork,
-    sounds: Tensor,
-    labels: Tensor,
-    classes: int,
-    settings: Descent,
-    report: Report,
-) -> None:
+    network: EvaluationNetwork, sounds: Tensor, labels: Tensor, classes: int, settings: Descent
+) -> Iterator[float]:
     """Train a network that hears to tell `labels` [N] from `sounds` [N, S] at its own rate.
 
     A network without classes of its own learns under a linear layer that is then thrown away.
@@ -84,12 +78,12 @@ def train_classifier(
 
     def loss(generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(sounds), (settings.batch_size,), generator=generator)
-        heard = augmented(sounds[rows], generator)
-        features, given = network(torch.stack([network.prepare(sound.numpy()) for sound in heard]))
-        said = head(features.mean(1)) if given is None else given
-        return F.cross_entropy(said, labels[rows], label_smoothing=0.05)
+        batch = [network.prepare(s.numpy()) for s in augmented(sounds[rows], generator)]
+        features, logits = network(torch.stack(batch))
+        logits = head(features.mean(1)) if logits is None else logits
+        return F.cross_entropy(logits, labels[rows], label_smoothing=0.05)
 
-    descend(nn.ModuleList([network, head]), loss, settings, report)
+    yield from descend(nn.ModuleList([network, head]), loss, settings)
 
 
 @contextmanager
@@ -116,13 +110,8 @@ def small_pictures(imagebind: Any, small: int, large: int = 224) -> Generator[No
 
 
 def train_imagebind(
-    imagebind: Any,
-    pictures: Tensor,
-    mels: Tensor,
-    anchors: Tensor,
-    settings: Descent,
-    report: Report,
-) -> None:
+    imagebind: Any, pictures: Tensor, mels: Tensor, anchors: Tensor, settings: Descent
+) -> Iterator[float]:
     """Train ImageBind's video and audio halves contrastively (InfoNCE) on clips' own pairs.
 
     `pictures` [N, 3, T, small, small] uint8 and `mels` [N, 1, 128, frames], normalised as
@@ -133,12 +122,9 @@ def train_imagebind(
     mean = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1, 1)
     std = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(3, 1, 1, 1)
     halves = nn.ModuleList()
-    for part in (
-        imagebind.modality_preprocessors,
-        imagebind.modality_trunks,
-        imagebind.modality_heads,
-    ):
-        halves.extend([part["vision"], part["audio"]])
+    for part in ("preprocessors", "trunks", "heads"):
+        modules = getattr(imagebind, f"modality_{part}")
+        halves.extend([modules["vision"], modules["audio"]])
 
     def contrast(a: Tensor, b: Tensor) -> Tensor:
         likeness, own = a @ b.T * 15, torch.arange(len(a))
@@ -147,15 +133,14 @@ def train_imagebind(
     def loss(generator: torch.Generator) -> Tensor:
         rows = torch.randperm(len(pictures), generator=generator)[: settings.batch_size]
         seen = (pictures[rows].float() / 255 - mean) / std
-        found = imagebind({"vision": seen[:, None], "audio": mels[rows][:, None]})
-        video, audio, anchor = (
-            F.normalize(v) for v in (found["vision"], found["audio"], anchors[rows])
-        )
+        embedded = imagebind({"vision": seen[:, None], "audio": mels[rows][:, None]})
+        video, audio = F.normalize(embedded["vision"]), F.normalize(embedded["audio"])
+        anchor = F.normalize(anchors[rows])
         return contrast(video, anchor) + contrast(audio, anchor) + contrast(video, audio)
 
     with small_pictures(imagebind, pictures.shape[-1]):
         halves.requires_grad_(True)
-        descend(halves, loss, settings, report)
+        yield from descend(halves, loss, settings)
     imagebind.eval().requires_grad_(False)
 
 
@@ -163,24 +148,20 @@ def train_audiobox(
     model: Any,
     batch: Callable[[torch.Generator], tuple[Tensor, dict[str, Tensor]]],
     settings: Descent,
-    report: Report,
-) -> None:
+) -> Iterator[float]:
     """Train Audiobox's heads and encoder on batches of (sounds [B, 1, S], score of each axis [B])."""
 
     def loss(generator: torch.Generator) -> Tensor:
-        sounds, wanted = batch(generator)
-        said = model({"wav": sounds, "mask": torch.ones_like(sounds, dtype=torch.bool)})
-        scales = model.target_transform
-        errors = [
-            F.smooth_l1_loss(
-                said[axis].squeeze(-1) if said[axis].ndim > 1 else said[axis],
-                (value - scales[axis]["mean"]) / scales[axis]["std"],
-            )
-            for axis, value in wanted.items()
-        ]
+        sounds, scores = batch(generator)
+        predicted = model({"wav": sounds, "mask": torch.ones_like(sounds, dtype=torch.bool)})
+        errors: list[Tensor] = []
+        for axis, score in scores.items():
+            scale = model.target_transform[axis]
+            standardised = (score - scale["mean"]) / scale["std"]
+            errors.append(F.smooth_l1_loss(predicted[axis].view(-1), standardised))
         return torch.stack(errors).sum()
 
-    descend(model.requires_grad_(True), loss, settings, report)
+    yield from descend(model.requires_grad_(True), loss, settings)
 
 
 def token_targets(impacts: Sequence[float], starts: Tensor, seconds: float) -> Tensor:
@@ -195,11 +176,10 @@ def train_sync_halves(
     mels: Tensor,
     impacts: Sequence[Sequence[float]],
     settings: Descent,
-    report: Report,
-) -> None:
-    """First step: both halves learn where impacts are, token by token, under linear layers that are then thrown away.
+) -> Iterator[float]:
+    """First step: both halves learn where impacts are, token by token.
 
-    `pictures` [N, T, 3, size, size] uint8 at 25 fps and `mels` [N, S, 66, 128] of the same clips.
+    They learn under linear layers that are then thrown away. `pictures` [N, T, 3, size, size] uint8 at 25 fps and `mels` [N, S, 66, 128] of the same clips.
     """
     segments = torch.arange(mels.shape[1]) * STRIDE / FPS
     video_starts = segments[:, None] + torch.arange(8) * 2 / FPS
@@ -218,48 +198,34 @@ def train_sync_halves(
         ]
         seen = heads[0](network.vfeat_extractor(torch.stack(clips).float() / 127.5 - 1))[..., 0]
         heard = heads[1](network.afeat_extractor(mels[rows, segment]))[..., 0]
-        weight = torch.tensor(4.0)  # impacts are rare
-        return F.binary_cross_entropy_with_logits(
-            seen, see[rows, segment], pos_weight=weight
-        ) + F.binary_cross_entropy_with_logits(heard, hear[rows, segment], pos_weight=weight)
+        bce = partial(F.binary_cross_entropy_with_logits, pos_weight=torch.tensor(4.0))  # rare
+        return bce(seen, see[rows, segment]) + bce(heard, hear[rows, segment])
 
-    descend(
-        nn.ModuleList([network.vfeat_extractor, network.afeat_extractor, heads]),
-        loss,
-        settings,
-        report,
-    )
+    halves = nn.ModuleList([network.vfeat_extractor, network.afeat_extractor, heads])
+    yield from descend(halves, loss, settings)
 
 
 def train_sync_transformer(
-    network: Synchformer,
-    video: Tensor,
-    audio: Tensor,
-    classes: Tensor,
-    settings: Descent,
-    report: Report,
-) -> None:
+    network: Synchformer, video: Tensor, audio: Tensor, classes: Tensor, settings: Descent
+) -> Iterator[float]:
     """Second step: the sync transformer learns offsets from the finished halves' tokens.
 
     `video` [N, S * 8, D]; `audio` [N, K, S * 6, D] with K offsets of each clip; `classes` [N, K] in
     0..20. Classes near the true one are half right, which is how a grid is learnt faster.
     """
-    near = torch.exp(
-        -((torch.arange(len(OFFSETS))[:, None] - torch.arange(len(OFFSETS))) ** 2) / 0.5
-    )
+    grid = torch.arange(len(OFFSETS))
+    near = torch.exp(-((grid[:, None] - grid) ** 2) / 0.5)
     near = near / near.sum(1, keepdim=True)
     set_positions(network)
 
     def loss(generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(video), (settings.batch_size,), generator=generator)
         which = torch.randint(audio.shape[1], (settings.batch_size,), generator=generator)
-        return F.cross_entropy(
-            network.compare(video[rows], audio[rows, which]), near[classes[rows, which]]
-        )
+        logits = network.compare(video[rows], audio[rows, which])
+        return F.cross_entropy(logits, near[classes[rows, which]])
 
-    descend(
-        nn.ModuleList([network.transformer, network.vproj, network.aproj]), loss, settings, report
-    )
+    trained = nn.ModuleList([network.transformer, network.vproj, network.aproj])
+    yield from descend(trained, loss, settings)
 
 
 def set_positions(network: Synchformer) -> None:
@@ -270,11 +236,9 @@ def set_positions(network: Synchformer) -> None:
     heard = (segments[:, None] + np.arange(6) * 0.1 + 0.08).ravel()
     periods = np.geomspace(0.3, 10, width // 2)
 
-    def waves(times: np.ndarray) -> Tensor:
+    def waves(times: Times) -> Tensor:
         angles = 2 * np.pi * times[:, None] / periods
-        return torch.tensor(
-            np.concatenate([np.sin(angles), np.cos(angles)], 1), dtype=torch.float32
-        )
+        return torch.from_numpy(np.concatenate([np.sin(angles), np.cos(angles)], 1)).float()
 
     with torch.no_grad():
         parameter[0, 1 : 1 + len(seen)] = waves(seen)

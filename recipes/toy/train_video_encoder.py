@@ -12,19 +12,17 @@ width.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.types import Frames
 from model.video_encoder import VJepa2Encoder
-from recipes.toy.train_backbone import Report, warmup_cosine
-
-Frames = npt.NDArray[np.uint8]
+from recipes.toy.train_backbone import warmup_cosine
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,12 @@ class VideoTraining:
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.02
     clip_norm: float = 1.0
-    momentum: float = (
-        0.99  # of the following copy at the start; it rises to 1 as the learning rate falls to 0
-    )
+    # of the following copy at the start; it rises to 1 as the learning rate falls to 0
+    momentum: float = 0.99
     hidden: float = 0.5  # share of the effective frames that are hidden, in runs of up to `longest`
     longest: int = 2
-    peak: float = (
-        2.0  # biases of q and k at the start: attention is then near at hand, in time and place
-    )
+    # biases of q and k at the start: attention is then near at hand, in time and place
+    peak: float = 2.0
     seed: int = 0
 
 
@@ -64,10 +60,7 @@ def pixels_of(frames: Frames) -> Tensor:
 def draw_masks(
     clips: int, frames: int, cells: int, settings: VideoTraining, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Indices of visible [B, Nv] and masked [B, Nm] tubelets, ascending.
-
-    All clips of a batch have as many.
-    """
+    """Ascending indices of visible [B, Nv] and masked [B, Nm] tubelets, as many in every clip."""
 
     def below(limit: int) -> int:
         return int(torch.randint(limit, (1,), generator=generator))
@@ -82,27 +75,23 @@ def draw_masks(
     return visible, masked
 
 
-def encode_embedded(encoder: Any, embedded: Tensor, where: Tensor | None = None) -> Tensor:
-    """Projected tubelets [B, N, D] -> features.
-
-    Of all of them, or [B, Nv, D] where only those `where` are shown.
-    """
-    hidden = embedded if where is None else _at(embedded, where)
+def encode_embedded(encoder: Any, embedded: Tensor, shown: Tensor | None = None) -> Tensor:
+    """Projected tubelets [B, N, D] -> features of all, or of those `shown` alone [B, Nv, D]."""
+    hidden = embedded if shown is None else _at(embedded, shown)
     for layer in encoder.layer:
-        hidden = layer(hidden, where)[0]  # positions are those in the whole clip
+        hidden = layer(hidden, shown)[0]  # positions are those in the whole clip
     return encoder.layernorm(hidden)
 
 
 def targets_of(target: Any, embedded: Tensor, frames: int) -> Tensor:
-    """What is to be predicted [B, N, D]: normalised features, less each cell's mean over the clip, at deviation 1.
+    """What is to be predicted [B, N, D]: normalised features, less each cell's mean, at deviation 1.
 
     Without the mean, what stays the same (colours, the backdrop) would be most of the loss, and
     soon all of the features.
     """
     features = encode_embedded(target, embedded)
-    features = F.layer_norm(features, features.shape[-1:]).unflatten(
-        1, (frames, -1)
-    )  # [B, J, C, D]
+    features = F.layer_norm(features, features.shape[-1:])
+    features = features.unflatten(1, (frames, -1))  # [B, J, C, D]
     moving = features - features.mean(1, keepdim=True)
     return (moving / (moving.std((0, 1, 2)) + 1e-3)).flatten(1, 2)
 
@@ -115,10 +104,8 @@ def masked_loss(
     with torch.no_grad():
         wanted = _at(targets_of(target, embedded, frames), masked)
     seen = encode_embedded(model.encoder, embedded, visible)
-    index = visible[..., None].expand_as(seen)
-    placed = torch.zeros_like(embedded).scatter(
-        1, index, seen
-    )  # the predictor takes them from their places again
+    # the predictor takes them from their places again
+    placed = torch.zeros_like(embedded).scatter(1, visible[..., None].expand_as(seen), seen)
     predicted = model.predictor(placed, [visible], [masked]).last_hidden_state
     return (predicted - wanted).abs().mean()
 
@@ -128,16 +115,16 @@ def _at(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 def start_near(model: Any, peak: float) -> None:
-    """Set the biases of q and k, so that attention starts as a peak at equal positions (as `bridge.rope_init`)."""
+    """Let attention start as a peak at equal positions, as `bridge.rope_init`, by biases of q and k."""
     for layer in [*model.encoder.layer, *model.predictor.layer]:
         for part in (layer.attention.query, layer.attention.key):
             nn.init.constant_(part.bias, peak)
 
 
-def train_video(model: Any, clips: Frames, settings: VideoTraining, report: Report) -> None:
-    """Train a transformers VJEPA2Model in place on clips [count, T, H, W, 3].
+def train_video(model: Any, clips: Frames, settings: VideoTraining) -> Iterator[float]:
+    """Train a transformers VJEPA2Model in place on clips [count, T, H, W, 3], a loss a step.
 
-    It ends as the slow copy.
+    Its encoder ends as the slow copy.
     """
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -156,7 +143,7 @@ def train_video(model: Any, clips: Frames, settings: VideoTraining, report: Repo
     )
     schedule = warmup_cosine(optimiser, settings.warmup, settings.steps)
     frames = clips.shape[1] // model.config.tubelet_size
-    for step in range(settings.steps):
+    for _ in range(settings.steps):
         rows = torch.randint(len(clips), (settings.batch_size,), generator=generator)
         masks = draw_masks(
             settings.batch_size, frames, embedded.shape[1] // frames, settings, generator
@@ -171,6 +158,6 @@ def train_video(model: Any, clips: Frames, settings: VideoTraining, report: Repo
         with torch.no_grad():
             for slow, fast in zip(target.parameters(), model.encoder.parameters(), strict=True):
                 slow.lerp_(fast, (1 - settings.momentum) * share)
-        report(step, float(loss.detach()))
+        yield float(loss.detach())
     model.encoder.load_state_dict(target.state_dict())
     model.eval().requires_grad_(False)

@@ -1,26 +1,23 @@
-"""Makes the toy preset's weights: random text encoder and scorers, then V-JEPA2, VAE and DiT trained on clips.
+"""The toy's video encoder and backbone: a random T5, then V-JEPA2, VAE and DiT trained on clips.
 
-Run by `foley demo --from-scratch`; recipes/toy/model_card.py turns the result into the weights that
-are shipped. Sound and picture are rendered apart, from seeds that no corpus uses.
+Sound and picture are rendered apart, from seeds that no corpus uses.
 """
 
 from __future__ import annotations
 
 import json
-import platform
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from model.backbone import Backbone, build_backbone
 from model.metrics.onsets import detect_onsets, sync_score
 from model.presets.preset import Preset, load_preset
+from model.types import Frames
 from model.weights.load import save_weights
 from pipeline.procedural import (
     FPS,
@@ -31,25 +28,64 @@ from pipeline.procedural import (
     render_frames,
     sample_clip,
 )
-from recipes.toy.random_weights import build_video_encoder, write_scorers, write_text_encoder
-from recipes.toy.train_backbone import DitTraining, LatentClips, VaeTraining, train_dit, train_vae
-from recipes.toy.train_video_encoder import VideoTraining, train_video
-
-OnProgress = Callable[[str, int, int], None]  # what, done, total
+from recipes.toy.recipe import Figures, Recipe, train
+from recipes.toy.train_backbone import LatentClips, train_dit, train_vae
+from recipes.toy.train_video_encoder import train_video
 
 FIRST_SEED = 500_000_000  # a corpus of seed s uses clips s * 1,000,000 + i
-TRAINING_CLIPS = 1024
-LENGTHS = {
-    4.0: 1.0,
-    2.0: 0.15,
-    8.0: 0.15,
-    12.0: 0.15,
-}  # seconds: share of the clips that the DiT sees at this length
-VIDEO_CLIPS, FIRST_VIDEO = (
-    1200,
-    210_000_000,
-)  # clips that V-JEPA2 is trained on; the first, from FIRST_SEED on
+FIRST_VIDEO = 210_000_000  # the first clip of V-JEPA2, from FIRST_SEED on
 CROP = 16 * 640  # audio samples that the VAE sees at once
+
+
+def build_video_encoder(preset: Preset, seed: int) -> Any:
+    """A random V-JEPA2 of the preset's size (transformers' VJEPA2Model, with its predictor)."""
+    from transformers import VJEPA2Config, VJEPA2Model
+
+    torch.manual_seed(seed)
+    return VJEPA2Model(VJEPA2Config(**preset.untrained["vjepa2"]))
+
+
+def make_video_encoder(folder: Path, recipe: Recipe) -> None:
+    """Write V-JEPA2, trained by itself on procedural pictures."""
+    preset = load_preset("toy", weights=folder)
+    with Figures(folder).timed("V-JEPA2"):
+        model = build_video_encoder(preset, recipe.video.seed)
+        pictures = render_pictures(recipe.video_clips, preset.video.segment_frames)
+        train("V-JEPA2", recipe.video.steps, train_video(model, pictures, recipe.video))
+    model.half().save_pretrained(preset.model("video"))
+
+
+def make_backbone(folder: Path, recipe: Recipe) -> None:
+    """Write the text encoder, and the VAE and the DiT, which are measured and trained in turn."""
+    preset, figures = load_preset("toy", weights=folder), Figures(folder)
+    (folder / "model_config.json").unlink(missing_ok=True)  # the scale of an earlier VAE
+    write_text_encoder(preset, 0)
+    torch.manual_seed(0)
+    backbone = Backbone(preset, build_backbone(preset))
+    vae, dit = recipe.vae, recipe.dit
+    with figures.timed("VAE"):
+        _, audio = render(recipe.backbone_clips, first=0)
+        losses = train_vae(backbone.model.pretransform.model, audio_crops(audio, vae.seed), vae)
+        train("VAE", vae.steps + vae.decoder_steps, losses)
+    set_latent_scale(backbone, audio[:64], folder / "model_config.json")
+    figures.add("reconstruction", reconstruction(backbone, min(48, recipe.unseen)))
+    with figures.timed("DiT"):
+        groups: list[LatentClips] = []
+        for i, (seconds, share) in enumerate(recipe.lengths.items()):
+            count = int(recipe.backbone_clips * share)
+            groups.append(latent_clips(backbone, *render(count, (i + 1) * 100_000, seconds)))
+        train("DiT", dit.steps, train_dit(backbone, groups, dit))
+    save_weights(preset.model("backbone"), backbone.model.state_dict(), torch.float16)
+
+
+def write_text_encoder(preset: Preset, seed: int) -> None:
+    """A random T5 encoder over bytes, as a transformers folder."""
+    from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
+
+    torch.manual_seed(seed)
+    folder = preset.model("text")
+    ByT5Tokenizer(extra_ids=0).save_pretrained(folder)
+    T5EncoderModel(T5Config(**preset.untrained["t5"])).half().save_pretrained(folder)
 
 
 def render(count: int, first: int, seconds: float = 4.0) -> tuple[list[ProceduralClip], Tensor]:
@@ -58,24 +94,12 @@ def render(count: int, first: int, seconds: float = 4.0) -> tuple[list[Procedura
     return clips, torch.from_numpy(np.stack([render_audio(clip) for clip in clips]))[:, None]
 
 
-def render_pictures(count: int, frames: int) -> NDArray[np.uint8]:
+def render_pictures(count: int, frames: int) -> Frames:
     """Pictures [count, frames, SIZE, SIZE, 3] of clips of `frames` at the toy's rate."""
     pictures = np.empty((count, frames, SIZE, SIZE, 3), np.uint8)
     for i in range(count):
         pictures[i] = render_frames(sample_clip(FIRST_SEED + FIRST_VIDEO + i, frames / FPS))
     return pictures
-
-
-def pretrained_video_encoder(
-    preset: Preset, settings: VideoTraining, on_progress: OnProgress
-) -> Any:
-    """The preset's V-JEPA2, trained by itself on procedural pictures."""
-    model = build_video_encoder(preset, settings.seed)
-    pictures = render_pictures(VIDEO_CLIPS, preset.video.segment_frames)
-    train_video(
-        model, pictures, settings, lambda i, _: on_progress("train V-JEPA2", i + 1, settings.steps)
-    )
-    return model
 
 
 def audio_crops(audio: Tensor, seed: int, batch: int = 8) -> Iterator[Tensor]:
@@ -87,25 +111,22 @@ def audio_crops(audio: Tensor, seed: int, batch: int = 8) -> Iterator[Tensor]:
         yield torch.stack([audio[r, :, s : s + CROP] for r, s in zip(rows, starts, strict=True)])
 
 
-def encode(
-    backbone: Backbone, clips: list[ProceduralClip], audio: Tensor, seconds: float
-) -> LatentClips:
+def latent_clips(backbone: Backbone, clips: list[ProceduralClip], audio: Tensor) -> LatentClips:
     """What the DiT trains on: latents and text of clips of one length."""
     parts = [backbone.encode_audio(audio[i : i + 32]) for i in range(0, len(audio), 32)]
     mean, scale = (torch.cat([part[i] for part in parts]) for i in (0, 1))
-    return LatentClips(mean, scale, backbone.encode_text([clip.prompt for clip in clips]), seconds)
+    text = backbone.encode_text([clip.prompt for clip in clips])
+    return LatentClips(mean, scale, text, clips[0].seconds)
 
 
-def reconstruction(backbone: Backbone, count: int = 48) -> dict[str, Any]:
+def reconstruction(backbone: Backbone, count: int) -> dict[str, Any]:
     """How well the VAE keeps onsets and material, on clips that it has not seen."""
     clips, audio = render(count, first=10_000_000)
     decoded = backbone.decode_audio(backbone.encode_audio(audio)[0])[:, 0].numpy()
-    truth = [np.array(clip.impacts) for clip in clips]
     rate = backbone.preset.sample_rate
-    sync = sync_score(truth, [detect_onsets(wave, rate) for wave in decoded])
-    same = [
-        material_of(wave, rate) == clip.material for wave, clip in zip(decoded, clips, strict=True)
-    ]
+    impacts = [np.array(clip.impacts) for clip in clips]
+    sync = sync_score(impacts, [detect_onsets(wave, rate) for wave in decoded])
+    same = [material_of(w, rate) == clip.material for w, clip in zip(decoded, clips, strict=True)]
     return {
         "clips": count,
         "f1_60ms": sync.f1_60ms,
@@ -115,61 +136,8 @@ def reconstruction(backbone: Backbone, count: int = 48) -> dict[str, Any]:
 
 
 def set_latent_scale(backbone: Backbone, audio: Tensor, config_file: Path) -> None:
-    """Scale latents to unit deviation, as the DiT's noise has, and write the configuration that says so."""
+    """Scale latents to unit deviation, as the DiT's noise has, in the model and its configuration."""
     scale = float(backbone.encode_audio(audio)[0].std())
     config = backbone.preset.backbone_config
     config["model"]["pretransform"]["scale"] = backbone.model.pretransform.scale = round(scale, 4)
     config_file.write_text(json.dumps(config, indent=2) + "\n")
-
-
-def make_toy_weights(
-    folder: Path,
-    on_progress: OnProgress,
-    vae: VaeTraining | None = None,
-    dit: DitTraining | None = None,
-    video: VideoTraining | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Write all weights of the toy preset but the bridge into `folder`.
-
-    Returns what was measured on the way.
-    """
-    vae, dit, video = (
-        vae or VaeTraining(seed=seed),
-        dit or DitTraining(seed=seed),
-        video or VideoTraining(seed=seed),
-    )
-    preset: Preset = load_preset("toy", weights=folder)
-    write_text_encoder(preset, seed)
-    write_scorers(preset, seed)
-    started = time.process_time()
-    pretrained_video_encoder(preset, video, on_progress).half().save_pretrained(
-        preset.model("video")
-    )
-    figures: dict[str, Any] = {"video_cpu_seconds": round(time.process_time() - started)}
-    torch.manual_seed(seed)
-    backbone = Backbone(preset, build_backbone(preset))
-    started = time.process_time()
-    _, audio = render(TRAINING_CLIPS, first=0)
-    autoencoder, vae_steps = backbone.model.pretransform.model, vae.steps + vae.decoder_steps
-    train_vae(
-        autoencoder,
-        audio_crops(audio, seed),
-        vae,
-        lambda i, _: on_progress("train VAE", i + 1, vae_steps),
-    )
-    figures["vae_cpu_seconds"] = round(time.process_time() - started)
-    set_latent_scale(backbone, audio[:64], folder / "model_config.json")
-    save_weights(folder / "backbone.safetensors", backbone.model.state_dict(), torch.float16)
-    figures["reconstruction"] = reconstruction(backbone)
-    groups: list[LatentClips] = []
-    for i, (seconds, share) in enumerate(LENGTHS.items()):
-        clips, audio = render(int(TRAINING_CLIPS * share), first=(i + 1) * 100_000, seconds=seconds)
-        groups.append(encode(backbone, clips, audio, seconds))
-    started = time.process_time()
-    train_dit(backbone, groups, dit, lambda i, _: on_progress("train DiT", i + 1, dit.steps))
-    save_weights(folder / "backbone.safetensors", backbone.model.state_dict(), torch.float16)
-    return figures | {
-        "dit_cpu_seconds": round(time.process_time() - started),
-        "machine": platform.processor(),
-    }

@@ -23,7 +23,7 @@ from model.presets.preset import Preset, load_preset
 from model.training.trainer import FeatureBatch, Trainer
 from model.video_encoder import VideoEncoder, VJepa2Encoder
 from pipeline.procedural import ProceduralClip, render_audio, render_frames, sample_clip
-from recipes.toy.random_weights import build_video_encoder
+from recipes.toy.weights import build_video_encoder
 
 FIRST_SEED = 700_000_000  # beyond those of any corpus and of the other toy weights
 TRAINED_ON, UNSEEN = 256, 48

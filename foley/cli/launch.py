@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -23,7 +22,6 @@ from flows.parameters import (
 from flows.server.embedded import EmbeddedServer
 from flows.server.environment import set_up_prefect
 from warehouse.errors import FoleyError
-from warehouse.files import make_folder, write_file
 
 if TYPE_CHECKING:
     from flows.demo import Demo
@@ -55,8 +53,6 @@ def run_demo(home: Path, options: Mapping[str, Any]) -> Demo:
     parameters: DemoParameters = _checked(DemoParameters, home, options)
     server = set_up_prefect(home)
     corpus, rendered = _render(parameters)
-    if parameters.from_scratch:
-        parameters = parameters.model_copy(update={"weights": _toy_weights(home)})
     demo = _started("demo", server)
     before = {"render": rendered, "start": perf_counter() - began - rendered}
     return demo(parameters, corpus, before)
@@ -85,30 +81,6 @@ def _render(parameters: DemoParameters) -> tuple[Path, float]:
     with bar("render", unit="clip") as progress:
         write_corpus(corpus, wanted, workers, follow(progress))
     return corpus, perf_counter() - started
-
-
-def _toy_weights(home: Path) -> Path:
-    """Train the toy preset's weights into HOME/models/toy, unless they are there."""
-    from recipes.toy.networks import make_evaluation_weights
-    from recipes.toy.weights import make_toy_weights
-
-    folder = make_folder(home / "models" / "toy")
-    figures = folder / "figures.json"
-    if figures.is_file():
-        return folder
-    bars: dict[str, Any] = {}
-
-    def show(what: str, done: int, total: int) -> None:
-        if what not in bars:
-            bars[what] = bar(what, total)
-        bars[what].update(done - bars[what].n)
-        if done >= total:
-            bars[what].close()
-
-    found = make_toy_weights(folder, show)
-    found["evaluation"] = make_evaluation_weights(folder, show)
-    write_file(folder, lambda handle: handle.write(json.dumps(found, indent=1).encode()), figures)
-    return folder
 
 
 def run_dub(

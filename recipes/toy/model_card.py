@@ -34,11 +34,11 @@ uv run python -m recipes.toy ship build
 which wrote this card too, on {machine}, with torch {torch}, at commit
 {commit}.{provenance}
 
-- V-JEPA2, {seconds[V-JEPA2]} CPU-s: `{video}`, on {recipe.video_clips} clips; its patch projection stays
-  random.
+- V-JEPA2, {seconds[V-JEPA2]} CPU-s: `{video}`, on {recipe.video_clips} clips; its patch
+  projection stays random.
 - VAE, {seconds[VAE]} CPU-s: `{vae}`, on {recipe.backbone_clips} clips.
-- DiT, {seconds[DiT]} CPU-s: `{dit}`, on latents of the same kind of clips; share of each length (s):
-  `{lengths}`.
+- DiT, {seconds[DiT]} CPU-s: `{dit}`, on latents of the same kind of clips; share of each
+  length (s): `{lengths}`.
 - Bridge: `{bridge}`; {demo[steps]} steps on the demo's train split.
 - PANNs, PaSST and VGGish, {seconds[PANNs, PaSST and VGGish]} CPU-s: `{classifiers}`.
 - ImageBind, {seconds[ImageBind]} CPU-s: `{imagebind}`.

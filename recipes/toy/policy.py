@@ -1,17 +1,14 @@
-"""Chooses the thresholds on scores of the policy `toy`, and writes them into its file.
-
-    uv run python -m recipes.toy.policy
+"""The thresholds on scores of the policy `toy`, measured.
 
 To be run again when the toy's ImageBind, its Audiobox or the picture of its clips change. Corpora
 of seeds that no demo uses are rendered and scored by the stages of curation themselves; each
 threshold is the highest that still keeps the share KEEP of their true clips. So what the policy
-costs is chosen, and what it finds is measured.
+costs is chosen, and what it drops is measured.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 import tempfile
 import textwrap
 from collections.abc import Mapping
@@ -20,7 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from model.presets.preset import load_preset
+from model.presets.preset import Preset, load_preset
 from pipeline.curation.dataset_clips import DatasetClips, dataset_clips
 from pipeline.curation.gates import thresholds
 from pipeline.curation.known_flaws import flaw_figures
@@ -29,33 +26,43 @@ from pipeline.curation.sources import folder_source
 from pipeline.curation.stage_graph import StageGraph
 from pipeline.procedural import Corpus, write_corpus
 from pipeline.stages.engine import plan, run_batch
+from recipes.toy.recipe import Recipe
 from warehouse import Warehouse
 
 SEEDS = (201, 202, 203)  # of the corpora that are measured
-CLIPS, FLAWED = 160, 80  # in each
 KEEP = 0.98  # of true clips, by each threshold alone
 SCORES = ("imagebind", "pq")
 
-HEADER = """Policy of the toy preset, for procedural clips: of any other video the toy's scores say nothing. The
-thresholds on scores and these lines are written by `uv run python -m recipes.toy.policy`, which scored {clips} true
-and {flawed} flawed clips of the seeds {seeds} (the demo's is another). Each is the highest that keeps {keep:.0%} of the
-true clips. All gates together keep {true:.1%} of true, {misdubbed:.1%} of mis-dubbed and {degraded:.1%} of degraded
-clips; the area under the ROC curve is {imagebind:.3f} (mis-dubbed, by ImageBind) and {pq:.3f} (degraded, by PQ)."""
+HEADER = """\
+Policy of the toy preset, for procedural clips: of any other video the toy's scores say nothing. The
+thresholds on scores and these lines are written by `uv run python -m recipes.toy policy`, which
+scored {clips} true and {flawed} flawed clips of the seeds {seeds} (the demo's is another). Each is
+the highest that keeps {keep:.0%} of the true clips. All gates together keep {true:.1%} of true,
+{misdubbed:.1%} of mis-dubbed and {degraded:.1%} of degraded clips; the area under the ROC curve is
+{imagebind:.3f} (mis-dubbed, by ImageBind) and {pq:.3f} (degraded, by PQ)."""
 
 
-def score_corpora(folder: Path) -> tuple[Warehouse, dict[str, str]]:
-    """Render the corpora into `folder` and score them.
+def make_policy(folder: Path, recipe: Recipe) -> None:
+    """Write `toy.toml` with thresholds for the networks in `folder`."""
+    preset, before = load_preset("toy", weights=folder), load_policy("toy")
+    with tempfile.TemporaryDirectory() as scratch:
+        wh, fingerprints = score_corpora(Path(scratch), preset, recipe.policy_clips)
+        after, figures = measured(wh, fingerprints, before)
+    figures |= {"clips": len(SEEDS) * recipe.policy_clips}
+    text = rewritten((POLICIES / "toy.toml").read_text(), before, after, figures)
+    (folder / "toy.toml").write_text(text)
 
-    The warehouse, and the fingerprints of its stages.
-    """
+
+def score_corpora(folder: Path, preset: Preset, clips: int) -> tuple[Warehouse, dict[str, str]]:
+    """Score corpora, rendered into an empty folder -> a warehouse, and fingerprints of stages."""
     wh = Warehouse(folder / "home")
     listings: list[pa.Table] = []
     for seed in SEEDS:
         corpus = folder / f"procedural.{seed}"
-        write_corpus(corpus, Corpus(CLIPS, seed, bad=(), flawed=FLAWED))
+        write_corpus(corpus, Corpus(clips, seed, bad=(), flawed=clips // 2))
         listings.append(folder_source(corpus).clips)
     wh.ingest(pa.concat_tables(listings))
-    graph = StageGraph(load_preset("toy"))
+    graph = StageGraph(preset)
     for stage in graph.scoring:
         todo = plan(wh, stage, graph.fingerprints)
         for batch in todo.batches:
@@ -72,9 +79,10 @@ def threshold(clips: DatasetClips, score: str, keep: float = KEEP) -> float:
     return math.floor(ranked[math.floor((1 - keep) * len(ranked))]["value"] * 1000) / 1000
 
 
-def measured(folder: Path, policy: Policy) -> tuple[Policy, dict[str, float]]:
-    """The policy with thresholds chosen in an empty `folder`, and what came of it, as the header says it."""
-    wh, fingerprints = score_corpora(folder)
+def measured(
+    wh: Warehouse, fingerprints: Mapping[str, str], policy: Policy
+) -> tuple[Policy, dict[str, float]]:
+    """The policy with thresholds for the scored clips, and what it drops, as the header says it."""
     everything = select(wh, fingerprints, "all")
     wh.publish()
     with dataset_clips(wh.home, everything.version) as clips:
@@ -101,7 +109,7 @@ def with_bounds(policy: Policy, bounds: Mapping[str, float]) -> Policy:
 
 
 def rewritten(text: str, before: Policy, after: Policy, figures: Mapping[str, float]) -> str:
-    """The policy's file with other thresholds and header, and a higher version where a gate changed."""
+    """The policy's file with new thresholds and header, and a new version where a gate changed."""
     body = text[text.index("name = ") :]
     for old, new in zip(thresholds(before.gates), thresholds(after.gates), strict=True):
         place = f'column = "{old.column}", {old.comparison} ='
@@ -109,26 +117,7 @@ def rewritten(text: str, before: Policy, after: Policy, figures: Mapping[str, fl
     if after.gates != before.gates:
         body = body.replace(f"version = {before.version}\n", f"version = {before.version + 1}\n", 1)
     seeds = ", ".join(map(str, SEEDS))
-    counted = {
-        "clips": len(SEEDS) * CLIPS,
-        "flawed": len(SEEDS) * FLAWED,
-        "seeds": seeds,
-        "keep": KEEP,
-    }
-    header = " ".join(HEADER.format(**counted, **figures).split())
-    return textwrap.fill(header, 118, initial_indent="# ", subsequent_indent="# ") + "\n" + body
-
-
-def main() -> None:
-    """Measure, write the file, and print it."""
-    file = Path(str(POLICIES / "toy.toml"))
-    before = load_policy("toy")
-    with tempfile.TemporaryDirectory() as folder:
-        after, figures = measured(Path(folder), before)
-    text = rewritten(file.read_text(), before, after, figures)
-    file.write_text(text)
-    sys.stdout.write(text)
-
-
-if __name__ == "__main__":
-    main()
+    flawed = round(figures["clips"]) // 2
+    header = HEADER.format(seeds=seeds, keep=KEEP, flawed=flawed, **figures)
+    lines = textwrap.wrap(" ".join(header.split()), 98)
+    return "".join(f"# {line}\n" for line in lines) + body

@@ -85,7 +85,7 @@ QUICK = Recipe(
     sync_clips=4,
     sync_offsets=2,
     unseen=8,
-    policy_clips=4,
+    policy_clips=12,
     demo={"clips": 64, "steps": 2},
 )
 

@@ -58,8 +58,9 @@ def spectral_distance(
 ) -> Tensor:
     """Multi-resolution STFT distance of audio [B, channels, S].
 
-    The mean of spectral convergence and log magnitude. Convergence is relative to the energy of the batch, or, with `each`, to that of each sound by
-    itself, so that short quiet ones count as much as long loud ones.
+    The mean of spectral convergence and log magnitude. Convergence is relative to the energy of the
+    batch, or, with `each`, to that of each sound by itself, so that short quiet ones count as much
+    as long loud ones.
     """
     a, b = a.flatten(0, 1), b.flatten(0, 1)
     total = a.new_zeros(())

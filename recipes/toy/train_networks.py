@@ -1,4 +1,4 @@
-"""Training of the toy's evaluation networks; the published ones come trained, these need no download.
+"""Training of the toy's evaluation networks; the published ones come trained.
 
 Each function trains one network in place on the tensors that it is given, and yields the loss of
 every step.
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from model.metrics.metrics import OFFSETS
 from model.networks.base import EvaluationNetwork
+from model.networks.imagebind import MEAN, STD
 from model.networks.synchformer import FPS, SEGMENT, STRIDE, Synchformer
 from model.types import Times
 from recipes.toy.train_backbone import warmup_cosine
@@ -119,8 +120,7 @@ def train_imagebind(
     are bound to `anchors` [N, D] (when things happen in the clip) as well as to each other; alone,
     so small a model takes far longer to begin.
     """
-    mean = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1, 1)
-    std = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(3, 1, 1, 1)
+    mean, std = (torch.tensor(value).view(3, 1, 1, 1) for value in (MEAN, STD))
     halves = nn.ModuleList()
     for part in ("preprocessors", "trunks", "heads"):
         modules = getattr(imagebind, f"modality_{part}")
@@ -149,7 +149,7 @@ def train_audiobox(
     batch: Callable[[torch.Generator], tuple[Tensor, dict[str, Tensor]]],
     settings: Descent,
 ) -> Iterator[float]:
-    """Train Audiobox's heads and encoder on batches of (sounds [B, 1, S], score of each axis [B])."""
+    """Train Audiobox on batches of (sounds [B, 1, S], score of each axis [B])."""
 
     def loss(generator: torch.Generator) -> Tensor:
         sounds, scores = batch(generator)
@@ -179,7 +179,8 @@ def train_sync_halves(
 ) -> Iterator[float]:
     """First step: both halves learn where impacts are, token by token.
 
-    They learn under linear layers that are then thrown away. `pictures` [N, T, 3, size, size] uint8 at 25 fps and `mels` [N, S, 66, 128] of the same clips.
+    They learn under linear layers that are then thrown away. `pictures` [N, T, 3, size, size] uint8
+    at 25 fps and `mels` [N, S, 66, 128] are of the same clips.
     """
     segments = torch.arange(mels.shape[1]) * STRIDE / FPS
     video_starts = segments[:, None] + torch.arange(8) * 2 / FPS
@@ -229,7 +230,7 @@ def train_sync_transformer(
 
 
 def set_positions(network: Synchformer) -> None:
-    """Start the sync transformer's positions as waves of the tokens' times, the same for both halves."""
+    """Start the sync transformer's positions as waves of time, the same for both halves."""
     parameter = network.transformer.pos_emb_cfg.pos_emb
     width, segments = parameter.shape[-1], np.arange(network.segments) * STRIDE / FPS
     seen = (segments[:, None] + (np.arange(8) + 0.5) * 2 / FPS).ravel()

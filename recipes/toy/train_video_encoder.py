@@ -1,9 +1,9 @@
-"""Self-supervised training of a toy V-JEPA2 (Bardes et al. 2024, Assran et al. 2025): predict what is masked.
+"""Self-supervised training of a toy V-JEPA2: predict what is masked.
 
 An encoder sees the pictures of a clip that are left visible; transformers' predictor tells from
 them the features of the hidden ones, as a slowly following copy of the encoder gives them for the
-whole clip. No impact time and no sound is used. What it is good for in the toy, and what not:
-docs/toy-video-encoder.md.
+whole clip (Bardes et al. 2024, Assran et al. 2025). No impact time and no sound is used. What it is
+good for in the toy, and what not: docs/toy-video-encoder.md.
 
 Shapes: B clips, T frames, J effective frames (T / 2), C cells of a picture, N = J * C tubelets, D
 width.
@@ -52,7 +52,7 @@ class VideoTraining:
 
 
 def pixels_of(frames: Frames) -> Tensor:
-    """RGB frames [B, T, H, W, 3] -> standardised pixels [B, T, 3, H, W], as the encoder takes them."""
+    """RGB frames [B, T, H, W, 3] -> the encoder's standardised pixels [B, T, 3, H, W]."""
     mean, std = torch.tensor(VJepa2Encoder.mean), torch.tensor(VJepa2Encoder.std)
     return ((torch.from_numpy(frames).float() / 255 - mean) / std).permute(0, 1, 4, 2, 3)
 
@@ -84,7 +84,7 @@ def encode_embedded(encoder: Any, embedded: Tensor, shown: Tensor | None = None)
 
 
 def targets_of(target: Any, embedded: Tensor, frames: int) -> Tensor:
-    """What is to be predicted [B, N, D]: normalised features, less each cell's mean, at deviation 1.
+    """What is to be predicted [B, N, D]: features less each cell's mean over time, at deviation 1.
 
     Without the mean, what stays the same (colours, the backdrop) would be most of the loss, and
     soon all of the features.
@@ -115,7 +115,7 @@ def _at(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 def start_near(model: Any, peak: float) -> None:
-    """Let attention start as a peak at equal positions, as `bridge.rope_init`, by biases of q and k."""
+    """Let attention start as a peak at equal positions, by the biases of queries and keys."""
     for layer in [*model.encoder.layer, *model.predictor.layer]:
         for part in (layer.attention.query, layer.attention.key):
             nn.init.constant_(part.bias, peak)

@@ -136,7 +136,7 @@ def reconstruction(backbone: Backbone, count: int) -> dict[str, Any]:
 
 
 def set_latent_scale(backbone: Backbone, audio: Tensor, config_file: Path) -> None:
-    """Scale latents to unit deviation, as the DiT's noise has, in the model and its configuration."""
+    """Scale latents to unit deviation, as the DiT's noise has, in model and configuration."""
     scale = float(backbone.encode_audio(audio)[0].std())
     config = backbone.preset.backbone_config
     config["model"]["pretransform"]["scale"] = backbone.model.pretransform.scale = round(scale, 4)

@@ -1,4 +1,4 @@
-"""The shipped toy scorers and evaluation networks do what their card says, on files that none of them has seen."""
+"""The shipped toy networks do what their card says, on files that none of them has seen."""
 
 from __future__ import annotations
 

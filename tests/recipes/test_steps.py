@@ -7,18 +7,20 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from model.backbone import Backbone
 from model.foley import read_bridge_facts
-from model.networks.audiobox import AudioboxScorer
-from model.networks.imagebind import ImageBindScorer, ImageBindViews
+from model.networks.audiobox import Audiobox
+from model.networks.imagebind import ImageBind
 from model.networks.panns import Cnn14
 from model.networks.passt import Passt
 from model.networks.synchformer import Synchformer
 from model.networks.vggish import VGGish
 from model.presets.preset import CONFIGS, load_preset
 from model.video_encoder import VideoEncoder
+from pipeline.curation.policy import load_policy
 from pipeline.procedural import render_audio, sample_clip
 from recipes.toy.__main__ import FIGURES, cli
 from recipes.toy.bridge import take_bridge
@@ -31,7 +33,7 @@ SHIPPED = CONFIGS / "toy" / "weights"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What all steps but the bridge's write, each run by itself with a few iterations."""
     folder = tmp_path_factory.mktemp("recipe") / "build"
-    for step in ("video-encoder", "backbone", "networks"):
+    for step in ("video-encoder", "backbone", "networks", "policy"):
         done = CliRunner().invoke(cli, [step, str(folder), "--quick"], catch_exceptions=False)
         assert done.exit_code == 0, done.output
     return folder
@@ -41,13 +43,17 @@ def test_what_the_steps_write_loads_and_works(folder: Path) -> None:
     preset = load_preset("toy", weights=folder)
     sound = render_audio(sample_clip(0))
     assert VideoEncoder.from_pretrained(preset).model is not None
-    mean, _ = Backbone.from_pretrained(preset).encode_audio(sound[None, None])
+    mean, _ = Backbone.from_pretrained(preset).encode_audio(torch.from_numpy(sound)[None, None])
     assert mean.shape[0] == 1
-    views = ImageBindViews(**preset.imagebind_views)
-    assert ImageBindScorer.from_pretrained(preset, views).hear([sound]).isfinite().all()
-    assert set(AudioboxScorer.from_pretrained(preset).score([sound])[0]) == {"pq", "pc", "ce", "cu"}
-    for kind in (Cnn14, Passt, VGGish, Synchformer):
+    assert set(Audiobox.from_pretrained(preset).score([sound])[0]) == {"pq", "pc", "ce", "cu"}
+    for kind in (ImageBind, Cnn14, Passt, VGGish, Synchformer):
         assert kind.from_pretrained(preset).hear([sound])[0].features.size
+
+
+def test_the_policy_step_changes_thresholds_alone(folder: Path) -> None:
+    before, after = load_policy("toy"), load_policy(str(folder / "toy.toml"))
+    assert after.version == before.version + 1
+    assert [g.name for g in after.gates] == [g.name for g in before.gates]
 
 
 def test_the_card_shows_what_the_steps_measured(folder: Path, tmp_path: Path) -> None:

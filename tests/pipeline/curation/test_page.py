@@ -296,7 +296,7 @@ def test_a_measured_threshold_keeps_the_share_of_true_clips_that_it_is_to_keep(
 def test_thresholds_are_written_into_the_policys_file_with_a_higher_version(tmp_path: Path) -> None:
     text, before = (POLICIES / "toy.toml").read_text(), load_policy("toy")
     figures: dict[str, float] = dict.fromkeys(
-        ("true", "misdubbed", "degraded", "imagebind", "pq"), 0.5
+        ("clips", "true", "misdubbed", "degraded", "imagebind", "pq"), 0.5
     )
     after = with_bounds(before, {"imagebind": 0.125, "pq": 0.125})
     assert [t.bound for t in thresholds(after.gates)] == [1.0, 0.95, 0.125, 0.125]

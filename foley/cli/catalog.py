@@ -107,8 +107,8 @@ def lineage(what: str, home: Path | None) -> None:
 @click.command()
 @HOME
 @click.option("--clips", type=COUNT, required=True, help="Clips to come.")
-@click.option("--gpus", type=COUNT, default=1, show_default=True, help="For models.")
-@click.option("--workers", type=COUNT, default=1, show_default=True, help="Cores, else.")
+@click.option("--gpus", type=COUNT, default=1, show_default=True, help="Devices for models.")
+@click.option("--workers", type=COUNT, default=1, show_default=True, help="Cores for the rest.")
 @click.option("--gpu-price", type=PRICE, default=0.0, help="Price of a device's hour.")
 @click.option("--worker-price", type=PRICE, default=0.0, help="Price of a core's hour.")
 def plan(home: Path | None, clips: int, **resources: Any) -> None:

@@ -409,12 +409,12 @@ class EvaluateParameters(BatchParameters):
         if self.on is not None:
             if not self.systems:
                 raise ValueError("no system to evaluate: give at least one, as NAME=FOLDER")
-            _refuse(given, ("checkpoint", "seed"), "goes with held-out clips: leave out `on`")
+            _refuse(given, ("checkpoint", "seed"), "goes with held-out clips, not with a set (on)")
             return self
-        _refuse(given, ("reference", "limit", "name"), "goes with an evaluation set: give `on` too")
+        _refuse(given, ("reference", "limit", "name"), "goes with an evaluation set: give on, too")
         if not self.with_table2:
             table = ("out", "resamples", "imagebind_channel", "scaling")
-            _refuse(given, table, "goes with Table 2: ask for the table too")
+            _refuse(given, table, "goes with Table 2: give table2 (--table), too")
         return self
 
 

@@ -92,9 +92,9 @@ SYSTEMS = ({"name": "a", "folder": "x"},)
     ("options", "message"),
     [
         ({"out": "x", "limit": 3, "reference": "y"}, "reference goes with an evaluation set"),
-        ({"limit": 3, "table2": True}, "limit goes with an evaluation set: give `on` too"),
+        ({"limit": 3, "table2": True}, "limit goes with an evaluation set: give on, too"),
         ({"name": "mine"}, "name goes with an evaluation set"),
-        ({"out": "x"}, "out goes with Table 2: ask for the table too"),
+        ({"out": "x"}, "out goes with Table 2: give table2"),
         ({"scaling": "bilinear"}, "scaling goes with Table 2"),
         ({"on": "v"}, "no system to evaluate"),
         ({"on": "v", "systems": SYSTEMS, "checkpoint": "c"}, "checkpoint goes with held-out clips"),

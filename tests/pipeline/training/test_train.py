@@ -25,7 +25,13 @@ from model.training.divergence import FEWEST
 from model.training.trainer import Progress
 from pipeline.curation.stage_graph import StageGraph
 from pipeline.evaluation.conditions import generation_stages
-from pipeline.evaluation.held_out import SYSTEMS, evaluate, score_condition
+from pipeline.evaluation.held_out import (
+    SYSTEMS,
+    evaluate,
+    held_out_set,
+    held_out_systems,
+    score_condition,
+)
 from pipeline.media import read_audio
 from pipeline.scoring.loudness import Silence
 from pipeline.scoring.probe import Probe
@@ -275,6 +281,13 @@ def test_an_evaluation_is_made_once_and_leads_back_to_its_dataset(
         assert all({"value", "clips"} == set(figure) for figure in record["figures"].values())
     assert evaluate(data, checkpoint) == figures
     assert curated.wh.records("evaluations") == records
+
+    evaluated = held_out_set(curated.wh, curated.dataset)
+    systems = held_out_systems(data, checkpoint, evaluated.items)
+    assert [s.name for s in systems] == ["foley-control", "another-clips-video", "text-only"]
+    for system in systems:
+        assert set(system.sounds) == {item.name for item in evaluated.items}
+        assert (system.missing, system.unknown) == ((), ())
 
 
 def test_a_dataset_without_features_cannot_be_trained_on(

@@ -32,7 +32,7 @@ from pipeline.generation.provenance import code_revision
 from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint
 from warehouse import Dataset, FoleyError, Warehouse
-from warehouse.datasets.versions import newest_dataset
+from warehouse.datasets.versions import choose_dataset
 
 
 @flow(name="ablate", flow_run_name="ablate {parameters.what}")
@@ -46,8 +46,7 @@ def ablate(parameters: AblateParameters) -> Path:
     wh = Warehouse(parameters.home)
     started = perf_counter()
     with recorded(wh, "ablate", parameters) as record:
-        name = parameters.dataset
-        dataset = newest_dataset(wh) if name is None else wh.dataset(name)
+        dataset = choose_dataset(wh, parameters.dataset)
         record["dataset"] = dataset.version
         variants = _variants(wh, dataset, parameters)
         held_out = dataset.clip_ids("test")

@@ -1,7 +1,4 @@
-"""The curate flow.
-
-Clips in, facts and scores about them, a dataset version, and its cached features.
-"""
+"""The curate flow: clips in; scores, a dataset version and its cached features out."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from pipeline.curation.sources import folder_source
 from pipeline.curation.stage_graph import StageGraph
 from pipeline.report.curation import write_curation_page
 from warehouse import Dataset, FoleyError, IngestResult, Warehouse
-from warehouse.datasets.versions import newest_dataset, page_of
+from warehouse.datasets.versions import choose_dataset, page_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Curated:
 @flow(name="curate", flow_run_name="curate {parameters.policy}", validate_parameters=True)
 @one_line_errors
 def curate(parameters: CurateParameters) -> Curated:
-    """Bring in clips, probe and score them, select a dataset version by policy, and cache its features.
+    """Ingest clips, score them, select a dataset version by policy, and cache its features.
 
     Clips that are done already are not done again. Raises FoleyError for a folder without clips or
     a wrong policy.
@@ -84,10 +81,7 @@ def policy_stages(parameters: SelectParameters) -> StageGraph:
     persist_result=False,
 )
 def show_page(wh: Warehouse, dataset: Dataset) -> Path:
-    """The page of a dataset version under HOME/reports, from the published catalog.
-
-    Made once, and linked to.
-    """
+    """The page of a dataset version, made once from the published catalog, and linked to."""
     page = page_of(wh.home, dataset.version)
     if not page.is_file():
         with bar("report", 1) as progress:
@@ -133,9 +127,9 @@ def _ingest(wh: Warehouse, parameters: CurateParameters) -> tuple[IngestResult, 
 @flow(name="reselect", flow_run_name="reselect {parameters.policy}")
 @one_line_errors
 def reselect(parameters: SelectParameters) -> Dataset:
-    """Select a dataset version again from the scores that are there, as after a change of the policy: no model runs.
+    """Select a dataset version from the scores that are there, as after a change of the policy.
 
-    The same scores under the same policy give the same version again.
+    No model runs. The same scores under the same policy give the same version again.
     """
     wh = Warehouse(parameters.home)
     graph = policy_stages(parameters)
@@ -149,16 +143,11 @@ def reselect(parameters: SelectParameters) -> Dataset:
 @flow(name="features", flow_run_name="features of {parameters.dataset}")
 @one_line_errors
 def features(parameters: FeaturesParameters) -> list[StageCounts]:
-    """Compute the features of a dataset version that training reads.
-
-    What is there is not computed again.
-    """
+    """Compute the features of a dataset version that training reads and that are not there yet."""
     wh = Warehouse(parameters.home)
     graph = StageGraph(load_preset(parameters.preset, parameters.weights))
     with recorded(wh, "features", parameters) as record:
-        dataset = (
-            newest_dataset(wh) if parameters.dataset is None else wh.dataset(parameters.dataset)
-        )
+        dataset = choose_dataset(wh, parameters.dataset)
         record["dataset"] = dataset.version
         clip_ids = dataset.clip_ids()
         counts = run_stages(wh, graph.features, graph.fingerprints, parameters, clip_ids)

@@ -25,7 +25,6 @@ from pipeline.evaluation.results import funnel, machine, versions
 from pipeline.generation.provenance import code_revision
 from pipeline.report import write_report
 from pipeline.training.checkpoints import Checkpoint
-from warehouse import Warehouse
 from warehouse.files import identity_hash, read_json, write_json
 
 REPORT_VERSION = 4  # raised when the report or results.json says the same results differently
@@ -45,13 +44,14 @@ class Clock:
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - started
 
+    def total(self) -> float:
+        """Seconds since the command began."""
+        return perf_counter() - self.started + self.seconds["start"] + self.seconds["render"]
+
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo did and found.
-
-    `worked` is False where no stage and no training had anything to do.
-    """
+    """What the demo did; `worked` is False where no stage and no training had anything to do."""
 
     results: dict[str, Any]
     report: Path
@@ -62,114 +62,77 @@ class Demo:
 
 @flow(name="demo", flow_run_name="demo {parameters.clips} clips seed {parameters.seed}")
 def demo(parameters: DemoParameters, corpus: Path, before: dict[str, float]) -> Demo:
-    """Curate, train, evaluate and report on the rendered clips in `corpus`; `before` are the seconds spent so far.
+    """Curate, train, evaluate and report on the clips in `corpus`; `before`: seconds spent so far.
 
     What an earlier run of the same code and parameters has done is not done again.
     """
-    wh = Warehouse(parameters.home)
-    clock = Clock(before)
-    shared: dict[str, Any] = {
-        "home": wh.home,
-        "preset": parameters.preset,
-        "weights": parameters.weights,
-    }
-    split: dict[str, Any] = {
-        name: getattr(parameters, name) for name in ("workers", "batch_size", "max_attempts")
-    }
+    clock, seed = Clock(before), parameters.seed
+    shared = parameters.model_dump(include={"home", "preset", "weights"})
+    split = parameters.model_dump(include={"workers", "batch_size", "max_attempts"})
     with clock.step("curate"):
-        source = f"procedural.{parameters.seed}"
-        chosen = CurateParameters(
-            **shared, **split, folder=corpus, source=source, policy="toy", dataset=source
-        )
-        curated = curate(chosen)
+        source: dict[str, Any] = dict.fromkeys(("source", "dataset"), f"procedural.{seed}")
+        curated = curate(CurateParameters(**shared, **split, **source, folder=corpus, policy="toy"))
     with clock.step("train"):
-        dataset, seed = curated.dataset, parameters.seed
+        version = curated.dataset.version
         checkpoint = train(
-            TrainParameters(**shared, dataset=dataset.version, steps=parameters.steps, seed=seed)
+            TrainParameters(**shared, dataset=version, steps=parameters.steps, seed=seed)
         )
     with clock.step("evaluate"):
-        split["batch_size"] = max(
-            1, split["batch_size"] // 4
-        )  # sound is made for a tenth of the clips
+        split["batch_size"] = max(1, split["batch_size"] // 4)  # a tenth of the clips is held out
         evaluated = evaluate(
             EvaluateParameters(**shared, **split, checkpoint=checkpoint.id, seed=seed)
         ).held_out
         assert evaluated is not None
-    results = report(wh, parameters, clock, curated, checkpoint, evaluated)
+    results = report(parameters, clock, curated, evaluated)
     counts = curated.stages + evaluated.stages
     worked = checkpoint.trained or any(count.batches for count in counts)
-    return Demo(results, wh.folder("reports") / "report.html", curated, checkpoint, worked)
+    page = evaluated.data.wh.folder("reports") / "report.html"
+    return Demo(results, page, curated, checkpoint, worked)
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
 def report(
-    wh: Warehouse,
-    parameters: DemoParameters,
-    clock: Clock,
-    curated: Curated,
-    checkpoint: Checkpoint,
-    evaluated: HeldOut,
+    parameters: DemoParameters, clock: Clock, curated: Curated, evaluated: HeldOut
 ) -> dict[str, Any]:
-    """Write results.json and report.html, unless those of the same results and the same code are there."""
-    folder = wh.folder("reports")
-    revision = code_revision()
-    identity = [
-        REPORT_VERSION,
-        revision,
-        checkpoint.id,
-        curated.dataset.version,
-        dict(evaluated.data.fingerprints),
-    ]
-    key = identity_hash(identity)
-    known = read_json(folder / "results.json") if (folder / "results.json").is_file() else {}
-    if known.get("id") == key and (folder / "report.html").is_file():
-        return known
-    results = (
-        {"id": key}
-        | _results(wh, parameters, curated, checkpoint, evaluated)
-        | {"commit": revision}
+    """Write results.json and report.html, unless those of the same results and code are there."""
+    wh, checkpoint, revision = evaluated.data.wh, evaluated.checkpoint, code_revision()
+    fingerprints = dict(evaluated.data.fingerprints)
+    id = identity_hash(
+        [REPORT_VERSION, revision, checkpoint.id, curated.dataset.version, fingerprints]
     )
-    with (
-        clock.step("report"),
-        bar("report", 1) as progress,
-    ):  # its seconds are in it, so writing it is not in them
+    page, file = (wh.folder("reports") / name for name in ("report.html", "results.json"))
+    before = read_json(file) if file.is_file() else {}
+    if before.get("id") == id and page.is_file():
+        return before
+    results = {"id": id} | _results(parameters, curated, evaluated) | {"commit": revision}
+    # the report shows how long it took to gather, so the time to write it is not in that
+    with clock.step("report"), bar("report", 1) as progress:
         data = report_data(evaluated.data, results, checkpoint)
         progress.update()
-    total = (
-        perf_counter() - clock.started + sum(clock.seconds[name] for name in ("start", "render"))
-    )
-    results["seconds"] = {
-        name: round(value, 2) for name, value in (clock.seconds | {"total": total}).items()
-    }
-    write_report(folder / "report.html", data)
-    write_json(wh.tmp, folder / "results.json", results)
+    seconds = clock.seconds | {"total": clock.total()}
+    results["seconds"] = {name: round(value, 2) for name, value in seconds.items()}
+    write_report(page, data)
+    write_json(wh.tmp, file, results)
     show_report("report.html")
     return results
 
 
-def _results(
-    wh: Warehouse,
-    parameters: DemoParameters,
-    curated: Curated,
-    checkpoint: Checkpoint,
-    evaluated: HeldOut,
-) -> dict[str, Any]:
+def _results(parameters: DemoParameters, curated: Curated, evaluated: HeldOut) -> dict[str, Any]:
     """The figures, and under what they came about."""
-    everyone = curated.dataset.members(kept=None)["clip_id"].to_pylist()
-    with dataset_clips(wh.home, curated.dataset.version) as clips:
+    wh, dataset, figures = evaluated.data.wh, curated.dataset, evaluated.figures
+    everyone = dataset.members(kept=None)["clip_id"].to_pylist()
+    with dataset_clips(wh.home, dataset.version) as clips:
         flaws = flaw_figures(clips)
+    shown = ("sync", "v_loss", "prompt_swap", "material_accuracy")
     return {
-        **{
-            name: evaluated.figures[name]
-            for name in ("sync", "v_loss", "prompt_swap", "material_accuracy")
-        },
-        "held_out_clips": evaluated.figures["clips"],
-        "funnel": funnel(wh, curated.dataset.fingerprints, everyone),
+        **{name: figures[name] for name in shown},
+        "held_out_clips": figures["clips"],
+        "funnel": funnel(wh, dataset.fingerprints, everyone),
         "curation": flaws,
-        "dataset": curated.dataset.version,
-        "checkpoint": checkpoint.id,
+        "dataset": dataset.version,
+        "checkpoint": evaluated.checkpoint.id,
         "preset": parameters.preset,
-        "steps": checkpoint.record["steps"],
+        "steps": evaluated.checkpoint.record["steps"],
         "seed": parameters.seed,
         "versions": versions(),
         "machine": machine(),

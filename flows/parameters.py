@@ -36,6 +36,8 @@ def _choice(names: tuple[str, ...], other: str) -> WithJsonSchema:
     )
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Steps = Annotated[int, Field(ge=1, le=10_000_000)]
 PresetName = Annotated[str, _choice(("toy", "paper"), "a folder with a preset.toml")]
 PolicyName = Annotated[
     str, _choice(("all", "hunyuan", "mova", "strict", "toy"), "path of a .toml file")
@@ -115,14 +117,15 @@ class BatchParameters(ModelParameters):
     )
     cluster: str | None = Field(
         default=None,
-        description="address of a Dask scheduler or Ray head; empty means a cluster on this machine",
+        description="address of a Dask scheduler or Ray head; empty: a cluster on this machine",
     )
 
     @model_validator(mode="after")
     def _cluster_has_a_runner(self) -> BatchParameters:
         if self.cluster and self.runner not in ("dask", "ray"):
             raise ValueError(
-                f"cluster is {self.cluster!r} and runner is {self.runner!r}: choose runner dask or ray"
+                f"cluster is {self.cluster!r} and runner is {self.runner!r}: "
+                "choose runner dask or ray"
             )
         return self
 
@@ -193,12 +196,10 @@ class TrainParameters(ModelParameters):
     dataset: str | None = Field(
         default=None, description="dataset name or version; empty means the newest"
     )
-    steps: int | None = Field(
-        default=None, ge=1, le=10_000_000, description="optimiser steps; empty means the preset's"
+    steps: Steps | None = Field(
+        default=None, description="optimiser steps; empty means the preset's"
     )
-    seed: int = Field(
-        default=0, ge=0, lt=2**31, description="seed of initialisation, order of clips and noise"
-    )
+    seed: Seed = Field(default=0, description="seed of initialisation, order of clips and noise")
     subset: Literal["sft", "ablation"] | None = Field(
         default=None, description="train on this subset of the dataset only; empty means all of it"
     )
@@ -228,9 +229,7 @@ class AblateParameters(BatchParameters):
         default=(),
         description="steps to score at; empty means the preset's, or for curation the last",
     )
-    seed: int = Field(
-        default=0, ge=0, lt=2**31, description="seed of initialisation, order of clips and noise"
-    )
+    seed: Seed = Field(default=0, description="seed of initialisation, order of clips and noise")
     processes: int = Field(
         default=1, ge=1, le=64, description="processes that train together on this machine"
     )
@@ -253,7 +252,7 @@ class GenerateParameters(ModelParameters):
     steps: int | None = Field(
         default=None, ge=1, le=10_000, description="sampling steps; empty means the preset's"
     )
-    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of the sound")
+    seed: Seed = Field(default=0, description="seed of the sound")
     bridge: Path | None = Field(
         default=None, description="a bridge.safetensors; empty means the preset's own"
     )
@@ -345,7 +344,7 @@ class EvaluateParameters(BatchParameters):
     checkpoint: str | None = Field(
         default=None, description="id of a checkpoint; empty means the newest"
     )
-    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of the generated sounds")
+    seed: Seed = Field(default=0, description="seed of the generated sounds")
     table2: bool = Field(
         default=False, description="all metrics of Table 2 for the held-out clips, too"
     )
@@ -441,12 +440,7 @@ class DemoParameters(BatchParameters):
         le=100_000,
         description="good clips to render; half as many flawed and a few broken ones on top",
     )
-    seed: int = Field(
-        default=0, ge=0, lt=2**31, description="seed of clips, training and generated sounds"
-    )
-    steps: int | None = Field(
-        default=None, ge=1, le=10_000_000, description="optimiser steps; empty means the preset's"
-    )
-    from_scratch: bool = Field(
-        default=False, description="train all toy weights first, in place of the shipped ones"
+    seed: Seed = Field(default=0, description="seed of clips, training and generated sounds")
+    steps: Steps | None = Field(
+        default=None, description="optimiser steps; empty means the preset's"
     )

@@ -18,7 +18,7 @@ from pipeline.training.checkpoints import Checkpoint
 from pipeline.training.distributed import train_in_processes
 from pipeline.training.train import train as train_bridge
 from warehouse import Warehouse
-from warehouse.datasets.versions import newest_dataset
+from warehouse.datasets.versions import choose_dataset
 
 _LOG_EVERY = 50  # steps
 
@@ -26,16 +26,14 @@ _LOG_EVERY = 50  # steps
 @flow(name="train", flow_run_name="train seed {parameters.seed}")
 @one_line_errors
 def train(parameters: TrainParameters) -> Checkpoint:
-    """Train the bridge on a dataset's cached features, or find the checkpoint that the same settings gave before.
+    """Train the bridge on a dataset's cached features, or find the checkpoint of the same settings.
 
     Raises FoleyError when there is no such dataset, or its features are not cached.
     """
     wh = Warehouse(parameters.home)
     preset = with_steps(load_preset(parameters.preset, parameters.weights), parameters.steps)
     with recorded(wh, "train", parameters) as record:
-        dataset = (
-            newest_dataset(wh) if parameters.dataset is None else wh.dataset(parameters.dataset)
-        )
+        dataset = choose_dataset(wh, parameters.dataset)
         record["dataset"] = dataset.version
         fingerprints = StageGraph(preset).feature_fingerprints
         data = DatasetFeatures(wh, dataset, preset, fingerprints, parameters.subset)
@@ -63,33 +61,29 @@ def with_steps(preset: Preset, steps: int | None) -> Preset:
 )
 def train_on(data: DatasetFeatures, seed: int, processes: int = 1) -> Checkpoint:
     """Training itself, with a bar, curves, and a log line every few steps."""
-    logger = get_run_logger()
     steps = data.preset.train.steps
-    moving, curves = ProgressArtifact("train", steps, "steps"), TrainingCurves()
+    artifact, curves = ProgressArtifact("train", steps, "steps"), TrainingCurves()
     with all_cores(), bar("train", steps) as progress:
 
-        def report(state: Progress) -> None:
+        def show(state: Progress) -> None:
             progress.update(state.step - progress.n)
-            moving.show(state.step)
-            curves.add(state)
-            if state.validation is not None:
-                v = state.validation
-                logger.info(
-                    "step %d: validation true %.4f null %.4f other %.4f",
-                    state.step,
-                    v.true,
-                    v.null,
-                    v.other,
-                )
-            elif state.step % _LOG_EVERY == 0:
-                logger.info("step %d: loss %.4f", state.step, state.loss)
             progress.set_postfix_str(f"loss {state.loss:.3f}", refresh=False)
+            artifact.show(state.step)
+            curves.add(state)
+            _log(state)
 
         if processes > 1:
-            done = train_in_processes(processes, data, report, seed)
+            checkpoint = train_in_processes(processes, data, show, seed)
         else:
-            done = train_bridge(data, report, seed)
-    show_training(
-        done.record["losses"], done.record["validation"]
-    )  # all of them, those before a stop too
-    return done
+            checkpoint = train_bridge(data, show, seed)
+    record = checkpoint.record
+    show_training(record["losses"], record["validation"])  # those before a stop too
+    return checkpoint
+
+
+def _log(state: Progress) -> None:
+    if (v := state.validation) is not None:
+        losses = f"true {v.true:.4f} null {v.null:.4f} other {v.other:.4f}"
+        get_run_logger().info(f"step {state.step}: validation {losses}")
+    elif state.step % _LOG_EVERY == 0:
+        get_run_logger().info(f"step {state.step}: loss {state.loss:.4f}")

@@ -1,4 +1,4 @@
-"""Runs any stage: plan, a task a batch, counts. The one place where stages and Prefect meet."""
+"""Runs stages inside a flow, a task a batch: the one place where stages and Prefect meet."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -19,7 +20,7 @@ from flows.display.progress_bars import bar
 from flows.errors import is_user_error
 from flows.parameters import BatchParameters
 from flows.running.runners import Runners, is_transient
-from pipeline.stages.engine import Batch, BatchResult, Plan, plan, run_batch
+from pipeline.stages.engine import Batch, BatchResult, Plan, Split, plan, run_batch
 from pipeline.stages.progress import progress_to
 from pipeline.stages.stage import Stage
 from warehouse import FoleyError, Warehouse
@@ -31,10 +32,7 @@ _LOOK_EVERY = 1.0  # seconds between two looks at how far the batches are
 
 @dataclass(frozen=True)
 class StageCounts:
-    """What a run did of a stage.
-
-    Rows written by status, rows that were there already, batches that were lost.
-    """
+    """What a run did of a stage: rows written by status, rows from before, batches lost."""
 
     stage: str
     fingerprint: str
@@ -46,7 +44,7 @@ class StageCounts:
     rejected: int = 0
     failed: int = 0
     seconds: float = 0.0
-    lost: tuple[str, ...] = field(default=())
+    lost: tuple[str, ...] = ()
 
     @property
     def processed(self) -> int:
@@ -54,209 +52,170 @@ class StageCounts:
         return self.passed + self.rejected + self.failed
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
-def process_batch(
-    wh: Warehouse,
-    stage: Stage,
-    header: Plan,
-    batch: Batch,
-    moved: Callable[[int], None] | None = None,
-) -> BatchResult:
-    """One batch of clips through one stage, committed to the warehouse.
-
-    `moved` hears of clips on the way.
-    """
-    with progress_to(moved):
-        result = run_batch(wh, stage, header, batch)
-    get_run_logger().info(
-        "%s: %d passed, %d rejected, %d failed in %.1f s",
-        stage.name,
-        result.passed,
-        result.rejected,
-        result.failed,
-        result.seconds,
-    )
-    return result
-
-
 def run_stages(
     wh: Warehouse,
     stages: Sequence[Stage],
-    fps: Mapping[str, str],
+    fingerprints: Mapping[str, str],
     parameters: BatchParameters,
     clip_ids: Sequence[str] | None = None,
 ) -> list[StageCounts]:
-    """Run stages one after another inside a flow.
+    """Run stages one after another; with nothing left to do in one, no task is started.
 
     A batch that is lost (a crash, not a bad clip, which is a row) costs the others nothing. Raises
     FoleyError at the end if any was lost, so that the run fails visibly; the next run does what is
     missing.
     """
+    split = Split(parameters.max_attempts, parameters.batch_size, parameters.batches_at_once)
+    counts: list[StageCounts] = []
     with Runners(parameters) as runners:
-        counts = [run_stage(wh, stage, fps, parameters, runners, clip_ids) for stage in stages]
-    lost = [(c.stage, len(c.lost), c.batches, c.lost[0]) for c in counts if c.lost]
+        for stage in stages:
+            work = plan(wh, stage, fingerprints, clip_ids, split)
+            counts.append(_StageRun(wh, stage, work, runners).run())
+    lost = [count for count in counts if count.lost]
     if lost:
-        stage, number, of, error = lost[0]
+        first = lost[0]
         more = f", and in {len(lost) - 1} more stages" if len(lost) > 1 else ""
         raise FoleyError(
-            f"stage {stage}: {number} of {of} batches were lost ({error}){more}; the rest is kept, run again for these"
+            f"stage {first.stage}: {len(first.lost)} of {first.batches} batches were lost "
+            f"({first.lost[0]}){more}; the rest is kept, run again for these"
         )
     return counts
 
 
-def run_stage(
-    wh: Warehouse,
-    stage: Stage,
-    fps: Mapping[str, str],
-    parameters: BatchParameters,
-    runners: Runners,
-    clip_ids: Sequence[str] | None = None,
-) -> StageCounts:
-    """Do what is left of a stage, a task a batch; with nothing left, start no task and say so."""
-    logger = get_run_logger()
-    lanes = parameters.batches_at_once
-    work = plan(wh, stage, fps, clip_ids, parameters.max_attempts, parameters.batch_size, lanes)
-    counts = StageCounts(
-        stage.name, work.fingerprint, work.done, work.waiting, work.quarantined, len(work.batches)
-    )
-    if not work.batches:
-        logger.info("%s: nothing to do, %d clips done before", stage.name, work.done)
-        return counts
-    logger.info(
-        "%s: %d clips in %d batches, %d done before",
-        stage.name,
-        work.todo,
-        len(work.batches),
-        work.done,
-    )
-    started = perf_counter()
-    results: list[BatchResult] = []
-    lost: list[str] = []
-    moving, inside, done = ProgressArtifact(stage.name, work.todo), _Inside(), 0
-    with bar(stage.name, work.todo, "clip") as progress:
-        for batch, outcome in _run_batches(wh, stage, work, runners, inside):
-            done += len(batch)
-            now = min(work.todo, done + inside.clips)
-            progress.update(now - progress.n)
-            moving.show(now)
-            if outcome is None:
-                continue
-            if isinstance(outcome, BatchResult):
-                results.append(outcome)
-            elif is_user_error(outcome):
-                raise outcome  # every other batch would meet the same: no weights, a full disk
-            else:
-                lost.append(f"{type(outcome).__name__}: {outcome}".splitlines()[0])
-    return replace(
-        counts,
-        passed=sum(r.passed for r in results),
-        rejected=sum(r.rejected for r in results),
-        failed=sum(r.failed for r in results),
-        seconds=perf_counter() - started,
-        lost=tuple(lost),
-    )
-
-
-class _Inside:
-    """Clips that are through in batches that are not.
-
-    Stages say so where they run on threads of this process.
-    """
-
-    def __init__(self) -> None:
-        self._clips: Counter[int] = Counter()
-
-    def listener(self, batch: int) -> Callable[[int], None]:
-        """What a batch, by its number, is to call; each is in one thread."""
-
-        def moved(clips: int) -> None:
-            self._clips[batch] += clips
-
-        return moved
-
-    def end(self, batch: int) -> None:
-        """The batch is through, or lost."""
-        self._clips.pop(batch, None)
-
-    @property
-    def clips(self) -> int:
-        """Clips in all of them."""
-        return sum(list(self._clips.values()))
-
-
-#: A batch, and its result or error; no clips and None where time passed, for progress to be shown.
-_Finished = tuple[Batch, BatchResult | BaseException | None]
-_NOTHING = Batch((), (), (), ())
-
-
-def _run_batches(
-    wh: Warehouse, stage: Stage, work: Plan, runners: Runners, inside: _Inside
-) -> Iterator[_Finished]:
-    """Run batches and yield each with its result or error as it finishes.
-
-    Those that a dead worker took with it are tried again on new workers, after a pause that
-    doubles.
-    """
-    waiting = list(enumerate(work.batches, 1))
-    for attempt in range(TRIES):
-        again: list[tuple[int, Batch]] = []
-        for number, batch, outcome in _run_once(wh, stage, work, waiting, runners, inside):
-            if isinstance(outcome, BaseException) and is_transient(outcome) and attempt < TRIES - 1:
-                again.append((number, batch))
-            else:
-                yield batch, outcome
-        if not again:
-            return
-        pause = 2**attempt
-        get_run_logger().warning(
-            "%s: %d batches lost their worker, again in %d s", stage.name, len(again), pause
-        )
-        runners.renew()
-        time.sleep(pause)
-        waiting = again
-
-
-def _run_once(
+@task(cache_policy=NO_CACHE, persist_result=False)
+def process_batch(
     wh: Warehouse,
     stage: Stage,
     work: Plan,
-    waiting: Sequence[tuple[int, Batch]],
-    runners: Runners,
-    inside: _Inside,
-) -> Iterator[tuple[int, Batch, BatchResult | BaseException | None]]:
-    """Submit numbered batches, never more unfinished than can run at once, and yield each as it finishes."""
-    named: Any = process_batch.with_options(name=stage.name, tags=[stage.name])
-    header, total = work.header(), len(work.batches)
-    finished: queue.SimpleQueue[PrefectFuture[BatchResult]] = queue.SimpleQueue()
-    running: dict[PrefectFuture[BatchResult], tuple[int, Batch]] = {}
+    batch: Batch,
+    on_progress: Callable[[int], None] | None = None,
+) -> BatchResult:
+    """One batch of clips through one stage, committed to the warehouse."""
+    with progress_to(on_progress):
+        result = run_batch(wh, stage, work, batch)
+    get_run_logger().info(
+        f"{stage.name}: {result.passed} passed, {result.rejected} rejected, "
+        f"{result.failed} failed in {result.seconds:.1f} s"
+    )
+    return result
 
-    def until_fewer_than(
-        most: int,
-    ) -> Iterator[tuple[int, Batch, BatchResult | BaseException | None]]:
-        while len(running) >= most:
+
+#: A numbered batch, and its result or error, or None where time passed and nothing finished.
+_Event = tuple[int, Batch, BatchResult | BaseException | None]
+_NOTHING_YET: _Event = (0, Batch((), (), (), ()), None)
+
+
+class _StageRun:
+    """The batches of one stage in one run: submitted, watched, tried again, counted."""
+
+    def __init__(self, wh: Warehouse, stage: Stage, work: Plan, runners: Runners) -> None:
+        self.wh, self.stage, self.work, self.runners = wh, stage, work, runners
+        self._task: Any = process_batch.with_options(name=stage.name, tags=[stage.name])
+        self._running: dict[PrefectFuture[BatchResult], tuple[int, Batch]] = {}
+        self._finished: queue.SimpleQueue[PrefectFuture[BatchResult]] = queue.SimpleQueue()
+        #: Clips that are through in batches that are not. Only threads of this process tell.
+        self._inside: Counter[int] = Counter()
+
+    def run(self) -> StageCounts:
+        """Do what is left of the stage, and show how far it is."""
+        name, work, batches = self.stage.name, self.work, len(self.work.batches)
+        if not batches:
+            get_run_logger().info(f"{name}: nothing to do, {work.done} clips done before")
+            return self._counts([], [], 0.0)
+        get_run_logger().info(
+            f"{name}: {work.todo} clips in {batches} batches, {work.done} done before"
+        )
+        started = perf_counter()
+        results: list[BatchResult] = []
+        lost: list[str] = []
+        artifact, done = ProgressArtifact(name, work.todo), 0
+        with bar(name, work.todo, "clip") as progress:
+            for _, batch, outcome in self._with_retries():
+                done += len(batch)
+                clips = min(work.todo, done + sum(list(self._inside.values())))
+                progress.update(clips - progress.n)
+                artifact.show(clips)
+                if isinstance(outcome, BatchResult):
+                    results.append(outcome)
+                elif outcome is not None:
+                    if is_user_error(outcome):
+                        raise outcome  # every other batch would meet it: no weights, a full disk
+                    lost.append(f"{type(outcome).__name__}: {outcome}".splitlines()[0])
+        return self._counts(results, lost, perf_counter() - started)
+
+    def _counts(
+        self, results: Sequence[BatchResult], lost: Sequence[str], seconds: float
+    ) -> StageCounts:
+        work = self.work
+        return StageCounts(
+            *(work.stage, work.fingerprint, work.done, work.waiting, work.quarantined),
+            batches=len(work.batches),
+            passed=sum(result.passed for result in results),
+            rejected=sum(result.rejected for result in results),
+            failed=sum(result.failed for result in results),
+            seconds=seconds,
+            lost=tuple(lost),
+        )
+
+    def _with_retries(self) -> Iterator[_Event]:
+        """Every batch with its result or error, as it finishes.
+
+        Those that a dead worker took with it are tried again on new workers, after a pause that
+        doubles.
+        """
+        waiting = list(enumerate(self.work.batches, 1))
+        for attempt in range(TRIES):
+            again: list[tuple[int, Batch]] = []
+            for number, batch, outcome in self._once(waiting):
+                died = isinstance(outcome, BaseException) and is_transient(outcome)
+                if died and attempt < TRIES - 1:
+                    again.append((number, batch))
+                else:
+                    yield number, batch, outcome
+            if not again:
+                return
+            pause = 2**attempt
+            get_run_logger().warning(
+                f"{self.stage.name}: {len(again)} batches lost their worker, again in {pause} s"
+            )
+            self.runners.renew()
+            time.sleep(pause)
+            waiting = again
+
+    def _once(self, waiting: Sequence[tuple[int, Batch]]) -> Iterator[_Event]:
+        """Submit batches, never more unfinished than can run at once."""
+        for number, batch in waiting:
+            yield from self._until_fewer_than(self.runners.at_once)
             try:
-                future = finished.get(timeout=_LOOK_EVERY)
-            except queue.Empty:
-                yield 0, _NOTHING, None
+                future = self._submit(number, batch)
+            except Exception as error:  # noqa: BLE001 (a broken pool refuses what comes after)
+                yield number, batch, error
                 continue
-            number, batch = running.pop(future)
-            inside.end(number)
+            self._running[future] = (number, batch)
+            future.add_done_callback(self._finished.put)
+        yield from self._until_fewer_than(1)
+
+    def _submit(self, number: int, batch: Batch) -> PrefectFuture[BatchResult]:
+        name = f"{self.stage.name} {number}/{len(self.work.batches)}"
+        arguments: dict[str, Any] = {"wh": self.wh, "stage": self.stage, "batch": batch}
+        arguments["work"] = self.work.header()
+        if self.runners.here:
+            arguments["on_progress"] = partial(self._advance, number)
+        return self.runners.submit(self._task.with_options(task_run_name=name), arguments)
+
+    def _advance(self, number: int, clips: int) -> None:
+        self._inside[number] += clips
+
+    def _until_fewer_than(self, most: int) -> Iterator[_Event]:
+        while len(self._running) >= most:
+            try:
+                future = self._finished.get(timeout=_LOOK_EVERY)
+            except queue.Empty:
+                yield _NOTHING_YET
+                continue
+            number, batch = self._running.pop(future)
+            self._inside.pop(number, None)
             try:
                 yield number, batch, future.result(raise_on_failure=False)
-            except Exception as error:  # noqa: BLE001 (a broken pool refuses what comes after) (a crashed task has no result to give, but a reason)
+            except Exception as error:  # noqa: BLE001 (a crashed task has a reason, and no result)
                 yield number, batch, error
-
-    for number, batch in waiting:
-        yield from until_fewer_than(runners.at_once)
-        task = named.with_options(task_run_name=f"{stage.name} {number}/{total}")
-        given: dict[str, Any] = {"wh": wh, "stage": stage, "header": header, "batch": batch}
-        if runners.here:
-            given["moved"] = inside.listener(number)
-        try:
-            future = runners.submit(task, given)
-        except Exception as error:  # noqa: BLE001 (a broken pool refuses what comes after) (a crashed task has no result to give, but a reason)
-            yield number, batch, error
-            continue
-        running[future] = (number, batch)
-        future.add_done_callback(finished.put)
-    yield from until_fewer_than(1)

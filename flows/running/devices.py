@@ -1,7 +1,4 @@
-"""One run a device: a run takes as many of this machine's GPUs as it uses.
-
-Other runs take other ones, or wait.
-"""
+"""One run a device: a run takes the GPUs that it uses, and others take other ones or wait."""
 
 from __future__ import annotations
 
@@ -18,57 +15,53 @@ from warehouse.files import file_lock, make_folder
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _LOOK_EVERY = 0.5  # seconds
-#: What this process took: CUDA reads the variable once, so later flows of the process must have the
-#: same devices.
-_taken: list[str] = []
+#: What this process took: CUDA reads the variable once, so later flows of the process must have
+#: the same devices.
+_claimed: list[str] = []
 
 
 def devices() -> list[str]:
-    """Devices that this process may use.
-
-    Those of CUDA_VISIBLE_DEVICES, or all that NVIDIA's driver shows.
-    """
-    given = os.environ.get(VISIBLE)
-    if given is None:
+    """Devices of CUDA_VISIBLE_DEVICES, or all that NVIDIA's driver shows."""
+    names = os.environ.get(VISIBLE)
+    if names is None:
         return [str(index) for index, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
-    return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1")]
+    return [name.strip() for name in names.split(",") if name.strip() not in ("", "-1")]
 
 
 @contextmanager
-def claim_devices(count: int, waits: Callable[[str], object]) -> Generator[list[str]]:
-    """Take `count` devices for the enclosed work and show CUDA no others; none are taken where there are none.
+def claim_devices(count: int, on_wait: Callable[[str], object]) -> Generator[list[str]]:
+    """Hold `count` devices for the enclosed work, and show CUDA no others; none where none are.
 
-    Where too few are free it says so once, by `waits`, and waits. A device is held by a lock on
+    Where too few are free it says so once, by `on_wait`, and waits. A device is held by a lock on
     this machine, which the system frees however its holder ends. Raises FoleyError where there are
     fewer devices than asked for.
     """
-    known = devices()
-    if not count or not known:
+    usable = devices()
+    if not count or not usable:
         yield []
         return
-    if len(known) < count:
+    if len(usable) < count:
         raise FoleyError(
-            f"{count} devices are asked for, and there are {len(known)}: {', '.join(known)}"
+            f"{count} devices are asked for, and there are {len(usable)}: {', '.join(usable)}"
         )
     before = os.environ.get(VISIBLE)
-    again = _taken if count <= len(_taken) and set(_taken) <= set(known) else known
-    with _wait(again, count, waits) as held:
-        _taken[:] = held
-        os.environ[VISIBLE] = ",".join(held)
+    same_again = count <= len(_claimed) and set(_claimed) <= set(usable)
+    with _locked(list(_claimed) if same_again else usable, count, on_wait) as claimed:
+        _claimed[:] = claimed
+        os.environ[VISIBLE] = ",".join(claimed)
         try:
-            yield held
+            yield claimed
         finally:
             os.environ.pop(VISIBLE)
             os.environ |= {} if before is None else {VISIBLE: before}
 
 
 @contextmanager
-def _wait(names: Sequence[str], count: int, waits: Callable[[str], object]) -> Generator[list[str]]:
-    """Hold locks of `count` of these devices.
-
-    All at once or none, so that two who wait never hold half each.
-    """
-    said = False
+def _locked(
+    names: Sequence[str], count: int, on_wait: Callable[[str], object]
+) -> Generator[list[str]]:
+    """Lock `count` of these devices: all at once or none, so that no two runs hold half each."""
+    waiting = False
     while True:
         with ExitStack() as locks:
             held: list[str] = []
@@ -78,11 +71,10 @@ def _wait(names: Sequence[str], count: int, waits: Callable[[str], object]) -> G
             if len(held) == count:
                 yield held
                 return
-        if not said:
-            waits(
-                f"no {count} of the devices {', '.join(names)} are free: waiting for another run to end"
-            )
-            said = True
+        if not waiting:
+            devices = ", ".join(names)
+            on_wait(f"no {count} of the devices {devices} are free: waiting for another run to end")
+            waiting = True
         time.sleep(_LOOK_EVERY)
 
 

@@ -1,7 +1,4 @@
-"""What every flow run does beside its work.
-
-A record in the warehouse, a clear error, a quick end when told to.
-"""
+"""What every flow run does beside its work: a record, a clear error, a quick end when told to."""
 
 from __future__ import annotations
 
@@ -38,7 +35,7 @@ _LAST_WORD = 1.5  # seconds that a run that is told to end may take to publish t
 
 
 def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
-    """Have a person's mistake end the run with one line as its state's message, in place of a stack trace.
+    """Have a person's mistake end the run with one line, not a stack trace, as its state's message.
 
     A run that was cancelled, and that crashed on its way out, is not done again.
     """
@@ -54,11 +51,10 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
             if not is_user_error(error):
                 raise
             message = " ".join(str(error).split())
-            get_run_logger().error("%s", message)
+            get_run_logger().error(message)
             logging.getLogger("prefect.flow_runs").addFilter(_no_trace)
-            return cast(
-                "R", Failed(message=message, data=error)
-            )  # a direct caller gets the exception from it
+            # a direct caller gets the exception from the state
+            return cast("R", Failed(message=message, data=error))
 
     # Prefect makes the form from the signature, and cannot look up names in the module that the
     # function is from.
@@ -84,13 +80,13 @@ def _was_cancelled() -> bool:
 
 
 def _no_trace(line: logging.LogRecord) -> bool:
-    """Leave out Prefect's stack trace of the failure that was just explained in one line."""
+    """Leave out Prefect's stack trace of a failure that was just explained in one line."""
     return not line.getMessage().startswith("Engine execution exited with unexpected exception")
 
 
 @contextmanager
 def recorded(wh: Warehouse, flow: str, parameters: Parameters) -> Generator[dict[str, Any]]:
-    """Keep a `runs` record of the enclosed work, from its beginning to its end, and publish the catalog.
+    """Keep a `runs` record of the enclosed work, and publish the catalog when it ends.
 
     The work has the devices that its parameters ask for to itself.
 
@@ -109,7 +105,7 @@ def recorded(wh: Warehouse, flow: str, parameters: Parameters) -> Generator[dict
         "started_at": started.isoformat(),
     }
     lock = wh.lock_path(run_lock(id))
-    with ends_in_time(), claim_devices(parameters.devices, _say), file_lock(lock):
+    with ends_in_time(), claim_devices(parameters.devices, _log), file_lock(lock):
         wh.write_record("runs", id, record)
         try:
             yield record
@@ -122,18 +118,12 @@ def recorded(wh: Warehouse, flow: str, parameters: Parameters) -> Generator[dict
             raise
         finally:
             finished = datetime.now(UTC)
-            record |= {
-                "finished_at": finished.isoformat(),
-                "seconds": round((finished - started).total_seconds(), 3),
-            }
+            record["finished_at"] = finished.isoformat()
+            record["seconds"] = round((finished - started).total_seconds(), 3)
             wh.write_record("runs", id, record)
             lock.unlink(missing_ok=True)
-            _publish(
-                wh,
-                _LAST_WORD
-                if isinstance(sys.exception(), TerminationSignal | KeyboardInterrupt)
-                else None,
-            )
+            told_to_end = isinstance(sys.exception(), TerminationSignal | KeyboardInterrupt)
+            _publish(wh, _LAST_WORD if told_to_end else None)
 
 
 def _end(error: BaseException) -> str:
@@ -142,15 +132,12 @@ def _end(error: BaseException) -> str:
     return "paused" if isinstance(error, Pause) else "cancelled"
 
 
-def _say(text: str) -> None:
-    get_run_logger().info("%s", text)
+def _log(text: str) -> None:
+    get_run_logger().info(text)
 
 
 def _publish(wh: Warehouse, seconds: float | None) -> None:
-    """Publish the catalog.
-
-    A run that is told to end waits for it only so long, and the next run publishes.
-    """
+    """Publish the catalog. A run that is told to end waits only so long; the next one publishes."""
     if seconds is None:
         wh.publish()
         return
@@ -161,13 +148,10 @@ def _publish(wh: Warehouse, seconds: float | None) -> None:
 
 @contextmanager
 def exclusive(wh: Warehouse, what: str) -> Generator[None]:
-    """Hold the warehouse's lock for one kind of work, one after another.
-
-    A killed holder's is free at once.
-    """
+    """Hold the warehouse's lock for one kind of work; that of a killed run is free at once."""
     path = wh.lock_path(what)
-    with file_lock(path, wait=False) as mine:
-        if mine:
+    with file_lock(path, wait=False) as held:
+        if held:
             yield
             return
     get_run_logger().info("another %s works on %s: waiting for it to end", what, wh.home)

@@ -1,7 +1,4 @@
-"""What runs the batches of a stage.
-
-Threads or processes of this machine, a Dask cluster, a Ray cluster.
-"""
+"""What runs the batches of a stage: threads or processes of this machine, Dask, or Ray."""
 
 from __future__ import annotations
 
@@ -54,10 +51,7 @@ def task_runner(parameters: BatchParameters) -> TaskRunner[Any]:
 
 
 class Runners:
-    """The runner of a run's stages.
-
-    Started for the first batch, and anew after its workers died.
-    """
+    """The runner of a run's stages: started for the first batch, and anew after workers died."""
 
     def __init__(self, parameters: BatchParameters) -> None:
         self.parameters = parameters
@@ -70,10 +64,7 @@ class Runners:
 
     @property
     def at_once(self) -> int:
-        """Batches to have submitted.
-
-        One more than run, on a cluster, so that no worker waits for us.
-        """
+        """Batches to have submitted: on a cluster one more than run, so that no worker waits."""
         local = self.parameters.runner in ("thread", "process")
         return self.parameters.batches_at_once + (0 if local else 1)
 
@@ -92,10 +83,7 @@ class Runners:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End the runner, but do not wait for batches where the run was told to end.
-
-        They are not waited for.
-        """
+        """End the runner; where the run was told to end, its batches are not waited for."""
         if kind is None or issubclass(kind, Exception):
             self._end()
 
@@ -123,9 +111,7 @@ def _dask(parameters: BatchParameters) -> TaskRunner[Any]:
 
 def _ray(parameters: BatchParameters) -> TaskRunner[Any]:
     _check("prefect_ray", "ray")
-    os.environ.setdefault(
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0"
-    )  # its workers run in the environment that is there
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # workers run in this environment
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from prefect_ray.task_runners import RayTaskRunner
 

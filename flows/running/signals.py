@@ -55,7 +55,10 @@ def outlive_the_worker() -> None:
 
 @contextmanager
 def handler_kept() -> Generator[None]:
-    """Restore the handler of SIGTERM where a library puts its own (Ray's exits, which Prefect takes for a crash)."""
+    """Restore the handler of SIGTERM where a library puts its own.
+
+    Ray's exits, which Prefect takes for a crash.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -70,17 +73,14 @@ def _watch(reading: int) -> None:
     with suppress(OSError), os.fdopen(reading, "rb", buffering=0) as pipe:
         while number := pipe.read(1):
             if number[0] == signal.SIGTERM:
-                signal.setitimer(
-                    signal.ITIMER_REAL, PATIENCE
-                )  # SIGALRM, which nobody catches, ends the process
+                # SIGALRM, which nobody catches, ends the process
+                signal.setitimer(signal.ITIMER_REAL, PATIENCE)
 
 
 def _drop_unread() -> None:
     for output in (1, 2):  # one worker reads both
         reader = select.poll()
-        reader.register(
-            output, 0
-        )  # no event is asked for: that nobody reads any more comes unasked
+        reader.register(output, 0)  # that nobody reads any more is told without being asked for
         reader.poll()
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), output)

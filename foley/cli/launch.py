@@ -38,10 +38,7 @@ _FLOWS = {
 
 
 def run_flow(name: str, home: Path, options: Mapping[str, Any]) -> Any:
-    """Run one of the flows and give what it returns.
-
-    Raises FoleyError for a parameter out of its limits.
-    """
+    """Run a flow; returns its result. Raises FoleyError for a parameter out of its limits."""
     parameters = _checked(_FLOWS[name], home, options)
     flow = _started(name, set_up_prefect(home))
     return flow(parameters)
@@ -52,7 +49,9 @@ def run_demo(home: Path, options: Mapping[str, Any]) -> Demo:
     began = perf_counter()
     parameters: DemoParameters = _checked(DemoParameters, home, options)
     server = set_up_prefect(home)
-    corpus, rendered = _render(parameters)
+    rendering = perf_counter()
+    corpus = _render(parameters)
+    rendered = perf_counter() - rendering
     demo = _started("demo", server)
     before = {"render": rendered, "start": perf_counter() - began - rendered}
     return demo(parameters, corpus, before)
@@ -69,18 +68,16 @@ def _started(name: str, server: EmbeddedServer | None) -> Any:
     return flow
 
 
-def _render(parameters: DemoParameters) -> tuple[Path, float]:
-    """Write the clips that are not there yet; where they are, and the seconds it took."""
+def _render(parameters: DemoParameters) -> Path:
+    """Write the clips that are not there yet; returns their folder."""
     from pipeline.procedural import Corpus, write_corpus
 
-    started = perf_counter()
-    corpus = parameters.home / "clips" / f"procedural.{parameters.seed}"
-    workers = parameters.batches_at_once
+    folder = parameters.home / "clips" / f"procedural.{parameters.seed}"
     flawed = int(parameters.clips * FLAWED_SHARE)
-    wanted = Corpus(parameters.clips, parameters.seed, flawed=flawed)
+    corpus = Corpus(parameters.clips, parameters.seed, flawed=flawed)
     with bar("render", unit="clip") as progress:
-        write_corpus(corpus, wanted, workers, follow(progress))
-    return corpus, perf_counter() - started
+        write_corpus(folder, corpus, parameters.batches_at_once, follow(progress))
+    return folder
 
 
 def run_dub(

@@ -88,12 +88,11 @@ def named_folders(
 def check_dataset(home: Path, name: str | None) -> None:
     """Raises FoleyError where the home folder holds no dataset, or none of that name."""
     from warehouse import Warehouse
-    from warehouse.datasets.versions import newest_dataset
+    from warehouse.datasets.versions import choose_dataset
 
     if not home.is_dir():
         raise FoleyError(f"there is nothing in {home} yet: run foley curate FOLDER, or give --home")
-    warehouse = Warehouse(home)
-    warehouse.dataset(name) if name else newest_dataset(warehouse)
+    choose_dataset(Warehouse(home), name)
 
 
 def home_folder(home: Path | None, default: str = "~/.foley") -> Path:

@@ -13,11 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from model.presets.preset import Preset
-from pipeline.features.video_tokens import CHUNK, _half, _times, clip_seconds
+from pipeline.features.columns import clip_seconds, half_bytes, middle_times
 from pipeline.media import read_audio
 from pipeline.stages.reading import read_then_run
 from pipeline.stages.stage import Clip, Outcome, Passed, Stage
 from warehouse import array_field, field
+
+CHUNK = 16  # clips whose decoded sound is held at once
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class AudioLatentSettings:
     max_seconds: float
 
 
-class _BackboneStage(Stage):
+class BackboneStage(Stage):
     """A stage that runs a part of the frozen backbone."""
 
     preset: Preset
@@ -49,7 +51,7 @@ class _BackboneStage(Stage):
         self._backbone: Any = Backbone.from_pretrained(self.preset).to(default_device())
 
 
-class AudioLatents(_BackboneStage):
+class AudioLatents(BackboneStage):
     """Latents of the backbone's VAE: mean and standard deviation, so that training can sample."""
 
     name = "audio_latents"
@@ -63,26 +65,14 @@ class AudioLatents(_BackboneStage):
             preset.sample_rate, preset.audio_channels, preset.max_seconds
         )
         shape = (preset.latent_channels, -1)
+        mean = "[channels, latent frames] mean of the VAE's posterior"
+        scale = "[channels, latent frames] its standard deviation"
+        times = "[latent frames] middle of each, s after the first picture"
         self.schema = pa.schema(
             [
-                array_field(
-                    "latent_mean",
-                    "float16",
-                    shape,
-                    "[channels, latent frames] mean of the VAE's posterior",
-                ),
-                array_field(
-                    "latent_scale",
-                    "float16",
-                    shape,
-                    "[channels, latent frames] its standard deviation",
-                ),
-                array_field(
-                    "latent_times",
-                    "float32",
-                    (-1,),
-                    "[latent frames] middle of each, s after the first picture",
-                ),
+                array_field("latent_mean", "float16", shape, mean),
+                array_field("latent_scale", "float16", shape, scale),
+                array_field("latent_times", "float32", (-1,), times),
                 field("n_latents", pa.int32(), "latent frames"),
                 field("audio_seconds", pa.float32(), "seconds of audio that were encoded"),
             ]
@@ -90,27 +80,28 @@ class AudioLatents(_BackboneStage):
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Latents of each clip."""
+        return read_then_run(clips, self._reading, self._encode, CHUNK)
+
+    def _encode(self, ready: Sequence[tuple[Clip, npt.NDArray[np.float32]]]) -> list[Passed]:
         import torch
 
-        def run(ready: Sequence[tuple[Clip, npt.NDArray[np.float32]]]) -> list[Passed]:
-            rows: list[Passed] = []
-            for clip, audio in ready:
-                sound = torch.from_numpy(np.atleast_2d(audio))
-                mean, scale = (part[0] for part in self._backbone.encode_audio(sound[None]))
-                columns = {"latent_mean": _half(mean), "latent_scale": _half(scale)}
-                columns |= {"latent_times": _times(mean.shape[-1], self.preset.latent_rate)}
-                columns |= {
-                    "n_latents": mean.shape[-1],
-                    "audio_seconds": clip_seconds(self.preset, clip),
-                }
-                rows.append(Passed(columns))
-            return rows
-
-        return read_then_run(clips, self._reading, run, CHUNK)
+        rows: list[Passed] = []
+        for clip, audio in ready:
+            sound = torch.from_numpy(np.atleast_2d(audio))
+            mean, scale = (part[0] for part in self._backbone.encode_audio(sound[None]))
+            columns = {
+                "latent_mean": half_bytes(mean),
+                "latent_scale": half_bytes(scale),
+                "latent_times": middle_times(mean.shape[-1], self.preset.latent_rate),
+                "n_latents": mean.shape[-1],
+                "audio_seconds": clip_seconds(self.preset, clip),
+            }
+            rows.append(Passed(columns))
+        return rows
 
     def _reading(self, clip: Clip) -> partial[npt.NDArray[np.float32]]:
-        layout = "mono" if self.settings.channels == 1 else "stereo"
+        rate, layout = self.settings.sample_rate, "stereo"
+        if self.settings.channels == 1:
+            layout = "mono"
         seconds = clip_seconds(self.preset, clip)
-        return partial(
-            read_audio, Path(clip["path"]), self.settings.sample_rate, layout, seconds, exact=True
-        )
+        return partial(read_audio, Path(clip["path"]), rate, layout, seconds, exact=True)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from model.presets.preset import Preset
-from pipeline.features.audio_latents import _BackboneStage
-from pipeline.features.video_tokens import CHUNK, _half
+from pipeline.features.audio_latents import CHUNK, BackboneStage
+from pipeline.features.columns import half_bytes
 from pipeline.stages.progress import advance
 from pipeline.stages.stage import Clip, Outcome, Passed
 from warehouse import array_field, field
 
 
-class TextEmbeddings(_BackboneStage):
+class TextEmbeddings(BackboneStage):
     """Tokens of the backbone's own text encoder for the clip's prompt."""
 
     name = "text_embeddings"
@@ -25,12 +25,10 @@ class TextEmbeddings(_BackboneStage):
 
     def __init__(self, preset: Preset) -> None:
         self.preset = preset
-        width = preset.text_width
+        shape, tokens = (-1, preset.text_width), "[tokens, width], without padding"
         self.schema = pa.schema(
             [
-                array_field(
-                    "text_tokens", "float16", (-1, width), "[tokens, width], without padding"
-                ),
+                array_field("text_tokens", "float16", shape, tokens),
                 field("n_text_tokens", pa.int32(), "text tokens"),
             ]
         )
@@ -39,11 +37,9 @@ class TextEmbeddings(_BackboneStage):
         """Tokens of each prompt."""
         outcomes: list[Outcome] = []
         for start in range(0, len(clips), CHUNK):
-            tokens = self._backbone.encode_text(
-                [clip["prompt"] or "" for clip in clips[start : start + CHUNK]]
-            )
-            outcomes += [
-                Passed({"text_tokens": _half(row), "n_text_tokens": len(row)}) for row in tokens
-            ]
-            advance(len(tokens))
+            prompts = [clip["prompt"] or "" for clip in clips[start : start + CHUNK]]
+            for tokens in self._backbone.encode_text(prompts):
+                row = {"text_tokens": half_bytes(tokens), "n_text_tokens": len(tokens)}
+                outcomes.append(Passed(row))
+            advance(len(prompts))
         return outcomes

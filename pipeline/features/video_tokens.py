@@ -1,7 +1,4 @@
-"""Feature stages: what training reads instead of media (paper section 3.3).
-
-Everything is stored as float16.
-"""
+"""Video tokens: what the bridge reads of a clip's picture (paper section 3.3)."""
 
 from __future__ import annotations
 
@@ -18,27 +15,13 @@ import torch
 from torch import Tensor
 
 from model.presets.preset import Preset
+from pipeline.features.columns import clip_seconds, half_bytes, middle_times
 from pipeline.media import Framing, read_frames
 from pipeline.stages.reading import read_then_run
 from pipeline.stages.stage import Clip, Outcome, Passed, Stage
-from warehouse import array_field, field, to_bytes
+from warehouse import array_field, field
 
-CHUNK = 16  # clips whose decoded sound is held at once
-VIDEO_CHUNK = 4  # clips whose frames are: 40 MB each at full size
-
-
-def clip_seconds(preset: Preset, clip: Clip) -> float:
-    """Seconds of the clip that are used: all of it, up to the preset's limit."""
-    return min(float(clip["duration"]), preset.max_seconds)
-
-
-def _half(tensor: Tensor) -> bytes:
-    return to_bytes(tensor.cpu().numpy().astype(np.float16))
-
-
-def _times(count: int, rate: float) -> bytes:
-    """Middles of `count` tokens at `rate` a second, in seconds after the first picture -> float32 [count]."""
-    return to_bytes(((np.arange(count) + 0.5) / rate).astype(np.float32))
+CHUNK = 4  # clips whose frames are held at once: 40 MB each at full size
 
 
 @dataclass(frozen=True)
@@ -78,21 +61,13 @@ class VideoTokens(Stage):
             video.pooling,
             preset.max_seconds,
         )
-        tokens, width = video.tokens_per_frame, video.width
+        shape = (-1, video.tokens_per_frame, video.width)
+        tokens = "[effective frames, tokens a frame, width]"
+        times = "[effective frames] middle of each, s after the first picture"
         self.schema = pa.schema(
             [
-                array_field(
-                    "video_tokens",
-                    "float16",
-                    (-1, tokens, width),
-                    "[effective frames, tokens a frame, width]",
-                ),
-                array_field(
-                    "video_times",
-                    "float32",
-                    (-1,),
-                    "[effective frames] middle of each, s after the first picture",
-                ),
+                array_field("video_tokens", "float16", shape, tokens),
+                array_field("video_times", "float32", (-1,), times),
                 field("n_video_tokens", pa.int32(), "effective frames (two input frames each)"),
                 field("video_seconds", pa.float32(), "seconds of video that were encoded"),
             ]
@@ -114,37 +89,25 @@ class VideoTokens(Stage):
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Tokens of each clip."""
+        return read_then_run(clips, self._reading, self._encode, CHUNK)
 
-        def run(ready: Sequence[tuple[Clip, npt.NDArray[np.uint8]]]) -> list[Passed]:
-            rows: list[Passed] = []
-            for clip, frames in ready:
-                tokens = self._encoder.encode(frames)
-                columns = {
-                    "video_tokens": _half(tokens),
-                    "video_times": _times(len(tokens), self.preset.video.token_rate),
-                }
-                columns |= {
-                    "n_video_tokens": len(tokens),
-                    "video_seconds": clip_seconds(self.preset, clip),
-                }
-                rows.append(Passed(columns))
-            return rows
-
-        return read_then_run(clips, self._reading, run, VIDEO_CHUNK)
+    def _encode(self, ready: Sequence[tuple[Clip, npt.NDArray[np.uint8]]]) -> list[Passed]:
+        rows: list[Passed] = []
+        for clip, frames in ready:
+            tokens = self._encoder.encode(frames)
+            columns = {
+                "video_tokens": half_bytes(tokens),
+                "video_times": middle_times(len(tokens), self.preset.video.token_rate),
+                "n_video_tokens": len(tokens),
+                "video_seconds": clip_seconds(self.preset, clip),
+            }
+            rows.append(Passed(columns))
+        return rows
 
     def _reading(self, clip: Clip) -> partial[npt.NDArray[np.uint8]]:
-        return _video_reading(self.preset, Path(clip["path"]), clip_seconds(self.preset, clip))
+        from model.video_encoder import frame_times
 
-
-def read_video(preset: Preset, path: Path, seconds: float) -> npt.NDArray[np.uint8]:
-    """Frames [T, crop, crop, 3] of a video as the preset's encoder expects them."""
-    return _video_reading(preset, path, seconds)()
-
-
-def _video_reading(preset: Preset, path: Path, seconds: float) -> partial[npt.NDArray[np.uint8]]:
-    from model.video_encoder import frame_times
-
-    video = preset.video
-    return partial(
-        read_frames, path, frame_times(seconds, video.fps), Framing(video.short_side, video.crop)
-    )
+        video = self.preset.video
+        times = frame_times(clip_seconds(self.preset, clip), video.fps)
+        framing = Framing(video.short_side, video.crop)
+        return partial(read_frames, Path(clip["path"]), times, framing)

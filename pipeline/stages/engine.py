@@ -1,4 +1,4 @@
-"""Runs stages over clips: what is there to do (`plan`), and doing one batch of it (`run_batch`)."""
+"""Runs stages over clips: what there is to do (`plan`), and one batch of it (`run_batch`)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.stages.checks import checked
 from pipeline.stages.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
 from warehouse.catalog.tables import RESERVED
 from warehouse.commits import Descriptor, commit_id, schema_text
@@ -32,7 +33,7 @@ _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips to do in one task, with the input, generation and attempt of the rows that they will get."""
+    """Clips to do in one task, with the input, generation and attempt of their future rows."""
 
     clip_ids: tuple[str, ...]
     inputs: tuple[int, ...]
@@ -41,6 +42,19 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.clip_ids)
+
+
+@dataclass(frozen=True)
+class Split:
+    """How work is divided into batches, and how often a clip is tried.
+
+    Without a `batch_size`, batches have the stage's own, or less where that would leave one of the
+    batches that run in parallel empty.
+    """
+
+    max_attempts: int = MAX_ATTEMPTS
+    batch_size: int | None = None
+    parallel_batches: int = 1
 
 
 @dataclass(frozen=True)
@@ -86,70 +100,67 @@ class BatchResult:
 
 
 def fingerprints(stages: Sequence[Stage]) -> dict[str, str]:
-    """Fingerprint of every stage: a hash of its name, version, settings, columns, weights and upstream fingerprints.
+    """Fingerprint of every stage, by name; stages come in order.
 
-    Stages come in order. Raises FoleyError when an upstream is missing or a name comes twice.
+    It is a hash of name, version, settings, columns, weights and the upstream fingerprints. Raises
+    FoleyError when an upstream is missing or a name comes twice.
     """
-    found: dict[str, str] = {}
+    prints: dict[str, str] = {}
     for stage in stages:
-        missing = [name for name in stage.upstream if name not in found]
+        missing = [name for name in stage.upstream if name not in prints]
         if missing:
             raise FoleyError(
                 f"stage {stage.name} needs {', '.join(missing)} before it: list the stages in order"
             )
-        if stage.name in found or stage.name in RESERVED:
+        if stage.name in prints or stage.name in RESERVED:
             raise FoleyError(f"a stage cannot be called {stage.name}: the name is taken")
-        found[stage.name] = _fingerprint(stage, {name: found[name] for name in stage.upstream})
-    return found
-
-
-def _fingerprint(stage: Stage, upstream: Mapping[str, str]) -> str:
-    parts = {
-        "name": stage.name,
-        "version": stage.version,
-        "settings": _settings(stage),
-        "columns": [(f.name, str(f.type)) for f in stage.schema],
-        "reads": sorted(stage.reads),
-        "model_revision": stage.model_revision,
-        "upstream": dict(sorted(upstream.items())),
-    }
-    return identity_hash(parts)
+        identity = {
+            "name": stage.name,
+            "version": stage.version,
+            "settings": _settings(stage),
+            "columns": [(f.name, str(f.type)) for f in stage.schema],
+            "reads": sorted(stage.reads),
+            "model_revision": stage.model_revision,
+            "upstream": {name: prints[name] for name in stage.upstream},
+        }
+        prints[stage.name] = identity_hash(identity)
+    return prints
 
 
 def _settings(stage: Stage) -> dict[str, Any]:
+    """The settings as JSON gives them back: what is recorded is what is compared later."""
     return json.loads(json.dumps(asdict(stage.settings), sort_keys=True, default=str))
 
 
 def plan(
     wh: Warehouse,
     stage: Stage,
-    fps: Mapping[str, str],
+    fingerprints: Mapping[str, str],
     clip_ids: Sequence[str] | None = None,
-    max_attempts: int = MAX_ATTEMPTS,
-    batch_size: int | None = None,
-    lanes: int = 1,
+    split: Split = Split(),
 ) -> Plan:
-    """Work to do: clips that passed upstream, minus those with a verified row under this fingerprint.
+    """Work to do: clips that passed upstream, minus those with a verified row of this fingerprint.
 
     Verified: the commit file exists with the size and rows that its name promises. Failed clips
     come again until they have failed `max_attempts` times. Batches are in order of clip_id; the
-    same state gives the same batches. Without a `batch_size` they have the stage's own, or less
-    where that would leave one of the `lanes` without any.
+    same state gives the same batches.
     """
-    descriptor = describe(wh, stage, fps)
-    work = work_list(wh, descriptor, clip_ids, max_attempts)
-    ids, inputs = work.todo["clip_id"].to_pylist(), work.todo["input"].to_pylist()
-    generations, attempts = work.todo["generation"].to_pylist(), work.todo["attempt"].to_pylist()
-    size = batch_size or max(1, min(stage.batch_size, math.ceil(len(ids) / lanes)))
-    batches = tuple(
-        Batch(*(tuple(column[i : i + size]) for column in (ids, inputs, generations, attempts)))
-        for i in range(0, len(ids), size)
-    )
+    descriptor = describe(wh, stage, fingerprints)
+    work = work_list(wh, descriptor, clip_ids, split.max_attempts)
+    columns = [
+        work.todo[name].to_pylist() for name in ("clip_id", "input", "generation", "attempt")
+    ]
+    count = work.todo.num_rows
+    size = split.batch_size
+    size = size or max(1, min(stage.batch_size, math.ceil(count / split.parallel_batches)))
     return Plan(
         stage=stage.name,
         fingerprint=descriptor.fingerprint,
-        batches=batches,
-        done=work.ready - len(ids) - work.quarantined,
+        batches=tuple(
+            Batch(*(tuple(column[i : i + size]) for column in columns))
+            for i in range(0, count, size)
+        ),
+        done=work.ready - count - work.quarantined,
         waiting=work.clips - work.ready,
         quarantined=work.quarantined,
         damaged=work.damaged,
@@ -157,20 +168,18 @@ def plan(
     )
 
 
-def describe(wh: Warehouse, stage: Stage, fps: Mapping[str, str]) -> Descriptor:
-    """Note in the warehouse what the stage's fingerprint stands for, and make it the stage's current one."""
-    upstream = {name: fps[name] for name in stage.upstream}
-    reads = set(stage.reads)
-    for name, fingerprint in upstream.items():
-        reads |= set(wh.descriptor(name, fingerprint).reads)
+def describe(wh: Warehouse, stage: Stage, fingerprints: Mapping[str, str]) -> Descriptor:
+    """Note what the stage's fingerprint stands for, and make it the stage's current one."""
+    upstream = {name: fingerprints[name] for name in stage.upstream}
+    inherited = [wh.descriptor(name, fingerprint).reads for name, fingerprint in upstream.items()]
     descriptor = Descriptor(
         stage=stage.name,
-        fingerprint=fps[stage.name],
+        fingerprint=fingerprints[stage.name],
         version=stage.version,
         settings=_settings(stage),
         model_revision=stage.model_revision,
         upstream=upstream,
-        reads=sorted(reads),
+        reads=sorted(set(stage.reads).union(*inherited)),
         schema=schema_text(stage.schema),
         doc=(type(stage).__doc__ or "").strip().split("\n")[0],
     )
@@ -186,44 +195,40 @@ def run_batch(wh: Warehouse, stage: Stage, plan: Plan, batch: Batch) -> BatchRes
     to do.
     """
     stage = set_up(stage, plan.fingerprint)
-    clips = _clips(wh, plan, batch)
-    batch, clips = _still_wanted(wh, plan, batch, clips)
+    batch, clips = _present_clips(wh, plan, batch)
     if not clips:
         return BatchResult(0, 0, 0, 0.0, None)
     started = time.perf_counter()
     outcomes = [
-        _checked(stage, clip, made)
-        for clip, made in zip(clips, _process(stage, clips), strict=True)
+        checked(stage, clip, outcome)
+        for clip, outcome in zip(clips, _process(stage, clips), strict=True)
     ]
     seconds = time.perf_counter() - started
-    id_ = commit_id(
+    id = commit_id(
         [plan.stage, plan.fingerprint, *batch.clip_ids, *batch.inputs, *batch.generations]
     )
-    rows = _rows(stage, batch, outcomes, id_, seconds)
-    path = wh.commit(plan.stage, plan.fingerprint, id_, rows)
+    path = wh.commit(plan.stage, plan.fingerprint, id, _rows(stage, batch, outcomes, id, seconds))
     kinds = [type(outcome) for outcome in outcomes]
-    return BatchResult(
-        kinds.count(Passed), kinds.count(Rejected), kinds.count(Failed), seconds, path
-    )
+    passed, rejected, failed = (kinds.count(kind) for kind in (Passed, Rejected, Failed))
+    return BatchResult(passed, rejected, failed, seconds, path)
 
 
 _setting_up = threading.Lock()
-_kept: dict[str, Stage] = {}
+_loaded: dict[str, Stage] = {}  # by fingerprint; one at most, because models are large
 
 
 def set_up(stage: Stage, fingerprint: str) -> Stage:
     """The stage with its models loaded.
 
     A copy that came from another process with a task takes over the models of the copy before it,
-    so that a worker loads them once and not once a batch; only the last stage is kept, because
-    models are large.
+    so that a worker loads them once and not once a batch.
     """
     with _setting_up:
         if "_before_setup" in vars(stage):
             return stage
         travelled = vars(stage).get("_travelled", False)
-        if travelled and fingerprint in _kept:
-            return _kept[fingerprint]
+        if travelled and fingerprint in _loaded:
+            return _loaded[fingerprint]
         vars(stage)["_before_setup"] = {*vars(stage), "_travelled"}
         try:
             stage.setup()
@@ -231,52 +236,36 @@ def set_up(stage: Stage, fingerprint: str) -> Stage:
             del vars(stage)["_before_setup"]
             raise
         if travelled:
-            _kept.clear()
-            _kept[fingerprint] = stage
+            _loaded.clear()
+            _loaded[fingerprint] = stage
         return stage
 
 
-def _clips(wh: Warehouse, plan: Plan, batch: Batch) -> list[Clip]:
-    """The batch's clips with the columns of their upstream stages."""
-    found: dict[str, dict[str, Any]] = {
+def _present_clips(wh: Warehouse, plan: Plan, batch: Batch) -> tuple[Batch, list[Clip]]:
+    """The batch's clips with the columns of their upstream stages.
+
+    Clips that were replaced since the batch was planned are left out of both: their rows would
+    carry the wrong input.
+    """
+    clips: dict[str, dict[str, Any]] = {
         row["clip_id"]: row for row in wh.clips(None, batch.clip_ids).to_pylist()
     }
     for name, fingerprint in plan.upstream.items():
         for row in wh.rows(name, fingerprint, clip_ids=batch.clip_ids).to_pylist():
-            if row["clip_id"] in found:
-                found[row["clip_id"]].update(row)
-    return [found.get(clip_id, {"clip_id": clip_id}) for clip_id in batch.clip_ids]
-
-
-def _still_wanted(
-    wh: Warehouse, plan: Plan, batch: Batch, clips: list[Clip]
-) -> tuple[Batch, list[Clip]]:
-    """The batch without clips that were replaced since it was planned.
-
-    Their rows would carry the wrong input.
-    """
+            if row["clip_id"] in clips:
+                clips[row["clip_id"]].update(row)
     reads = wh.descriptor(plan.stage, plan.fingerprint).reads
-    kept = [
+    present = [
         i
-        for i, clip in enumerate(clips)
-        if "path" in clip and input_of(clip, reads) == batch.inputs[i]
+        for i, id in enumerate(batch.clip_ids)
+        if id in clips and input_of(clips[id], reads) == batch.inputs[i]
     ]
-    if len(kept) == len(batch):
-        return batch, clips
-    narrowed = Batch(
-        clip_ids=tuple(batch.clip_ids[i] for i in kept),
-        inputs=tuple(batch.inputs[i] for i in kept),
-        generations=tuple(batch.generations[i] for i in kept),
-        attempts=tuple(batch.attempts[i] for i in kept),
-    )
-    return narrowed, [clips[i] for i in kept]
+    batch = Batch(*(tuple(column[i] for i in present) for column in vars(batch).values()))
+    return batch, [clips[id] for id in batch.clip_ids]
 
 
 def _process(stage: Stage, clips: Sequence[Clip]) -> list[Outcome]:
-    """Outcomes of a batch.
-
-    When it raises, of its clips one by one, so that only the guilty clip fails.
-    """
+    """Outcomes of a batch; when it raises, clip by clip, so that only the guilty one fails."""
     try:
         outcomes = stage.process(clips)
     except FoleyError:
@@ -293,63 +282,24 @@ def _process(stage: Stage, clips: Sequence[Clip]) -> list[Outcome]:
     return outcomes
 
 
-def _checked(stage: Stage, clip: Clip, outcome: Outcome) -> Outcome:
-    """The outcome, or a failure when the file changed meanwhile or the columns are not what the stage declared."""
-    if isinstance(outcome, Failed):
-        return outcome
-    if "sha256" in stage.reads and _changed(clip):
-        return Failed("SourceChanged", "the file was replaced after it was ingested: ingest again")
-    missing = (
-        set(stage.schema.names) - set(outcome.columns)
-        if isinstance(outcome, Passed)
-        else set[str]()
-    )
-    unknown = set(outcome.columns) - set(stage.schema.names)
-    if missing or unknown:
-        return Failed(
-            "ColumnError", f"missing columns {sorted(missing)}, unknown columns {sorted(unknown)}"
-        )
-    for column in stage.schema:
-        try:
-            pa.array([outcome.columns.get(column.name)], column.type)
-        except (pa.ArrowException, TypeError, ValueError, OverflowError) as exc:
-            return Failed(
-                "ColumnError", f"column {column.name} is no {column.type}: {str(exc)[:500]}"
-            )
-    return outcome
-
-
-def _changed(clip: Clip) -> bool:
-    """Whether the clip's file is another one than was ingested.
-
-    One that is gone is for the stage to miss.
-    """
-    try:
-        stat = Path(clip["path"]).stat()
-    except OSError:
-        return False
-    return (stat.st_size, stat.st_mtime_ns) != (clip["bytes"], clip["mtime_ns"])
-
-
 def _rows(
-    stage: Stage, batch: Batch, outcomes: Sequence[Outcome], id_: str, seconds: float
+    stage: Stage, batch: Batch, outcomes: Sequence[Outcome], commit: str, seconds: float
 ) -> pa.Table:
     """One row a clip: the spine, then the stage's columns."""
-    now, count = datetime.now(UTC), len(batch)
-    spine: dict[str, list[Any]] = {
-        "clip_id": list(batch.clip_ids),
-        "input": list(batch.inputs),
-        "generation": list(batch.generations),
+    count, columns = len(batch), stage.schema.names
+    values: dict[str, Sequence[Any]] = {
+        "clip_id": batch.clip_ids,
+        "input": batch.inputs,
+        "generation": batch.generations,
+        "attempt": batch.attempts,
         "status": [type(outcome).__name__.lower() for outcome in outcomes],
-        "reason": [o.reason if isinstance(o, Rejected) else None for o in outcomes],
-        "error": [o.error if isinstance(o, Failed) else None for o in outcomes],
-        "message": [o.message if isinstance(o, Failed) else None for o in outcomes],
-        "attempt": list(batch.attempts),
-        "seconds": [seconds / max(1, count)] * count,
-        "committed_at": [now] * count,
-        "commit": [id_] * count,
+        "seconds": [seconds / count] * count,
+        "committed_at": [datetime.now(UTC)] * count,
+        "commit": [commit] * count,
     }
-    own = [None if isinstance(o, Failed) else o.columns for o in outcomes]
-    columns = {f.name: [c.get(f.name) if c else None for c in own] for f in stage.schema}
+    for name in ("reason", "error", "message"):
+        values[name] = [getattr(outcome, name, None) for outcome in outcomes]
+    own = [{} if isinstance(outcome, Failed) else outcome.columns for outcome in outcomes]
+    values |= {name: [row.get(name) for row in own] for name in columns}
     schema = pa.schema([*SPINE, *stage.schema])
-    return pa.table([pa.array((spine | columns)[f.name], f.type) for f in schema], schema=schema)
+    return pa.table([pa.array(values[f.name], f.type) for f in schema], schema=schema)

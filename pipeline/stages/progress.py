@@ -1,7 +1,4 @@
-"""How far a batch is, for who shows it.
-
-Stages tick, and whoever listens in the same thread hears it.
-"""
+"""How far a batch is: stages advance, and whoever shows it listens in the same thread."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ def advance(clips: int) -> None:
 
 @contextmanager
 def progress_to(listener: Callable[[int], None] | None) -> Generator[None]:
-    """Have the ticks of the enclosed work heard."""
+    """Pass the progress of the enclosed work on to `listener`."""
     token = _listener.set(listener)
     try:
         yield

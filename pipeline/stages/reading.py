@@ -1,7 +1,4 @@
-"""Helpers for stages that read each clip by itself.
-
-In worker processes, ahead of the model that waits for them.
-"""
+"""For stages that read clips one by one, in worker processes, ahead of the model."""
 
 from __future__ import annotations
 
@@ -20,17 +17,15 @@ T = TypeVar("T")
 def read_each(
     clips: Sequence[Clip], job: Callable[[Clip], partial[T]], judge: Callable[[T], Outcome]
 ) -> list[Outcome]:
-    """One outcome a clip.
+    """One outcome a clip: what `judge` says of what `job(clip)`, run in a worker, gives.
 
-    `failed` where `job(clip)`, run in a worker, raises MediaError, else what `judge` says.
+    A clip whose job raises MediaError fails.
     """
     workers = media_workers()
-    found = workers.map((job(clip) for clip in clips), ahead=4 * workers.count)
     outcomes: list[Outcome] = []
-    for value in found:
-        outcomes.append(
-            Failed.from_exception(value) if isinstance(value, MediaError) else judge(value)
-        )
+    for media in workers.map((job(clip) for clip in clips), ahead=4 * workers.count):
+        failed = isinstance(media, MediaError)
+        outcomes.append(Failed.from_exception(media) if failed else judge(media))
         advance(1)
     return outcomes
 
@@ -51,16 +46,17 @@ def read_then_run(
     the model need not wait for a whole chunk to begin.
     """
     workers = media_workers()
-    found = workers.map((job(clip) for clip in clips), ahead=chunk + workers.count, then=prepare)
+    media = workers.map((job(clip) for clip in clips), ahead=chunk + workers.count, then=prepare)
     outcomes: list[Outcome] = []
     size = 1
     while len(outcomes) < len(clips):
-        part = list(islice(found, size))
+        part = list(islice(media, size))
         pairs = zip(clips[len(outcomes) : len(outcomes) + len(part)], part, strict=True)
-        ready = [(clip, media) for clip, media in pairs if not isinstance(media, MediaError)]
+        ready = [(clip, value) for clip, value in pairs if not isinstance(value, MediaError)]
         passed = iter(run(ready) if ready else [])
         outcomes += [
-            Failed.from_exception(v) if isinstance(v, MediaError) else next(passed) for v in part
+            Failed.from_exception(value) if isinstance(value, MediaError) else next(passed)
+            for value in part
         ]
         size = min(2 * size, chunk)
         advance(len(part))

@@ -1,4 +1,4 @@
-"""Training in several processes at once, started by torchrun; Accelerate tells each of them who it is.
+"""Training in several processes, started by torchrun; Accelerate tells each of them who it is.
 
     torchrun --standalone --nproc_per_node 2 -m pipeline.training.distributed REQUEST.json
 
@@ -17,9 +17,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import torch
 
@@ -34,7 +34,7 @@ from warehouse.files import scratch_folder
 def train_in_processes(
     count: int, data: DatasetFeatures, on_progress: Callable[[Progress], None], seed: int = 0
 ) -> Checkpoint:
-    """Train as :func:`pipeline.training.train.train` does, in `count` processes here, one a GPU where there are any.
+    """Train as :func:`pipeline.training.train.train` does, in `count` processes, one a GPU if any.
 
     Raises FoleyError for a count that does not suit, and with the reason that was given if a
     process fails. All of them end when this call does, also where its process is killed.
@@ -54,57 +54,46 @@ def train_in_processes(
         "preset": data.preset.model_dump(mode="json"),
         "attached": True,
     }
-    with scratch_folder(data.wh.tmp) as folder:
+    with scratch_folder(data.wh.tmp) as folder, (folder / "log").open("w+") as log:
         file = folder / "request.json"
         file.write_text(json.dumps(request))
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc_per_node",
-            str(count),
-        ]
-        command += ["-m", "pipeline.training.distributed", str(file)]
-        cores = max(
-            1, len(os.sched_getaffinity(0)) // count
-        )  # of each, where OMP_NUM_THREADS does not say
-        with (folder / "log").open("w+") as log:
-            id = _follow(command, cores, log, on_progress)
-            log.seek(0)
-            said = log.read().strip().splitlines()
-    done = find_checkpoint(data.wh, id) if id else None
-    if done is None:
-        raise FoleyError(f"training in {count} processes failed: {_reason(said)}")
-    return Checkpoint(done.id, done.path, done.record, trained=True)
+        launcher = f"-m torch.distributed.run --standalone --nproc_per_node {count}"
+        command = [*launcher.split(), "-m", "pipeline.training.distributed", str(file)]
+        id = _run([sys.executable, *command], count, log, on_progress)
+        log.seek(0)
+        lines = log.read().strip().splitlines()
+    checkpoint = find_checkpoint(data.wh, id) if id else None
+    if checkpoint is None:
+        raise FoleyError(f"training in {count} processes failed: {_reason(lines)}")
+    return replace(checkpoint, trained=True)
 
 
-def _follow(
-    command: list[str], cores: int, log: Any, on_progress: Callable[[Progress], None]
+def _run(
+    command: list[str], count: int, log: IO[str], on_progress: Callable[[Progress], None]
 ) -> str | None:
-    """Run the launcher in a session of its own, passing on progress.
-
-    Returns the checkpoint's id.
-    """
+    """Run the launcher in a session of its own and pass on progress; returns the checkpoint id."""
     id = None
-    environment = {"OMP_NUM_THREADS": str(cores)} | os.environ
-    pipes: Any = {
-        "stdin": subprocess.PIPE,
-        "stdout": subprocess.PIPE,
-        "stderr": log,
-    }  # input: see _end_with_input
-    child = subprocess.Popen(command, **pipes, text=True, start_new_session=True, env=environment)
+    cores = max(1, len(os.sched_getaffinity(0)) // count)  # of each process
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,  # held open as long as this process lives: see _end_with_input
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        start_new_session=True,
+        env={"OMP_NUM_THREADS": str(cores)} | os.environ,
+    )
     try:
         assert child.stdout is not None
         for line in child.stdout:
             if not line.startswith("{"):
                 continue
-            found = json.loads(line)
-            if "checkpoint" in found:
-                id = found["checkpoint"]
+            event = json.loads(line)
+            if "checkpoint" in event:
+                id = event["checkpoint"]
             else:
-                losses = found.pop("validation")
-                on_progress(Progress(**found, validation=Losses(**losses) if losses else None))
+                losses = event.pop("validation")
+                on_progress(Progress(**event, validation=Losses(**losses) if losses else None))
         child.wait()
     finally:
         if child.poll() is None:
@@ -114,14 +103,14 @@ def _follow(
     return id
 
 
-def _reason(said: list[str]) -> str:
+def _reason(lines: list[str]) -> str:
     """The line that says most: the error of ours, or the last of any error."""
-    errors = [line for line in said if "Error" in line and "ChildFailedError" not in line]
-    return (errors or said or ["no reason was given"])[0].strip()
+    errors = [line for line in lines if "Error" in line and "ChildFailedError" not in line]
+    return (errors or lines or ["no reason was given"])[0].strip()
 
 
 def _end_with_input() -> None:
-    """End this process when its standard input does: nobody writes there, but who asked for the training holds it open.
+    """End this process when its standard input does, which who asked for the training holds open.
 
     So a killed run's processes leave their device to the run that is started in its place.
     """
@@ -130,10 +119,10 @@ def _end_with_input() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(request: Path) -> None:
+def main(file: Path) -> None:
     """One of the processes."""
-    asked = json.loads(request.read_text())
-    if asked.get("attached"):  # else it was started by hand
+    request = json.loads(file.read_text())
+    if request.get("attached"):  # else it was started by hand
         threading.Thread(target=_end_with_input, daemon=True).start()
     from accelerate import PartialState
 
@@ -141,19 +130,19 @@ def main(request: Path) -> None:
 
     processes = PartialState(cpu=not torch.cuda.is_available())
     assert processes.num_processes == int(os.environ["WORLD_SIZE"])
-    wh = Warehouse(asked["home"])
+    wh = Warehouse(request["home"])
 
     def report(progress: Progress) -> None:
         print(json.dumps(asdict(progress)), flush=True)
 
     data = DatasetFeatures(
         wh,
-        wh.dataset(asked["dataset"]),
-        Preset.model_validate(asked["preset"]),
-        asked["fingerprints"],
-        asked["subset"],
+        wh.dataset(request["dataset"]),
+        Preset.model_validate(request["preset"]),
+        request["fingerprints"],
+        request["subset"],
     )
-    done = train(data, report, asked["seed"], processes)
+    done = train(data, report, request["seed"], processes)
     if processes.is_main_process:
         print(json.dumps({"checkpoint": done.id}), flush=True)
     processes.destroy_process_group()

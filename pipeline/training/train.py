@@ -1,10 +1,4 @@
-"""Training of the bridge on a dataset version, from cached features only, into checkpoints of the warehouse.
-
-HOME/checkpoints/<id>/bridge.safetensors, checkpoint.json       the trained bridge
-HOME/checkpoints/<id>-step000100/...                            on the way: the last few, the best,
-and at set marks HOME/checkpoints/<id>/state.pt, tensorboard/, samples/          what an unfinished
-training goes on from; its curves
-"""
+"""Training of the bridge on a dataset version, from cached features only, into a checkpoint."""
 
 from __future__ import annotations
 
@@ -43,12 +37,20 @@ def train(
     seed: int = 0,
     processes: PartialState | None = None,
 ) -> Checkpoint:
-    """Train the preset's bridge on the dataset's `train` split, or find the checkpoint that was trained so before.
+    """Train the preset's bridge on the `train` split, or find the checkpoint of the same training.
 
     A training that was stopped, or killed, goes on from where its last state was kept and gives the
-    same weights. `processes` are those that train together; all of them call this. Raises
-    FoleyError if the split holds no clip with features, and when training diverges, naming the last
-    good checkpoint. Without a `val` split nothing is measured on the way.
+    same weights. Without a `val` split nothing is measured on the way.
+
+    Args:
+        data: the dataset version, its features and the preset.
+        on_progress: called after every optimiser step, in the main process.
+        seed: of initialisation, order of clips and noise.
+        processes: those that train together, of which each calls this; None for this one alone.
+
+    Raises:
+        FoleyError: the split holds no clip with features, or training diverged; the message names
+            the last good checkpoint.
     """
     wh, preset = data.wh, data.preset
     settings = preset.train.model_copy(update={"seed": seed})
@@ -118,7 +120,7 @@ def _take_steps(
                 logged = trainer.step
                 on_progress(progress)
     except DivergedError as error:
-        good = log.last_good(error.good)
+        good = log.checkpoints.last_good(error.good)
         left = f"the last good checkpoint is {good}" if good else "no earlier checkpoint is left"
         raise FoleyError(
             f"training diverged at {error}; {left}. Try a lower learning rate"
@@ -133,9 +135,10 @@ def _fresh_bridge(backbone: Backbone, features: FeatureSet, seed: int) -> Bridge
     """An untrained bridge, inserted, that knows the scale of the video features."""
     torch.manual_seed(seed)
     bridge = build_bridge(backbone, backbone.preset.video.width)
-    arrays = islice(
-        features.batches(backbone.preset.train.batch_size, drop_last=False), SCALE_BATCHES
-    )
-    bridge.fit_scale(torch.cat([feature_batch(batch).video.flatten(0, -2) for batch in arrays]))
+    batches = features.batches(backbone.preset.train.batch_size, drop_last=False)
+    first = [
+        feature_batch(arrays).video.flatten(0, -2) for arrays in islice(batches, SCALE_BATCHES)
+    ]
+    bridge.fit_scale(torch.cat(first))
     bridge.to(backbone.device).insert(backbone.dit)
     return bridge

@@ -228,8 +228,13 @@ def find_dataset(home: Home, name_or_version: str) -> Dataset:
     return datasets[-1]
 
 
-def newest_dataset(home: Home) -> Dataset:
-    """The curated dataset version that was written last. Raises FoleyError when there is none."""
+def choose_dataset(home: Home, name: str | None = None) -> Dataset:
+    """A dataset by name or version; without one, the curated version that was written last.
+
+    Raises FoleyError when there is none.
+    """
+    if name is not None:
+        return find_dataset(home, name)
     curated = [dataset for dataset in list_datasets(home) if dataset.role == CURATED]
     if not curated:
         raise FoleyError(f"there is no dataset in {home.home} yet: run foley curate FOLDER first")

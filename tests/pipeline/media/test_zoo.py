@@ -23,7 +23,7 @@ from pipeline.media import (
 )
 from pipeline.scoring.loudness import Silence, SilenceSettings, measure_file
 from pipeline.scoring.probe import Probe
-from pipeline.stages.engine import fingerprints, plan, run_batch
+from pipeline.stages.engine import Split, fingerprints, plan, run_batch
 from pipeline.stages.stage import Failed, Outcome, Passed, Rejected
 from tests.pipeline.media.samples import clicks, write_sample
 from tests.pipeline.media.zoo import GOOD, ZOO, Kind
@@ -101,7 +101,7 @@ def test_the_zoo_is_rows(tmp_path: Path) -> None:
     stages = [Probe(), Silence()]
     fps = fingerprints(stages)
     for stage in stages:
-        work = plan(wh, stage, fps, batch_size=50)
+        work = plan(wh, stage, fps, split=Split(batch_size=50))
         for batch in work.batches:
             run_batch(wh, stage, work.header(), batch)
     heard = {

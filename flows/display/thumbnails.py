@@ -9,16 +9,20 @@ from typing import Any
 from pipeline.report.charts import histogram, thinned
 from pipeline.report.curves import curves_svg
 
-_STYLE = (
-    "<style>text{font:13px system-ui,sans-serif;fill:#334155}.t{font-weight:600;font-size:15px}"
-    ".n{fill:#64748b}.k{fill:#2563eb}.d{fill:#e2e8f0}.b{stroke:#b91c1c;stroke-dasharray:4 3}</style>"
-)
 _WIDTH = 760
+_HEAD = """<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"
+  viewBox="0 0 {width} {height}">
+<style>
+text {{ font: 13px system-ui, sans-serif; fill: #334155 }}
+.t {{ font-weight: 600; font-size: 15px }} .m {{ text-anchor: middle }}
+.n {{ fill: #64748b }} .k {{ fill: #2563eb }} .d {{ fill: #e2e8f0 }}
+</style>
+<rect width="100%" height="100%" fill="#fff"/>
+"""
 
 
 def _svg(height: int, parts: Sequence[str]) -> str:
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}">'
-    return f'{head}{_STYLE}<rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>'
+    return _HEAD.format(width=_WIDTH, height=height) + "\n".join(parts) + "</svg>"
 
 
 def funnel_svg(title: str, steps: Sequence[Mapping[str, Any]]) -> str:
@@ -46,27 +50,25 @@ def histograms_svg(scores: Mapping[str, Sequence[float]]) -> str:
     parts: list[str] = []
     for number, (name, values) in enumerate(scores.items()):
         chart = histogram(name, values, height=90)
-        left, top = 16 + 376 * (number % 2), 30 + 160 * (number // 2)
-        parts.append(
-            f'<text class="t" x="{left}" y="{top}">{escape(name)} ({chart.count:,} clips)</text>'
-        )
-        for bar in chart.bars:
-            x, width = left + 3.4 * bar.x, max(1.0, 3.4 * bar.width - 1)
-            parts.append(
-                f'<rect class="k" x="{x:.1f}" y="{top + 12 + bar.y:.1f}" width="{width:.1f}" height="{bar.height}"/>'
-            )
-        parts += [
-            f'<text class="n" x="{left + 3.4 * tick.at:.1f}" y="{top + 120}" text-anchor="middle">{tick.label}</text>'
+        title = f'<text class="t">{escape(name)} ({chart.count:,} clips)</text>'
+        bars = [
+            f'<rect class="k" x="{3.4 * bar.x:.1f}" y="{12 + bar.y:.1f}" '
+            f'width="{max(1.0, 3.4 * bar.width - 1):.1f}" height="{bar.height}"/>'
+            for bar in chart.bars
+        ]
+        ticks = [
+            f'<text class="n m" x="{3.4 * tick.at:.1f}" y="120">{tick.label}</text>'
             for tick in chart.x_ticks
         ]
+        place = f"translate({16 + 376 * (number % 2)} {30 + 160 * (number // 2)})"
+        parts += [f'<g transform="{place}">', title, *bars, *ticks, "</g>"]
     return _svg(30 + 160 * ((len(scores) + 1) // 2), parts)
 
 
 def training_svg(losses: Sequence[Sequence[float]], validation: Sequence[Sequence[float]]) -> str:
-    """Loss [step, loss] and validation [step, true, null, another's video] over the steps of a training."""
+    """Loss [step, loss] and validation [step, true, null, another's video] over the steps."""
     series = [("training", thinned([(step, loss) for step, loss in losses]))]
     for column, name in enumerate(("own video", "no video", "another's video"), start=1):
         series.append((name, thinned([(row[0], row[column]) for row in validation])))
-    return curves_svg(
-        "training steps; v-loss of training, and of held-out clips by what they see", series
-    )
+    caption = "training steps; v-loss of training, and of held-out clips by what they see"
+    return curves_svg(caption, series)

@@ -5,10 +5,11 @@ They hold no SQL of their own: names are quoted and values written as literals w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated
 
+import pyarrow as pa
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
@@ -81,6 +82,21 @@ class Condition:
             return replace(self, any=parts)
         return replace(self, all=parts) if self.all else self
 
+    def problem(self, columns: Mapping[str, pa.DataType]) -> str:
+        """Why it cannot be asked of these columns; empty where it can."""
+        for leaf in self.leaves():
+            column = str(leaf.column)
+            if column not in columns:
+                return (
+                    f"no stage gives the column {column}: configure the stage that does "
+                    "(docs/scores.md), or name the column under `optional`, which makes it unknown"
+                )
+            holds = _kind(columns[column])
+            for value in leaf.comparisons.values():
+                if (compared := _kind(pa.scalar(value).type)) != holds:
+                    return f"the column {column} holds {holds}, and is compared with {compared}"
+        return ""
+
     def sql(self) -> str:
         """The condition as SQL."""
         return self.text(
@@ -102,6 +118,14 @@ class Condition:
             for part in self.parts
         ]
         return (" or " if self.any else " and ").join(texts)
+
+
+def _kind(type_: pa.DataType) -> str:
+    if pa.types.is_integer(type_) or pa.types.is_floating(type_):
+        return "numbers"
+    if pa.types.is_boolean(type_):
+        return "true or false"
+    return "text" if pa.types.is_string(type_) else str(type_)
 
 
 def _sql(value: float | str) -> str:

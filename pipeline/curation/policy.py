@@ -69,34 +69,14 @@ class Policy:
 
     def check_columns(self, types: Mapping[str, pa.DataType], where: str) -> None:
         """Raise FoleyError where a condition is on a column not in `types`, or of another type."""
-        places = [(f"gate {gate.name}", gate.keep) for gate in self.gates] + [("sft", self.sft)]
-        for place, conditions in places:
-            for leaf in (leaf for condition in conditions for leaf in condition.leaves()):
-                problem = self._problem(leaf, types)
+        columns = {name: pa.float64() for name in self.optional} | dict(types)
+        for place, conditions in [
+            *((f"gate {g.name}", g.keep) for g in self.gates),
+            ("sft", self.sft),
+        ]:
+            for problem in (c.problem(columns) for c in conditions):
                 if problem:
                     raise FoleyError(f"policy {where}: {place}: {problem}")
-
-    def _problem(self, leaf: Condition, types: Mapping[str, pa.DataType]) -> str:
-        column = str(leaf.column)
-        if column not in types and column not in self.optional:
-            return (
-                f"no stage gives the column {column}: configure the stage that does "
-                "(docs/scores.md), or name the column under `optional`, which makes it unknown"
-            )
-        holds = _kind(types.get(column, pa.float64()))
-        wrong = {_kind(pa.scalar(v).type) for v in leaf.comparisons.values()} - {holds}
-        compared = " and ".join(sorted(wrong))
-        return (
-            f"the column {column} holds {holds}, and is compared with {compared}" if wrong else ""
-        )
-
-
-def _kind(type_: pa.DataType) -> str:
-    if pa.types.is_integer(type_) or pa.types.is_floating(type_):
-        return "numbers"
-    if pa.types.is_boolean(type_):
-        return "true or false"
-    return "text" if pa.types.is_string(type_) else str(type_)
 
 
 def policies() -> list[str]:

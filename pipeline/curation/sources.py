@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,21 +18,12 @@ from typing import Any, cast
 import pyarrow as pa
 
 from pipeline.media import MediaError, printable, sniff
-from pipeline.procedural import BAD_KINDS, Corpus, write_corpus
-from pipeline.procedural.corpus import Progress
 from warehouse.errors import FoleyError
 
-SCHEMA = pa.schema(
-    [
-        (name, pa.string())
-        for name in ("clip_id", "path", "source", "source_video", "url", "label", "prompt", "split")
-    ]
-    + [("truth", pa.string())]
-)
-
-MEDIA_SUFFIXES = frozenset(
-    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()  # noqa: SIM905
-)
+_COLUMNS = "clip_id path source source_video url label prompt split truth"
+SCHEMA = pa.schema([(name, pa.string()) for name in _COLUMNS.split()])
+_SUFFIXES = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv"
+MEDIA_SUFFIXES = frozenset(_SUFFIXES.split())
 SIDECARS = ("clips.jsonl", "clips.csv", "metadata.jsonl", "metadata.csv")
 
 _ALIASES: dict[str, tuple[str, ...]] = {
@@ -44,20 +35,19 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "source_video": ("source_video", "youtube_id"),
     "truth": ("truth",),
 }
-# what cameras and programs call every file
-_NO_WORDS = frozenset(
-    "clip dsc dscn file gopr img image mov movie mvi output pxl rec recording untitled vid video".split()  # noqa: SIM905
-)
+# What cameras and programs call every file.
+_NAMES = """
+clip dsc dscn file gopr img image mov movie mvi output pxl rec recording untitled vid video"""
+_NO_WORDS = frozenset(_NAMES.split())
 _YOUTUBE_CLIP = re.compile(r"^(?P<id>.{11})_\d{6}_\d{6}$")
 
-Facts = dict[
-    str, str
-]  # what a sidecar says of a file: prompt, label, split, url, source_video, truth
+#: What a sidecar says of a file: prompt, label, split, url, source_video, truth.
+Facts = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Clips of a source, ready for `Warehouse.ingest`, and what was passed over, as (where, why)."""
+    """Clips of a source, ready to be ingested, and what was passed over, as (where, why)."""
 
     clips: pa.Table
     skipped: tuple[tuple[str, str], ...] = ()
@@ -75,56 +65,22 @@ def folder_source(folder: Path, name: str | None = None) -> Listing:
     """
     root = folder.absolute()
     if not root.is_dir():
-        raise FoleyError(
-            f"{printable(folder)}: no such folder, give the folder that holds the clips"
-        )
+        where = printable(folder)
+        raise FoleyError(f"{where}: no such folder, give the folder that holds the clips")
     name = name or root.name or "clips"
     skipped: list[tuple[str, str]] = []
     facts: dict[Path, Facts] = {}
-    found: set[Path] = set()
+    media: set[Path] = set()
     for path in _files(root, skipped):
         if path.name in SIDECARS:
             facts |= _read_sidecar(path)
         elif not _is_text(path):
             skipped.append((printable(path), "a name that is not valid text"))
         elif _is_media(path):
-            found.add(path)
-    paths = sorted(found | facts.keys())
-    rows = [
-        _row(path, clip_id, name, facts.get(path, {}))
-        for path, clip_id in _clip_ids(root, name, paths)
-    ]
+            media.add(path)
+    ids = _clip_ids(root, name, sorted(media | facts.keys()))
+    rows = [_row(path, clip_id, name, facts.get(path, {})) for path, clip_id in ids]
     return Listing(pa.Table.from_pylist(rows, SCHEMA), tuple(skipped))
-
-
-def procedural_source(
-    folder: Path,
-    n: int,
-    seed: int = 0,
-    *,
-    seconds: float = 4.0,
-    bad: Sequence[str] = BAD_KINDS,
-    flawed: int = 0,
-    workers: int = 1,
-    progress: Progress | None = None,
-) -> Listing:
-    """Write (or find already written) a procedural corpus and list it.
-
-    The arguments are those of `Corpus` and `write_corpus`.
-    """
-    corpus = Corpus(n, seed, seconds, tuple(bad), flawed)
-    rows = write_corpus(folder, corpus, workers, progress)
-    root = folder.absolute()
-    clips = [
-        _row(
-            root / row["file"],
-            f"procedural/{seed}/{Path(row['file']).stem}",
-            "procedural",
-            _facts(row),
-        )
-        for row in rows
-    ]
-    return Listing(pa.Table.from_pylist(clips, SCHEMA))
 
 
 def holds_media(folder: Path) -> bool:
@@ -152,9 +108,8 @@ def _files(root: Path, skipped: list[tuple[str, str]]) -> Iterator[Path]:
     """
 
     def unreadable(error: OSError) -> None:
-        skipped.append(
-            (printable(Path(os.fsdecode(error.filename))), error.strerror or "cannot be read")
-        )
+        where = printable(Path(os.fsdecode(error.filename)))
+        skipped.append((where, error.strerror or "cannot be read"))
 
     for folder, folders, files in os.walk(root, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -189,18 +144,15 @@ def _clip_ids(root: Path, name: str, paths: Iterable[Path]) -> Iterator[tuple[Pa
 
 def _row(path: Path, clip_id: str, source: str, facts: Mapping[str, str]) -> dict[str, str | None]:
     youtube = _YOUTUBE_CLIP.match(path.stem)
-    given = {key: facts.get(key) or None for key in ("url", "label", "split", "truth")}
-    prompt = (
-        facts.get("prompt") or given["label"] or words_of(path.parent / "_" if youtube else path)
-    )
-    source_video = facts.get("source_video") or (youtube["id"] if youtube else clip_id)
-    row: dict[str, str | None] = {
+    words = words_of(path.parent / "_" if youtube else path)
+    row: dict[str, str | None] = {key: facts.get(key) or None for key in SCHEMA.names}
+    return row | {
         "clip_id": clip_id,
         "path": str(path),
         "source": source,
-        "source_video": source_video,
+        "source_video": row["source_video"] or (youtube["id"] if youtube else clip_id),
+        "prompt": row["prompt"] or row["label"] or words,
     }
-    return row | given | {"prompt": prompt}
 
 
 def _read_sidecar(path: Path) -> dict[Path, Facts]:
@@ -210,14 +162,12 @@ def _read_sidecar(path: Path) -> dict[Path, Facts]:
         for row in _sidecar_rows(path):
             line = _facts(row)
             if not line.get("file"):
-                raise FoleyError(
-                    f"{printable(path)}: a line names no file, give it a column `file`"
-                )
+                where = printable(path)
+                raise FoleyError(f"{where}: a line names no file, give it a column `file`")
             facts[Path(os.path.normpath(path.parent / line.pop("file")))] = line
     except (OSError, ValueError, csv.Error) as error:
-        raise FoleyError(
-            f"{printable(path)}: cannot be read as {path.suffix[1:].upper()}: {error}"
-        ) from error
+        kind = path.suffix[1:].upper()
+        raise FoleyError(f"{printable(path)}: cannot be read as {kind}: {error}") from error
     return facts
 
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from model.presets.preset import Preset, load_preset
 from pipeline.curation.policy import select
-from pipeline.curation.sources import procedural_source
+from pipeline.curation.sources import folder_source
 from pipeline.curation.stage_graph import StageGraph
+from pipeline.procedural import Corpus, write_corpus
 from pipeline.scoring.loudness import Silence
 from pipeline.scoring.probe import Probe
 from pipeline.stages.engine import fingerprints, plan, run_batch
@@ -44,6 +47,12 @@ class Curated:
         return DatasetFeatures(self.wh, self.dataset, preset, self.fingerprints, subset)
 
 
+def procedural_clips(folder: Path, corpus: Corpus) -> pa.Table:
+    """Write a corpus and list it, as clips to be ingested."""
+    write_corpus(folder, corpus)
+    return folder_source(folder, f"procedural/{corpus.seed}").clips
+
+
 def work(
     wh: Warehouse,
     stages: list[Stage],
@@ -71,7 +80,7 @@ def short_preset() -> Preset:
 def curate(folder: Path, preset: Preset) -> Curated:
     """Sixteen clips of a second, selected and split, with features."""
     wh = Warehouse(folder / "home")
-    wh.ingest(procedural_source(folder / "clips", 16, seconds=1.0, bad=()).clips)
+    wh.ingest(procedural_clips(folder / "clips", Corpus(16, seconds=1.0, bad=())))
     scoring: list[Stage] = [Probe(), Silence()]
     stages = [*scoring, *StageGraph(preset).features]
     named = fingerprints(stages)

@@ -1,4 +1,4 @@
-"""The page of a curation shows what the dataset holds, in few numbers, with clips that can be watched and heard."""
+"""The page of a curation shows what the dataset holds, with clips to watch and hear."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from pipeline.curation.dataset_clips import dataset_clips
 from pipeline.curation.gates import Condition, Gate, thresholds
 from pipeline.curation.page import BINS, PREVIEW_BYTES, SAMPLES, gather_page, preview
 from pipeline.curation.policy import POLICIES, Policy, load_policy, select
-from pipeline.curation.sources import procedural_source
 from pipeline.media import probe, read_audio
-from pipeline.procedural import BAD_KINDS, FLAWS
+from pipeline.procedural import BAD_KINDS, FLAWS, Corpus
 from pipeline.report.curation import CurationPage, write_curation_page
 from pipeline.scoring.loudness import Silence
 from pipeline.scoring.probe import Probe
@@ -28,7 +27,7 @@ from pipeline.stages.engine import fingerprints
 from pipeline.stages.stage import Clip, Outcome, Passed, Stage
 from recipes.toy.policy import rewritten, threshold, with_bounds
 from tests.foley.commands import foley, one_line_error
-from tests.pipeline.small import work
+from tests.pipeline.small import procedural_clips, work
 from warehouse import Dataset, FoleyError, Warehouse, field
 
 GOOD, FLAWED = 30, 10
@@ -70,7 +69,7 @@ def draw(clip_id: str) -> list[float]:
 def wh(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     folder = tmp_path_factory.mktemp("look")
     wh = Warehouse(folder / "home")
-    wh.ingest(procedural_source(folder / "clips", GOOD, seed=11, seconds=1.0, flawed=FLAWED).clips)
+    wh.ingest(procedural_clips(folder / "clips", Corpus(GOOD, 11, 1.0, flawed=FLAWED)))
     return wh
 
 

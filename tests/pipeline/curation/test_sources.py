@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.curation.sources import SCHEMA, folder_source, procedural_source, words_of
-from pipeline.procedural import BAD_KINDS, sample_clip, write_clip
+from pipeline.curation.sources import SCHEMA, folder_source, words_of
+from pipeline.procedural import BAD_KINDS, Corpus, sample_clip, write_clip, write_corpus
 from warehouse import FoleyError
 
 
@@ -168,18 +168,13 @@ def test_clips_of_one_video_stay_together(tmp_path: Path) -> None:
 
 
 def test_procedural_clips_bring_their_truth(tmp_path: Path) -> None:
-    listing = procedural_source(tmp_path / "clips", 2)
-    assert listing.clips.schema == SCHEMA
-    found = listing.clips.to_pylist()
-    assert len(found) == 2 + len(BAD_KINDS)
-    first, clip = found[0], sample_clip(0)
-    assert (first["clip_id"], first["source"]) == ("procedural/0/clip-00000", "procedural")
+    corpus = Corpus(2)
+    write_corpus(tmp_path / "clips", corpus)
+    clips = rows(tmp_path / "clips")
+    assert len(clips) == 2 + len(BAD_KINDS)
+    first, clip = clips["clips/clip-00000"], sample_clip(0)
     assert (first["prompt"], first["label"], first["split"]) == (clip.prompt, clip.material, None)
     assert json.loads(first["truth"]) == clip.truth() | {"bad": None, "flaw": None}
     assert Path(first["path"]).is_file()
-    again = procedural_source(tmp_path / "clips", 2)
-    assert again.clips.equals(listing.clips)
-    # the same folder as a user's own keeps prompt and truth
-    assert {row["truth"] for row in rows(tmp_path / "clips").values()} == {
-        row["truth"] for row in found
-    }
+    write_corpus(tmp_path / "clips", corpus)
+    assert rows(tmp_path / "clips") == clips

@@ -68,7 +68,8 @@ def test_a_stage_of_ones_own_is_one_like_any_other(tmp_path: Path) -> None:
     assert work(wh, graph.scoring[-2:-1], graph.fingerprints) == 4
     policy = tmp_path / "long.toml"
     policy.write_text(
-        'name = "long"\nversion = 1\n[[gate]]\nname = "long"\nkeep = [{ column = "letters", at_least = 8 }]\n'
+        'name = "long"\nversion = 1\n[[gate]]\nname = "long"\n'
+        'keep = [{ column = "letters", at_least = 8 }]\n'
         "[splits]\nval = 0.1\ntest = 0.1\nseed = 0\n"
     )
     fingerprints = {"name_length": graph.fingerprints["name_length"]}

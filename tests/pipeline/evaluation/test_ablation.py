@@ -13,7 +13,6 @@ from model.presets.preset import ModelError, load_preset
 from pipeline.curation.dataset_clips import dataset_clips
 from pipeline.curation.gates import Condition, Gate
 from pipeline.curation.policy import Policy, select
-from pipeline.curation.sources import procedural_source
 from pipeline.curation.stage_graph import StageGraph
 from pipeline.evaluation.ablation import (
     Mark,
@@ -25,12 +24,13 @@ from pipeline.evaluation.ablation import (
     uncurated,
     write_results,
 )
+from pipeline.procedural import Corpus
 from pipeline.scoring.loudness import Silence
 from pipeline.scoring.probe import Probe
 from pipeline.stages.engine import fingerprints
 from pipeline.stages.stage import Stage
 from pipeline.training.train import train
-from tests.pipeline.small import curate, short_preset, work
+from tests.pipeline.small import curate, procedural_clips, short_preset, work
 from warehouse import Warehouse
 
 MARKS = [
@@ -94,9 +94,8 @@ def test_variants_are_trained_on_the_ablation_subset_and_scored_once(tmp_path: P
 
 def test_the_uncurated_set_has_what_the_policy_dropped_in_the_same_splits(tmp_path: Path) -> None:
     wh = Warehouse(tmp_path / "home")
-    wh.ingest(
-        procedural_source(tmp_path / "clips", 12, seconds=1.0, bad=("empty",), flawed=4).clips
-    )
+    corpus = Corpus(12, seconds=1.0, bad=("empty",), flawed=4)
+    wh.ingest(procedural_clips(tmp_path / "clips", corpus))
     stages: list[Stage] = [Probe(), Silence()]
     fps = fingerprints(stages)
     work(wh, stages, fps)

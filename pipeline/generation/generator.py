@@ -16,8 +16,9 @@ from model.presets.settings import SampleSettings
 from model.types import Audio
 from model.video_encoder import VideoEncoder, frame_times
 from pipeline.generation.provenance import bridge_facts, code_version, keep_provenance
-from pipeline.generation.requests import check_out, sample_settings, video_seconds
+from pipeline.generation.requests import MAX_SEED, check_out, sample_settings, video_seconds
 from pipeline.media import Framing, mux, read_segments, write_flac, write_wav
+from warehouse.errors import FoleyError
 from warehouse.files import file_sha256
 from warehouse.store import Warehouse
 
@@ -135,6 +136,8 @@ class SoundGenerator:
             ((1, 64000), 16000)
 
         """
+        if not 0 <= seed <= MAX_SEED:
+            raise FoleyError(f"the seed must be 0 to {MAX_SEED}, not {seed}")
         path = Path(video)
         seconds = video_seconds(path)
         tokens = self.tokens(path, seconds)

@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 _OPTIONS: dict[str, Any] = {"autoinstall_known_extensions": False}
 
 
+def connect(home: str | Path) -> duckdb.DuckDBPyConnection:
+    """HOME/catalog.duckdb as it was last published, read-only.
+
+    Raises FoleyError when nothing was published yet.
+    """
+    import duckdb
+
+    catalog = Path(home).expanduser() / "catalog.duckdb"
+    if not catalog.exists():
+        raise FoleyError(f"there is no catalog in {catalog.parent} yet: curate something first")
+    return duckdb.connect(str(catalog), read_only=True, config=_OPTIONS)
+
+
 def query(
     home: str | Path,
     sql: str,
@@ -33,13 +46,10 @@ def query(
     """
     import duckdb
 
-    catalog = Path(home).expanduser() / "catalog.duckdb"
-    if not catalog.exists():
-        raise FoleyError(f"there is no catalog in {catalog.parent} yet: curate something first")
     try:
-        with duckdb.connect(str(catalog), read_only=True, config=_OPTIONS) as con:
+        with connect(home) as con:
             if features is not None:
-                _arrays(con, catalog.parent / "features" / features)
+                _arrays(con, Path(home).expanduser() / "features" / features)
             con.execute("set enable_external_access = false")
             rows: Any = con.sql(sql, params=params) if params else con.sql(sql)
             if rows is None:

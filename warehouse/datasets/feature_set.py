@@ -135,14 +135,17 @@ class FeatureSet:
         """
         rows = np.arange(len(self))
         if clip_ids is not None:
-            where = {clip: i for i, clip in enumerate(self.clip_ids())}
-            unknown = [clip for clip in clip_ids if clip not in where]
+            unknown = [clip for clip in clip_ids if clip not in self._row_of]
             if unknown:
                 raise FoleyError(f"features {self.id} hold no clip {', '.join(unknown[:5])}")
-            rows = np.array([where[clip] for clip in clip_ids], np.int64)
+            rows = np.array([self._row_of[clip] for clip in clip_ids], np.int64)
         with _Reader(self._files, self._index, self.schema, columns) as reader:
             reader.load(rows)
             return reader.read(rows)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {clip: row for row, clip in enumerate(self.clip_ids())}
 
     def clip_ids(self) -> list[str]:
         """Ids of the clips in stored order."""

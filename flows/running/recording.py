@@ -66,7 +66,7 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
 def _was_cancelled() -> bool:
     """Whether this run is here because it crashed (was killed, say) while it was being cancelled.
 
-    Prefect takes such a run for crashed, and the automation of flows/server/automations.py starts
+    Prefect takes such a run for crashed, and the automation of flows/server/automations.yaml starts
     it again.
     """
     if (flow_run.run_count or 0) < 2:

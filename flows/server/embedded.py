@@ -1,8 +1,6 @@
-"""Prefect's API in a child process, for runs where no server is configured.
+"""Where the runs of a command report to: a server that is there, or one for this process alone.
 
-It is what Prefect itself starts in that case, save that it starts in the background while the rest
-is imported, that the parent need not import the server's code (6 s of processor time), and that it
-ends with its parent, even one that was killed.
+Nothing here imports prefect in this process: Prefect reads its settings when it is first imported.
 """
 
 from __future__ import annotations
@@ -10,14 +8,14 @@ from __future__ import annotations
 import atexit
 import os
 import socket
-import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
-from flows.server.server import answers
-from warehouse.errors import FoleyError, clear_os_errors
+from flows.server.processes import end, start
+from flows.server.server import SETTINGS, answers, running_server
+from warehouse.errors import FoleyError
+from warehouse.files import file_lock, make_folder
 
 _EPHEMERAL = {
     "PREFECT_UI_ENABLED": "0",
@@ -26,11 +24,36 @@ _EPHEMERAL = {
 }
 
 
-class EmbeddedServer:
-    """A server on the loopback address, for this process and its children.
+def set_up_prefect(home: Path) -> EmbeddedServer | None:
+    """Settle where the flows of this process report to; once a process, before prefect is imported.
 
-    It starts in the background; call :meth:`wait` before the first flow. It ends when the
-    interpreter does: after Prefect's own workers, which by then have sent the last states and logs.
+    With PREFECT_API_URL set runs report there; with PREFECT_HOME set, that Prefect configuration
+    decides. With neither, they report to the server that `foley up` keeps for the home folder, or,
+    where there is none, to an embedded one with its database under HOME/prefect, which starts in
+    the background and is returned.
+    """
+    # The terminal shows progress; every log line still goes to Prefect's API.
+    for name, value in {**SETTINGS, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}.items():
+        os.environ.setdefault(name, value)
+    if "PREFECT_API_URL" in os.environ or "PREFECT_HOME" in os.environ:
+        return None
+    os.environ["PREFECT_HOME"] = str(home / "prefect")
+    if serving := running_server(home):
+        os.environ |= serving.environment()
+        return None
+    server = EmbeddedServer(home / "prefect")
+    server.start()
+    os.environ["PREFECT_API_URL"] = server.url
+    return server
+
+
+class EmbeddedServer:
+    """Prefect's API on the loopback address, for this process and its children.
+
+    It is what Prefect itself starts where no server is configured, save that it starts while the
+    rest is imported, that this process need not import the server's code (6 s of processor time),
+    and that it ends with this process, even with one that was killed. Call :meth:`wait` before the
+    first flow.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,78 +62,49 @@ class EmbeddedServer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
 
-    def start(self) -> None:
-        """Start the server, without waiting for it.
-
-        Raises FoleyError when its log cannot be written.
-        """
-        with clear_os_errors(f"write {self.log}"):
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            log = self.log.open("wb")
-        with log, self._listener:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "flows.server.embedded", str(self._listener.fileno())],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                pass_fds=[self._listener.fileno()],
-                # Ctrl-C is for us: the server must outlive it to hear how the run ended
-                start_new_session=True,
-                env=os.environ | _EPHEMERAL,
-            )
-        atexit.register(self.stop)
-
     @property
     def url(self) -> str:
         """Address of the API, for PREFECT_API_URL."""
         return f"http://127.0.0.1:{self.port}/api"
+
+    def start(self) -> None:
+        """Start the server without waiting for it.
+
+        It is ended after Prefect's own exit handlers, which have sent the last states and logs.
+        """
+        make_folder(self.log.parent)
+        with self._listener as listener:
+            module = ["flows.server.embedded", str(listener.fileno()), str(self.log.parent)]
+            self._process = start(module, self.log, _EPHEMERAL, [listener.fileno()])
+        atexit.register(end, [self._process], 15)
 
     def wait(self, seconds: float = 300.0) -> None:
         """Return when the server answers.
 
         Raises FoleyError if it ended, or does not answer in time.
         """
-        end = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         # the connection waits in the port's queue until the server accepts it
-        while not answers("127.0.0.1", self.port, max(0.1, end - time.monotonic())):
-            if self._process.poll() is not None:
+        while not answers("127.0.0.1", self.port, max(0.1, deadline - time.monotonic())):
+            if self._process.poll() is not None or time.monotonic() > deadline:
                 raise FoleyError(f"Prefect's embedded server did not start: see {self.log}")
-            if time.monotonic() > end:
-                raise FoleyError(
-                    f"Prefect's embedded server did not answer for {seconds:.0f} s: see {self.log}"
-                )
-
-    def stop(self) -> None:
-        """End the server: it writes what it has received and goes."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
 
-def _serve(descriptor: int) -> None:
-    """Serve on the open socket until the parent closes our standard input, as it does by ending in any way."""
+def _serve(listener: socket.socket, folder: Path) -> None:
+    """Serve Prefect's API on an open socket until SIGTERM."""
     import uvicorn
 
-    config = uvicorn.Config(
-        "prefect.server.api.server:create_app",
-        factory=True,
-        log_level="error",
-        lifespan="on",
-        timeout_graceful_shutdown=5,
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            with file_lock(folder / "migration.lock"):  # two migrations of one database fail
+                await super().startup(sockets)
+
+    app = "prefect.server.api.server:create_app"
+    options = uvicorn.Config(
+        app, factory=True, lifespan="on", log_level="error", timeout_graceful_shutdown=5
     )
-    server = uvicorn.Server(config)
-
-    def end_with_parent() -> None:
-        sys.stdin.buffer.read()
-        server.should_exit = True
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    server.run(sockets=[socket.socket(fileno=descriptor)])
+    Server(options).run(sockets=[listener])
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""The Prefect server and workers that `foley up` keeps running for a home folder: where they are, start and stop.
+"""The Prefect server and workers that `foley up` keeps running for a home folder.
 
 Nothing here imports prefect, so that every command can ask whether there is a server to report to.
 """
@@ -18,11 +18,12 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from warehouse.errors import FoleyError, clear_os_errors
 from warehouse.files import is_locked, make_folder, read_json, write_json
 
-#: user:password of the API; Prefect's own name, so that its clients and workers need no other
-#: setting.
+#: user:password of the API; Prefect's own name, so that its clients need no other setting.
 AUTH = "PREFECT_SERVER_API_AUTH_STRING"
 _START_SECONDS = 600.0
 _STOP_SECONDS = 60.0
@@ -30,21 +31,16 @@ _STOP_SECONDS = 60.0
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    # A run whose process is gone is found by its missing heartbeats, see
-    # flows/server/automations.py.
+    # flows/server/automations.yaml finds a run whose process is gone by its missing heartbeats.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-    # How soon a worker looks for runs, and the scheduler for due ones; Prefect's own are 10 s and
-    # 60 s.
+    # How soon a worker looks for runs, and the scheduler for due ones; Prefect's are 10 s and 60 s.
     "PREFECT_WORKER_QUERY_SECONDS": "5",
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "20",
-    # Runs that ended 90 days ago go from Prefect's database, which else grows for ever; the
-    # warehouse keeps a record.
+    # Prefect's database forgets runs that ended 90 days ago; the warehouse keeps a record.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-    # Batches run side by side, one a core: threads inside an operator would only get in each
-    # other's way.
+    # Batches run side by side, one a core: threads inside an operator would be in their way.
     "OMP_NUM_THREADS": "1",
-    # A training takes all cores: its threads then sleep while they wait, and leave the cores to
-    # what runs beside it.
+    # The threads of a training sleep while they wait, and leave the cores to what runs beside it.
     "OMP_WAIT_POLICY": "PASSIVE",
     # A worker's log is for what Prefect and we say.
     "PYTHONWARNINGS": "ignore",
@@ -54,17 +50,16 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Serving:
-    """How the server of a home folder is run. `gpus` runs at once use a device."""
+    """Where the server of a home folder is."""
 
     home: Path
     host: str = "127.0.0.1"
     port: int = 4200
-    gpus: int = 1
 
     @property
     def address(self) -> str:
-        """Where a browser finds it."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 (compared, not bound)
+        """Where a browser on this machine reaches it."""
+        host = _reachable(self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
@@ -77,42 +72,32 @@ class Serving:
         own = {
             "PREFECT_HOME": str(self.folder),
             "PREFECT_API_URL": f"{self.address}/api",
-            "PREFECT_SERVER_UI_API_URL": "/api",  # so that the page asks the host that it came from
+            "PREFECT_SERVER_UI_API_URL": "/api",  # the page asks the host that it came from
             "FOLEY_HOME": str(self.home),
         }
         if AUTH in os.environ:
             own["PREFECT_API_AUTH_STRING"] = os.environ[AUTH]
         return SETTINGS | dict(os.environ) | own
 
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server bound to that host."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    def note(self) -> None:
+        """Write down where it is; this process is its supervisor and holds its lock."""
+        state = {"host": self.host, "port": self.port, "pid": os.getpid()}
+        write_json(self.home / "tmp", self.folder / "up.json", state)
 
 
-def found(home: Path) -> Serving | None:
+def running_server(home: Path) -> Serving | None:
     """The server that is up for a home folder, None when there is none."""
-    known = _note(home)
-    return Serving(home, known["host"], known["port"], known["gpus"]) if known else None
+    note = _note(home)
+    return Serving(home, note["host"], note["port"]) if note else None
 
 
 def _note(home: Path) -> dict[str, Any] | None:
-    """What the supervisor that is up wrote down of itself.
-
-    That of an earlier one, which was killed say, is none.
-    """
+    """What the supervisor that is up wrote down; None where it is gone, killed say."""
     path = home / "prefect" / "up.json"
     if not is_locked(home / "locks" / "up.lock") or not path.is_file():
         return None
-    known = read_json(path)
-    try:
-        os.kill(known["pid"], 0)
-    except ProcessLookupError:
-        return None
-    return known
+    note = read_json(path)
+    return note if psutil.pid_exists(note["pid"]) else None
 
 
 def start(serving: Serving) -> None:
@@ -121,77 +106,72 @@ def start(serving: Serving) -> None:
     Raises FoleyError where one is up already, the port is taken, or it would be open to others
     without a password.
     """
-    if found(serving.home):
+    if running_server(serving.home):
         raise _up_already(serving)
-    if not is_loopback(serving.host) and ":" not in os.environ.get(AUTH, ""):
+    if not _is_loopback(serving.host) and ":" not in os.environ.get(AUTH, ""):
         raise FoleyError(
             f"--host {serving.host} is open to other machines: set {AUTH}=user:password first"
         )
-    _check_port(serving)
+    try:
+        socket.create_server((serving.host, serving.port)).close()
+    except OSError as error:
+        place = f"{serving.host} port {serving.port}"
+        why = error.strerror or str(error)
+        raise FoleyError(f"cannot serve on {place}: {why}: choose another --port") from error
     for name in ("prefect", "locks", "tmp", "reports"):
         make_folder(serving.home / name)
     log = serving.folder / "supervisor.log"
+    where = [str(serving.home), serving.host, str(serving.port)]
     with clear_os_errors(f"write {log}"), log.open("ab") as output:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "flows.server.supervisor",
-                str(serving.home),
-                serving.host,
-                *map(str, _numbers(serving)),
-            ],
+            [sys.executable, "-m", "flows.server.supervisor", *where],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
             env=serving.environment(),
         )
-    _wait(serving, process)
+    try:
+        _wait(serving, process)
+    except BaseException:
+        process.kill()  # what it has started ends with it
+        process.wait()
+        raise
+
+
+def _wait(serving: Serving, process: subprocess.Popen[bytes]) -> None:
+    """Return when the server answers. Raises FoleyError where it does not, or another is up."""
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        note = _note(serving.home)
+        if note and note["pid"] != process.pid:
+            raise _up_already(serving)
+        if note and answers(serving.host, serving.port):
+            return
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise FoleyError(f"the server did not start: see the logs in {serving.folder}")
+        time.sleep(0.2)
 
 
 def _up_already(serving: Serving) -> FoleyError:
     return FoleyError(f"it is up already: foley down --home {serving.home} stops it")
 
 
-def _numbers(serving: Serving) -> tuple[int, int]:
-    return serving.port, serving.gpus
-
-
-def _check_port(serving: Serving) -> None:
+def _is_loopback(host: str) -> bool:
     try:
-        with socket.create_server((serving.host, serving.port), reuse_port=False):
-            pass
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise FoleyError(
-            f"cannot serve on {serving.host} port {serving.port}: {why}: choose another --port"
-        ) from error
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
-def _wait(serving: Serving, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while not (
-        (known := _note(serving.home))
-        and known["pid"] == process.pid
-        and answers(serving.host, serving.port)
-    ):
-        if process.poll() is not None:
-            raise _up_already(serving) if known else _not_started(serving, "did not start")
-        if time.monotonic() > end:
-            process.send_signal(signal.SIGTERM)
-            raise _not_started(serving, f"did not answer for {_START_SECONDS:.0f} s")
-        time.sleep(0.2)
-
-
-def _not_started(serving: Serving, what: str) -> FoleyError:
-    return FoleyError(f"the server {what}: see the logs in {serving.folder}")
+def _reachable(host: str) -> str:
+    """An address to ask at; one that stands for all of a machine's addresses is none."""
+    return {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(host, host)  # noqa: S104 (not bound)
 
 
 def answers(host: str, port: int, seconds: float = 10.0) -> bool:
     """Whether the API there says within `seconds` that it is well."""
-    host = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 (compared, not bound)
-    connection = HTTPConnection(host, port, timeout=seconds)
+    connection = HTTPConnection(_reachable(host), port, timeout=seconds)
     try:
         connection.request("GET", "/api/health")
         return connection.getresponse().status == 200
@@ -206,26 +186,15 @@ def stop(home: Path) -> bool:
 
     Runs under way are told to end, and go on another time.
     """
-    known = _note(home)
-    if known is None:
+    note = _note(home)
+    if note is None:
         return False
-    pid = int(known["pid"])
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-    end = time.monotonic() + _STOP_SECONDS
-    while found(home):
-        if time.monotonic() > end:
-            raise FoleyError(
-                f"process {pid} does not end: see {home / 'prefect' / 'supervisor.log'}"
-            )
+        os.kill(note["pid"], signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_SECONDS
+    while running_server(home):
+        if time.monotonic() > deadline:
+            log = home / "prefect" / "supervisor.log"
+            raise FoleyError(f"process {note['pid']} does not end: see {log}")
         time.sleep(0.1)
     return True
-
-
-def note(serving: Serving) -> None:
-    """Write down where the server of the home folder is.
-
-    The caller holds its lock and is its supervisor.
-    """
-    state = {"host": serving.host, "port": serving.port, "gpus": serving.gpus, "pid": os.getpid()}
-    write_json(serving.home / "tmp", serving.folder / "up.json", state)

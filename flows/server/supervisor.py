@@ -1,174 +1,94 @@
-"""The process behind `foley up`.
-
-Runs Prefect's server and one worker a pool, and starts them again when they end.
-"""
+"""The process behind `foley up`: keeps Prefect's server and one worker a pool running."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
-from flows.running.signals import PATIENCE
-from flows.server.server import Serving, answers, found, note
+import psutil
+
+from flows.server.processes import end, start
+from flows.server.server import Serving, answers
 from warehouse.files import file_lock
 
 #: Work pools: what needs no device, and what does. deployments/prefect.yaml names them.
 POOLS = ("foley", "foley-gpu")
 _PATIENCE = 20.0  # seconds from the polite signal to the other one
-_LONGEST_PAUSE = 30.0
+_PAUSE = 10.0  # seconds from one start to the next, of what ends again and again
 
 
 @dataclass
 class Child:
-    """A process that is to be there; `pause` grows each time that it ends soon after its start."""
+    """A process that is to be there: `module` is what `python -m` runs."""
 
     name: str
-    command: list[str]
-    process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    pause: float = 0.0
-    due: float = field(default_factory=time.monotonic)
+    module: list[str]
+    process: psutil.Popen | None = None
+    started: float = float("-inf")
 
     def keep(self, folder: Path) -> None:
-        """Start it where it is not running and the pause is over."""
-        now = time.monotonic()
+        """Start it where it is not running, though not too often."""
         if self.process is not None and self.process.poll() is None:
             return
+        if time.monotonic() < self.started + _PAUSE:
+            return
         if self.process is not None:
-            self.pause = (
-                min(_LONGEST_PAUSE, max(1.0, self.pause * 2)) if now - self.started < 60 else 1.0
-            )
-            self.due = now + self.pause
-            print(
-                f"{self.name} ended with {self.process.returncode}, again in {self.pause:.0f} s",
-                flush=True,
-            )
-            self.process = None
-        if now < self.due:
-            return
-        with (folder / f"{self.name}.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 (this process has no threads)
-            )
-        self.started = now
-
-    def stop(self) -> None:
-        """End it: politely, then not."""
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            print(f"{self.name} ended with {self.process.returncode}: started again", flush=True)
+        self.process = start(self.module, folder / f"{self.name}.log")
+        self.started = time.monotonic()
 
 
-def _end_with_parent() -> None:
-    """Have Linux end this process when its parent is killed, so that no server keeps the port."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
-def _runs(serving: Serving) -> set[int]:
-    """Process groups of this server's runs on this machine.
-
-    Each leads one, and outlives a worker that is killed.
-    """
-    ours = {f"PREFECT_API_URL={serving.address}/api", f"FOLEY_HOME={serving.home}"}
-    found: set[int] = set()
-    for file in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):  # it ended, or is another user's
-            variables = file.read_bytes().decode(errors="replace").split("\0")
-            if ours <= set(variables) and any(
-                name.startswith("PREFECT__FLOW_RUN_ID=") for name in variables
-            ):
-                found.add(os.getpgid(int(file.parent.name)))
-    return found - {os.getpgrp()}
-
-
-def _signal(groups: Iterable[int], number: int) -> None:
-    for group in groups:
-        with suppress(ProcessLookupError):
-            os.killpg(group, number)
-
-
-def supervise(serving: Serving) -> None:
-    """Keep server and workers running until SIGTERM or SIGINT."""
-    stopping: list[int] = []
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        stopping.append(number)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    python = [sys.executable, "-m"]
-    where = ["--host", serving.host, "--port", str(serving.port)]
-    quiet = [
-        "--log-level",
-        "warning",
-        "--timeout-graceful-shutdown",
-        "5",
-        "--timeout-keep-alive",
-        "5",
+def runs_of(serving: Serving) -> list[psutil.Process]:
+    """Processes of this server's runs on this machine: a run outlives a worker that is killed."""
+    ours = {"PREFECT_API_URL": f"{serving.address}/api", "FOLEY_HOME": str(serving.home)}
+    return [
+        process
+        for process in psutil.process_iter(["environ"])
+        if (variables := process.info["environ"])  # None: it ended, or is another user's
+        and ours.items() <= variables.items()
+        and "PREFECT__FLOW_RUN_ID" in variables
     ]
-    server = Child(
-        "server", [*python, "uvicorn", "flows.server.web_app:create", "--factory", *where, *quiet]
-    )
+
+
+def supervise(serving: Serving, stop: threading.Event) -> None:
+    """Keep server and workers running until `stop` is set, then end them and their runs."""
+    where = ["--host", serving.host, "--port", str(serving.port), "--log-level", "warning"]
+    ending = ["--timeout-graceful-shutdown", "5", "--timeout-keep-alive", "5"]
+    app = ["uvicorn", "flows.server.web_app:create", "--factory"]
+    server = Child("server", [*app, *where, *ending])
     workers = [
-        Child(
-            f"worker-{pool}",
-            [*python, "prefect", "worker", "start", "--type", "process", "--pool", pool],
-        )
+        Child(f"worker-{pool}", ["prefect", "worker", "start", "--type", "process", "--pool", pool])
         for pool in POOLS
     ]
     try:
-        while not stopping:
+        while not stop.wait(0.5):
             server.keep(serving.folder)
-            if any(worker.process for worker in workers) or answers(serving.host, serving.port):
+            if workers[0].process or answers(serving.host, serving.port):
                 for worker in workers:
                     worker.keep(serving.folder)
-            time.sleep(0.5)
     finally:
-        for child in workers:
-            if child.process is not None and child.process.poll() is None:
-                child.process.terminate()  # all at once, then wait for each
-        _signal(_runs(serving), signal.SIGTERM)
-        for child in workers:
-            child.stop()
-        end = time.monotonic() + PATIENCE + 1
-        while (
-            _runs(serving) and time.monotonic() < end
-        ):  # those whose worker was gone have the server until here
-            time.sleep(0.2)
-        _signal(_runs(serving), signal.SIGKILL)
-        server.stop()
+        processes = [worker.process for worker in workers if worker.process]
+        end([*processes, *runs_of(serving)], _PATIENCE)
+        end(runs_of(serving), 1)  # what a worker started meanwhile
+        end([server.process] if server.process else [], _PATIENCE)
 
 
 def main() -> None:
-    """`python -m flows.server.supervisor HOME HOST PORT GPUS`, in the environment of `Serving.environment`."""
-    home, host, port, gpus = sys.argv[1:]
-    serving = Serving(Path(home), host, int(port), int(gpus))
+    """`python -m flows.server.supervisor HOME HOST PORT`, with `Serving.environment`."""
+    home, host, port = sys.argv[1:]
+    serving = Serving(Path(home), host, int(port))
     os.chdir(serving.folder)
-    while found(serving.home) is None:
-        with file_lock(serving.home / "locks" / "up.lock", wait=False) as mine:
-            if mine:
-                note(serving)
-                supervise(serving)
-                return
-        time.sleep(0.1)  # somebody looks whether it is locked, or was first and has yet to say so
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with file_lock(serving.home / "locks" / "up.lock"):
+        serving.note()
+        supervise(serving, stop)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from flows.server.server import AUTH
 
 
 class OwnPagesOnly:
-    """Refuses what another web page sends: a browser names that page as `Origin`, also where CORS does not ask.
+    """Refuses what another web page sends, whose browser names that page as `Origin`.
 
     Else any page that somebody opens on this machine could start runs, by a plain POST or a
-    WebSocket of events.
+    WebSocket of events, for which CORS does not ask.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -19,8 +19,7 @@ from flows.parameters import (
     EvaluateParameters,
     TrainParameters,
 )
-from flows.server.embedded import EmbeddedServer
-from flows.server.environment import set_up_prefect
+from flows.server.embedded import EmbeddedServer, set_up_prefect
 from warehouse.errors import FoleyError
 
 if TYPE_CHECKING:

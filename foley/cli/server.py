@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from flows.server.server import Serving, found, start, stop
 from foley.cli.options import HOME, home_folder
+from foley.cli.quiet import quietly
 
 GPUS = click.option(
     "--gpus",
@@ -29,11 +29,12 @@ WEBHOOK = click.option(
 @GPUS
 @WEBHOOK
 def up(home: Path | None, host: str, port: int, gpus: int, webhook: str | None) -> None:
-    """Start Prefect's server, register every deployment, start workers, and say where the UI is."""
+    """Start Prefect's server, workers and UI, and register every deployment."""
     from flows.display.progress_bars import bar
+    from flows.server.server import Serving, start, stop
 
-    serving = Serving(home_folder(home), host, port, gpus)
-    with bar("start", 2) as progress:
+    serving = Serving(home_folder(home), host, port)
+    with quietly(), bar("start", 2) as progress:
         start(serving)
         progress.update()
         os.environ |= serving.environment()
@@ -52,6 +53,8 @@ def up(home: Path | None, host: str, port: int, gpus: int, webhook: str | None) 
 @HOME
 def down(home: Path | None) -> None:
     """Stop what `foley up` started; runs under way end, and what is committed stays."""
+    from flows.server.server import stop
+
     folder = home_folder(home)
     click.echo("stopped" if stop(folder) else f"nothing was up for {folder}")
 
@@ -61,9 +64,14 @@ def down(home: Path | None) -> None:
 @GPUS
 @WEBHOOK
 def deploy(home: Path | None, gpus: int, webhook: str | None) -> None:
-    """Register deployments, schedules and automations on the server at PREFECT_API_URL, or on that of `foley up`."""
-    serving = found(home_folder(home))
+    """Register deployments, schedules and automations on a server that is there.
+
+    It is the server at PREFECT_API_URL, or that of `foley up`.
+    """
+    from flows.server.server import running_server
+
     if "PREFECT_API_URL" not in os.environ:
+        serving = running_server(home_folder(home))
         if serving is None:
             raise click.UsageError("no server: run foley up, or set PREFECT_API_URL")
         os.environ |= serving.environment()

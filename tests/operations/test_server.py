@@ -15,7 +15,7 @@ from websockets import Origin, Subprotocol
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from flows.server.server import AUTH, Serving, answers, found
+from flows.server.server import AUTH, Serving, answers, running_server
 from tests.foley.commands import ROOT, environment, one_line_error
 from tests.operations.factory import foley, free_port, until
 from warehouse.files import file_lock
@@ -24,8 +24,8 @@ PASSWORD = "somebody:s3cret"
 ASKER = """
 import sys
 from pathlib import Path
-from flows.server import found
-print({found(Path(sys.argv[1])) is not None for _ in range(3000)})
+from flows.server.server import running_server
+print({running_server(Path(sys.argv[1])) is not None for _ in range(3000)})
 """
 
 
@@ -36,7 +36,7 @@ def home(tmp_path: Path) -> Path:
         (tmp_path / name).mkdir()
     gone = subprocess.Popen(["true"])
     gone.wait()
-    note = f'{{"host": "127.0.0.1", "port": 4200, "gpus": 1, "pid": {gone.pid}}}'
+    note = f'{{"host": "127.0.0.1", "port": 4200, "pid": {gone.pid}}}'
     (tmp_path / "prefect" / "up.json").write_text(note)
     (tmp_path / "locks" / "up.lock").touch()
     return tmp_path
@@ -56,14 +56,14 @@ def ask_together(home: Path) -> set[str]:
 def test_a_stopped_server_is_never_taken_for_one_that_is_up(home: Path) -> None:
     assert ask_together(home) == {"{False}"}
     with file_lock(home / "locks" / "up.lock"):  # the next one, before it wrote down where it is
-        assert found(home) is None
+        assert running_server(home) is None
         (home / "prefect" / "up.json").unlink()  # or the first of all
-        assert found(home) is None
+        assert running_server(home) is None
 
 
 def test_a_server_that_is_up_is_always_found(home: Path) -> None:
     note = home / "prefect" / "up.json"
-    note.write_text(f'{{"host": "127.0.0.1", "port": 4200, "gpus": 1, "pid": {os.getpid()}}}')
+    note.write_text(f'{{"host": "127.0.0.1", "port": 4200, "pid": {os.getpid()}}}')
     with file_lock(home / "locks" / "up.lock"):
         assert ask_together(home) == {"{True}"}
 

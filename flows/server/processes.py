@@ -1,0 +1,58 @@
+"""Child processes: they end with their parent, and in bounded time where they are told to."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from warehouse.errors import clear_os_errors
+
+
+def start(
+    module: Iterable[str],
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Collection[int] = (),
+) -> psutil.Popen:
+    """Start `python -m MODULE ARGUMENT...`, in a session of its own, with a log file.
+
+    Ctrl-C in a terminal does not reach it; it gets SIGTERM when this process ends in any way.
+    Raises FoleyError when its log cannot be written.
+    """
+    with clear_os_errors(f"write {log}"), log.open("ab") as output:
+        return psutil.Popen(
+            [sys.executable, "-m", *module],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            pass_fds=pass_fds,
+            env=os.environ | (env or {}),
+            preexec_fn=_end_with_parent,
+        )
+
+
+def _end_with_parent() -> None:
+    """Have Linux end this process when its parent is gone, so that no server keeps the port."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def end(processes: Iterable[psutil.Process], seconds: float) -> None:
+    """End processes, all at once: politely, and after `seconds` by force."""
+    processes = list(processes)
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(processes, seconds)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, seconds)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from websockets import Origin, Subprotocol
 from websockets.exceptions import InvalidStatus
@@ -26,6 +27,16 @@ import sys
 from pathlib import Path
 from flows.server.server import running_server
 print({running_server(Path(sys.argv[1])) is not None for _ in range(3000)})
+"""
+FIRST_RUN = """
+import sys, time
+from pathlib import Path
+from flows.server.embedded import EmbeddedServer
+server = EmbeddedServer(Path(sys.argv[1]))
+server.start()
+server.wait()
+print("answers", flush=True)
+time.sleep(600)
 """
 
 
@@ -152,3 +163,33 @@ def test_the_api_wants_the_password_and_its_own_page_and_serves_no_reports(
     assert (
         guarded.environment()["PREFECT_API_AUTH_STRING"] == PASSWORD
     )  # what workers and runs send
+
+
+@pytest.mark.slow
+def test_first_runs_at_once_share_a_database_and_killed_ones_leave_no_server(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", FIRST_RUN, str(tmp_path)]
+    variables = environment(PREFECT_HOME=str(tmp_path))
+    runs = [
+        subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    try:
+        for run in runs:
+            assert run.stdout
+            assert run.stdout.readline() == "answers\n", (tmp_path / "server.log").read_text()
+    finally:
+        for run in runs:
+            run.kill()
+            run.communicate()
+    until(lambda: not servers(tmp_path), 60, "every server is gone")
+
+
+def servers(home: Path) -> list[psutil.Process]:
+    """Processes with that PREFECT_HOME."""
+    return [
+        process
+        for process in psutil.process_iter(["environ"])
+        if (process.info["environ"] or {}).get("PREFECT_HOME") == str(home)
+    ]

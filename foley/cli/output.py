@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.evaluation.results import figures
@@ -14,94 +14,83 @@ if TYPE_CHECKING:
     from flows.demo import Demo
     from flows.download import Downloaded
     from flows.evaluate import Evaluated
-    from flows.running.batches import StageCounts
     from warehouse import Status
     from warehouse.catalog.capacity import CapacityPlan
     from warehouse.maintenance import Maintained
 
 
-def stage_table(counts: Iterable[StageCounts]) -> str:
-    """What a run did, a line a stage."""
-    rows = [
-        {
-            "stage": c.stage,
-            "passed": c.passed,
-            "rejected": c.rejected,
-            "failed": c.failed,
-            "done before": c.done_before,
-            "quarantined": c.quarantined,
-            "seconds": round(c.seconds, 1),
-        }
-        for c in counts
-    ]
+def _table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows of the same columns as a table; nothing for no rows."""
+    rows = list(rows)
     return render(list(rows[0]), rows, "table") if rows else ""
+
+
+def _counts(item: Any, names: str) -> dict[str, Any]:
+    """The attributes of those names, under the same words."""
+    return {name.replace("_", " "): getattr(item, name) for name in names.split()}
 
 
 def curated(result: Curated) -> str:
     """The end of `foley curate`."""
     counts = result.dataset.counts
-    lines = [stage_table(result.stages), ""]
+    names = "stage passed rejected failed done_before quarantined"
+    rows = [_counts(c, names) | {"seconds": round(c.seconds, 1)} for c in result.stages]
+    lines = [_table(rows), ""]
     if not any(count.batches for count in result.stages):
         lines += ["Nothing to do: every clip was done before.", ""]
     splits = ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test"))
-    lines += [
-        f"Dataset {result.dataset.version}: {counts['kept']} of {counts['clips']} clips kept ({splits}).",
-        *(
-            f"  {step['dropped']} dropped by {step['step']}"
-            for step in result.dataset.funnel
-            if step["dropped"]
-        ),
-    ]
-    return "\n".join(lines)
+    total = f"{counts['kept']} of {counts['clips']} clips kept ({splits})"
+    lines.append(f"Dataset {result.dataset.version}: {total}.")
+    funnel = [step for step in result.dataset.funnel if step["dropped"]]
+    return "\n".join([*lines, *(f"  {s['dropped']} dropped by {s['step']}" for s in funnel)])
 
 
 def downloaded(result: Downloaded) -> str:
     """The end of `foley download`."""
     before = result.units - result.fetched - len(result.failed)
-    lines = [
-        f"{result.folder}: {result.clips} clips; {result.fetched} fetched, {before} there before."
-    ]
-    rows = [
-        {"split": split, **{k.replace("_", " "): v for k, v in c.items()}}
-        for split, c in result.counts.items()
-    ]
-    lines += ["", render(list(rows[0]), rows, "table"), ""] if rows else []
+    done = f"{result.clips} clips; {result.fetched} fetched, {before} there before"
+    lines = [f"{result.folder}: {done}."]
+    if result.counts:
+        rows = [{"split": split, **counts} for split, counts in result.counts.items()]
+        lines += ["", _table({k.replace("_", " "): v for k, v in row.items()} for row in rows), ""]
     if result.without_video or result.without_row:
-        lines.append(
-            f"{result.without_video} annotated clips have no video, {result.without_row} videos no annotation."
-        )
+        without = f"{result.without_row} videos no annotation"
+        lines.append(f"{result.without_video} annotated clips have no video, {without}.")
     lines += [f"failed: {error}" for _, error in result.failed[:10]]
     if len(result.failed) > 10:
         lines.append(f"... and {len(result.failed) - 10} more")
-    lines.append(
-        "Details are in download.json" + ("; run again for what failed." if result.failed else ".")
+    again = "; run again for what failed" if result.failed else ""
+    return "\n".join(
+        [
+            *lines,
+            f"Details are in download.json{again}.",
+            f"Go on with: foley curate {result.folder}",
+        ]
     )
-    lines.append(f"Go on with: foley curate {result.folder}")
-    return "\n".join(lines)
 
 
 def demo(result: Demo) -> str:
     """The end of `foley demo`."""
     results = result.results
-    lines: list[str] = (
-        [] if result.worked else ["Nothing to do: every stage was done before. What it found:", ""]
-    )
-    lines += [render(["stage", "passed", "rejected", "failed"], results["funnel"], "table"), ""]
-    reasons: list[tuple[str, Any]] = [
-        item for step in results["funnel"] for item in step["reasons"].items()
-    ]
-    lines += [f"  {number} clip{'s' if number > 1 else ''}: {reason}" for reason, number in reasons]
-    lines += ["", flaw_table(results["curation"])]
-    lines += [
-        "",
-        f"Synchronisation on {results['held_out_clips']} held-out clips",
-        figures(results),
-        "",
-    ]
     seconds = ", ".join(f"{name} {value:.0f}" for name, value in results["seconds"].items())
-    clips = result.report.with_name(f"curation-{results['dataset']}.html")
-    lines += [f"seconds: {seconds}", f"report:  {result.report}", f"clips:   {clips}"]
-    return "\n".join(lines)
+    reasons = [item for step in results["funnel"] for item in step["reasons"].items()]
+    return "\n".join(
+        [
+            *([] if result.worked else ["Nothing to do: every stage was done before.", ""]),
+            render(["stage", "passed", "rejected", "failed"], results["funnel"], "table"),
+            "",
+            *(f"  {count} clip{'' if count == 1 else 's'}: {reason}" for reason, count in reasons),
+            "",
+            _table(_flaw(kind, row) for kind, row in results["curation"].items()),
+            "",
+            f"Synchronisation on {results['held_out_clips']} held-out clips",
+            figures(results),
+            "",
+            f"seconds: {seconds}",
+            f"report:  {result.report}",
+            f"clips:   {result.report.with_name('curation-' + results['dataset'] + '.html')}",
+        ]
+    )
 
 
 def evaluated(result: Evaluated) -> str:
@@ -116,41 +105,28 @@ def evaluated(result: Evaluated) -> str:
     return "\n".join(lines)
 
 
-def flaw_table(flaws: Mapping[str, Mapping[str, Any]]) -> str:
-    """What a curation made of clips of which it is known what is wrong with them."""
-    names = {
-        "known to be": "kind",
-        "kept": "kept",
-        "dropped": "dropped",
-        "by score": "score",
-        "area under ROC": "auc",
+def _flaw(kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a curation made of clips whose flaw is known."""
+    return {
+        "known to be": kind,
+        "kept": row["kept"],
+        "dropped": row["dropped"],
+        "by score": row.get("score"),
+        "area under ROC": row.get("auc"),
     }
-    rows = [
-        {title: ({"kind": kind} | dict(row)).get(key) for title, key in names.items()}
-        for kind, row in flaws.items()
-    ]
-    return render(list(names), rows, "table")
 
 
-def status(found: Status) -> str:
+def status(status: Status) -> str:
     """The text of `foley status`."""
-    rows: Sequence[Mapping[str, Any]] = [
-        {
-            "stage": s.stage,
-            "passed": s.passed,
-            "rejected": s.rejected,
-            "failed": s.failed,
-            "quarantined": s.quarantined,
-            "waiting": s.waiting,
-            "clips/s": None if s.clips_per_second is None else round(s.clips_per_second, 1),
-            "eta s": None if s.eta_seconds is None else round(s.eta_seconds),
-        }
-        for s in found.stages
+    rows = [
+        _counts(stage, "stage passed rejected failed quarantined waiting")
+        | {"clips/s": _round(stage.clips_per_second, 1), "eta s": _round(stage.eta_seconds, 0)}
+        for stage in status.stages
     ]
-    disk = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in found.disk_bytes.items() if size)
-    lines = [f"{found.clips} clips, {found.unreadable} that cannot be read"]
-    lines += ["", render(list(rows[0]), rows, "table")] if rows else []
-    return "\n".join([*lines, "", f"MB on disk: {disk or 'nothing yet'}"])
+    lines = [f"{status.clips} clips, {status.unreadable} that cannot be read", ""]
+    sizes = [f"{name} {size / 1e6:.1f}" for name, size in status.disk_bytes.items() if size]
+    disk = f"MB on disk: {', '.join(sizes) or 'nothing yet'}"
+    return "\n".join([*lines, *([_table(rows), ""] if rows else []), disk])
 
 
 def maintained(done: Maintained, deleted: bool) -> str:
@@ -167,30 +143,26 @@ def maintained(done: Maintained, deleted: bool) -> str:
     return "\n".join(lines if done.problems else [*lines, "every file is as it was written"])
 
 
-def plan(found: CapacityPlan) -> str:
+def _round(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits or None)
+
+
+def plan(plan: CapacityPlan) -> str:
     """The text of `foley plan`."""
-    rows: list[dict[str, Any]] = [
+    rows = [
         {
-            "stage": s.stage,
-            "on": "gpu" if s.device else "worker",
-            "clips": s.clips,
-            "clips/s each": round(s.rate, 2),
-            "hours": round(s.hours, 2),
-            "GB": round(s.gigabytes, 2),
-            "cost": round(s.cost, 2),
-            "measured on": f"{s.measured} clips" + (" (few)" if s.measured < FEW else ""),
+            "stage": stage.stage,
+            "on": "gpu" if stage.device else "worker",
+            "clips": stage.clips,
+            "clips/s each": round(stage.rate, 2),
+            "hours": round(stage.hours, 2),
+            "GB": round(stage.gigabytes, 2),
+            "cost": round(stage.cost, 2),
+            "measured on": f"{stage.measured} clips{' (few)' if stage.measured < FEW else ''}",
         }
-        for s in found.stages
+        for stage in plan.stages
     ]
-    hours, size, cost = (
-        sum(getattr(s, name) for s in found.stages) for name in ("hours", "gigabytes", "cost")
-    )
-    total = {
-        "stage": "total",
-        "clips": found.clips,
-        "hours": round(hours, 2),
-        "GB": round(size, 2),
-        "cost": round(cost, 2),
-    }
-    rows.append({name: total.get(name) for name in rows[0]})
-    return f"{render(list(rows[0]), rows, 'table')}\n\nclips themselves: {found.source_gigabytes:.1f} GB"
+    total: dict[str, Any] = dict.fromkeys(rows[0]) | {"stage": "total", "clips": plan.clips}
+    for title, name in (("hours", "hours"), ("GB", "gigabytes"), ("cost", "cost")):
+        total[title] = round(sum(getattr(stage, name) for stage in plan.stages), 2)
+    return f"{_table([*rows, total])}\n\nclips themselves: {plan.source_gigabytes:.1f} GB"

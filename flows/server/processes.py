@@ -21,11 +21,13 @@ def start(
     log: Path,
     env: Mapping[str, str] | None = None,
     pass_fds: Collection[int] = (),
+    outlives_us: bool = False,
 ) -> psutil.Popen:
     """Start `python -m MODULE ARGUMENT...`, in a session of its own, with a log file.
 
-    Ctrl-C in a terminal does not reach it; it gets SIGTERM when this process ends in any way.
-    Raises FoleyError when its log cannot be written.
+    Ctrl-C in a terminal does not reach it; unless it `outlives_us` it gets SIGTERM when this
+    process ends in any way. `env` is on top of this process' own. Raises FoleyError when its log
+    cannot be written.
     """
     with clear_os_errors(f"write {log}"), log.open("ab") as output:
         return psutil.Popen(
@@ -36,7 +38,7 @@ def start(
             start_new_session=True,
             pass_fds=pass_fds,
             env=os.environ | (env or {}),
-            preexec_fn=_end_with_parent,
+            preexec_fn=None if outlives_us else _end_with_parent,
         )
 
 

@@ -5,12 +5,9 @@ Nothing here imports prefect, so that every command can ask whether there is a s
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,11 +17,13 @@ from typing import Any
 
 import psutil
 
-from warehouse.errors import FoleyError, clear_os_errors
+from flows.server import processes
+from warehouse.errors import FoleyError
 from warehouse.files import is_locked, make_folder, read_json, write_json
 
 #: user:password of the API; Prefect's own name, so that its clients need no other setting.
 AUTH = "PREFECT_SERVER_API_AUTH_STRING"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _START_SECONDS = 600.0
 _STOP_SECONDS = 60.0
 
@@ -108,7 +107,7 @@ def start(serving: Serving) -> None:
     """
     if running_server(serving.home):
         raise _up_already(serving)
-    if not _is_loopback(serving.host) and ":" not in os.environ.get(AUTH, ""):
+    if serving.host not in _LOOPBACK and ":" not in os.environ.get(AUTH, ""):
         raise FoleyError(
             f"--host {serving.host} is open to other machines: set {AUTH}=user:password first"
         )
@@ -120,17 +119,9 @@ def start(serving: Serving) -> None:
         raise FoleyError(f"cannot serve on {place}: {why}: choose another --port") from error
     for name in ("prefect", "locks", "tmp", "reports"):
         make_folder(serving.home / name)
+    module = ["flows.server.supervisor", str(serving.home), serving.host, str(serving.port)]
     log = serving.folder / "supervisor.log"
-    where = [str(serving.home), serving.host, str(serving.port)]
-    with clear_os_errors(f"write {log}"), log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flows.server.supervisor", *where],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            env=serving.environment(),
-        )
+    process = processes.start(module, log, serving.environment(), outlives_us=True)
     try:
         _wait(serving, process)
     except BaseException:
@@ -139,7 +130,7 @@ def start(serving: Serving) -> None:
         raise
 
 
-def _wait(serving: Serving, process: subprocess.Popen[bytes]) -> None:
+def _wait(serving: Serving, process: psutil.Popen) -> None:
     """Return when the server answers. Raises FoleyError where it does not, or another is up."""
     deadline = time.monotonic() + _START_SECONDS
     while True:
@@ -155,13 +146,6 @@ def _wait(serving: Serving, process: subprocess.Popen[bytes]) -> None:
 
 def _up_already(serving: Serving) -> FoleyError:
     return FoleyError(f"it is up already: foley down --home {serving.home} stops it")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _reachable(host: str) -> str:

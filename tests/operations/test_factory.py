@@ -332,7 +332,7 @@ def killed(
     addresses = home.parent / "addresses.csv"
     addresses.write_text(f"url\n{told.address}/clip.mp4\n")
     with file_lock(home / "locks" / "maintenance.lock"):
-        live = factory.start("download", home=str(home), source=str(addresses))
+        live = factory.start("download", home=str(home), source=str(addresses), retries=100)
         dead = factory.start("maintenance", home=str(home))
         for id in (live, dead):
             factory.reaches(id, "RUNNING")

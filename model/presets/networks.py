@@ -53,7 +53,7 @@ class Network(ModelFiles):
 
     def load_class(self) -> type[Any]:
         """Its class, a `FrozenNetwork` of model/networks/base.py; imports torch."""
-        return load_class(f"model.networks.{self.class_name}")
+        return load_class(self.class_name)
 
 
 NETWORKS = {

@@ -9,13 +9,24 @@ import numpy as np
 import pytest
 import torch
 from audiobox_aesthetics.infer import AesPredictor
-from transformers import AutoTokenizer, DINOv3ViTConfig, DINOv3ViTModel, T5EncoderModel, VJEPA2Model
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    SiglipImageProcessor,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+    T5EncoderModel,
+    VJEPA2Config,
+    VJEPA2Model,
+)
 
 from model.backbone import Backbone
 from model.networks.audiobox import Audiobox
 from model.networks.imagebind import ImageBind
 from model.presets.networks import ModelFiles
-from model.presets.preset import ModelError, Preset
+from model.presets.preset import ModelError, Preset, load_preset
 from model.video_encoder import VideoEncoder, frame_times, pool
 
 RNG = np.random.default_rng(0)
@@ -70,6 +81,77 @@ def test_an_image_encoder_sees_each_frame_alone(preset: Preset, tmp_path: Path) 
     )
     with pytest.raises(ModelError, match="width 48"):
         type(encoder)(preset.video, encoder.model)
+
+
+class SiglipEncoder(VideoEncoder):
+    """An encoder of one's own, which a preset names as module:Class."""
+
+    architecture = "SiglipVisionModel"
+    frames_per_token = 1
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        return self.model(pixels).last_hidden_state
+
+
+@pytest.fixture
+def siglip(preset: Preset, tmp_path: Path) -> Preset:
+    """A tiny SigLIP as published: its processor standardises by other constants than ImageNet's."""
+    torch.manual_seed(0)
+    config: Any = SiglipVisionConfig(
+        hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=3,
+        image_size=64, patch_size=16,
+    )  # fmt: skip
+    SiglipVisionModel(config).save_pretrained(tmp_path)
+    SiglipImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
+    changes = {"encoder": f"{__name__}:SiglipEncoder", "width": 48, "fps": 8}
+    models = preset.models | {"video": ModelFiles(path=str(tmp_path))}
+    video = preset.video.model_copy(update=changes)
+    return preset.model_copy(update={"video": video, "models": models})
+
+
+def test_pixels_are_standardised_as_the_encoders_own_processor_does(siglip: Preset) -> None:
+    frames, folder = random_frames(4), siglip.model("video")
+    encoder = VideoEncoder.from_pretrained(siglip)
+    pixels = SiglipImageProcessor.from_pretrained(folder)(list(frames), return_tensors="pt")
+    with torch.no_grad():
+        theirs = encoder.model(**pixels).last_hidden_state.mean(1)
+    torch.testing.assert_close(encoder.encode(frames)[:, 0], theirs, atol=1e-4, rtol=1e-3)
+    assert encoder.mean == (0.5, 0.5, 0.5)
+    assert siglip.video.token_rate == 8.0  # a token a frame; of V-JEPA2 it would be 4
+    revision = VideoEncoder.revision(siglip)
+    assert revision.endswith(":SiglipEncoder")
+    (folder / "preprocessor_config.json").unlink()
+    assert VideoEncoder.revision(siglip) != revision
+
+
+@pytest.mark.parametrize(
+    "published", ["{", "{}", '{"image_mean": [0.5], "image_std": [0.5]}', "[]", "scaled"]
+)
+def test_a_processor_that_does_not_say_how_is_refused(siglip: Preset, published: str) -> None:
+    file = siglip.model("video") / "preprocessor_config.json"
+    if published == "scaled":
+        published = file.read_text().replace("0.00392156862745098", "1.0")
+    file.write_text(published)
+    with pytest.raises(ModelError, match="must say image_mean and image_std of pixels in 0"):
+        VideoEncoder.from_pretrained(siglip)
+
+
+def test_an_encoder_whose_tokens_are_of_another_length_is_refused(preset: Preset) -> None:
+    config: Any = VJEPA2Config(**preset.untrained["vjepa2"] | {"tubelet_size": 4})
+    with pytest.raises(ModelError, match="tubelets are of 4 frames, not 2"):
+        preset.video.family(preset.video, VJEPA2Model(config))
+
+
+def test_an_unknown_encoder_is_refused_before_anything_is_loaded(
+    preset: Preset, tmp_path: Path
+) -> None:
+    for name, message in (
+        ("siglip", "no encoder 'siglip': choose one of vjepa2, dinov3"),
+        ("no_such:Encoder", "cannot import no_such:Encoder"),
+    ):
+        (tmp_path / "preset.toml").write_text(f'base = "toy"\n[video]\nencoder = "{name}"\n')
+        with pytest.raises(ModelError, match=message):
+            VideoEncoder.from_pretrained(load_preset(str(tmp_path)))
 
 
 def test_segments_are_encoded_apart_and_the_last_may_be_shorter(preset: Preset) -> None:

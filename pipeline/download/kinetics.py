@@ -1,4 +1,4 @@
-"""Kinetics-700-2020 as its public mirror lays it out: lists of archives, annotations, and what is published of both.
+"""Kinetics-700-2020 as its public mirror lays it out: lists of archives, and annotations.
 
 Layout and counts were read from the mirror and its users' reports
 (`https://s3.amazonaws.com/kinetics/700_2020/`).
@@ -62,17 +62,16 @@ def annotated_clips(fetcher: Fetcher, chosen: Kinetics, split: Split) -> list[An
     rows: list[Annotation] = []
     try:
         for row in csv.DictReader(io.StringIO(fetcher.text(url))):
-            file = f"{row['youtube_id']}_{int(float(row['time_start'])):06d}_{int(float(row['time_end'])):06d}.mp4"
-            rows.append(
-                Annotation(file, (row.get("label") or "").strip() or None, row["youtube_id"], split)
-            )
+            start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
+            video, label = row["youtube_id"], (row.get("label") or "").strip() or None
+            rows.append(Annotation(f"{video}_{start:06d}_{end:06d}.mp4", label, video, split))
     except (KeyError, ValueError, TypeError) as error:
         raise FoleyError(
             f"{url}: not Kinetics annotations, {type(error).__name__} {error}"
         ) from error
-    known = {row.label for row in rows}
-    unknown = [label for label in chosen.classes if label not in known]
-    if unknown and known != {None}:
+    labels = {row.label for row in rows}
+    unknown = [label for label in chosen.classes if label not in labels]
+    if unknown and labels != {None}:
         raise FoleyError(f"{url}: no class is called {unknown[0]!r}")
     return rows
 
@@ -83,12 +82,11 @@ def archives(fetcher: Fetcher, chosen: Kinetics, split: Split) -> list[str]:
     Which classes lie in which is not published, so classes choose none of them.
     """
     listing = urljoin(chosen.base_url, f"{split}/k700_2020_{split}_path.txt")
-    found = [
-        _safe(listing, line.strip()) for line in fetcher.text(listing).splitlines() if line.strip()
-    ]
-    if not found:
+    lines = [line.strip() for line in fetcher.text(listing).splitlines()]
+    urls = [_safe(listing, line) for line in lines if line]
+    if not urls:
         raise FoleyError(f"{listing}: lists no archive")
-    return found[: chosen.archives]
+    return urls[: chosen.archives]
 
 
 def choice(chosen: Kinetics, annotated: Sequence[Annotation]) -> Choice:
@@ -108,8 +106,8 @@ def _safe(listing: str, url: str) -> str:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Clips of a download as rows of a sidecar, and how they compare with the annotations and the published counts."""
+class Comparison:
+    """Clips of a download as rows of a sidecar, and how they compare with what is published."""
 
     rows: list[dict[str, Any]]
     without_video: list[str]
@@ -119,7 +117,7 @@ class Found:
 
 def compare(
     chosen: Kinetics, annotated: Sequence[Annotation], done: Collection[UnitResult], root: Path
-) -> Found:
+) -> Comparison:
     """Join what was extracted with the annotations.
 
     A clip without a row keeps the label of its folder.
@@ -134,9 +132,8 @@ def compare(
         for clip in unit.manifest.get("clips", ()):
             row = by_file.get((split, clip["file"]))
             label = row.label if row is not None and row.label else _class_of(clip["label"], split)
-            if chosen.classes and label not in chosen.classes:
-                continue
-            if (split, clip["file"]) in seen:
+            unwanted = chosen.classes and label not in chosen.classes
+            if unwanted or (split, clip["file"]) in seen:
                 continue
             seen.add((split, clip["file"]))
             path = (folder / clip["file"]).relative_to(root)
@@ -149,18 +146,18 @@ def compare(
     without_video = [
         f"{row.split}/{row.file}" for row in wanted if (row.split, row.file) not in seen
     ]
-    here, told = Counter(row["split"] for row in rows), Counter(row.split for row in wanted)
+    here, annotations = Counter(row["split"] for row in rows), Counter(row.split for row in wanted)
     counts = {
         split: {
             "clips": here[split],
-            "annotated": told[split],
+            "annotated": annotations[split],
             "published_least": PUBLISHED[split][0],
             "published_most": PUBLISHED[split][1],
             "short_of_published": max(0, PUBLISHED[split][0] - here[split]),
         }
         for split in chosen.splits
     }
-    return Found(rows, without_video, without_row, counts)
+    return Comparison(rows, without_video, without_row, counts)
 
 
 def _class_of(folder: str | None, split: str) -> str | None:

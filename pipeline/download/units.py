@@ -1,4 +1,4 @@
-"""Units of a download: an archive, or a file by its own address. A unit is there whole, or it is still to do.
+"""Units of a download: an archive, or a file by its own address, each there whole or still to do.
 
 An archive's clips are extracted aside, checked, and appear in one step as a folder that holds its
 own manifest (address, version, length, SHA-256, members with their sizes and hashes). So nothing
@@ -13,12 +13,12 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.download.archive import ArchiveError, ArchiveLimits, Contents, extract
+from pipeline.download.archive import ArchiveError, extract
 from pipeline.download.transfer import Fetcher, Remote, ReplacedError, TransferError, address
 from warehouse.errors import FoleyError
 from warehouse.files import is_abandoned, make_folder, new_folder, read_json, write_file, write_json
@@ -56,23 +56,20 @@ def archive_folder(root: Path, url: str) -> Path:
 
 
 def manifest_of(folder: Path) -> dict[str, Any] | None:
-    """The manifest of an archive's folder, if all that it speaks of is there with the right size."""
+    """The manifest of an archive's folder, if all its clips are there with the right size."""
     try:
-        found = read_json(folder / MANIFEST)
-        whole = all(
-            (folder / clip["file"]).stat().st_size == clip["bytes"] for clip in found["clips"]
-        )
+        manifest = read_json(folder / MANIFEST)
+        for clip in manifest["clips"]:
+            if (folder / clip["file"]).stat().st_size != clip["bytes"]:
+                return None
     except (FoleyError, OSError, KeyError, TypeError):
         return None
-    return found if whole else None
+    return manifest
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which clips of an archive are wanted, by file name; None is all.
-
-    `share` is what they are of all, about.
-    """
+    """Which clips of an archive are wanted, by file name (None is all), and about what share."""
 
     files: frozenset[str] | None = None
     share: float = 1.0
@@ -97,54 +94,46 @@ def fetch_archive(
     root: Path,
     choice: Choice = Choice(),
     progress: Progress | None = None,
-    limits: ArchiveLimits | None = None,
 ) -> UnitResult:
-    """Fetch and extract an archive below `root`, unless it is there whole; what is wrong with it is in the result.
+    """Fetch and extract an archive below `root`, unless it is there whole.
 
-    Raises FoleyError only for what another archive would meet as well: a full or read-only disk.
+    What is wrong with it is in the result. Raises FoleyError only for what another archive would
+    meet as well: a full or read-only disk.
     """
     target = archive_folder(root, url)
-    known = manifest_of(target)
-    if known is not None and choice.is_in(known):
-        return UnitResult(url, known)
-    choice = choice.with_those_of(known)
+    before = manifest_of(target)
+    if before is not None and choice.is_in(before):
+        return UnitResult(url, before)
+    choice = choice.with_those_of(before)
     make_folder(target.parent)
     if target.exists() and not (target / MANIFEST).is_file():
-        return UnitResult(
-            url, error=f"{target} is there already and holds no archive: move it away"
-        )
+        error = f"{target} is there already and holds no archive: move it away"
+        return UnitResult(url, error=error)
     failure = target.with_name(f".{target.name}.failed.json")
     reason = ""
     for _ in range(fetcher.settings.retries + 1):
         try:
-            manifest = _fetch_once(fetcher, url, root, target, choice, progress, limits)
-        except (
-            ReplacedError,
-            ArchiveError,
-        ) as error:  # damage may be the transfer's own: once more from the start
-            if isinstance(error, ArchiveError) and reason == str(error):
-                break  # the same damage twice is the archive's
-            reason = str(error)
-            continue
+            manifest = _fetch_once(fetcher, url, root, choice, progress)
         except TransferError as error:
             reason = str(error)
-            break
-        failure.unlink(missing_ok=True)
-        return UnitResult(url, manifest, fetched=True)
+            if not isinstance(error, ReplacedError):
+                break
+        except ArchiveError as error:  # damage may be the transfer's: once more from the start
+            if reason == str(error):
+                break  # the same damage twice is the archive's
+            reason = str(error)
+        else:
+            failure.unlink(missing_ok=True)
+            return UnitResult(url, manifest, fetched=True)
     write_json(scratch(root), failure, {"url": url, "error": reason})
     return UnitResult(url, error=reason)
 
 
 def _fetch_once(
-    fetcher: Fetcher,
-    url: str,
-    root: Path,
-    target: Path,
-    choice: Choice,
-    progress: Progress | None,
-    limits: ArchiveLimits | None,
+    fetcher: Fetcher, url: str, root: Path, choice: Choice, progress: Progress | None
 ) -> dict[str, Any]:
     remotes: list[Remote] = []
+    target = archive_folder(root, url)
 
     def opened(remote: Remote) -> None:
         check_space(root, round((remote.length or 0) * choice.share))
@@ -154,12 +143,11 @@ def _fetch_once(
         contextlib.closing(fetcher.stream(url, opened)) as stream,
         new_folder(scratch(root), target) as aside,
     ):
-        contents: Contents = extract(_counted(stream, progress), aside, limits, choice.files)
+        contents = extract(_counted(stream, progress), aside, wanted=choice.files)
         manifest = {"url": url, "length": remotes[-1].length, "version": remotes[-1].version}
-        manifest |= contents.as_dict()
-        (aside / MANIFEST).write_text(
-            json.dumps(manifest, ensure_ascii=False, indent=1), encoding="utf-8"
-        )
+        manifest |= asdict(contents)
+        text = json.dumps(manifest, ensure_ascii=False, indent=1)
+        (aside / MANIFEST).write_text(text, encoding="utf-8")
         if target.exists():  # files of it are gone, or fewer were chosen
             target.rename(aside.with_name("before"))
     return manifest
@@ -175,23 +163,19 @@ def _counted(stream: Iterator[bytes], progress: Progress | None) -> Iterator[byt
 def fetch_file(
     fetcher: Fetcher, url: str, root: Path, progress: Progress | None = None
 ) -> UnitResult:
-    """Fetch one media file below `root`, unless it is there whole.
-
-    Its name is a hash of the address.
-    """
+    """Fetch one media file below `root`, unless it is there whole, named by its address's hash."""
     name = hashlib.sha256(url.encode()).hexdigest()[:24]
     try:
         suffix = PurePosixPath(address(url).path).suffix.lower()
     except TransferError as error:
         return UnitResult(url, error=str(error))
-    target = make_folder(root / "files" / name[:2]) / (
-        name + (suffix if suffix[1:].isalnum() else ".bin")
-    )
+    suffix = suffix if suffix[1:].isalnum() else ".bin"
+    target = make_folder(root / "files" / name[:2]) / (name + suffix)
     manifest = target.with_name(f".{name}.json")
     with contextlib.suppress(FoleyError, OSError, KeyError):
-        known = read_json(manifest)
-        if target.stat().st_size == known["bytes"]:
-            return UnitResult(url, known)
+        before = read_json(manifest)
+        if target.stat().st_size == before["bytes"]:
+            return UnitResult(url, before)
     reason = ""
     for _ in range(fetcher.settings.retries + 1):
         digest, remotes = hashlib.sha256(), list[Remote]()
@@ -246,6 +230,6 @@ def check_space(root: Path, needed: int) -> None:
     if free < needed + RESERVE:
         gib = 1 << 30
         raise FoleyError(
-            f"{root}: {needed / gib:.1f} GiB are to come and 1 GiB is to stay free, but only {free / gib:.1f} GiB are "
-            "free: make room, or choose fewer splits or classes"
+            f"{root}: {needed / gib:.1f} GiB are to come and 1 GiB is to stay free, but only"
+            f" {free / gib:.1f} GiB are free: make room, or choose fewer splits or classes"
         )

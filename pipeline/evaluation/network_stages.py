@@ -19,8 +19,8 @@ import pyarrow as pa
 from model.presets.networks import NETWORKS
 from model.presets.preset import Preset
 from model.types import Audio, Frames
-from pipeline.media import Framing, Scaling
-from pipeline.media.mono import Channel, check_sound, read_pictures, read_sound
+from pipeline.media import Framing, Scaling, read_frames
+from pipeline.media.mono import Channel, check_sound, read_sound
 from pipeline.stages.reading import read_each, read_then_run
 from pipeline.stages.stage import Clip, Outcome, Passed, Stage
 from warehouse import array_field, field
@@ -149,7 +149,7 @@ class EmbedVideo(_Embed):
         times = network.times(self.settings.seconds)
 
         def job(clip: Clip) -> partial[Frames]:
-            return partial(read_pictures, Path(clip["path"]), times, framing)
+            return partial(read_frames, Path(clip["path"]), times, framing)
 
         def run(ready: Sequence[tuple[Clip, Frames]]) -> list[Passed]:
             return self._rows(network.watch([frames for _, frames in ready]))

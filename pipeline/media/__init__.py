@@ -1,4 +1,4 @@
-"""Media files in and out: facts, sound and pictures on one clock, and every bad file a MediaError of one line.
+"""Media files in and out: facts, sound and pictures on one clock; a bad file is a MediaError.
 
 Everything is decoded in process; what comes from strangers is read through `media_workers`,
 processes of their own with limits of time and memory. Times are seconds after the first picture,

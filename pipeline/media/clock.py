@@ -1,4 +1,4 @@
-"""Time in a file: where its picture starts, how long it says it is, and whether it ends before that.
+"""Time in a file: where its picture starts, how long it is, and whether it ends too early.
 
 Formats differ in what they say. mp4, AVI and Matroska (by a tag) give every stream its own
 duration; FLV and untagged Matroska give one for the file, which a shorter stream may rightly miss;
@@ -18,9 +18,8 @@ from pipeline.media.opening import forbid_large_pictures, open_media, video_stre
 
 MediaStream = av.VideoStream | av.AudioStream
 
-_GUESSED = frozenset(
-    {"mpeg", "mpegts", "asf", "aac", "mp3"}
-)  # formats whose durations the library estimates
+# formats whose durations the library estimates
+_GUESSED = frozenset({"mpeg", "mpegts", "asf", "aac", "mp3"})
 _OF_THE_FILE = frozenset({"flv"})  # formats where a stream's duration is just the file's
 _SHORT = 0.5  # seconds, and
 _SHARE = 0.02  # share of its duration, by which a stream may end early
@@ -34,10 +33,7 @@ def start_of(stream: MediaStream) -> float:
 
 
 def picture_start(path: Path, container: InputContainer) -> float | None:
-    """When the first picture is shown on the file's own clock, in seconds.
-
-    None without a picture.
-    """
+    """When the first picture is shown on the file's own clock, in seconds; None without one."""
     stream = video_stream(container)
     if stream is None:
         return None
@@ -51,10 +47,7 @@ def picture_start(path: Path, container: InputContainer) -> float | None:
 
 
 def duration_of(container: InputContainer, stream: MediaStream | None) -> float | None:
-    """How long the stream is by the header, in seconds.
-
-    The best that is known, None if nothing is.
-    """
+    """How long the stream is, in seconds, as well as the header tells; None if it does not."""
     if stream is None:
         return None
     own = _own_duration(container, stream)
@@ -65,7 +58,7 @@ def duration_of(container: InputContainer, stream: MediaStream | None) -> float 
 
 
 def check_whole(path: Path, container: InputContainer, stream: MediaStream, end: float) -> None:
-    """Raise MediaError if a stream whose decoding ended at `end` (file's clock, seconds) was cut before its time."""
+    """Raise MediaError if a stream that ended at `end` (file's clock, seconds) was cut short."""
     own = _own_duration(container, stream)
     due = start_of(stream) + own if own is not None else _file_end(container)
     if due is None or container.format.name in _GUESSED or not _early(end, due, start_of(stream)):
@@ -84,11 +77,9 @@ def _own_duration(container: InputContainer, stream: MediaStream) -> float | Non
     tagged = _duration_tag(stream.metadata)
     if tagged is not None:
         return max(0.0, tagged - start_of(stream))
-    if (
-        stream.duration is None
-        or stream.time_base is None
-        or container.format.name in _GUESSED | _OF_THE_FILE
-    ):
+    if container.format.name in _GUESSED | _OF_THE_FILE:
+        return None
+    if stream.duration is None or stream.time_base is None:
         return None
     return float(stream.duration * stream.time_base)
 

@@ -1,4 +1,4 @@
-"""One error for every way in which a media file can be bad, and the net that catches the decoders' own."""
+"""One error for every way in which a media file can be bad, in place of the decoders' own."""
 
 from __future__ import annotations
 
@@ -12,28 +12,23 @@ from warehouse.errors import FoleyError
 
 
 class MediaError(FoleyError):
-    """A media file cannot be read or written.
-
-    The message is one line: the file, and what is wrong with it.
-    """
+    """A media file cannot be read or written: one line with the file and what is wrong with it."""
 
     def __init__(self, path: Path, what: str) -> None:
         self.path, self.what = path, what
         super().__init__(f"{printable(path)}: {what}")
 
     def __reduce__(self) -> tuple[type[MediaError], tuple[Path, str]]:
-        return MediaError, (
-            self.path,
-            self.what,
-        )  # two arguments, so that it can cross to another process
+        return MediaError, (self.path, self.what)  # so that it can cross to another process
 
 
 def printable(path: Path) -> str:
-    """The path on one line.
-
-    Line ends, control characters and undecodable bytes are shown as escapes.
-    """
+    """The path on one line; control characters and undecodable bytes are shown as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
+
+
+_SYSTEM = (OSError, EOFError, MemoryError)
+_DECODERS = (*_SYSTEM, ArithmeticError, ValueError, LookupError, RuntimeError)
 
 
 @contextmanager
@@ -49,18 +44,7 @@ def media_errors(path: Path, doing: str) -> Generator[None]:
         raise
     except FFmpegError as error:
         raise MediaError(path, f"{doing}: {error.strerror or type(error).__name__}") from error
-    except (
-        OSError,
-        EOFError,
-        MemoryError,
-        ArithmeticError,
-        ValueError,
-        LookupError,
-        RuntimeError,
-    ) as error:
-        reason = (
-            (error.strerror if isinstance(error, OSError) else None)
-            or str(error)
-            or type(error).__name__
-        )
+    except _DECODERS as error:
+        system = error.strerror if isinstance(error, OSError) else None
+        reason = system or str(error) or type(error).__name__
         raise MediaError(path, f"{doing}: {reason.splitlines()[0]}") from error

@@ -1,7 +1,4 @@
-"""A glance at a picture.
-
-Small grey frames a few times a second, and what they tell without any model.
-"""
+"""A glance at a picture: small grey frames, and what they tell without any model."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model.types import Frames
 from pipeline.media.picture import Framing, read_frames
 
 SIDE = 32  # pixels of the short side
@@ -23,10 +21,7 @@ _HASH_SIDE = 8  # a hash of 8 x 8 low frequencies
 
 @dataclass(frozen=True)
 class Glance:
-    """Facts of a picture.
-
-    Shares of time, cuts in all, and a hash that differs in few bits for the same picture.
-    """
+    """Shares of time, cuts in all, and a hash that differs in few bits for the same picture."""
 
     static_share: float
     black_share: float
@@ -35,15 +30,12 @@ class Glance:
 
 
 def glance(path: Path, seconds: float, per_second: float = 4.0) -> Glance:
-    """Look at the picture `per_second` times a second for `seconds`.
-
-    Raises MediaError as `read_frames` does.
-    """
+    """Look at the picture `per_second` times a second; raises MediaError as `read_frames` does."""
     times = np.arange(max(2, int(seconds * per_second))) / per_second
     return judge(read_frames(path, times, Framing(SIDE)))
 
 
-def judge(frames: NDArray[np.uint8]) -> Glance:
+def judge(frames: Frames) -> Glance:
     """Facts of frames uint8 [T, H, W, 3], T of at least 2, taken at even times."""
     grey = frames.mean(-1, dtype=np.float32)  # [T, H, W]
     change = np.abs(np.diff(grey, axis=0)).mean((1, 2))  # [T - 1]
@@ -56,20 +48,14 @@ def judge(frames: NDArray[np.uint8]) -> Glance:
 
 
 def _cuts(change: NDArray[np.float32]) -> int:
-    """Changes that are large, and larger than those before and after.
-
-    Motion is large for longer.
-    """
+    """Changes that are large, and larger than those beside them: motion is large for longer."""
     around = np.pad(change, 1)
     beside = np.maximum(around[:-2], around[2:])
     return int(((change > _CUT) & (change > _STANDS_OUT * beside)).sum())
 
 
 def perceptual_hash(grey: NDArray[np.float32]) -> int:
-    """64 bits of a picture [H, W]: which of its lowest frequencies lie over their median.
-
-    Compare by differing bits.
-    """
+    """64 bits of a picture [H, W]: which of its lowest frequencies lie over their median."""
     rows, columns = (_cosines(n) for n in grey.shape)
     low = (rows @ (grey - grey.mean()) @ columns.T).ravel()  # [64]
     bits = low > np.median(low[1:])

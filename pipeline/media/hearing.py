@@ -1,4 +1,4 @@
-"""What a sound is like, by its spectrum: loudness, bandwidth, noise. One transform of 100 ms blocks serves them all.
+"""What a sound is like: loudness, bandwidth, noise, by one transform of blocks of 100 ms.
 
 Loudness is ITU-R BS.1770-4: the K-weighting is applied to the blocks' power spectra, which gives
 what its filters give.
@@ -15,7 +15,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-Samples = NDArray[np.float32]
+from model.types import Audio
 
 FLOOR = -120.0  # dB, what digital silence is given as
 _BLOCK = 0.1  # seconds: a quarter of BS.1770's window, which moves by that much
@@ -36,7 +36,7 @@ class Hearing:
     snr: float
 
 
-def hear(samples: Samples, sample_rate: int) -> Hearing:
+def hear(samples: Audio, sample_rate: int) -> Hearing:
     """Measure a sound, float32 [channels, n].
 
     The noise of `snr` is the tenth percentile of the blocks' power: right for sounds that pause now
@@ -47,22 +47,18 @@ def hear(samples: Samples, sample_rate: int) -> Hearing:
     powers, weighted, spectrum = _blocks(samples, sample_rate)
     clipped = np.count_nonzero(np.abs(samples) >= _CLIPPED) / samples.size
     dc = float(samples.mean(dtype=np.float64))
-    return Hearing(
-        _loudness(weighted), clipped, dc, _bandwidth(spectrum, sample_rate), _snr(powers)
-    )
+    bandwidth = _bandwidth(spectrum, sample_rate)
+    return Hearing(_loudness(weighted), clipped, dc, bandwidth, _snr(powers))
 
 
 def _blocks(
-    samples: Samples, sample_rate: int
+    samples: Audio, sample_rate: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """(mean power of every block, the same K-weighted and summed over channels, mean power spectrum by bin)."""
+    """Power of every block, the same K-weighted and summed over channels, power by frequency."""
     length = round(_BLOCK * sample_rate)
-    gain = _k_weighting(np.fft.rfftfreq(length, 1 / sample_rate)) * (
-        2 / length**2
-    )  # to the block's mean square
-    gains = np.repeat(
-        gain.astype(np.float32), 2
-    )  # for real and imaginary parts, which lie side by side
+    # to the block's mean square; twice, for real and imaginary parts, which lie side by side
+    gain = _k_weighting(np.fft.rfftfreq(length, 1 / sample_rate)) * (2 / length**2)
+    gains = np.repeat(gain.astype(np.float32), 2)
     weights = _channel_weights(len(samples))
     powers: list[NDArray[np.float64]] = [np.zeros(0)]
     weighted: list[NDArray[np.float64]] = [np.zeros(0)]
@@ -72,14 +68,13 @@ def _blocks(
         powers.append(np.vecdot(piece, piece).mean(0).astype(np.float64) / length)
         weighted.append(weights @ (np.square(transform.view(np.float32)) @ gains))
         mono = transform.sum(0)
-        smooth = 0.5 * mono[:, 1:-1] - 0.25 * (
-            mono[:, :-2] + mono[:, 2:]
-        )  # Hann's window, as it looks from here
+        # Hann's window, as it looks from here
+        smooth = 0.5 * mono[:, 1:-1] - 0.25 * (mono[:, :-2] + mono[:, 2:])
         spectrum[1:-1] += np.square(smooth.view(np.float32)).sum(0).reshape(-1, 2).sum(1)
     return np.concatenate(powers), np.concatenate(weighted), spectrum
 
 
-def _pieces(samples: Samples, length: int) -> Iterator[Samples]:
+def _pieces(samples: Audio, length: int) -> Iterator[Audio]:
     count = samples.shape[1] // length
     for start in range(0, count, _PIECE):
         end = min(count, start + _PIECE)
@@ -112,17 +107,14 @@ def _loudness(weighted: NDArray[np.float64]) -> float:
     """Gated loudness of the blocks, LUFS."""
     if len(weighted) == 0:
         return FLOOR
-    windows = (
-        np.convolve(weighted, np.full(4, 0.25), "valid")
-        if len(weighted) >= 4
-        else weighted.mean(keepdims=True)
-    )
-    levels = _lufs(windows)
-    kept = windows[levels > -70]
-    if len(kept) == 0:
+    windows = weighted.mean(keepdims=True)
+    if len(weighted) >= 4:
+        windows = np.convolve(weighted, np.full(4, 0.25), "valid")
+    gated = windows[_lufs(windows) > -70]
+    if len(gated) == 0:
         return FLOOR
-    kept = kept[_lufs(kept) > float(_lufs(kept.mean())) - 10]
-    return float(_lufs(kept.mean()))
+    gated = gated[_lufs(gated) > float(_lufs(gated.mean())) - 10]
+    return float(_lufs(gated.mean()))
 
 
 def _lufs(power: NDArray[np.float64] | np.floating) -> NDArray[np.float64]:

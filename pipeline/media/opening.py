@@ -1,7 +1,4 @@
-"""Opening a file that cannot be trusted.
-
-A regular file of a known format, chosen by its content, within limits.
-"""
+"""Opening a file that cannot be trusted: a regular one of a known format, within limits."""
 
 from __future__ import annotations
 
@@ -56,10 +53,7 @@ def _transport_stream(offset: int, size: int) -> Callable[[bytes], bool]:
 # Formats are told by content and then forced: left to guess, the library follows playlists and
 # scripts (ffconcat, HLS) that open other files, whatever the name says.
 _FORMATS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
-    (
-        "mov",
-        _at(4, b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"styp", b"sidx"),
-    ),
+    ("mov", _at(4, *b"ftyp moov mdat free wide skip pnot styp sidx".split())),
     ("matroska", _at(0, b"\x1a\x45\xdf\xa3")),
     ("avi", _riff(b"AVI ")),
     ("wav", _riff(b"WAVE")),
@@ -90,10 +84,8 @@ def _head(path: Path) -> bytes:
     with media_errors(path, "cannot be opened"):
         mode = path.stat().st_mode  # follows links, and says so when they go round
         if not stat.S_ISREG(mode):
-            raise MediaError(
-                path,
-                "not a regular file" if not stat.S_ISDIR(mode) else "a folder and not a media file",
-            )
+            kind = "a folder and not a media file" if stat.S_ISDIR(mode) else "not a regular file"
+            raise MediaError(path, kind)
         with path.open("rb") as file:
             return file.read(_HEAD)
 
@@ -102,7 +94,7 @@ def _head(path: Path) -> bytes:
 def open_media(
     path: Path, doing: str = "cannot be read", limits: Limits = LIMITS, *, picture: bool = True
 ) -> Generator[InputContainer]:
-    """Open a media file for reading; what the decoders raise inside the block becomes a MediaError too.
+    """Open a media file; what the decoders raise inside the block becomes a MediaError too.
 
     With no `picture`, an mp4 is opened without decoding one, which is most of what opening costs:
     its pixel format is then unknown. Raises MediaError (one line, naming the file) for anything
@@ -111,9 +103,8 @@ def open_media(
     format_name = sniff(path)
     if format_name is None:
         size = path.stat().st_size
-        raise MediaError(
-            path, "an empty file (0 bytes)" if size == 0 else "not a media file of a known format"
-        )
+        unknown = "not a media file of a known format"
+        raise MediaError(path, unknown if size else "an empty file (0 bytes)")
     with media_errors(path, doing):
         # An absolute path is never taken for a URL or a protocol such as `concat:` or `subfile,`.
         name = str(path.absolute())
@@ -122,13 +113,9 @@ def open_media(
             options["skip_frame"] = "all"
         guards = {"protocol_whitelist": "file"}
         with av.open(
-            name,
-            "r",
-            format_name,
-            options=options,
-            container_options=guards,
+            name, "r", format_name, options=options, container_options=guards,
             metadata_errors="replace",
-        ) as container:
+        ) as container:  # fmt: skip
             _check_limits(path, container, limits)
             _check_index(path, container)
             yield container
@@ -163,9 +150,8 @@ def _check_index(path: Path, container: InputContainer) -> None:
             continue
         end = entries[-1].pos + entries[-1].size
         if end > size:
-            raise MediaError(
-                path, f"truncated: {size} bytes of the {end} or more that its index speaks of"
-            )
+            due = f"{end} or more that its index speaks of"
+            raise MediaError(path, f"truncated: {size} bytes of the {due}")
 
 
 def has_decoder(stream: Stream) -> bool:

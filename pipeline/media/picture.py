@@ -1,4 +1,4 @@
-"""Pictures by time: the frame that is on screen at each moment, and only those are scaled."""
+"""Frames by time: the frame that is on screen at each moment, and only those are scaled."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from av.filter import Graph
 from numpy.typing import NDArray
 
+from model.types import Frames
 from pipeline.media.errors import MediaError, media_errors
 from pipeline.media.info import quarter_turns
 from pipeline.media.opening import LIMITS
 from pipeline.media.screen import on_screen
 
-Pictures = NDArray[np.uint8]
 Scaling = Literal["bilinear", "bicubic"]
 
 #: What the scaler is told. Bicubic is that of torchvision and Pillow (a = -.5), which is not
@@ -27,7 +27,7 @@ _FLAGS: dict[Scaling, str] = {"bilinear": "bilinear", "bicubic": "bicubic:param0
 
 @dataclass(frozen=True)
 class Framing:
-    """How a picture is brought to size: its short side scaled to `short_side`, then the centre `crop` square of that.
+    """How a picture is brought to size: its short side is scaled, then the centre square cropped.
 
     With no `crop`, the whole picture. V-JEPA2's own processor is Framing(292, 256), and bilinear as
     this is. Smaller pictures are means of what falls together, whichever the `scaling`.
@@ -46,7 +46,7 @@ class Framing:
 
 def read_frames(
     path: Path, times: Sequence[float] | NDArray[np.float64], framing: Framing
-) -> Pictures:
+) -> Frames:
     """The picture on screen at each time -> uint8 [len(times), H, W, 3], upright RGB.
 
     Times are seconds after the first picture, in any order; before it the first is shown, after the
@@ -58,7 +58,7 @@ def read_frames(
         raise ValueError("no times are asked for")
     order = np.argsort(np.asarray(times, np.float64), kind="stable")
     wanted = np.asarray(times, np.float64)[order]
-    out: Pictures | None = None
+    out: Frames | None = None
     for first, last, picture in _pictures(path, wanted, framing):
         if out is None:
             out = np.empty((len(wanted), *picture.shape), np.uint8)
@@ -69,9 +69,9 @@ def read_frames(
 
 def read_segments(
     path: Path, times: NDArray[np.float64], framing: Framing, size: int
-) -> Iterator[Pictures]:
-    """As `read_frames`, for ascending times and in pieces of at most `size` frames, so that a long video fits."""
-    segment: list[Pictures] = []
+) -> Iterator[Frames]:
+    """As `read_frames`, for ascending times, in pieces of `size` frames: a long video fits."""
+    segment: list[Frames] = []
     for first, last, picture in _pictures(path, times, framing):
         for _ in range(first, last):
             segment.append(picture)
@@ -84,11 +84,8 @@ def read_segments(
 
 def _pictures(
     path: Path, times: NDArray[np.float64], framing: Framing
-) -> Iterator[tuple[int, int, Pictures]]:
-    """For ascending times, (first, last, picture): the picture is on screen at times[first:last].
-
-    All of one shape.
-    """
+) -> Iterator[tuple[int, int, Frames]]:
+    """For ascending times, (first, last, picture on screen at times[first:last]), of one shape."""
     scaler = _Scaler(path, framing)
     shape: tuple[int, ...] | None = None
     for first, last, frame in on_screen(path, times):
@@ -108,14 +105,14 @@ class _Scaler:
         self._graph: Graph | None = None
         self._shape: tuple[int, int, str] | None = None
 
-    def __call__(self, frame: av.VideoFrame) -> Pictures:
+    def __call__(self, frame: av.VideoFrame) -> Frames:
         """A frame -> uint8 [H, W, 3], upright."""
         shape = (frame.width, frame.height, frame.format.name)
         if self._graph is None or shape != self._shape:
             self._graph, self._shape = self._filters(frame), shape
         self._graph.vpush(frame)
         scaled = self._graph.vpull().to_ndarray()
-        return np.rot90(cast("Pictures", scaled), quarter_turns(frame))
+        return np.rot90(cast("Frames", scaled), quarter_turns(frame))
 
     def _filters(self, frame: av.VideoFrame) -> Graph:
         """Crop the centre, scale, convert to RGB: one filter graph for all frames of a size."""
@@ -123,28 +120,18 @@ class _Scaler:
         scale = side / min(frame.width, frame.height)
         graph = Graph()
         graph.threads = 1
-        steps = [
-            graph.add_buffer(
-                width=frame.width,
-                height=frame.height,
-                format=frame.format,
-                time_base=frame.time_base,
-            )
-        ]
+        width, height = size = frame.width, frame.height
+        kind, tick = frame.format, frame.time_base
+        steps = [graph.add_buffer(width=width, height=height, format=kind, time_base=tick)]
         if crop is None:
-            width, height = (
-                max(side, round(frame.width * scale)),
-                max(side, round(frame.height * scale)),
-            )
+            width, height = (max(side, round(pixels * scale)) for pixels in size)
         else:
             width = height = crop
-            kept = max(1, round(crop / scale))
-            steps.append(graph.add("crop", f"{kept}:{kept}"))
+            square = max(1, round(crop / scale))
+            steps.append(graph.add("crop", f"{square}:{square}"))
         if max(width, height) > LIMITS.max_side:
-            raise MediaError(
-                self._path,
-                f"its picture of {frame.width} x {frame.height} pixels is too narrow to scale",
-            )
+            pixels = f"{frame.width} x {frame.height} pixels"
+            raise MediaError(self._path, f"its picture of {pixels} is too narrow to scale")
         steps.append(graph.add("scale", f"{width}:{height}:flags={_FLAGS[self._framing.scaling]}"))
         steps.append(graph.add("format", "rgb24"))
         steps.append(graph.add("buffersink"))

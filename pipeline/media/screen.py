@@ -1,7 +1,4 @@
-"""What is on screen at each time, told by timestamps alone.
-
-Pictures that nobody sees or needs are not decoded.
-"""
+"""What is on screen at each time; pictures that nobody sees or needs are not decoded."""
 
 from __future__ import annotations
 
@@ -14,14 +11,13 @@ import numpy as np
 from av.container import InputContainer
 from numpy.typing import NDArray
 
+from model.types import Times
 from pipeline.media.clock import check_whole, start_of
 from pipeline.media.errors import MediaError
 from pipeline.media.opening import forbid_large_pictures, has_decoder, open_media, video_stream
 
-Times = NDArray[np.float64]
-Shown = tuple[
-    int, int, av.VideoFrame
-]  # (first, last, frame): the frame is on screen at times[first:last]
+# (first, last, frame): the frame is on screen at times[first:last]
+Shown = tuple[int, int, av.VideoFrame]
 
 _DECODING = "its picture cannot be decoded"
 
@@ -48,10 +44,7 @@ class _UnforeseenError(Exception):
 
 @dataclass(frozen=True)
 class _Foreseen:
-    """By the packets' timestamps.
-
-    Which picture is the first, when each chosen one is shown, which can be missed.
-    """
+    """By the packets' times: the first picture, when each chosen one is shown, which are unseen."""
 
     first: int
     shown: Mapping[int | None, tuple[int, int]]
@@ -59,10 +52,7 @@ class _Foreseen:
 
 
 def _foresee(path: Path, times: Times) -> _Foreseen | None:
-    """Read the packets up to the last time, without decoding.
-
-    None where they do not tell enough.
-    """
+    """Read the packets up to the last time, undecoded; None where they do not tell enough."""
     with open_media(path, _DECODING, picture=False) as container:
         stream = video_stream(container)
         # the formats with a time on every packet, and the codec whose decoder knows what no other
@@ -79,11 +69,9 @@ def _foresee(path: Path, times: Times) -> _Foreseen | None:
                 return None
             if not packet.is_discard:  # an edit list hides it: it is decoded for others
                 stamps.append(packet.pts)
-            if (
-                stamps
-                and packet.dts
-                and float((packet.dts - stamps[0]) * packet.time_base) > times[-1] + 1
-            ):
+            if not stamps or not packet.dts:
+                continue
+            if float((packet.dts - stamps[0]) * packet.time_base) > times[-1] + 1:
                 break  # what comes is shown later still
         return _choose(stream, sorted(stamps), times)
 
@@ -99,9 +87,7 @@ def _choose(stream: av.VideoStream, stamps: list[int], times: Times) -> _Foresee
         for i, stamp in enumerate(stamps)
         if bounds[i] < bounds[i + 1]
     }
-    end = int(
-        np.searchsorted(until, len(times))
-    )  # the picture at which it is known that all times are served
+    end = int(np.searchsorted(until, len(times)))  # here it is known that all times are served
     needed = frozenset((stamps[0], *stamps[end : end + 1]))
     return _Foreseen(stamps[0], shown, frozenset(stamps) - needed - shown.keys())
 
@@ -109,17 +95,14 @@ def _choose(stream: av.VideoStream, stamps: list[int], times: Times) -> _Foresee
 def _until(
     at: Times | float, start: float, stream: av.VideoStream, times: Times
 ) -> NDArray[np.intp]:
-    """How many of the times lie before a picture that is shown from `at` on (file's clock, as `start`)."""
+    """How many of the times lie before a picture that is shown from `at` on (file's clock)."""
     tick = float(stream.time_base) if stream.time_base else 0.0
     slack = min(0.5 * tick, 0.001) + 1e-9  # a timestamp is rounded to a tick (1 ms in some formats)
     return np.searchsorted(times, np.asarray(at - start - slack), side="left")
 
 
 def _play(path: Path, times: Times, foreseen: _Foreseen | None) -> Iterator[Shown]:
-    """Decode, and hold what is shown against what was foreseen.
-
-    Raises _UnforeseenError where it is not that.
-    """
+    """Decode; raises _UnforeseenError where what is shown is not what was foreseen."""
     with open_media(path, _DECODING) as container:
         stream = video_stream(container)
         if stream is None:
@@ -127,9 +110,8 @@ def _play(path: Path, times: Times, foreseen: _Foreseen | None) -> Iterator[Show
         if not has_decoder(stream):
             raise MediaError(path, "its video is in a codec that cannot be decoded")
         forbid_large_pictures(stream)
-        stream.thread_count = (
-            1  # clips are read beside each other, and a decoder's threads may wait for each other
-        )
+        # clips are read beside each other, and a decoder's threads may wait for each other
+        stream.thread_count = 1
         for first, last, frame in _by_time(path, container, stream, times, foreseen):
             if foreseen is not None and foreseen.shown.get(frame.pts) != (first, last):
                 raise _UnforeseenError
@@ -172,9 +154,8 @@ def _timed(
     """Decoded frames with their time on the file's clock, in seconds."""
     at, step = start_of(stream), _frame_seconds(stream)
     in_avi, shift = container.format.name == "avi", 0
-    for number, frame in enumerate(
-        _decoded(container, stream, foreseen.unseen if foreseen else frozenset())
-    ):
+    unseen = foreseen.unseen if foreseen else frozenset[int]()
+    for number, frame in enumerate(_decoded(container, stream, unseen)):
         stamp = frame.pts
         if in_avi:  # it keeps decoding times only: those go up with every picture
             shift = (frame.pts or 0) - (frame.dts or 0) if number == 0 else shift
@@ -191,7 +172,7 @@ def _timed(
 def _decoded(
     container: InputContainer, stream: av.VideoStream, unseen: frozenset[int]
 ) -> Iterator[av.VideoFrame]:
-    """All frames but the unseen ones that no other refers to, which changes nothing of the others."""
+    """All frames but the unseen ones that no other refers to."""
     context = stream.codec_context
     for packet in container.demux(stream):
         context.skip_frame = "NONREF" if packet.pts in unseen else "DEFAULT"

@@ -1,7 +1,4 @@
-"""Sound on the picture's clock.
-
-Decoded, mixed down by the plain mean, resampled, cropped and padded.
-"""
+"""Sound on the picture's clock: decoded, mixed by the plain mean, resampled, cropped, padded."""
 
 from __future__ import annotations
 
@@ -16,13 +13,12 @@ import numpy as np
 import soxr
 from av.container import InputContainer
 from av.stream import Discard
-from numpy.typing import NDArray
 
+from model.types import Audio
 from pipeline.media.clock import check_whole, duration_of, picture_start, start_of
 from pipeline.media.errors import MediaError
 from pipeline.media.opening import audio_stream, has_decoder, open_media, video_stream
 
-Samples = NDArray[np.float32]
 Layout = Literal["mono", "stereo"]
 
 MAX_SECONDS = 600.0  # what is read of a file at most, unless the caller asks for less
@@ -35,7 +31,7 @@ _GAP = 0.05  # seconds by which a frame's timestamp may differ from where the sa
 class Sound:
     """Samples float32 [channels, n] at their own rate; time 0 is where the picture starts."""
 
-    samples: Samples
+    samples: Audio
     sample_rate: int
 
 
@@ -46,24 +42,20 @@ def read_audio(
     max_seconds: float = MAX_SECONDS,
     *,
     exact: bool = False,
-) -> Samples:
-    """The file's sound -> float32 [n] (mono) or [2, n] (stereo) at `sample_rate`; time 0 is where the picture starts.
+) -> Audio:
+    """The file's sound -> float32 [n] (mono) or [2, n] (stereo) at `sample_rate`.
 
-    It is as long as the picture (zeros where there is no sound), at most `max_seconds`, and just
-    that if `exact`; a file without a picture gives its sound as it is. Mono is the plain mean of
-    the channels, before resampling. Raises MediaError if there is no sound, or if it cannot be
-    decoded whole.
+    Time 0 is where the picture starts. It is as long as the picture (zeros where there is no
+    sound), at most `max_seconds`, and just that if `exact`; a file without a picture gives its
+    sound as it is. Mono is the plain mean of the channels, before resampling. Raises MediaError if
+    there is no sound, or if it cannot be decoded whole.
     """
     sound = decode_audio(path, layout, max_seconds)
     samples = sound.samples
     if sound.sample_rate != sample_rate:
         samples = soxr.resample(samples.T, sound.sample_rate, sample_rate).T
-    n = (
-        round(max_seconds * sample_rate)
-        if exact
-        else round(sound.samples.shape[1] / sound.sample_rate * sample_rate)
-    )
-    samples = _fit(samples, n)
+    seconds = max_seconds if exact else sound.samples.shape[1] / sound.sample_rate
+    samples = _fit(samples, round(seconds * sample_rate))
     return samples[0] if layout == "mono" else samples
 
 
@@ -83,9 +75,8 @@ def decode_audio(
         picture = duration_of(container, video_stream(container))
         wanted = min(max_seconds, picture) if picture else max_seconds
         start = picture_start(path, container)
-        track = _decode(
-            path, container, stream, start_of(stream) if start is None else start, wanted
-        )
+        start = start_of(stream) if start is None else start
+        track = _decode(path, container, stream, start, wanted)
     samples = track.mixed(layout)
     if picture:
         samples = _fit(samples, round(wanted * track.rate))
@@ -100,14 +91,11 @@ class _Track:
 
     rate: int
     channel_names: tuple[str, ...]
-    chunks: list[Samples] = field(default_factory=list[Samples])
+    chunks: list[Audio] = field(default_factory=list[Audio])
     end: int | None = None  # where the last frame ends, in samples; None before the first
 
-    def add(self, at: int | None, samples: Samples, limit: int) -> None:
-        """Lay samples [channels, n] at their place.
-
-        A gap becomes zeros, what lies before 0 is left out.
-        """
+    def add(self, at: int | None, samples: Audio, limit: int) -> None:
+        """Lay samples [channels, n] at their place: a gap becomes zeros, nothing is before 0."""
         expected = self.end if self.end is not None else (at or 0)
         place = expected if at is None or at - expected < _GAP * self.rate else min(at, limit)
         written = max(expected, 0) if self.end is not None else 0
@@ -117,7 +105,7 @@ class _Track:
         self.chunks.append(samples[:, skipped:])
         self.end = place + samples.shape[1]
 
-    def mixed(self, layout: Layout | None) -> Samples:
+    def mixed(self, layout: Layout | None) -> Audio:
         if not self.chunks:
             return np.zeros((2 if layout == "stereo" else 1, 0), np.float32)
         samples = np.concatenate(self.chunks, 1)
@@ -131,42 +119,30 @@ class _Track:
 
 
 def _side(names: tuple[str, ...], other: str) -> list[int]:
-    """The channels of one side and of the middle.
-
-    All but those whose name ends in the other side's letter.
-    """
-    kept = [i for i, name in enumerate(names) if not name.endswith(other)]
-    return kept or list(range(len(names)))
+    """All channels but those whose name ends in the other side's letter."""
+    side = [i for i, name in enumerate(names) if not name.endswith(other)]
+    return side or list(range(len(names)))
 
 
 def _decode(
     path: Path, container: InputContainer, stream: av.AudioStream, zero: float, seconds: float
 ) -> _Track:
-    """Decode up to `seconds` after `zero`.
-
-    Frames that follow each other are gathered, and become arrays together.
-    """
+    """Decode up to `seconds` after `zero`; frames that follow each other become arrays together."""
     rate, channels = stream.sample_rate, stream.layout.nb_channels
     track = _Track(rate, tuple(channel.name for channel in stream.layout.channels))
     limit = math.ceil(seconds * rate)
-    run, start, end = (
-        av.AudioFifo(),
-        0,
-        0,
-    )  # gathered frames, and the samples between which they lie
-    heard = False
+    run, start, end = av.AudioFifo(), 0, 0  # gathered frames, the samples between which they lie
+    empty = True
     for frame in _frames_of(container, stream):
-        heard = True
+        empty = False
         if frame.is_corrupt:
             raise MediaError(path, f"its sound is damaged at {frame.time or 0:.2f} s")
         if frame.sample_rate != rate or frame.layout.nb_channels != channels:
-            raise MediaError(
-                path, f"its sound changes its rate or channels at {frame.time or 0:.2f} s"
-            )
+            when = f"{frame.time or 0:.2f} s"
+            raise MediaError(path, f"its sound changes its rate or channels at {when}")
         at = _place(frame, zero)
-        if run.samples and (
-            run.samples > _GATHERED or (at is not None and at - end >= _GAP * rate)
-        ):
+        gap = at is not None and at - end >= _GAP * rate
+        if run.samples and (gap or run.samples > _GATHERED):
             track.add(start, _to_float(run), limit)
         if run.samples == 0:
             start = end = at if at is not None else track.end or 0
@@ -175,7 +151,7 @@ def _decode(
         end += frame.samples
         if end >= limit:
             break
-    if not heard:
+    if empty:
         raise MediaError(path, "its audio stream holds no sound")
     if run.samples:
         track.add(start, _to_float(run), limit)
@@ -196,14 +172,12 @@ def _place(frame: av.AudioFrame, zero: float) -> int | None:
     return None if frame.time is None else round((frame.time - zero) * frame.sample_rate)
 
 
-def _to_float(run: av.AudioFifo) -> Samples:
+def _to_float(run: av.AudioFifo) -> Audio:
     """Take all gathered samples, of any format -> float32 [channels, n], full scale 1."""
     frame = run.read()
     assert frame is not None
     channels = frame.layout.nb_channels
-    if (
-        channels >= _MANY_PLANES
-    ):  # the library reads past the last of so many planes: they are interleaved first
+    if channels >= _MANY_PLANES:  # the library reads past the last of so many: interleaved first
         (frame,) = av.AudioResampler("flt", frame.layout, frame.sample_rate).resample(frame)
     raw = frame.to_ndarray()
     if not frame.format.is_planar:
@@ -215,7 +189,7 @@ def _to_float(run: av.AudioFifo) -> Samples:
     return np.asarray(raw, np.float32)
 
 
-def _fit(samples: Samples, n: int) -> Samples:
+def _fit(samples: Audio, n: int) -> Audio:
     """Crop or pad with zeros -> [channels, n]."""
     samples = samples[:, :n]
     return np.pad(samples, ((0, 0), (0, n - samples.shape[1]))) if samples.shape[1] < n else samples

@@ -15,8 +15,8 @@ from tests.benchmarks import evaluation
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-RESULTS: dict[str, Any] = json.loads((ROOT / "docs" / "demo-results.json").read_text())
-CURATION: dict[str, Any] = json.loads((ROOT / "docs" / "curation-results.json").read_text())
+RESULTS: dict[str, Any] = json.loads((ROOT / "docs/figures/demo-results.json").read_text())
+CURATION: dict[str, Any] = json.loads((ROOT / "docs/figures/curation-results.json").read_text())
 TITLES = {"true": "its own video", "other": "another clip's video", "none": "no video, text only"}
 
 
@@ -52,7 +52,7 @@ def test_the_curations_table_is_that_of_the_committed_results() -> None:
 
 
 def test_the_table_of_the_metric_check_is_that_of_its_committed_results() -> None:
-    results = json.loads((ROOT / "docs" / "metric-check.json").read_text())
+    results = json.loads((ROOT / "docs/figures/metric-check.json").read_text())
     page = (ROOT / "docs" / "evaluation.md").read_text()
     assert evaluation.table(results) in page
     followed = results["desync_rank_correlation"]
@@ -82,7 +82,7 @@ def test_every_local_link_leads_somewhere() -> None:
 def test_settings_page_gives_the_presets_own_values() -> None:
     rows = re.findall(
         r"^\|[^|]*\| `([\w.]+)` \| `?([^|`]+)`? \| `?([^|`]+)`? \|",
-        (ROOT / "docs/settings.md").read_text(),
+        (ROOT / "docs/training.md").read_text(),
         re.MULTILINE,
     )
     checked = 0

@@ -190,7 +190,7 @@ class TaggerSettings:
 
 
 class ScoreSettings(Settings):
-    """Optional scoring stages, by networks that evaluation uses too (docs/scores.md)."""
+    """Optional scoring stages, by networks that evaluation uses too (docs/curation.md)."""
 
     sync: bool = False  # offset between sound and picture, by Synchformer
     tagger: TaggerSettings | None = None  # shares of speech and music, by PANNs

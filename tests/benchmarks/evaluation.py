@@ -1,6 +1,6 @@
 """Do the metrics measure what they say? Known damage to true sounds, and what each metric makes of it.
 
-`python -m tests.benchmarks.evaluation [FOLDER]` writes docs/metric-check.json and the table of
+`python -m tests.benchmarks.evaluation [FOLDER]` writes docs/figures/metric-check.json and the table of
 docs/evaluation.md. What it computed stays in the FOLDER, for the next time.
 """
 
@@ -249,7 +249,7 @@ def frechet() -> Iterator[dict[str, Any]]:
 
 def write_docs(results: Results) -> None:
     """The results, and their table between its marks in docs/evaluation.md."""
-    (DOCS / "metric-check.json").write_text(json.dumps(results, indent=1) + "\n")
+    (DOCS / "figures" / "metric-check.json").write_text(json.dumps(results, indent=1) + "\n")
     page = DOCS / "evaluation.md"
     marks = r"(<!-- metric check[^>]*-->\n\n).*?(\n\n<!-- end -->)"
     text, count = re.subn(

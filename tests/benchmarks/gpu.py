@@ -1,6 +1,6 @@
 """The paper's model on a GPU: training at batch 12 and making 12 s of sound, by random weights of full size.
 
-`uv run python -m tests.benchmarks gpu` writes what it finds to docs/gpu-results.json, with the
+`uv run python -m tests.benchmarks gpu` writes what it finds to docs/figures/gpu-results.json, with the
 card's name. Weights go the way of a person's: written in their published layouts, and loaded from
 there. Where there is no CUDA device it says so in a line and leaves the file alone.
 """
@@ -37,7 +37,7 @@ from tests.model.hub.published import write_backbone, write_t5, write_vjepa2
 from tests.pipeline.media.samples import write_sample
 
 Figure = dict[str, Any]
-RESULTS = Path(__file__).parents[2] / "docs/gpu-results.json"
+RESULTS = Path(__file__).parents[2] / "docs/figures/gpu-results.json"
 COMMAND = "uv run python -m tests.benchmarks gpu"
 #: Name, unit, which way is better, and what is asked.
 FIGURES: list[tuple[str, str, str, str | None]] = [
@@ -89,7 +89,7 @@ class Sizes:
 
 
 def gpu() -> Iterator[Figure]:
-    """Measure on the CUDA device there is, and write docs/gpu-results.json."""
+    """Measure on the CUDA device there is, and write docs/figures/gpu-results.json."""
     if not torch.cuda.is_available():
         print("gpu: torch finds no CUDA device here, so nothing is measured", file=sys.stderr)
         return

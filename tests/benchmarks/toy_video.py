@@ -2,7 +2,7 @@
 
 The real bridge, by the toy's recipe, on latents and pooled tokens of clips that never become files;
 onset F1 of sounds made for unseen clips. The encoders: random ones, with patches of 16 and of 32
-pixels, and the one that is shipped. Figures and what to make of them: docs/toy-video-encoder.md.
+pixels, and the one that is shipped. Figures and what to make of them: docs/toy.md.
 """
 
 from __future__ import annotations

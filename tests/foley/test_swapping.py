@@ -1,4 +1,4 @@
-"""docs/swapping.md.
+"""docs/extending.md.
 
 Its presets load and have their architectures' sizes, and its worked example runs.
 """
@@ -24,7 +24,7 @@ from model.presets.preset import Preset, load_preset
 from model.video_encoder import DinoV3Encoder, VJepa2Encoder
 from tests.foley.commands import ROOT, environment
 
-PAGE = (ROOT / "docs/swapping.md").read_text()
+PAGE = (ROOT / "docs/extending.md").read_text()
 # What model_config.json of Stable Audio Open Small has otherwise than 1.0. The file is gated; a
 # public port of the model (sandst1/stable-audio-mlx) confirms sizes and conditioners; the rest is
 # from memory: qk_norm, the prompt's length, the range of seconds.

@@ -12,7 +12,7 @@ from foley.cli.main import cli
 from tests.foley.commands import ROOT
 from tests.operations.factory import Factory, foley
 
-PAGES = [ROOT / "docs" / "run.md", ROOT / "docs" / "schedules.md"]
+PAGES = [ROOT / "docs" / "operating.md"]
 #: Run by the fixture `factory`, with a folder and a port of its own.
 BY_FIXTURE = {"up", "down"}
 

@@ -67,7 +67,7 @@ def test_a_preset_configures_them(tmp_path: Path) -> None:
     assert names(load_preset("paper")) == known
     assert names(TOY) == [*known, "sync"]
     assert names(with_tagger(TOY, TaggerSettings())) == [*known, "sync", "tags"]
-    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/scores.md").read_text(), re.DOTALL)
+    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/curation.md").read_text(), re.DOTALL)
     (tmp_path / "preset.toml").write_text(block)
     assert names(load_preset(str(tmp_path))) == [*known, "sync", "tags"]
 

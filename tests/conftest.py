@@ -41,6 +41,18 @@ class RoomsAndFiles(LoadScopeScheduling):
         return "operations" if "/operations/" in file else file
 
 
+SLOW_SECONDS = (
+    900  # a hang in a test that starts servers or trains; others: `timeout` in pyproject.toml
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests a limit of their own."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RoomsAndFiles:
     """Called by pytest-xdist, which would divide by file alone."""
     return RoomsAndFiles(config, log)

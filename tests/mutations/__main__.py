@@ -1,0 +1,177 @@
+"""Would the tests notice? Makes plausible mistakes in load-bearing files, one at a time.
+
+    uv run python -m tests.mutations [ROOM ...] [--sample 20] [--seed 0]
+
+Each mistake is made in a copy of the tree, the tests of its room run there, and what they did not
+notice is printed with its line. Mistakes are those of cosmic-ray's operators, a sample drawn by
+seed, and the list of our own in `mistakes.toml`, which no operator makes: a call left out, one
+noise for two purposes. Those that change nothing a test could see are listed there as equivalent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator
+
+ROOT = Path(__file__).parents[2]
+LISTS: dict[str, Any] = tomllib.loads((Path(__file__).parent / "mistakes.toml").read_text())
+SECONDS = 600  # a mistake may make a test wait for ever; that is noticed too
+OPERATORS = (
+    "AddNot",
+    "NumberReplacer",
+    "RemoveDecorator",
+    "ReplaceAndWithOr",
+    "ReplaceBinaryOperator_Add_Sub",
+    "ReplaceBinaryOperator_Div_Mul",
+    "ReplaceBinaryOperator_FloorDiv_Mul",
+    "ReplaceBinaryOperator_Mod_Add",
+    "ReplaceBinaryOperator_Mul_Add",
+    "ReplaceBinaryOperator_Sub_Add",
+    "ReplaceComparisonOperator_Eq_NotEq",
+    "ReplaceComparisonOperator_Gt_GtE",
+    "ReplaceComparisonOperator_GtE_Gt",
+    "ReplaceComparisonOperator_Lt_LtE",
+    "ReplaceComparisonOperator_LtE_Lt",
+    "ReplaceFalseWithTrue",
+    "ReplaceOrWithAnd",
+    "ReplaceTrueWithFalse",
+    "ReplaceUnaryOperator_Delete_Not",
+    "ReplaceUnaryOperator_Delete_USub",
+    "ZeroIterationForLoop",
+)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A file with a mistake in it, and what is wrong."""
+
+    file: str
+    line: int
+    what: str
+    code: str
+
+
+def drawn_mistakes(file: str) -> list[Mistake]:
+    """Every mistake that the operators can make in a file, but for those in its texts."""
+    source = (ROOT / file).read_text()
+    found: list[Mistake] = []
+    for name in OPERATORS:
+        operator: Any = get_operator(f"core/{name}")()
+        for occurrence in count():
+            code = mutate_code(source, operator, occurrence)
+            if code is None:
+                break
+            found.append(Mistake(file, _first_difference(source, code), name, code))
+    return found
+
+
+def own_mistakes(room: str) -> list[Mistake]:
+    """The room's entries of mistakes.toml. Raises ValueError for a text that is not there once."""
+    found: list[Mistake] = []
+    for entry in LISTS.get("mistakes", []):
+        if entry["room"] != room:
+            continue
+        source = (ROOT / entry["file"]).read_text()
+        if source.count(entry["old"]) != 1:
+            raise ValueError(f"{entry['file']}: not there once: {entry['old']!r}")
+        code = source.replace(entry["old"], entry["new"])
+        line = _first_difference(source, code)
+        found.append(Mistake(entry["file"], line, entry["what"], code))
+    return found
+
+
+def _first_difference(old: str, new: str) -> int:
+    pairs = zip(old.splitlines(), new.splitlines(), strict=False)
+    return next((number for number, (a, b) in enumerate(pairs, 1) if a != b), 1)
+
+
+def is_equivalent(mistake: Mistake) -> bool:
+    """Whether mistakes.toml says of this line that such a mistake changes nothing to be seen."""
+    line = mistake.code.splitlines()[mistake.line - 1].strip()
+    listed = ((entry["file"], entry["becomes"]) for entry in LISTS.get("equivalent", []))
+    return (mistake.file, line) in listed
+
+
+def is_noticed(mistake: Mistake, tree: Path, tests: Sequence[str]) -> bool:
+    """Whether the tests fail, or hang, in a copy of the tree with the mistake in it."""
+    path = tree / mistake.file
+    right = path.read_text()
+    command = [sys.executable, "-m", "pytest", "-x", "-n0", "-q", "-p", "no:cacheprovider", *tests]
+    path.write_text(mistake.code)
+    try:
+        done = subprocess.run(command, cwd=tree, capture_output=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return True
+    finally:
+        path.write_text(right)
+    return done.returncode != 0
+
+
+def copy_of_the_tree(folder: Path) -> Path:
+    """The files that git knows or would add, as they are now."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def measure(room: str, sample: int, seed: int, tree: Path) -> tuple[int, int]:
+    """Print what is not noticed; (noticed, made)."""
+    listed = LISTS["rooms"][room]
+    mistakes = own_mistakes(room)
+    drawn = [mistake for file in listed["files"] for mistake in drawn_mistakes(file)]
+    mistakes += random.Random(seed).sample(drawn, min(sample, len(drawn)))
+    mistakes = [mistake for mistake in mistakes if not is_equivalent(mistake)]
+    noticed = 0
+    for mistake in mistakes:
+        if is_noticed(mistake, tree, listed["tests"]):
+            noticed += 1
+        else:
+            line = mistake.code.splitlines()[mistake.line - 1].strip()
+            print(
+                f"  not noticed: {mistake.file}:{mistake.line} {mistake.what}: {line}", flush=True
+            )
+    print(f"{room}: {noticed} of {len(mistakes)} noticed", flush=True)
+    return noticed, len(mistakes)
+
+
+def main() -> int:
+    """Measure the rooms that are named, or all of them; 1 where fewer than 85% are noticed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutations")
+    parser.add_argument("rooms", nargs="*", metavar="ROOM", help=", ".join(LISTS["rooms"]))
+    parser.add_argument("--sample", type=int, default=20, help="drawn mistakes a room")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    noticed = made = 0
+    with tempfile.TemporaryDirectory() as folder:
+        tree = copy_of_the_tree(Path(folder))
+        for room in options.rooms or LISTS["rooms"]:
+            counts = measure(room, options.sample, options.seed, tree)
+            noticed, made = noticed + counts[0], made + counts[1]
+    print(f"all: {noticed} of {made} noticed ({noticed / max(1, made):.0%})")
+    return 0 if noticed >= 0.85 * made else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

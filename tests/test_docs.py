@@ -96,7 +96,7 @@ def test_settings_page_gives_the_presets_own_values() -> None:
 
 
 def test_licences_of_all_models_are_in_the_readme() -> None:
-    table = README[README.index("## Licences") :]
+    table = README[README.index("## Citation and licence") :]
     named = [
         "ImageBind",
         "Stable Audio Open",

@@ -34,7 +34,7 @@ GROUND_UP = {
         "evaluation",
     ],
     "model": [
-        "arrays presets metrics",
+        "types presets metrics",
         "device weights",
         "backbone bridge video_encoder",
         "sampling networks",
@@ -49,7 +49,8 @@ GROUND_UP = {
         "home",
         "rows runs",
         "datasets",
-        "catalog ingest maintenance",
+        "catalog cleanup ingest",
+        "maintenance",
         "store",
     ],
 }

@@ -126,7 +126,7 @@ class Preset(Settings):
 def load_preset(name: str, weights: Path | None = None) -> Preset:
     """The preset of a name, or of a folder that holds a `preset.toml`.
 
-    A preset.toml with `base = NAME` says only what differs from that preset (docs/swapping.md).
+    A preset.toml with `base = NAME` says only what differs from that preset (docs/extending.md).
 
     Args:
         name: "toy", "paper", or a folder.

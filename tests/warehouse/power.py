@@ -74,7 +74,7 @@ def disk_of(root: Path) -> Generator[Disk]:
 
     def fsync(file: int) -> None:
         flush(file)
-        disk.flushed(file if isinstance(file, int) else file.fileno())
+        disk.flushed(file)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", fsync)

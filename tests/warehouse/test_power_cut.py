@@ -11,7 +11,7 @@ from pipeline.stages.engine import fingerprints
 from tests.warehouse.power import Disk, disk_of
 from tests.warehouse.toys import POLICY, facts_of, make_files, run_all, stages
 from warehouse import Warehouse, compact, query, verify
-from warehouse.datasets.feature_build import build
+from warehouse.datasets.feature_build import FeatureRequest, build
 
 COLUMNS = ["tokens", "n_tokens", "prompt"]
 
@@ -27,7 +27,7 @@ def made(tmp_path: Path) -> tuple[Warehouse, Disk]:
         run_all(warehouse, stages())
         ids = fingerprints(stages())
         dataset = select(warehouse, {name: ids[name] for name in ("facts", "text")}, POLICY)
-        build(warehouse, dataset, ids, COLUMNS, split=None)
+        build(warehouse, FeatureRequest(dataset, ids, COLUMNS, split=None))
         warehouse.write_record("runs", "run-1", {"flow": "curate", "state": "completed"})
         warehouse.publish()
     return warehouse, disk

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "pipeline": {"pipeline", "model", "warehouse"},
     "model": {"model", "warehouse"},
     "warehouse": {"warehouse"},
-    "recipes": {"recipes", "pipeline", "model", "warehouse"},
+    "recipes": {"recipes", "foley", "flows", "pipeline", "model", "warehouse"},
 }
 #: Inside a room: files and sub-rooms from the ground up. Each imports from lines above its own, and
 #: from itself; what is not named stands on top.
@@ -29,12 +29,14 @@ GROUND_UP = {
         "media procedural report download",
         "stages",
         "scoring features",
-        "curation training",
+        "curation",
+        "training",
         "generation",
         "evaluation",
     ],
     "model": [
-        "types presets metrics",
+        "types",
+        "presets metrics",
         "device weights",
         "backbone bridge video_encoder",
         "sampling networks",

@@ -89,7 +89,7 @@ class Condition:
             if column not in columns:
                 return (
                     f"no stage gives the column {column}: configure the stage that does "
-                    "(docs/scores.md), or name the column under `optional`, which makes it unknown"
+                    "(docs/curation.md), or name the column under `optional`, which makes it unknown"
                 )
             holds = _kind(columns[column])
             for value in leaf.comparisons.values():

@@ -24,7 +24,7 @@ sound.
 {files}
 
 The T5 text encoder is tiny and *random* (seed 0). V-JEPA2 learned from pictures alone, without
-impact times: how, and what it is worth, is in docs/toy-video-encoder.md.
+impact times: how, and what it is worth, is in docs/toy.md.
 
 ## How they were made
 ```

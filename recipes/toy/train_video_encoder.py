@@ -3,7 +3,7 @@
 An encoder sees the pictures of a clip that are left visible; transformers' predictor tells from
 them the features of the hidden ones, as a slowly following copy of the encoder gives them for the
 whole clip (Bardes et al. 2024, Assran et al. 2025). No impact time and no sound is used. What it is
-good for in the toy, and what not: docs/toy-video-encoder.md.
+good for in the toy, and what not: docs/toy.md.
 
 Shapes: B clips, T frames, J effective frames (T / 2), C cells of a picture, N = J * C tubelets, D
 width.

@@ -145,8 +145,8 @@ class Reference:
             mean, square = self.first[i] / (1 - b1**n), self.second[i] / (1 - b2**n)
             if weight.grad is None:
                 continue  # no clip of this step was without video: the null token had no part
-            weight -= rate * settings.weight_decay * weight
-            weight -= rate * mean / (square.sqrt() + 1e-8)
+            weight.mul_(1 - rate * settings.weight_decay)
+            weight.sub_(rate * mean / (square.sqrt() + 1e-8))
             self.average[i] = decay * self.average[i] + (1 - decay) * weight
         self.step += 1
 

@@ -15,7 +15,7 @@ from model.presets.preset import load_preset
 from pipeline.curation.stage_graph import StageGraph
 from pipeline.training.batches import DatasetFeatures
 from warehouse import FeatureSet, Warehouse
-from warehouse.datasets.versions import newest_dataset
+from warehouse.datasets.versions import choose_dataset
 
 
 class FeatureDataset(Dataset[dict[str, Any]]):
@@ -65,6 +65,6 @@ def open_features(home: Path, dataset: str | None, split: str, preset: str) -> F
     Raises FoleyError if there is no such dataset, or no clip of the split has its features.
     """
     wh, settings = Warehouse(home), load_preset(preset)
-    version = wh.dataset(dataset) if dataset else newest_dataset(wh)
+    version = choose_dataset(wh, dataset)
     fingerprints = StageGraph(settings).feature_fingerprints
     return FeatureDataset(DatasetFeatures(wh, version, settings, fingerprints).split(split))

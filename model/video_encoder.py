@@ -90,7 +90,7 @@ class VideoEncoder:
     def revision(cls, preset: Preset) -> str:
         """Content hash of the encoder's folder; a class of one's own is part of it."""
         name, revision = preset.video.encoder, files_revision([preset.model("video")])
-        return revision if name in ENCODERS else f"{revision} {name}"
+        return revision if name in ENCODERS else f"{revision} {name.rpartition('/')[2]}"
 
     def read_processor(self, folder: Path) -> None:
         """Take mean and deviation from the configuration of the published processor, if any.

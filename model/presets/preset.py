@@ -171,7 +171,7 @@ def model_store() -> Path:
 
 
 def _find_beside(values: dict[str, Any], folder: Path) -> None:
-    """Put the folder before models and modules of stages that lie beside the preset.toml."""
+    """Put the folder before models and modules of classes that lie beside the preset.toml."""
     models: Any = values.get("models")
     for files in models.values() if isinstance(models, dict) else []:
         path = files.get("path") if isinstance(files, dict) else None
@@ -179,21 +179,23 @@ def _find_beside(values: dict[str, Any], folder: Path) -> None:
             files["path"] = str((folder / path).absolute())
     if "stages" in values:
         values["stages"] = stages_beside(values["stages"], folder)
+    video: Any = values.get("video")
+    if isinstance(video, dict) and "encoder" in video:
+        video["encoder"] = _beside(video["encoder"], folder)
 
 
 def stages_beside(stages: Any, folder: Path) -> Any:
-    """Names of stages, with the folder before those whose module lies in it (beside a file)."""
+    """Names of stages, with the folder before those whose module lies in it."""
     if not isinstance(stages, list):
         return stages  # wrong, and refused as such by whoever reads the file
-    packages = [str(stage).partition(":")[0].partition(".")[0] for stage in stages]
-    return [
-        f"{folder.absolute()}/{stage}" if _holds(folder, package) else stage
-        for stage, package in zip(stages, packages, strict=True)
-    ]
+    return [_beside(stage, folder) for stage in stages]
 
 
-def _holds(folder: Path, package: str) -> bool:
-    return (folder / f"{package}.py").is_file() or (folder / package / "__init__.py").is_file()
+def _beside(name: Any, folder: Path) -> Any:
+    """A class's name, with the folder in front where its module lies there."""
+    package = folder / str(name).partition(":")[0].partition(".")[0]
+    is_there = package.with_suffix(".py").is_file() or (package / "__init__.py").is_file()
+    return f"{folder.absolute()}/{name}" if is_there else name
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import Annotated, Any, Literal
 
@@ -27,12 +28,22 @@ class ModelError(ValueError):
 
 
 def load_class(name: str) -> type[Any]:
-    """The class of "module:Class", imported only now; raises ModelError where there is none."""
-    module, _, attribute = name.partition(":")
+    """The class of "package.module:Class", imported only now.
+
+    A module beside a preset.toml has its folder in front: "/folder/module:Class". Raises ModelError
+    where there is no such module or class.
+    """
+    path, _, attribute = name.partition(":")
+    folder, _, module = path.rpartition("/")
+    if folder and folder not in sys.path:
+        sys.path.append(folder)  # last, so that a module of one's own shadows none that we import
     try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ModelError(f"cannot import {name}: {error}") from None
+        loaded = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelError(f"{name}: {error or 'no name'}; give it as package.module:Class") from None
+    if not isinstance(loaded, type):
+        raise ModelError(f"{name} is no class")
+    return loaded
 
 
 class Settings(BaseModel):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from importlib import import_module
 from inspect import signature
 from typing import cast
 
 from model.presets.preset import Preset
+from model.presets.settings import ModelError, load_class
 from pipeline.features.audio_latents import AudioLatents
 from pipeline.features.text_embeddings import TextEmbeddings
 from pipeline.features.video_tokens import VideoTokens
@@ -92,17 +91,12 @@ def load_stage(name: str, preset: Preset) -> Stage:
     A module beside the preset.toml is named with its folder in front (`load_preset` does that).
     Raises FoleyError where there is no such module or class, and for a class that is no stage.
     """
-    path, _, kind = name.partition(":")
-    folder, _, module = path.rpartition("/")
-    if folder and folder not in sys.path:
-        sys.path.append(folder)  # last, so that a module of one's own shadows none that we import
     try:
-        loaded = getattr(import_module(module), kind)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise FoleyError(
-            f"stage {name}: {error or 'no name'}; give it as package.module:Class"
-        ) from None
-    if not (isinstance(loaded, type) and issubclass(loaded, Stage)):
+        loaded = load_class(name)
+    except ModelError as error:
+        raise FoleyError(f"stage {error}") from None
+    kind = loaded.__name__
+    if not issubclass(loaded, Stage):
         raise FoleyError(f"stage {name}: {kind} is no subclass of pipeline.stages.stage.Stage")
     make = cast("Callable[..., Stage]", loaded)
     try:

@@ -1,7 +1,4 @@
-"""Silence: how much of a clip can be heard.
-
-Only what is silent throughout is rejected; the rest is policy.
-"""
+"""Loudness: how much of a clip can be heard. Only what is silent throughout is rejected."""
 
 from __future__ import annotations
 
@@ -26,10 +23,7 @@ FLOOR_DBFS = -120.0  # what digital silence is given as
 
 @dataclass(frozen=True)
 class SilenceSettings:
-    """A window is silent below `threshold_dbfs`.
-
-    A clip is when at least `reject_share` of its windows are.
-    """
+    """A window is silent below `threshold_dbfs`; a clip is, with `reject_share` of its windows."""
 
     threshold_dbfs: float = -60.0
     window_seconds: float = 0.01
@@ -49,10 +43,7 @@ class Loudness:
 
 @dataclass(frozen=True)
 class SoundFacts(Loudness):
-    """All facts of a file's sound.
-
-    See `pipeline.media.hearing` for the five that are told by its spectrum.
-    """
+    """All facts of a file's sound; the five here are of `pipeline.media.hearing`."""
 
     loudness_lufs: float
     clipped_share: float
@@ -64,10 +55,7 @@ class SoundFacts(Loudness):
 def measure(
     samples: NDArray[np.float32], sample_rate: int, settings: SilenceSettings | None = None
 ) -> Loudness:
-    """Loudness of mono samples float32 [n], by the RMS of windows that do not overlap.
-
-    No samples are silence.
-    """
+    """Loudness of mono samples [n], by the RMS of windows that do not overlap; none are silence."""
     settings = settings or SilenceSettings()
     if samples.size == 0:
         return Loudness(1.0, 0.0, FLOOR_DBFS, FLOOR_DBFS)
@@ -94,32 +82,21 @@ def _dbfs(amplitude: float) -> float:
 
 
 def measure_file(path: Path, settings: SilenceSettings) -> SoundFacts:
-    """Facts of a file's sound over the whole length of its picture.
-
-    Raises MediaError if it cannot be decoded.
-    """
+    """Facts of a file's sound, as long as its picture; raises MediaError if it is broken."""
     sound = decode_audio(path, None, settings.max_seconds)
     levels = measure(sound.samples.mean(0, dtype=np.float32), sound.sample_rate, settings)
-    found = hear(sound.samples, sound.sample_rate)
+    heard = hear(sound.samples, sound.sample_rate)
     return SoundFacts(
-        **vars(levels), **{f"{name}{_UNITS[name]}": value for name, value in vars(found).items()}
-    )
+        **vars(levels), loudness_lufs=heard.loudness, clipped_share=heard.clipped,
+        dc_offset=heard.dc, bandwidth_hz=heard.bandwidth, snr_db=heard.snr,
+    )  # fmt: skip
 
 
-_UNITS = {
-    "loudness": "_lufs",
-    "clipped": "_share",
-    "dc": "_offset",
-    "bandwidth": "_hz",
-    "snr": "_db",
-}
+_F64 = pa.float64()
 
 
 class Silence(Stage):
-    """Decodes the sound once and measures it as a watcher hears it.
-
-    Over the whole length of the picture.
-    """
+    """Decodes the sound once, over the whole length of the picture, and measures it."""
 
     name = "silence"
     version = 2
@@ -127,28 +104,16 @@ class Silence(Stage):
     batch_size = 4096
     schema = pa.schema(
         [
-            field("silent_share", pa.float64(), "share of 10 ms windows below the threshold, 0..1"),
-            field("longest_gap", pa.float64(), "longest run of silent windows, s"),
-            field("peak_dbfs", pa.float64(), "largest sample of the mono mean, dB of full scale"),
-            field("rms_dbfs", pa.float64(), "root mean square of the mono mean, dB of full scale"),
+            field("silent_share", _F64, "share of 10 ms windows below the threshold, 0..1"),
+            field("longest_gap", _F64, "longest run of silent windows, s"),
+            field("peak_dbfs", _F64, "largest sample of the mono mean, dB of full scale"),
+            field("rms_dbfs", _F64, "root mean square of the mono mean, dB of full scale"),
+            field("loudness_lufs", _F64, "loudness by ITU-R BS.1770-4, LUFS; -120 for silence"),
+            field("clipped_share", _F64, "share of samples within 0.13 dB of full scale, 0..1"),
+            field("dc_offset", _F64, "mean of all samples, of full scale"),
+            field("bandwidth_hz", _F64, "highest frequency within 65 dB of the strongest band, Hz"),
             field(
-                "loudness_lufs",
-                pa.float64(),
-                "integrated loudness by ITU-R BS.1770-4, LUFS; -120 for silence",
-            ),
-            field(
-                "clipped_share", pa.float64(), "share of samples within 0.13 dB of full scale, 0..1"
-            ),
-            field("dc_offset", pa.float64(), "mean of all samples, of full scale"),
-            field(
-                "bandwidth_hz",
-                pa.float64(),
-                "highest frequency less than 65 dB under the strongest band, Hz",
-            ),
-            field(
-                "snr_db",
-                pa.float64(),
-                "mean power over the quietest tenth of 100 ms blocks, dB, -20..100",
+                "snr_db", _F64, "mean power over the quietest tenth of 100 ms blocks, dB, -20..100"
             ),
         ]
     )
@@ -157,17 +122,13 @@ class Silence(Stage):
         self.settings = settings or SilenceSettings()
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
-        """One outcome a clip.
+        """Failed if the sound cannot be decoded whole, rejected if all of it is silent."""
 
-        Failed if its sound cannot be decoded whole, rejected if all of it is silent.
-        """
+        def judge(facts: SoundFacts) -> Outcome:
+            if facts.silent_share >= self.settings.reject_share:
+                return Rejected("silent throughout", asdict(facts))
+            return Passed(asdict(facts))
+
         return read_each(
-            clips,
-            lambda clip: partial(measure_file, Path(clip["path"]), self.settings),
-            self._judge,
+            clips, lambda clip: partial(measure_file, Path(clip["path"]), self.settings), judge
         )
-
-    def _judge(self, facts: SoundFacts) -> Outcome:
-        if facts.silent_share >= self.settings.reject_share:
-            return Rejected("silent throughout", asdict(facts))
-        return Passed(asdict(facts))

@@ -32,18 +32,10 @@ class Picture(Stage):
     batch_size = 512
     schema = pa.schema(
         [
-            field(
-                "static_share",
-                pa.float64(),
-                "share of time in which the picture stands still, 0..1",
-            ),
+            field("static_share", pa.float64(), "share of time without a change of picture, 0..1"),
             field("black_share", pa.float64(), "share of time in which the picture is black, 0..1"),
             field("cuts", pa.int32(), "cuts between scenes"),
-            field(
-                "phash",
-                pa.uint64(),
-                "perceptual hash of the middle picture; few differing bits mean a duplicate",
-            ),
+            field("phash", pa.uint64(), "perceptual hash of the middle picture, for duplicates"),
         ]
     )
 
@@ -57,4 +49,4 @@ class Picture(Stage):
             seconds = min(float(clip["duration"] or 0), self.settings.max_seconds)
             return partial(glance, Path(clip["path"]), seconds, self.settings.per_second)
 
-        return read_each(clips, job, lambda found: Passed(asdict(found)))
+        return read_each(clips, job, lambda facts: Passed(asdict(facts)))

@@ -35,17 +35,11 @@ class Probe(Stage):
             field("container", pa.string(), "media format, by content"),
             field("video_codec", pa.string(), "codec of the picture"),
             field("audio_codec", pa.string(), "codec of the sound"),
-            field(
-                "duration",
-                pa.float64(),
-                "declared duration of the picture (of the sound where there is none), s",
-            ),
+            field("duration", pa.float64(), "declared duration of the picture, else the sound, s"),
             field("fps", pa.float64(), "mean frames per second"),
             field("width", pa.int32(), "width as stored, before rotation, pixels"),
             field("height", pa.int32(), "height as stored, before rotation, pixels"),
-            field(
-                "rotation", pa.int32(), "degrees counter-clockwise that a player turns the picture"
-            ),
+            field("rotation", pa.int32(), "degrees counter-clockwise that a player turns it"),
             field("sample_rate", pa.int32(), "samples per second and channel"),
             field("channels", pa.int32(), "channels of the sound"),
         ]
@@ -55,16 +49,13 @@ class Probe(Stage):
         self.settings = settings or ProbeSettings()
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
-        """One outcome a clip.
+        """Failed if it cannot be read, rejected (with its facts) without picture or sound."""
 
-        Failed if it cannot be read, rejected without picture or sound (facts are kept).
-        """
-        return read_each(clips, lambda clip: partial(probe, Path(clip["path"])), self._judge)
+        def judge(info: MediaInfo) -> Outcome:
+            if self.settings.needs_video and info.video_codec is None:
+                return Rejected("no video stream", asdict(info))
+            if self.settings.needs_audio and info.audio_codec is None:
+                return Rejected("no audio stream", asdict(info))
+            return Passed(asdict(info))
 
-    def _judge(self, info: MediaInfo) -> Outcome:
-        columns = asdict(info)
-        if self.settings.needs_video and info.video_codec is None:
-            return Rejected("no video stream", columns)
-        if self.settings.needs_audio and info.audio_codec is None:
-            return Rejected("no audio stream", columns)
-        return Passed(columns)
+        return read_each(clips, lambda clip: partial(probe, Path(clip["path"])), judge)

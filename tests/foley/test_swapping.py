@@ -34,7 +34,8 @@ SMALL: dict[str, Any] = {
     "global_cond_ids": ["seconds_total"],
     "config": {
         "io_channels": 64, "embed_dim": 1024, "depth": 16, "num_heads": 8, "cond_token_dim": 768,
-        "global_cond_dim": 768, "transformer_type": "continuous_transformer", "attn_kwargs": {"qk_norm": "ln"},
+        "global_cond_dim": 768, "transformer_type": "continuous_transformer",
+        "attn_kwargs": {"qk_norm": "ln"},
     },
 }  # fmt: skip
 

@@ -272,7 +272,8 @@ def test_check_names_what_is_missing_changed_and_misfits(
     assert done.returncode == 1
     states = {name: row["state"] for name, row in rows(done).items()}
     assert states == {
-        "backbone": "local", "text": "local", "video": "changed", "imagebind": "missing", "audiobox": "does not fit",
+        "backbone": "local", "text": "local", "video": "changed", "imagebind": "missing",
+        "audiobox": "does not fit",
         **dict.fromkeys(NETWORKS, "local"),
     }  # fmt: skip
     assert "unexpected extra" in done.stderr

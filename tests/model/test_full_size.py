@@ -1,4 +1,4 @@
-"""The paper's models at full size: random checkpoints in the published key layouts, loaded as a person's are.
+"""The paper's models at full size: random checkpoints in the published layouts, loaded as any.
 
 One model at a time, each deleted at once: the largest takes 2.5 GB of disk and 5 GB of memory.
 """

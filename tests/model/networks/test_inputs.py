@@ -25,7 +25,7 @@ def sound(seconds: float, rate: int) -> np.ndarray:
 
 
 def power_frames(audio: np.ndarray, window: np.ndarray, fft: int, hop: int) -> np.ndarray:
-    """Power of frames centred at multiples of `hop`, ends reflected -> [T, fft / 2 + 1], in float64, one by one."""
+    """Power of frames centred at multiples of `hop`, ends reflected -> float64 [T, fft / 2 + 1]."""
     padded = np.pad(audio.astype(np.float64), fft // 2, mode="reflect")
     shaped = np.zeros(fft)
     first = (fft - len(window)) // 2
@@ -66,8 +66,8 @@ def test_panns_hears_64_log_mels_of_50_to_8000_hz() -> None:
     network = Cnn14(**TOY.evaluation["panns"]).eval()
     found = network.spectrogram(network.prepare(audio)[None])[0, 0].numpy()
     mel = librosa.feature.melspectrogram(
-        y=audio, sr=16000, n_fft=512, hop_length=160, window="hann", center=True, pad_mode="reflect", power=2.0,
-        n_mels=64, fmin=50, fmax=8000,
+        y=audio, sr=16000, n_fft=512, hop_length=160, window="hann", center=True,
+        pad_mode="reflect", power=2.0, n_mels=64, fmin=50, fmax=8000,
     )  # fmt: skip
     np.testing.assert_allclose(
         found, librosa.power_to_db(mel, ref=1.0, amin=1e-10, top_db=None).T, atol=2e-3

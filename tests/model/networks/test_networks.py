@@ -40,7 +40,8 @@ def cnn14_layout(channels: list[int], features: int, classes: int) -> Layout:
 
     def batch_norm(name: str, width: int) -> Layout:
         return norm(name, width) | {
-            f"{name}.running_mean": (width,), f"{name}.running_var": (width,), f"{name}.num_batches_tracked": (),
+            f"{name}.running_mean": (width,), f"{name}.running_var": (width,),
+            f"{name}.num_batches_tracked": (),
         }  # fmt: skip
 
     layout: Layout = {
@@ -113,8 +114,9 @@ def synchformer_layout(width: int, depth: int, size: int, segments: int, sync_de
         f"{v}.cls_token": (1, 1, width), f"{v}.pos_embed": (1, 1 + (size // 16) ** 2, width),
         f"{v}.temp_embed": (1, 8, width),
         f"{v}.patch_embed.proj.weight": (width, 3, 16, 16), f"{v}.patch_embed.proj.bias": (width,),
-        f"{v}.patch_embed_3d.proj.weight": (width, 3, 2, 16, 16), f"{v}.patch_embed_3d.proj.bias": (width,),
-        f"{a}.ast.embeddings.cls_token": (1, 1, width), f"{a}.ast.embeddings.distillation_token": (1, 1, width),
+        f"{v}.patch_embed_3d.proj.weight": (width, 3, 2, 16, 16),
+        f"{v}.patch_embed_3d.proj.bias": (width,), f"{a}.ast.embeddings.cls_token": (1, 1, width),
+        f"{a}.ast.embeddings.distillation_token": (1, 1, width),
         f"{a}.ast.embeddings.position_embeddings": (1, 74, width),
         f"{a}.ast.embeddings.patch_embeddings.projection.weight": (width, 1, 16, 16),
         f"{a}.ast.embeddings.patch_embeddings.projection.bias": (width,),

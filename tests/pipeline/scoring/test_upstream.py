@@ -1,4 +1,4 @@
-"""Scores and features of files against upstream's own preparation and forward, on the same weights."""
+"""Scores and features of files against upstream's own preparation and the same weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading media in processes of their own, with limits of time and memory that the kernel holds them to.
+"""Reading media in processes of their own, which the kernel holds to limits of time and memory.
 
 A file that hangs, eats memory or crashes its decoder costs that one process, which is replaced, and
 becomes a MediaError like any other bad file. Workers are light: they load no torch.
@@ -49,7 +49,7 @@ _LOOKS = 8  # how often a worker is looked at while it may stand still
 
 @dataclass(frozen=True)
 class WorkerLimits:
-    """What one file may cost, and after how many files a worker is replaced, so that no leak can grow.
+    """What one file may cost, and after how many files a worker is replaced (no leak can grow).
 
     `seconds` are of processor time: a busy machine or a slow disk costs no file its reading. A
     reader that for `stalled_seconds` has neither computed nor read a byte waits for what will not
@@ -63,10 +63,7 @@ class WorkerLimits:
 
 
 class MediaWorkers:
-    """`count` processes that read media.
-
-    Safe to use from many threads; processes start when they are needed.
-    """
+    """`count` processes that read media, started when they are needed; safe in many threads."""
 
     def __init__(self, count: int, limits: WorkerLimits | None = None) -> None:
         self.count, self.limits = count, limits or WorkerLimits()
@@ -76,7 +73,7 @@ class MediaWorkers:
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="media")
 
     def submit(self, job: partial[T]) -> Future[T]:
-        """Start `partial(read, path, ...)`, a function of a module and picklable arguments, the file's path first.
+        """Start `partial(read, path, ...)`: a module's function, its file and picklable arguments.
 
         The future raises what `read` raised, and MediaError if the file hung, needed too much
         memory or crashed.
@@ -86,25 +83,25 @@ class MediaWorkers:
     def map(
         self, jobs: Iterable[partial[T]], ahead: int, then: Callable[[T], Any] | None = None
     ) -> Iterator[T | MediaError]:
-        """Results in order, a MediaError in place of those that raised one; at most `ahead` wait to be taken.
+        """Results in order, a MediaError in place of those that raised one.
 
-        With `then` it is what that makes of them, in threads of this process.
+        At most `ahead` wait to be taken. With `then` it is what that makes of them, in threads of
+        this process.
         """
-        submit: Any = (
-            self.submit
-            if then is None
-            else lambda job: self._threads.submit(self._run_then, job, then)
-        )
+
+        def submit(job: partial[T]) -> Future[Any]:
+            return self._threads.submit(self._run_then, job, then)
+
         left = iter(jobs)
         running = deque(submit(job) for job in islice(left, ahead))
         try:
             while running:
                 try:
-                    found: T | MediaError = running.popleft().result()
+                    result: T | MediaError = running.popleft().result()
                 except MediaError as error:
-                    found = error
+                    result = error
                 running.extend(submit(job) for job in islice(left, 1))
-                yield found
+                yield result
         finally:
             for future in running:
                 future.cancel()
@@ -118,8 +115,9 @@ class MediaWorkers:
             if worker is not None:
                 worker.end()
 
-    def _run_then(self, job: partial[T], then: Callable[[T], Any]) -> Any:
-        return then(self._run(job))
+    def _run_then(self, job: partial[T], then: Callable[[T], Any] | None) -> Any:
+        result = self._run(job)
+        return result if then is None else then(result)
 
     def _run(self, job: partial[T]) -> T:
         worker = self._idle.get()
@@ -166,9 +164,8 @@ class _Worker:
             self._pipe.recv()
         except (EOFError, OSError):
             self.end()
-            raise FoleyError(
-                f"a media worker could not start: it ended with {self._process.returncode}"
-            ) from None
+            code = self._process.returncode
+            raise FoleyError(f"a media worker could not start: it ended with {code}") from None
 
     def run(self, job: partial[T]) -> T:
         """The job's result; raises what it raised.
@@ -191,9 +188,8 @@ class _Worker:
             return result
         if isinstance(result, MemoryError):
             self.lost = True  # what it holds is not known
-            result = MediaError(
-                path, f"needs more than {self._limits.memory_bytes >> 20} MB of memory"
-            )
+            most = self._limits.memory_bytes >> 20
+            result = MediaError(path, f"needs more than {most} MB of memory")
         raise result
 
     def _answers(self) -> bool:
@@ -215,7 +211,8 @@ class _Worker:
             return f"took more than {self._limits.seconds:g} s of processor time"
         if code == -signal.SIGKILL:
             return "its reader was killed"
-        return f"crashed its decoder ({signal.Signals(-code).name if code < 0 else f'exit status {code}'})"
+        cause = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return f"crashed its decoder ({cause})"
 
     def end(self) -> None:
         """End the process; there is nothing in it to lose."""
@@ -225,25 +222,18 @@ class _Worker:
 
 
 def _progress(pid: int) -> tuple[float, int]:
-    """Processor seconds that a process has used, and bytes that it has read (where the system tells)."""
+    """Processor seconds that a process has used, and bytes that it has read, where known."""
     try:
         process = psutil.Process(pid)
         times = process.cpu_times()
-        read = (
-            getattr(process.io_counters(), "read_chars", 0)
-            if hasattr(process, "io_counters")
-            else 0
-        )
+        io = process.io_counters() if hasattr(process, "io_counters") else None
     except psutil.Error:
         return 0.0, 0  # it has just ended: the pipe says so
-    return times.user + times.system, read
+    return times.user + times.system, getattr(io, "read_chars", 0)
 
 
 def _send(pipe: Connection, message: Any) -> None:
-    """Send a message.
-
-    Its large arrays go as an open file in memory that has no name and so cannot be left behind.
-    """
+    """Send a message; its large arrays go as a file in memory, which cannot be left behind."""
     buffers: list[pickle.PickleBuffer] = []
     body = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
     views = [buffer.raw() for buffer in buffers]
@@ -271,7 +261,7 @@ def _receive(pipe: Connection) -> Any:
         os.close(file)
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     buffers = [memory[start : start + size] for start, size in zip(starts, sizes, strict=True)]
-    return pickle.loads(body, buffers=buffers)  # noqa: S301
+    return pickle.loads(body, buffers=buffers)  # noqa: S301 (from our own worker)
 
 
 @contextlib.contextmanager
@@ -283,16 +273,14 @@ def _nameless_file() -> Generator[int]:
         finally:
             os.close(file)
     else:
-        with tempfile.TemporaryFile() as found:
-            yield found.fileno()
+        with tempfile.TemporaryFile() as file:
+            yield file.fileno()
 
 
 def _work(pipe: Connection, seconds: float, memory_bytes: int) -> None:
     """What a worker does: a job after the other, until the pipe is closed."""
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # they are for the parent, whose end closes the pipe: no clip's fault
+    # they are for the parent, whose end closes the pipe: no clip's fault
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process, whatever it is doing
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
@@ -323,8 +311,8 @@ def _outcome(job: Callable[[], Any]) -> tuple[bool, Any]:
     except Exception as error:  # noqa: BLE001 (it is raised where the job came from)
         error.__traceback__ = error.__cause__ = error.__context__ = None
         try:
-            pickle.loads(pickle.dumps(error))  # noqa: S301
-        except Exception:  # noqa: BLE001
+            pickle.loads(pickle.dumps(error))  # noqa: S301 (its own)
+        except Exception:  # noqa: BLE001 (any error may fail to be pickled)
             return False, RuntimeError(f"{type(error).__name__}: {error}")
         return False, error
 

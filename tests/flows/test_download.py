@@ -108,7 +108,7 @@ def test_a_list_of_addresses(tmp_path: Path, mirror: tuple[Mirror, str]) -> None
 
 def test_mistakes_are_one_line(tmp_path: Path, mirror: tuple[Mirror, str]) -> None:
     home = ["--home", str(tmp_path / "home")]
-    assert "use kinetics700" in one_line_error(foley("download", "kinetics", *home))
+    assert "give kinetics700" in one_line_error(foley("download", "kinetics", *home))
     (tmp_path / "a.csv").write_text("name\nx\n")
     assert "neither a url nor a file" in one_line_error(
         foley("download", tmp_path / "a.csv", *home)

@@ -1,4 +1,7 @@
-"""Every module of every room can be imported by this Python, as `.ci/run` asks of each Python that it finds."""
+"""Every module of every room can be imported by this Python.
+
+`.ci/run` asks it of each Python that it finds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What README tells a library user to type gives a working command and library outside the clone."""
+"""What README tells a library user to type gives a command and a library outside the clone."""
 
 from __future__ import annotations
 

@@ -17,7 +17,10 @@ from tests.operations.factory import Factory, foley, free_port, until
 
 
 class Told:
-    """A web server on the loopback address that keeps what is posted to it, and never answers who wants a file."""
+    """A web server on the loopback address that keeps what is posted to it.
+
+    Who wants a file is never answered.
+    """
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []

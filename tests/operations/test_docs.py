@@ -1,4 +1,7 @@
-"""Every command of the pages for operators is run, or, where it starts or stops the factory, taken as written."""
+"""Every command of the pages for operators is run.
+
+Where it starts or stops the factory, it is taken as written.
+"""
 
 from __future__ import annotations
 

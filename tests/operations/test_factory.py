@@ -47,12 +47,14 @@ def records(home: Path, flow: str) -> list[tuple[str, str | None]]:
 
 @pytest.fixture(scope="module")
 def scheduled(factory: Factory, curated: str) -> str:
-    """Id of a deployment with a schedule that is due soon; made before the tests, which do not wait for it.
+    """Id of a deployment with a schedule that is due soon.
 
-    Due three times, because what is due before the scheduler next looks is never run.
+    Made before the tests, which do not wait for it. Due three times, because what is due before
+    the scheduler next looks is never run.
     """
     id = str(factory.deployment("reselect")["id"])
-    soon = f"DTSTART:{datetime.now(UTC) + timedelta(seconds=40):%Y%m%dT%H%M%SZ}\nRRULE:FREQ=MINUTELY;COUNT=3"
+    begin = datetime.now(UTC) + timedelta(seconds=40)
+    soon = f"DTSTART:{begin:%Y%m%dT%H%M%SZ}\nRRULE:FREQ=MINUTELY;COUNT=3"
     thrice = [{"schedule": {"rrule": soon, "timezone": "UTC"}, "active": True}]
     factory.ask(f"/deployments/{id}/schedules", "POST", thrice)
     return id

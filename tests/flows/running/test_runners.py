@@ -46,7 +46,10 @@ def run(wh: Warehouse, stage: Mortal, runner: str) -> StageCounts:
 def rows(wh: Warehouse) -> list[dict[str, Any]]:
     """What the catalog says of every clip."""
     wh.publish()
-    sql = "select clip_id, status, reason, id_length, attempt, fingerprint from history.mortal where live order by all"
+    sql = (
+        "select clip_id, status, reason, id_length, attempt, fingerprint"
+        " from history.mortal where live order by all"
+    )
     return query(wh.home, sql).to_pylist()
 
 

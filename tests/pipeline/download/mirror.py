@@ -1,4 +1,4 @@
-"""A server on loopback with the mirror's exact layout, procedural clips, and faults to switch on."""
+"""A server on loopback with the mirror's layout, procedural clips, and faults to switch on."""
 
 from __future__ import annotations
 
@@ -160,7 +160,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _dawdle(self, rest: bytes) -> None:
-        """Send nothing more, or a byte now and then, until the server stops or the other side gives up."""
+        """Send nothing more, or a byte now and then.
+
+        Until the server stops or the other side gives up.
+        """
         if self.served.faults.stall:
             self.served.released.wait(10)
         if self.served.faults.drip:

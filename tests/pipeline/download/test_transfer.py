@@ -281,7 +281,8 @@ def test_the_corpus_of_the_mirror(tmp_path: Path, mirror: tuple[Mirror, str]) ->
     assert found.without_video == ["train/gone_video__000005_000015.mp4"]
     assert found.without_row == ["train/k700_train_001/no_row_here_000001_000011.mp4"]
     assert found.counts["val"] == {
-        "clips": 3, "annotated": 3, "published_least": 34_000, "published_most": 34_000, "short_of_published": 33_997,
+        "clips": 3, "annotated": 3, "published_least": 34_000, "published_most": 34_000,
+        "short_of_published": 33_997,
     }  # fmt: skip
     by_split = {
         split: [row for row in found.rows if row["split"] == split] for split in chosen.splits

@@ -1,4 +1,7 @@
-"""What `foley generate` makes of a video, a folder or a CSV, and the mistakes that it names before any work."""
+"""What `foley generate` makes of a video, a folder or a CSV.
+
+And the mistakes that it names before any work.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,10 @@ def test_a_folder_keeps_its_shape_and_names_its_prompts(folder: Path, tmp_path: 
 
 
 def test_a_csv_says_it_line_by_line(folder: Path, tmp_path: Path) -> None:
-    lines = "video,prompt,seed,negative_prompt,out\na.mp4,,,,\nb.mov,bells,7,speech,x/y.flac\na.mp4,rain,9,,\n"
+    lines = (
+        "video,prompt,seed,negative_prompt,out\n"
+        "a.mp4,,,,\nb.mov,bells,7,speech,x/y.flac\na.mp4,rain,9,,\n"
+    )
     found = requests_for(table(folder / "jobs.csv", lines), tmp_path / "out", RAIN)
     assert named(found) == [("a.4.mp4", 4, "rain"), ("y.flac", 7, "bells"), ("a.9.mp4", 9, "rain")]
     assert [r.negative_prompt for r in found] == [None, "speech", None]

@@ -35,8 +35,9 @@ Target = Callable[[Path], object]
 
 _OURS = str(Path(media.__file__).parent)
 _NUMBERS = re.compile(r"0x[0-9a-f]+|[\d.,:-]+")
-_WORDS = b"""ftyp moov trak mdia minf stbl stsd stts ctts stsc stsz stco co64 stss mvhd tkhd mdhd hdlr elst edts avc1
-avcC mp4a esds meta udta ilst moof traf trun tfhd mvex trex sidx uuid LIST hdrl strh strf movi idx1""".split()
+_WORDS = b"""ftyp moov trak mdia minf stbl stsd stts ctts stsc stsz stco co64 stss mvhd tkhd mdhd
+hdlr elst edts avc1 avcC mp4a esds meta udta ilst moof traf trun tfhd mvex trex sidx
+uuid LIST hdrl strh strf movi idx1""".split()
 _EDGES = (
     0,
     1,
@@ -234,7 +235,8 @@ def main() -> int:
         seeds = small_files(Path(folder))
     found = fuzz(seeds, options.seconds, seed=options.seed)
     print(
-        f"{found.runs} files, {len(found.seen)} ways, {len(found.corpus)} kept, {len(found.findings)} findings"
+        f"{found.runs} files, {len(found.seen)} ways,"
+        f" {len(found.corpus)} kept, {len(found.findings)} findings"
     )
     for number, (what, content) in enumerate(found.findings.items()):
         print(f"{number}: {what}")

@@ -144,6 +144,6 @@ def ffmpeg(*arguments: str | Path) -> None:
 
 
 def shown(times: Sequence[float], asked: Sequence[float], slack: float) -> list[int]:
-    """Number of the frame on screen at each time asked for, where 0 is the first frame's own time."""
+    """Number of the frame on screen at each time, where 0 is the first frame's own time."""
     starts = np.asarray(times) - times[0]
     return [max(0, int(np.searchsorted(starts, t + slack, side="right")) - 1) for t in asked]

@@ -98,7 +98,10 @@ KINDS = [
 @pytest.mark.parametrize("start", [0.0, 0.5])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.suffix}-{kind.codecs.video}")
 def test_a_late_picture_keeps_its_sound(tmp_path: Path, kind: Kind, start: float) -> None:
-    """Sound that begins with frame 30 is heard when frame 30 is shown, also if the picture starts after the sound."""
+    """Sound that begins with frame 30 is heard when frame 30 is shown.
+
+    Also if the picture starts after the sound.
+    """
     path = tmp_path / f"a.{kind.suffix}"
     times = steady(30, 2.5, start)
     write_sample(path, times, clicks(3.0, [times[30]]), kind.codecs)
@@ -130,7 +133,7 @@ def test_an_edit_list_hides_what_was_cut(tmp_path: Path, cut: float) -> None:
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
 @pytest.mark.parametrize("seed", range(2))
 def test_all_tricks_at_once(tmp_path: Path, seed: int, turn: int) -> None:
-    """A late start, frames at odd times with pictures out of order, an edit list, and a turned picture."""
+    """A late start, odd times with pictures out of order, an edit list, and a turned picture."""
     rng = np.random.default_rng(seed)
     times = list(0.7 + np.cumsum(rng.choice([0.011, 0.033, 0.05, 0.21], 80)))
     write_sample(tmp_path / "a.mp4", times, clicks(times[-1], [2.0]), Codecs(gop=30, b_frames=3))

@@ -1,4 +1,7 @@
-"""Pictures that nobody needs are not decoded, and what is shown is the same to the bit as if they were."""
+"""Pictures that nobody needs are not decoded.
+
+What is shown is the same to the bit as if they were.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every kind of the zoo ends as the right row, within 10 s and 1 GB, which the kernel holds it to."""
+"""Every kind of the zoo ends as the right row, within 10 s and 1 GB.
+
+The kernel holds it to both.
+"""
 
 from __future__ import annotations
 

@@ -181,7 +181,10 @@ def _prefixed(path: Path) -> None:
 
 
 def _soundless(path: Path) -> None:
-    """An MPEG program whose sound has lost its frame headers, and with them its rate (found by fuzzing)."""
+    """An MPEG program whose sound has lost its frame headers, and with them its rate.
+
+    Found by fuzzing.
+    """
     _good(Codecs("mpeg2video", "mp2", tick=Fraction(1, 30)), "mpg")(path)
     path.write_bytes(path.read_bytes().replace(b"\xff\xfc", b"\0\0").replace(b"\xff\xfd", b"\0\0"))
 

@@ -1,4 +1,7 @@
-"""The engine does each clip once, verifies what it counts as done, and charges failures to the guilty."""
+"""The engine does each clip once, and verifies what it counts as done.
+
+Failures are charged to the guilty.
+"""
 
 from __future__ import annotations
 

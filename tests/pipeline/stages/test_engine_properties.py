@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, every clip ends with exactly one live row a stage, and the right one."""
+"""Whatever happens in whatever order, every clip ends with one live row a stage, the right one."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ def run_all_of(wh: Warehouse, stage: Stage, gain: float) -> None:
 
 
 class Engine(RuleBasedStateMachine):
-    """Two warehouses that share a home, and at times a second process, working on clips that change underneath."""
+    """Two warehouses that share a home, and at times a second process.
+
+    They work on clips that change underneath.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,7 +169,10 @@ class Engine(RuleBasedStateMachine):
             self.check(complete=False)
 
     def check(self, complete: bool) -> None:
-        """Every clip has at most one live row a stage (exactly one when complete) and it holds the right values."""
+        """Every clip has at most one live row a stage, and it holds the right values.
+
+        Exactly one when complete.
+        """
         wh, stages = self.workers[1], self.pipeline()
         fps = fingerprints(stages)
         known = [

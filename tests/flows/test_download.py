@@ -81,6 +81,7 @@ def test_one_class_after_the_other(
     assert sorted(listed) == ["clapping"] * 3 + ["playing drums"] * 3
 
 
+@pytest.mark.slow
 def test_a_list_of_addresses(tmp_path: Path, mirror: tuple[Mirror, str]) -> None:
     server, base = mirror
     (tmp_path / "mine").mkdir()
@@ -106,6 +107,7 @@ def test_a_list_of_addresses(tmp_path: Path, mirror: tuple[Mirror, str]) -> None
     assert found["a dog"]["split"] == "val"
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_line(tmp_path: Path, mirror: tuple[Mirror, str]) -> None:
     home = ["--home", str(tmp_path / "home")]
     assert "give kinetics700" in one_line_error(foley("download", "kinetics", *home))

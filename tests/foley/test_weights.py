@@ -21,6 +21,8 @@ from tests.flows.small_models import FILES, NETWORKS, TOY, write_models, write_p
 from tests.foley.commands import foley, one_line_error
 from tests.model.hub.server import Hub
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

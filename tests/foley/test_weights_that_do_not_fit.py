@@ -83,6 +83,7 @@ def test_a_checkpoint_with_code_in_it_is_refused(preset: Path, tmp_path: Path) -
         parameters(load_preset(str(preset), tmp_path), "imagebind")
 
 
+@pytest.mark.slow
 def test_generate_names_what_does_not_fit(store: Path, preset: Path, tmp_path: Path) -> None:
     shutil.copytree(store, tmp_path / "store")
     path = tmp_path / "store/vjepa2/model.safetensors"

@@ -46,6 +46,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[ProceduralClip
     return [(clip, folder / f"{i}.mp4") for i, clip in enumerate(made)]
 
 
+@pytest.mark.slow
 def test_imagebind_tells_a_mis_dubbed_clip_from_a_true_one(
     clips: list[tuple[ProceduralClip, Path]],
 ) -> None:

@@ -36,6 +36,7 @@ def _namespace() -> list[str]:
 NAMESPACE = _namespace()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not NAMESPACE, reason="the system gives no mount namespace")
 @pytest.mark.parametrize("scenario", ["full", "readonly"])
 def test_a_hostile_disk_is_a_clear_error_and_the_next_run_goes_on(
@@ -46,6 +47,7 @@ def test_a_hostile_disk_is_a_clear_error_and_the_next_run_goes_on(
     assert done.returncode == 0, done.stderr[-4000:]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become a user without rights")
 def test_a_commit_that_may_not_be_read_stops_the_run_and_nothing_is_lost() -> None:
     with (

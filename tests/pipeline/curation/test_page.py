@@ -235,6 +235,7 @@ def test_the_page_is_one_file_that_loads_nothing(
     assert dataset.version in text
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_page_of_the_newest_dataset(
     wh: Warehouse, dataset: Dataset, tmp_path: Path
 ) -> None:

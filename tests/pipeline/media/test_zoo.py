@@ -81,6 +81,7 @@ def test_each_ends_as_it_should(kind: Kind, tmp_path: Path, workers: MediaWorker
     assert re.search(kind.said, front_end(workers, path))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_zoo_is_rows(tmp_path: Path) -> None:
     """Every animal in one corpus with good clips between them.

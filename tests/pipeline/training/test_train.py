@@ -51,9 +51,17 @@ def preset() -> Preset:
     return short_preset()
 
 
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory, preset: Preset) -> Curated:
+    """What all tests begin with; not to be changed."""
+    return curate(tmp_path_factory.mktemp("untrained"), preset)
+
+
 @pytest.fixture
-def curated(tmp_path: Path, preset: Preset) -> Curated:
-    return curate(tmp_path, preset)
+def curated(tmp_path: Path, untrained: Curated) -> Curated:
+    """A copy of it, to be trained on."""
+    wh = Warehouse(shutil.copytree(untrained.wh.home, tmp_path / "home"))
+    return replace(untrained, wh=wh, dataset=wh.dataset(untrained.dataset.version))
 
 
 def train_and_die(data: DatasetFeatures, step: int) -> None:
@@ -91,6 +99,7 @@ def test_a_checkpoint_is_trained_once_and_again_when_its_file_is_damaged(
     assert other.id != first.id
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_bytes(
     curated: Curated, preset: Preset, tmp_path: Path
 ) -> None:
@@ -262,6 +271,7 @@ def running(*words: str) -> list[str]:
     return [line for line in lines if all(word in line for word in words)]
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_made_once_and_leads_back_to_its_dataset(
     curated: Curated, preset: Preset
 ) -> None:

@@ -65,9 +65,11 @@ def front_end(workers: MediaWorkers, path: Path) -> str:
             assert "needs more than" not in str(found)
             assert "crashed" not in str(found)
             return found.what
-        judge = Probe()._judge if isinstance(found, MediaInfo) else Silence()._judge
-        if job.func is not read_frames and (stopped := said(judge(found))):  # type: ignore[arg-type]
-            return stopped
+        if job.func is not read_frames:
+            stage = Probe() if isinstance(found, MediaInfo) else Silence()
+            (outcome,) = stage.process([{"clip_id": "it", "path": str(path)}])
+            if stopped := said(outcome):
+                return stopped
     return GOOD
 
 

@@ -1,7 +1,6 @@
-"""The frozen text-to-audio backbone: stable-audio-tools' latent diffusion model (VAE, conditioners, DiT).
+"""The frozen text-to-audio backbone, of stable-audio-tools: VAE, conditioners and DiT.
 
-Shapes: B clips, C latent channels, L latent frames, N text tokens, D conditioning width, S audio
-samples.
+Shapes: B clips, C latent channels, L latent frames, N text tokens of width D, S audio samples.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ Conditioning = dict[str, tuple[Tensor, Tensor]]  # id -> (tokens [B, N, D], mask
 
 
 def _prepare_text_conditioner(config: dict[str, Any], folder: Path) -> None:
-    """Let the T5 conditioner take a local folder: it accepts only names in its own tables, so the folder is added.
+    """Let the T5 conditioner take a local folder, by adding it to the table of names that it takes.
 
-    The conditioner would load what fits and keep the rest random, or download: so the folder is
-    looked at before.
+    The conditioner would load what fits and leave the rest random, or download, so the weights are
+    checked here first.
     """
     import_stable_audio_tools()
     from stable_audio_tools.models.conditioners import T5Conditioner
@@ -119,16 +118,25 @@ class Backbone(nn.Module):
         return next(self.dit.parameters()).device
 
     def compile_blocks(self, backend: str = "inductor") -> None:
-        """Run the DiT's blocks, with their layers of a bridge, through torch.compile: one graph for all of them.
+        """Run the DiT's blocks, with a bridge's layers in them, through torch.compile.
 
-        Done in place, so keys of weights stay as they are. The first forward of a shape compiles.
+        One graph serves all blocks. Done in place, so that the keys of weights stay as they are;
+        the first forward of each shape compiles.
         """
         for block in self.dit.transformer.layers:
             block.compile(backend=backend)
 
     @torch.no_grad()
     def encode_audio(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Audio [B, channels, S] -> mean and standard deviation of the latents, each [B, C, ceil(S / ratio)]."""
+        """Audio -> its latents, as the VAE's normal distributions.
+
+        Args:
+            audio: [B, channels, S] at the preset's rate, filled up to a whole latent frame here.
+
+        Returns:
+            Means and standard deviations, each [B, C, ceil(S / ratio)].
+
+        """
         audio = F.pad(audio, (0, -audio.shape[-1] % self.preset.downsampling_ratio))
         pretransform = self.model.pretransform
         raw = pretransform.model.encode(audio.to(self.device), skip_bottleneck=True)
@@ -149,27 +157,33 @@ class Backbone(nn.Module):
         return [row[keep].float() for row, keep in zip(tokens, mask.bool(), strict=True)]
 
     def conditioning(self, text: Sequence[Tensor], seconds: Sequence[float]) -> Conditioning:
-        """Text tokens (each [N, D]) and total seconds of B clips -> what the DiT is conditioned on."""
-        conditioners = self.model.conditioner.conditioners
+        """What the DiT is conditioned on.
+
+        Args:
+            text: the text tokens [N, D] of each of B clips.
+            seconds: the length of each.
+
+        Returns:
+            Tokens and mask of the prompt and of each of the conditioners of time.
+
+        """
+        conditioners, device = self.model.conditioner.conditioners, self.device
         length = conditioners["prompt"].max_length
-        padded = torch.stack([F.pad(row, (0, 0, 0, length - len(row))) for row in text]).to(
-            self.device
-        )
-        counts = torch.tensor([len(row) for row in text], device=self.device)
-        mask = torch.arange(length, device=self.device) < counts[:, None]
-        found: Conditioning = {
-            "prompt": (padded, mask)
-        }  # zeros where masked, as the library's T5Conditioner gives
+        # zeros after the text, as the library's T5Conditioner gives
+        tokens = torch.stack([F.pad(row, (0, 0, 0, length - len(row))) for row in text])
+        counts = torch.tensor([len(row) for row in text], device=device)
+        mask = torch.arange(length, device=device) < counts[:, None]
+        conditioning: Conditioning = {"prompt": (tokens.to(device), mask)}
         for name, conditioner in conditioners.items():
             if name != "prompt":
                 values = [0.0] * len(seconds) if name == "seconds_start" else list(seconds)
-                found[name] = tuple(conditioner(values, self.device))
-        return found
+                conditioning[name] = tuple(conditioner(values, device))
+        return conditioning
 
     def inputs(
         self, conditioning: Conditioning, negative: Conditioning | None = None
     ) -> dict[str, Any]:
-        """Keyword arguments of the DiT for a conditioning, and for a negative one used by guidance."""
+        """The DiT's arguments for a conditioning, and for the negative one that guidance leaves."""
         kwargs = self.model.get_conditioning_inputs(conditioning)
         if negative is not None:
             kwargs |= self.model.get_conditioning_inputs(negative, negative=True)
@@ -178,8 +192,7 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor, t: Tensor, **kwargs: Any) -> Tensor:
         """Noisy latents [B, C, L] at times t [B] in 0..1 -> velocity [B, C, L].
 
-        Kwargs from `inputs`.
+        The rest is from `inputs`.
         """
-        # Checkpointing every layer is the library's default, in inference too; it costs a third of
-        # the speed.
+        # By default the library checkpoints every layer, in inference too: a third of the speed.
         return cast("Tensor", self.model.model(x, t, **({"use_checkpointing": False} | kwargs)))

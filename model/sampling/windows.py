@@ -1,4 +1,4 @@
-"""Sound longer than a bridge was trained for: overlapping windows, joined in latent space at every denoising step.
+"""Sound longer than a bridge was trained for: overlapping windows, joined at every denoising step.
 
 The sampler keeps one latent for the whole sound. At each step the model sees it window by window,
 each no longer than the trained length and with the video of its own stretch of time, and the
@@ -27,11 +27,11 @@ DECODER_MARGIN = 32
 
 @dataclass(frozen=True)
 class Window:
-    """Latent frames start..stop, the effective frames of the video in that time, and how the two lie to each other."""
+    """A stretch of the sound, and of the video at the same time."""
 
-    start: int
+    start: int  # latent frames, up to `stop`
     stop: int
-    first: int
+    first: int  # effective frames of the video, up to `last`
     last: int
     offset: float  # seconds by which effective frame `first` begins after latent frame `start`
 
@@ -44,10 +44,17 @@ class Window:
 def plan_windows(
     length: int, latent_rate: float, token_rate: float, settings: WindowSettings
 ) -> list[Window]:
-    """Windows that cover `length` latent frames: one if that is within the trained length, else several of it.
+    """The windows of a sound: one up to the trained length, else several of just that length.
 
     Neighbours overlap by `settings.overlap` seconds, the last two by more where the length asks for
-    it. Rates are latent and effective frames a second.
+    it.
+
+    Args:
+        length: latent frames of the sound.
+        latent_rate: latent frames a second.
+        token_rate: effective frames of the video a second.
+        settings: the trained length and the overlap.
+
     """
     whole = max(1, round(settings.seconds * latent_rate))
     starts = [0]
@@ -65,9 +72,9 @@ def _window(start: int, stop: int, latent_rate: float, token_rate: float) -> Win
 
 
 def cross_fades(windows: list[Window]) -> list[Tensor]:
-    """A weight for every latent frame of every window, that rise and fall over the overlaps.
+    """The weights of each window's latent frames, which rise and fall over the overlaps.
 
-    They sum to 1.
+    Those of one latent frame sum to 1.
     """
     weights: list[Tensor] = []
     total = torch.zeros(windows[-1].stop)
@@ -85,7 +92,7 @@ def cross_fades(windows: list[Window]) -> list[Tensor]:
 
 
 def decode_in_pieces(backbone: Backbone, latents: Tensor, size: int) -> Iterator[Tensor]:
-    """Latents [B, C, L] -> audio [B, channels, n] on the CPU, at most `size` latent frames at a time.
+    """Latents [B, C, L] -> audio [B, channels, n] on the CPU, in pieces of `size` latent frames.
 
     Each piece is decoded with a margin wider than the decoder's receptive field, so that the pieces
     are those of the whole decoded at once, up to rounding.

@@ -16,9 +16,9 @@ FEWEST = 5
 
 
 class DivergedError(ArithmeticError):
-    """The loss or its gradient is no longer a number, or the loss stays far above what it was; the message says when.
+    """The loss or its gradient is no longer a number, or the loss stays far above what it was.
 
-    `good` is the last step after which the weights still gave a usual loss.
+    The message says when; `good` is the last step after which the weights still gave a usual loss.
     """
 
     def __init__(self, message: str, good: int) -> None:
@@ -27,9 +27,9 @@ class DivergedError(ArithmeticError):
 
 
 class LossWatch:
-    """Looks at the loss of every step: PATIENCE of them in a row above `most` times the usual one are a divergence.
+    """Sees the loss of every step: PATIENCE in a row above `most` times the usual are a divergence.
 
-    The usual loss is the lowest median that up to so many steps in a row had, FEWEST at least.
+    The usual loss is the lowest median so far of the last FEWEST to PATIENCE steps.
     """
 
     def __init__(self, most: float) -> None:
@@ -40,12 +40,11 @@ class LossWatch:
     def check(self, step: int, loss: float, norm: float) -> None:
         """Note the loss of `step` (from 1) and the norm of its gradient. Raises DivergedError."""
         self._losses.append(loss)
-        high = len(
-            [*takewhile(lambda value: not value <= self.most * self._usual, reversed(self._losses))]
-        )
-        good = (
-            step - max(1, high) - 1
-        )  # the weights after it gave the last loss that was not too high
+        most = self.most * self._usual
+        # `not <=` rather than `>`, because a loss that is no number counts as high
+        high = sum(1 for _ in takewhile(lambda value: not value <= most, reversed(self._losses)))
+        # The weights after step n give the loss of step n + 1: the last that was not too high.
+        good = step - max(1, high) - 1
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise DivergedError(
                 f"step {step}: the loss is {loss:g} and the norm of its gradient {norm:g}", good

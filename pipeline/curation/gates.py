@@ -88,8 +88,8 @@ class Condition:
             column = str(leaf.column)
             if column not in columns:
                 return (
-                    f"no stage gives the column {column}: configure the stage that does "
-                    "(docs/curation.md), or name the column under `optional`, which makes it unknown"
+                    f"no stage gives the column {column}: configure the stage that does (docs/"
+                    "curation.md), or name the column under `optional`, which makes it unknown"
                 )
             holds = _kind(columns[column])
             for value in leaf.comparisons.values():

@@ -100,6 +100,5 @@ def _figure(
     name: str, seconds: float, against: str | None = None, other: float | None = None
 ) -> Figure:
     ratio = seconds / other if other else None
-    return {
-        "name": name, "value": seconds * 1e3, "unit": "ms", "better": "lower", "against": against, "ratio": ratio,
-    }  # fmt: skip
+    figure = {"name": name, "value": seconds * 1e3, "unit": "ms", "better": "lower"}
+    return figure | {"against": against, "ratio": ratio}

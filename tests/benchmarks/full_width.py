@@ -1,4 +1,4 @@
-"""The bridge at the paper's full block width (1536, video 1024), with fewer blocks: what it costs, in time and memory.
+"""What the bridge costs at the paper's full block width (1536, video 1024), with fewer blocks.
 
 One run, one thread, float32 on the CPU, frame pooling, 12 s of sound (259 latents). Blocks are
 alike, so the ratios hold for 24 of them but for what comes before and after the blocks. What is
@@ -30,7 +30,7 @@ MEMORY_BLOCKS = 4
 
 
 def full_width() -> Iterator[Figure]:
-    """DiT forward with the bridge, and its training step beside a full training step of the same DiT."""
+    """DiT forward with the bridge, and its training step beside one of the whole DiT."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)

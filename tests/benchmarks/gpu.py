@@ -1,8 +1,8 @@
-"""The paper's model on a GPU: training at batch 12 and making 12 s of sound, by random weights of full size.
+"""The paper's model on a GPU, with random weights: training at batch 12, and making 12 s of sound.
 
-`uv run python -m tests.benchmarks gpu` writes what it finds to docs/figures/gpu-results.json, with the
-card's name. Weights go the way of a person's: written in their published layouts, and loaded from
-there. Where there is no CUDA device it says so in a line and leaves the file alone.
+`uv run python -m tests.benchmarks gpu` writes its figures to docs/figures/gpu-results.json, with
+the card's name. Weights go the way of a person's: written in their published layouts, and loaded
+from there. Where there is no CUDA device it says so in a line and leaves the file alone.
 """
 
 from __future__ import annotations
@@ -73,8 +73,9 @@ FIGURES: list[tuple[str, str, str, str | None]] = [
 #: Dense bf16 TFLOP/s as NVIDIA's data sheets give them; the first that is in the card's name
 #: counts.
 PEAKS = {
-    "B200": 2250.0, "H200": 989.4, "H100 NVL": 835.0, "H100 PCIe": 756.0, "H100": 989.4, "A100": 312.0,
-    "L40S": 362.0, "L40": 181.0, "L4": 121.0, "A10": 125.0, "RTX 4090": 165.2, "RTX 3090": 71.0,
+    "B200": 2250.0, "H200": 989.4, "H100 NVL": 835.0, "H100 PCIe": 756.0, "H100": 989.4,
+    "A100": 312.0, "L40S": 362.0, "L40": 181.0, "L4": 121.0, "A10": 125.0, "RTX 4090": 165.2,
+    "RTX 3090": 71.0,
 }  # fmt: skip
 
 
@@ -164,8 +165,8 @@ def write_results(path: Path, found: list[Figure], card: str | None) -> None:
         }
         facts |= {"date": datetime.now(UTC).date().isoformat()}
     facts["setting"] = (
-        "paper preset, random weights, bf16; training on 12 clips of 12 s (259 latents), "
-        "sound for one video of 12 s (96 x 64 pixels, 24 frames a second) in 100 steps with guidance"
+        "paper preset, random weights, bf16; training on 12 clips of 12 s (259 latents), sound for "
+        "one video of 12 s (96 x 64 pixels, 24 frames a second) in 100 steps with guidance"
     )
     path.write_text(json.dumps(facts | {"figures": found}, indent=1) + "\n")
 
@@ -173,7 +174,7 @@ def write_results(path: Path, found: list[Figure], card: str | None) -> None:
 def _training(
     preset: Preset, device: str, sizes: Sizes, backend: str | None
 ) -> dict[str, float | None]:
-    """Whole optimiser steps of the project's trainer, one micro-batch each, on features that are at hand."""
+    """Whole optimiser steps of our trainer, one micro-batch each, on features that are at hand."""
     backbone, bridge = _bridged(preset, device)
     settings = {"batch_size": sizes.batch, "micro_batches": 1, "precision": "bf16"}
     trainer = Trainer(backbone, bridge, preset.train.model_copy(update=settings))
@@ -280,7 +281,10 @@ def _batch(preset: Preset, sizes: Sizes) -> FeatureBatch:
 
 
 def _median(run: Callable[[], object], device: str, rounds: int) -> tuple[float, float | None]:
-    """Median seconds of a run after two that do not count, and the GB that torch's allocator then holds at most."""
+    """Median seconds of a run, and the GB that torch's allocator holds at most.
+
+    Two runs before do not count.
+    """
     cuda = device.startswith("cuda")
     found: list[float] = []
     for number in range(rounds + 2):

@@ -1,4 +1,6 @@
-"""Reading media, ours beside others on the same clips in one run: `uv run python -m tests.benchmarks.media --help`.
+"""Reading media, ours beside others on the same clips in one run.
+
+`uv run python -m tests.benchmarks.media --help` says what can be chosen.
 
 What reads in process (ours, decoding alone, OpenCV, decord, torchcodec) is timed in a media worker,
 as the stages run; what is a process of its own a clip is timed whole. All on one thread, in
@@ -59,7 +61,7 @@ _CONTESTS = (
 
 
 def media(rounds: int = 3, clips: int = 2) -> Iterator[Figure]:
-    """Probe, facts of the sound and frames of 10 s clips of two sizes, beside all others that are installed."""
+    """Probe, facts of the sound and frames of 10 s clips of two sizes, beside other readers."""
     with tempfile.TemporaryDirectory() as folder:
         workers = MediaWorkers(1, _LIMITS)
         for number, (size, pixels) in enumerate(_SIZES.items()):

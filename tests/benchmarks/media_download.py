@@ -1,4 +1,4 @@
-"""Fetching and extracting archives from loopback, hashing as it goes, beside `curl` to disk and `tar x`."""
+"""Fetching, hashing and extracting archives from loopback, beside `curl` to disk and `tar x`."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def decode(path: Path) -> None:
 
 
 def memory_after(path: Path) -> int:
-    """Read all that there is to read of a short clip, and give this process's resident bytes after it."""
+    """This process's resident bytes after it has read all that there is to read of a short clip."""
     try:
         media.probe(path)
         measure_file(path, SilenceSettings())

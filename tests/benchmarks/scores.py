@@ -1,4 +1,4 @@
-"""Scoring and feature stages from files, beside their bare models on tensors that are ready: does the model wait?
+"""Does the model wait? Scoring and feature stages from files, beside their models on ready tensors.
 
 An accelerator computes while the processors decode; on processors alone, reading and model share
 the same cores. So each stage is run twice: with the toy's model as it is, and with one that is

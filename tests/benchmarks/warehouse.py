@@ -132,8 +132,9 @@ def fill(wh: Warehouse, stages: list[Synthetic], count: int) -> None:
         plan(wh, stage, fps)
         reads[stage.name] = wh.descriptor(stage.name, fps[stage.name]).reads
     with duckdb.connect() as con:
-        con.execute(f"""create table base as select format('{{:011x}}_{{:06d}}', i, i * 7 % 600) as clip_id,
-            sha256(clip_id) as sha256, 'a prompt for ' || clip_id as prompt
+        con.execute(f"""create table base as select
+            format('{{:011x}}_{{:06d}}', i, i * 7 % 600) as clip_id, sha256(clip_id) as sha256,
+            'a prompt for ' || clip_id as prompt
             from range({count}) t(i) order by clip_id""")
         for begin in range(0, count, PER_COMMIT):
             piece = f"(from base limit {PER_COMMIT} offset {begin})"

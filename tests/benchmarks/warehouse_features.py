@@ -1,9 +1,9 @@
-"""Feature reading: a FeatureSet beside a numpy memmap, WebDataset and Lance on the same data, in alternating rounds.
+"""Feature reading: a FeatureSet beside a numpy memmap, WebDataset and Lance on the same data.
 
-Clips of 191 kB in batches of 12 by one thread, the epoch shuffled: fully for memmap and Lance, by
-row groups and a window for the FeatureSet, by a buffer of 256 clips for WebDataset. Cold means that
-the files' pages were dropped from the page cache. WebDataset and Lance are no dependencies: their
-lines are there when `webdataset` and `lance` can be imported.
+In alternating rounds, clips of 191 kB in batches of 12 by one thread, the epoch shuffled: fully for
+memmap and Lance, by row groups and a window for the FeatureSet, by a buffer of 256 clips for
+WebDataset. Cold means that the files' pages were dropped from the page cache. WebDataset and Lance
+are no dependencies: their lines are there when `webdataset` and `lance` can be imported.
 """
 
 from __future__ import annotations

@@ -214,9 +214,13 @@ def test_a_bridge_that_does_not_fit_is_named(
     if broken == "absent":
         path.unlink()
     named = {
-        "missing": "missing layers.2.norm.weight", "extra": "unexpected layers.9.norm.weight",
-        "shape": r"layers.2.norm.weight has shape \(7,\)", "other backbone": "trained on backbone another",
-        "not a bridge": "not a bridge checkpoint", "garbage": "cannot read", "absent": "no weights at",
-    }  # fmt: skip
+        "missing": "missing layers.2.norm.weight",
+        "extra": "unexpected layers.9.norm.weight",
+        "shape": r"layers.2.norm.weight has shape \(7,\)",
+        "other backbone": "trained on backbone another",
+        "not a bridge": "not a bridge checkpoint",
+        "garbage": "cannot read",
+        "absent": "no weights at",
+    }
     with pytest.raises(WeightsError, match=named[broken]):
         FoleyControl.from_pretrained(preset, path)

@@ -1,4 +1,4 @@
-"""The benchmark that needs a GPU runs, here with the toy on the CPU, and its results file has all of its figures."""
+"""The benchmark for a GPU runs, here with the toy on the CPU, and writes all of its figures."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def whitened(n: int, dims: int, seed: int) -> np.ndarray:
-    """Features whose sample mean is exactly 0 and whose sample covariance is exactly the identity."""
+    """Features whose sample mean is exactly 0 and whose sample covariance is the identity."""
     x = np.random.default_rng(seed).standard_normal((n, dims))
     x -= x.mean(0)
     return np.linalg.qr(x)[0] * np.sqrt(n - 1)

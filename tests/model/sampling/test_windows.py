@@ -77,7 +77,10 @@ def test_windows_of_the_paper_preset_begin_with_segments() -> None:
 def test_positions_in_a_window_are_those_of_its_time(
     bridge: Bridge, backbone: Backbone, preset: Preset
 ) -> None:
-    """What the bridge adds depends on how tokens and latents lie to each other, so an offset must shift it alike."""
+    """What the bridge adds depends on how tokens and latents lie to each other.
+
+    So an offset of the tokens must shift it as much.
+    """
     tokens, x = (
         torch.randn(1, 8, 1, preset.video.width),
         torch.randn(1, 25, backbone.dit.transformer.dim),

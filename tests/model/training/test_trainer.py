@@ -1,4 +1,4 @@
-"""Training touches the bridge alone, and its weights do not depend on when it was stopped or how it was divided."""
+"""Training touches the bridge alone; stopping it or dividing it changes none of its weights."""
 
 from __future__ import annotations
 

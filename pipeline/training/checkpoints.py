@@ -18,7 +18,7 @@ from model.foley import save_bridge
 from model.presets.settings import TrainSettings
 from model.training.trainer import Trainer
 from warehouse import Warehouse
-from warehouse.files import file_sha256, make_folder
+from warehouse.files import file_sha256, make_folder, scratch_folder, write_file
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,14 @@ class TrainingCheckpoints:
         """Write the bridge as it is, then the record that makes it a checkpoint."""
         id = self.id if final else self._step_id(trainer.step)
         path = make_folder(self.wh.folder("checkpoints") / id) / "bridge.safetensors"
-        aside = path.with_suffix(".part")
-        with trainer.averaged():
-            save_bridge(aside, trainer.bridge, self.identity["backbone"], self.identity["encoder"])
-        digest = file_sha256(aside)
-        aside.replace(path)
+        revisions = self.identity["backbone"], self.identity["encoder"]
+        with scratch_folder(self.wh.tmp) as folder:
+            saved = folder / path.name
+            with trainer.averaged():
+                save_bridge(saved, trainer.bridge, *revisions)
+            digest = file_sha256(saved)
+            with saved.open("rb") as source:  # the library flushes nothing to disk
+                write_file(self.wh.tmp, lambda target: shutil.copyfileobj(source, target), path)
         record = self.identity | {
             "steps": trainer.step,
             "sha256": digest,

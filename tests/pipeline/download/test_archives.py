@@ -5,11 +5,15 @@ Only whole clips come out, and the reason is said.
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import io
 import os
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -136,3 +140,128 @@ def test_a_sparse_member_is_not_written(tmp_path: Path) -> None:
     found = extract(iter([packed.read_bytes()]), tmp_path / "out")
     assert found.clips == []
     assert [why for _, why in found.left_out] == ["a sparse file"]
+
+
+def gzipped_in_parts(content: bytes, parts: int) -> bytes:
+    """What `cat a.gz b.gz` gives, and tools that compress on several cores."""
+    size = -(-len(content) // parts)
+    return b"".join(gzip.compress(content[i : i + size]) for i in range(0, len(content), size))
+
+
+def pieces(content: bytes, size: int) -> Iterator[bytes]:
+    return (content[i : i + size] for i in range(0, len(content), size))
+
+
+CLIPS = {_clip(i): Random(i).randbytes(700 + 900 * i) for i in range(4)}
+
+
+@pytest.mark.parametrize("padding", [0, 1, 700])
+@pytest.mark.parametrize("size", [1, 7, 1000, 1 << 20])
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_gzip_files_that_follow_each_other_are_one(
+    tmp_path: Path, parts: int, size: int, padding: int
+) -> None:
+    content = gzipped_in_parts(tar_of(CLIPS, compress=False), parts) + bytes(padding)
+    contents = extract(pieces(content, size), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == CLIPS
+    assert [(clip.file, clip.bytes, clip.sha256) for clip in contents.clips] == [
+        (name, len(clip), hashlib.sha256(clip).hexdigest()) for name, clip in CLIPS.items()
+    ]
+    assert (contents.bytes, contents.members) == (len(content), len(CLIPS))
+    assert contents.sha256 == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("size", [7, 1 << 20])
+def test_every_part_has_to_be_whole(tmp_path: Path, size: int) -> None:
+    """The tar is whole after the first part; what follows is read and checked all the same."""
+    good = gzip.compress(tar_of(CLIPS, compress=False))
+    zeros = gzip.compress(bytes(5000))
+    more = gzip.compress(tar_of({_clip(9): b"x"}, compress=False))
+    wrong = [
+        (good + zeros[:-1], "cut: the gzip stream has no end"),
+        (good + zeros[:-8] + b"\1" + zeros[-7:], "damaged: .*incorrect data check"),
+        (good + zeros[:-1] + b"\1", "damaged: .*incorrect length check"),
+        (good + b"not gzip", "damaged: "),
+        (good + more, "damaged: no valid member at byte"),
+    ]
+    for number, (content, what) in enumerate(wrong):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with pytest.raises(ArchiveError, match=what):
+            extract(pieces(content, size), folder)
+    (tmp_path / "good").mkdir()
+    assert len(extract(pieces(good + zeros, size), tmp_path / "good").clips) == len(CLIPS)
+
+
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize("size", [99, 1 << 20])
+def test_an_end_mark_is_one_block_of_zeros_and_nothing_follows_it(
+    tmp_path: Path, size: int, compress: bool
+) -> None:
+    tar = tar_of(CLIPS, compress=False)
+    used = len(tar.rstrip(b"\0"))
+    used = -(-used // 512) * 512  # the last clip ends here
+
+    def outcome(content: bytes, name: str) -> str:
+        (tmp_path / name).mkdir()
+        content = gzip.compress(content) if compress else content
+        try:
+            return str(len(extract(pieces(content, size), tmp_path / name).clips))
+        except ArchiveError as error:
+            return str(error)
+
+    assert outcome(tar[:used] + bytes(512), "one") == "4"
+    assert outcome(tar[:used] + bytes(511), "less").startswith(("cut", "damaged"))
+    assert outcome(tar[:used], "none").startswith("cut")
+    assert outcome(tar + bytes(3 << 20), "long") == "4"
+    assert "bytes after it" in outcome(tar + bytes(3 << 20) + b"x", "more")
+    assert "bytes after it" in outcome(tar[:used] + bytes(511) + b"x" + bytes(512), "mark")
+
+
+def test_the_limits_are_just_where_they_are_said_to_be(tmp_path: Path) -> None:
+    def taken(name: str, limits: ArchiveLimits, content: bytes) -> bool:
+        (tmp_path / name).mkdir()
+        try:
+            extract(iter([content]), tmp_path / name, limits)
+        except ArchiveError:
+            return False
+        return True
+
+    content = tar_of({_clip(i): b"x" * 3000 for i in range(20)})
+    assert taken("members", ArchiveLimits(members=20), content)
+    assert not taken("members less", ArchiveLimits(members=19), content)
+    assert taken("bytes", ArchiveLimits(member_bytes=3000), content)
+    assert not taken("bytes less", ArchiveLimits(member_bytes=2999), content)
+    plain = len(tar_of({_clip(i): b"x" * 3000 for i in range(20)}, compress=False))
+    assert taken("total", ArchiveLimits(total_bytes=plain), content)
+    assert not taken("total less", ArchiveLimits(total_bytes=plain - 1), content)
+    # what is small may be packed as well as it can be: 16 MiB are no bomb
+    assert taken("small", ArchiveLimits(ratio=1), tar_of({_clip(0): bytes(15 << 20)}))
+    assert not taken("large", ArchiveLimits(ratio=1), tar_of({_clip(0): bytes(17 << 20)}))
+
+
+def test_only_the_wanted_clips_are_written_and_the_others_named(tmp_path: Path) -> None:
+    members = {f"drums/{name}": content for name, content in CLIPS.items()} | {"readme.txt": b"x"}
+    wanted = {_clip(1), _clip(3), _clip(77)}
+    contents = extract(iter([tar_of(members)]), tmp_path, wanted=wanted)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [_clip(1), _clip(3)]
+    assert contents.others == [_clip(0), _clip(2)]
+    assert [clip.label for clip in contents.clips] == ["drums", "drums"]
+    assert contents.left_out == [("readme.txt", "not named as a clip is")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "abcdefghijk_000001_000011.mp4.txt",
+        "abcdefghijk_000001_000011.MP4",
+        "abcdefghijk_00001_000011.mp4",
+        "abcdefghij_000001_000011.mp4",
+        "abcdefghijkl_000001_000011.mp4",
+        "\N{LATIN SMALL LETTER E WITH ACUTE}bcdefghijk_000001_000011.mp4",
+        "abcdefghijk_000001_000011xmp4",
+    ],
+)
+def test_what_is_not_named_as_a_clip_is(tmp_path: Path, name: str) -> None:
+    contents = extract(iter([tar_of({name: b"x"})]), tmp_path)
+    assert (contents.clips, contents.left_out) == ([], [(name, "not named as a clip is")])

@@ -38,8 +38,8 @@ def wh(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
 
 
 def policy(**changes: Any) -> Policy:
-    shares: dict[str, Any] = {"val": 0.1, "test": 0.3}
-    return Policy("p", 1, **{"gates": ()} | shares | changes)
+    values: dict[str, Any] = {"gates": (), "val": 0.1, "test": 0.3}
+    return Policy("p", 1, **(values | changes))
 
 
 def members(dataset: Dataset) -> dict[str, dict[str, Any]]:

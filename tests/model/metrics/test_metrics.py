@@ -17,6 +17,7 @@ from model.metrics.metrics import (
     frechet_distance,
     frechet_samples,
     inception_score,
+    interval,
     kl_divergence,
     mean_interval,
     paired_p,
@@ -253,3 +254,40 @@ def test_a_paired_test_sees_what_unpaired_means_hide_and_nothing_where_nothing_i
     assert paired_p(a, b) == paired_p(b, a) == paired_p(a, b)  # the same every time
     null = [paired_p(*(hard + rng.standard_normal((2, 100))), resamples=199) for _ in range(100)]
     assert np.mean(np.array(null) < 0.05) <= 0.12
+
+
+def test_many_clips_are_tested_by_random_exchanges_and_none_at_all() -> None:
+    apart = np.arange(1.0, 101.0)  # no random exchange of 100 clips leaves all signs alike
+    assert paired_p(apart, np.zeros(100), resamples=99) == 1 / 99
+    assert paired_p(np.zeros(100), apart, resamples=99) == 1 / 99
+
+
+def test_bootstrap_samples_draw_clips_with_replacement_and_leave_out_a_third() -> None:
+    left = resampled(lambda rows: 1 - len(set(rows.tolist())) / 200, 200, 50)
+    assert left.mean() == pytest.approx((1 - 1 / 200) ** 200, abs=0.01)
+    first = resampled(lambda rows: float(rows[0]), 200, 50, seed=1)
+    assert np.array_equal(first, resampled(lambda rows: float(rows[0]), 200, 50, seed=1))
+    assert not np.array_equal(first, resampled(lambda rows: float(rows[0]), 200, 50, seed=2))
+
+
+def test_an_interval_leaves_out_a_fortieth_on_either_side() -> None:
+    found = interval(7.0, np.arange(401.0))
+    assert (found.value, found.low, found.high) == (7.0, 10.0, 390.0)
+    normal = mean_interval(np.tile([0.0, 2.0], 200), 2000)  # deviation 1, 400 clips
+    assert normal.value == 1.0
+    assert normal.high - normal.low == pytest.approx(2 * 1.96 / 20, rel=0.1)
+
+
+def test_one_clip_is_too_few_for_a_paired_test() -> None:
+    with pytest.raises(MetricError, match="at least 2"):
+        paired_p(np.ones(1), np.zeros(1))
+    assert paired_p(np.ones(2), np.zeros(2)) == 2 / 4
+
+
+def test_samples_of_two_metrics_are_of_the_same_clips_where_no_seed_is_given() -> None:
+    clips = list(np.random.default_rng(3).standard_normal((6, 2, 3)))
+    reference = np.concatenate(clips) + 1
+    want = resampled(
+        lambda rows: frechet_distance(np.concatenate([clips[i] for i in rows]), reference), 6, 5
+    )
+    np.testing.assert_allclose(frechet_samples(clips, reference, 5), want, rtol=1e-8)

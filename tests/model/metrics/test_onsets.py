@@ -61,3 +61,52 @@ def test_an_onset_matches_one_impact_only() -> None:
     score = sync_score([np.array([1.0, 1.05])], [np.array([1.02])])
     assert score.f1_60ms == pytest.approx(2 / 3)
     assert score.mae_ms == pytest.approx(20, abs=10.01)
+
+
+@pytest.mark.parametrize(
+    ("late", "f1_60ms", "f1_100ms"), [(0.059, 1, 1), (0.061, 0, 1), (0.099, 0, 1), (0.101, 0, 0)]
+)
+def test_tolerances_are_60_and_100_ms_either_way(
+    late: float, f1_60ms: float, f1_100ms: float
+) -> None:
+    for onset in (1.0 + late, 1.0 - late):
+        score = sync_score([np.array([1.0])], [np.array([onset])])
+        assert (score.f1_60ms, score.f1_100ms) == (f1_60ms, f1_100ms)
+        want = None if f1_100ms == 0 else pytest.approx(late * 1000)
+        assert score.mae_ms == want
+
+
+def test_f1_weighs_what_is_missed_and_what_is_too_many_over_all_clips() -> None:
+    impacts = [np.array([1.0, 2.0, 3.0]), np.array([1.0])]
+    onsets = [np.array([1.01]), np.array([1.0, 1.5])]
+    precision, recall = 2 / 3, 2 / 4
+    want = 2 * precision * recall / (precision + recall)
+    assert sync_score(impacts, onsets).f1_60ms == pytest.approx(want)
+    assert sync_score(impacts, onsets).mae_ms == pytest.approx(5)
+
+
+@pytest.mark.parametrize(("apart", "heard"), [(0.06, 1), (0.1, 1), (0.15, 2), (0.3, 2)])
+def test_two_clicks_nearer_than_the_smallest_gap_are_one(apart: float, heard: int) -> None:
+    sound = np.zeros(RATE, np.float32)
+    clicks = np.random.default_rng(0).standard_normal((2, RATE // 200)).astype(np.float32)
+    for at, click in zip((0.3, 0.3 + apart), clicks, strict=True):
+        sound[int(at * RATE) :][: len(click)] = click
+    assert len(detect_onsets(sound, RATE)) == heard
+
+
+@pytest.mark.parametrize(("gain", "heard"), [(0.1, 2), (0.001, 1)])
+def test_what_is_far_under_the_loudest_is_noise(gain: float, heard: int) -> None:
+    """20 dB under it is a sound, 60 dB are none."""
+    burst = np.random.default_rng(0).standard_normal(RATE // 20).astype(np.float32)
+    sound = np.zeros(RATE, np.float32)
+    sound[RATE // 4 :][: len(burst)], sound[RATE // 2 :][: len(burst)] = burst, gain * burst
+    found = detect_onsets(sound, RATE)
+    np.testing.assert_allclose(found, [0.25, 0.5][:heard], atol=0.015)
+
+
+@pytest.mark.parametrize(("rise_db", "heard"), [(4.0, 1), (9.0, 2)])
+def test_a_small_rise_is_no_onset(rise_db: float, heard: int) -> None:
+    tone = np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE).astype(np.float32)
+    tone[: RATE // 4] = 0
+    tone[RATE * 6 // 10 :] *= 10 ** (rise_db / 20)
+    assert len(detect_onsets(tone, RATE)) == heard

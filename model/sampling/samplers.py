@@ -93,7 +93,8 @@ def _sample_flow(
     """
     times = torch.linspace(-6.0, 2.0, settings.steps + 1).neg().sigmoid()
     times[0], times[-1] = 1.0, 0.0
-    generators = [torch.Generator().manual_seed(seed + 2**32) for seed in seeds]
+    # Other noise than the clip's first: torch's generator reads 32 bits, and seeds are below 2**31.
+    generators = [torch.Generator().manual_seed(seed + 2**31) for seed in seeds]
     x = noise
     for i, (t, after) in enumerate(pairwise(times.tolist())):
         velocity = model(x, torch.full((len(x),), t, dtype=x.dtype, device=x.device))

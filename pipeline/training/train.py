@@ -67,9 +67,8 @@ def train(
         backbone.to(processes.device if processes is not None else default_device())
         bridge = _fresh_bridge(backbone, features, seed)
         trainer = Trainer(backbone, bridge, settings, processes)
-        validation: Sequence[FeatureBatch] = []
-        if data.dataset.clip_ids("val"):
-            validation = data.batches("val", ceil(settings.validation_clips / settings.batch_size))
+        count = ceil(settings.validation_clips / settings.batch_size)
+        validation = data.batches("val", count) if data.dataset.clip_ids("val") else []
         log = TrainingLog(data, id, identity)
         log.resume(trainer)
         steps = steps_of_batches(features, settings, trainer.mine, trainer.step)

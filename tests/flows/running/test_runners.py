@@ -37,7 +37,7 @@ def warehouse(folder: Path) -> Warehouse:
 def run(wh: Warehouse, stage: Mortal, runner: str) -> StageCounts:
     @flow(name="runner-test")
     def once() -> StageCounts:
-        parameters = BatchParameters(home=wh.home, runner=runner, workers=2)  # type: ignore[arg-type]
+        parameters = BatchParameters(home=wh.home, runner=runner, workers=3)  # type: ignore[arg-type]
         return run_stages(wh, [stage], fingerprints([stage]), parameters)[0]
 
     return once()
@@ -61,7 +61,7 @@ def expected(api: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
 
 
 @pytest.mark.parametrize("runner", ["process", "dask", "ray"])
-def test_two_workers_one_of_them_killed_and_the_same_catalog(
+def test_three_workers_one_of_them_killed_and_the_same_catalog(
     runner: str, expected: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     wh = warehouse(tmp_path)

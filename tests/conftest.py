@@ -47,11 +47,7 @@ SLOW_SECONDS = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give slow tests a limit of their own, and begin with the longest room.
-
-    It waits more than it computes, and would keep one process busy when all others are done.
-    """
-    items.sort(key=lambda item: "/operations/" not in item.nodeid)
+    """Give slow tests a limit of their own."""
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
@@ -89,14 +85,4 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("corpus") / "clips"
     write_corpus(folder, Corpus(10, seed=7, seconds=2.0))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three good clips of a second and a silent one, for what need not be many; as `corpus`."""
-    from pipeline.procedural import Corpus, write_corpus
-
-    folder = tmp_path_factory.mktemp("few") / "few"
-    write_corpus(folder, Corpus(3, seed=7, seconds=1.0, bad=("silent",)))
     return folder

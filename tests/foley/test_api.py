@@ -144,7 +144,7 @@ def test_a_sound_is_not_written_over_its_video(generator: Any, video: Path, tmp_
 @pytest.mark.slow
 def test_a_folder_becomes_a_catalog_and_features(tmp_path: Path) -> None:
     """In a process of its own, as Prefect's settings are a process's."""
-    write_corpus(tmp_path / "clips", Corpus(12, seconds=1.0, bad=()))
+    write_corpus(tmp_path / "clips", Corpus(64, 0))
     code = f"""
 import json
 import foley

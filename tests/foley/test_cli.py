@@ -61,7 +61,6 @@ def test_generate_onto_the_video_itself(tmp_path: Path) -> None:
     assert video.read_bytes() == b"precious"
 
 
-@pytest.mark.slow
 def test_generate_from_a_csv_makes_what_can_be_made(home: Path, tmp_path: Path) -> None:
     table, out = tmp_path / "jobs.csv", tmp_path / "out"
     (tmp_path / "bad.mp4").write_text("<!doctype html>")
@@ -241,11 +240,13 @@ def hear_ctrl_c() -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(api: str, few: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(
+    api: str, corpus: Path, tmp_path: Path
+) -> None:
     from warehouse import Warehouse
 
     home = tmp_path / "home"
-    arguments = ["curate", str(few), "--home", str(home), "--workers", "1"]
+    arguments = ["curate", str(corpus), "--home", str(home), "--workers", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "foley.cli.main", *arguments],
         cwd=ROOT,

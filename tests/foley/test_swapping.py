@@ -145,12 +145,12 @@ def test_stable_audio_open_small(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_worked_example_runs(api: str, few: Path, tmp_path: Path) -> None:
+def test_the_worked_example_runs(api: str, corpus: Path, tmp_path: Path) -> None:
     (code,), (commands,) = blocks("python"), blocks("sh")
     (text,) = [block for block in blocks("toml") if 'base = "toy"' in block]
     (tmp_path / "dino").mkdir()
     (tmp_path / "dino/preset.toml").write_text(text)
-    (tmp_path / "clips").symlink_to(few)
+    (tmp_path / "clips").symlink_to(corpus)
     for command in [
         [sys.executable, "-c", code],
         *(

@@ -9,8 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from warehouse import commits
-from warehouse.commits import CLIPS_DESCRIPTOR, CommitListing, Descriptor
+from warehouse.commits import CLIPS_DESCRIPTOR, CommitListing, Descriptor, listing, write_commit
 from warehouse.errors import FoleyError
 from warehouse.files import make_folder, read_json, write_file, write_json
 
@@ -84,7 +83,7 @@ class Home:
 
     def listing(self, stage: str, fingerprint: str) -> CommitListing:
         """The stage's commits that verify by name and size, and those that do not."""
-        return commits.listing(self.commits_folder(stage, fingerprint))
+        return listing(self.commits_folder(stage, fingerprint))
 
     def descriptor(self, stage: str, fingerprint: str) -> Descriptor:
         """What a stage's fingerprint stands for. Raises FoleyError when it was never planned."""
@@ -134,7 +133,7 @@ class Home:
         Returns its path.
         """
         folder = self.commits_folder(stage, fingerprint)
-        return commits.write_commit(self.tmp, folder, id_, rows, {"stage": stage, "commit": id_})
+        return write_commit(self.tmp, folder, id_, rows, {"stage": stage, "commit": id_})
 
     # records --------------------------------------------------------------------------------------
 

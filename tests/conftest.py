@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import os
 
+# whatever the machine says, compiled modules are kept: tests start a hundred processes, and each
+# would compile thousands of modules again, which takes as long as all else that it does
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # before torch is imported: two pools of threads would fight over cores, and so would a training's
 # threads that wait
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import atexit
+import gc
+import select
 import shutil
 import tempfile
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +31,7 @@ from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from flows.server.embedded import EmbeddedServer
+from flows.server.server import answers
 
 # How long an example takes says nothing of the code here: the machine is shared.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,16 +49,41 @@ class RoomsAndFiles(LoadScopeScheduling):
         return "operations" if "/operations/" in file else file
 
 
-SLOW_SECONDS = (
-    900  # a hang in a test that starts servers or trains; others: `timeout` in pyproject.toml
-)
+#: After which a test that starts servers or trains is taken to hang; for others see `timeout` in
+#: pyproject.toml.
+SLOW_SECONDS = 900
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give slow tests a limit of their own."""
+    """Give slow tests a limit of their own, and begin with what takes longest.
+
+    A test that needs Prefect's server is slow. The room of operations waits more than it computes,
+    and would keep one process busy when all others are done; the demo is the longest file.
+    """
+    first = ("/operations/", "/test_demo.py")
+    items.sort(
+        key=lambda item: min((i for i, f in enumerate(first) if f in item.nodeid), default=9)
+    )
     for item in items:
+        if "api" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+
+
+def pytest_collection_finish() -> None:
+    """Have no garbage collection look at what is imported by now.
+
+    Every stage that lets go of its models asks for one: 0.4 s each over 750,000 objects.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Called by pytest-xdist for `-n auto`: a process a core, and one while operations wait."""
+    waiting = 0 if "not slow" in config.option.markexpr else 1
+    return len(os.sched_getaffinity(0)) + waiting
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RoomsAndFiles:
@@ -58,24 +91,40 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RoomsAndFile
     return RoomsAndFiles(config, log)
 
 
-_FOLDER = Path(tempfile.mkdtemp(prefix="foley-prefect-"))
-_SERVER = EmbeddedServer(_FOLDER)
-os.environ |= {
-    "PREFECT_HOME": str(_FOLDER),
-    "PREFECT_API_URL": _SERVER.url,
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-}
+def _serve_when_asked() -> None:
+    """Start Prefect's API when the first connection waits on its port, as systemd would.
+
+    The thread stays: the server ends with the thread that started it.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="foley-prefect-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    server = EmbeddedServer(folder)
+
+    def wait() -> None:
+        select.select([server._listener], [], [])
+        server.start()
+        server._process.wait()
+
+    threading.Thread(target=wait, daemon=True).start()
+    os.environ |= {
+        "PREFECT_HOME": str(folder),
+        "PREFECT_API_URL": server.url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    }
+
+
+if "PYTEST_XDIST_WORKER" not in os.environ:  # its processes share that of the one above them
+    _serve_when_asked()
 
 
 @pytest.fixture(scope="session")
-def api() -> Iterator[str]:
-    """Address of the running API, one for the session; flows of this process report there."""
-    _SERVER.start()
-    _SERVER.wait()
-    yield _SERVER.url
-    shutil.rmtree(_FOLDER, ignore_errors=True)
+def api() -> str:
+    """Address of the running API, one for all; flows of this process report there."""
+    url = os.environ["PREFECT_API_URL"]
+    assert answers("127.0.0.1", int(url.split(":")[2].removesuffix("/api")), 300)
+    return url
 
 
 @pytest.fixture(scope="session")
@@ -85,4 +134,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("corpus") / "clips"
     write_corpus(folder, Corpus(10, seed=7, seconds=2.0))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three good clips of a second and a silent one, for what need not be many; as `corpus`."""
+    from pipeline.procedural import Corpus, write_corpus
+
+    folder = tmp_path_factory.mktemp("few") / "few"
+    write_corpus(folder, Corpus(3, seed=7, seconds=1.0, bad=("silent",)))
     return folder

@@ -2,38 +2,38 @@
 
 In HOME/commits/<stage>/<fingerprint>/ lie
 
-    <id>-<rows>-<bytes>.parquet     written by a batch
-    c<id>-<rows>-<bytes>.parquet    written by compaction, replaces several
-    stage.json                      what the fingerprint stands for
+    <id>-<rows>-<bytes>-<crc>.parquet     written by a batch
+    c<id>-<rows>-<bytes>-<crc>.parquet    written by compaction, replaces several
+    stage.json                            what the fingerprint stands for
 
-The id hashes what went in, so that a replay lands on the same file. A listing with sizes is enough
-to see a truncated commit without opening it; page checksums inside serve the deep check.
+The id hashes what went in, so that a replay has the same id. A listing with sizes is enough to see
+a truncated commit without opening it, and the CRC-32 of the whole file shows any other damage.
+Commits without one are of an older foley; the checksums of their pages stand in.
 """
 
-from __future__ import annotations
-
 import base64
+import errno
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.errors import clear_os_errors
-from warehouse.files import make_folder, write_file
+from warehouse.files import file_crc, make_folder, write_file
 from warehouse.schema import CLIPS, SPINE, is_array
 
-NAME = re.compile(r"(c?[0-9a-f]{16})-(\d+)-(\d+)\.parquet")
-DAMAGED = ".damaged"
+NAME = re.compile(r"(c?[0-9a-f]{16})-(\d+)-(\d+)(?:-([0-9a-f]{8}))?\.parquet")
 _GROUP_BYTES = 8 << 20
+_ID = 16  # digits
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,12 @@ class Commit:
     id: str
     rows: int
     bytes: int
+    crc: str | None
 
     @property
     def compacted(self) -> bool:
         """Whether compaction wrote it."""
-        return self.id.startswith("c")
+        return len(self.id) > _ID  # a batch's may begin with a c, too
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,11 @@ class CommitListing:
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What a fingerprint stands for; `reads` are the clip columns that all its stages depend on."""
+    """What a fingerprint stands for; `reads` are the clip columns that all its stages depend on.
+
+    `scope` and `position` (in the order of work) say what the stage was last planned for: they are
+    no part of the fingerprint.
+    """
 
     stage: str
     fingerprint: str
@@ -77,6 +82,13 @@ class Descriptor:
     reads: list[str] = field(default_factory=list[str])
     schema: str = ""
     doc: str = ""
+    scope: str = "all"
+    position: int = 0
+
+    @property
+    def order(self) -> tuple[bool, bool, int, str]:
+        """Where it stands in the order of work: scores, then features, then the rest."""
+        return self.scope != "all", self.scope != "kept", self.position, self.stage
 
     @property
     def columns(self) -> pa.Schema:
@@ -105,13 +117,13 @@ def commit_id(parts: Iterable[object]) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(str(part).encode() + b"\x1f")
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:_ID]
 
 
 def parse(path: Path) -> Commit | None:
     """The commit that a file name promises, or None if it is no commit's name."""
     match = NAME.fullmatch(path.name)
-    return Commit(path, match[1], int(match[2]), int(match[3])) if match else None
+    return Commit(path, match[1], int(match[2]), int(match[3]), match[4]) if match else None
 
 
 def listing(folder: Path) -> CommitListing:
@@ -127,7 +139,6 @@ def listing(folder: Path) -> CommitListing:
             path = Path(entry.path)
             commit = parse(path)
             if commit is None:
-                damaged += [path] if entry.name.endswith(DAMAGED) else []
                 continue
             with suppress(FileNotFoundError):  # compaction may just have removed it
                 stat = entry.stat()
@@ -143,11 +154,11 @@ def write_commit(tmp: Path, folder: Path, id_: str, rows: pa.Table, footer: dict
     make_folder(folder)
     metadata = {**(rows.schema.metadata or {}), b"foley": json.dumps(footer).encode()}
     table = rows.replace_schema_metadata(metadata)
-    return write_file(
-        tmp,
-        lambda handle: write_parquet(table, handle),
-        lambda size: folder / f"{id_}-{rows.num_rows}-{size}.parquet",
-    )
+
+    def name(handle: BinaryIO) -> Path:
+        return folder / f"{id_}-{rows.num_rows}-{handle.tell()}-{file_crc(handle)}.parquet"
+
+    return write_file(tmp, lambda handle: write_parquet(table, handle), name)
 
 
 def writer_options(schema: pa.Schema) -> dict[str, Any]:
@@ -168,35 +179,34 @@ def write_parquet(table: pa.Table, sink: Any) -> None:
     pq.write_table(table, sink, row_group_size=size, **writer_options(table.schema))
 
 
-def footer(path: Path) -> dict[str, Any]:
-    """What the writer noted in a commit's footer."""
+def footer(path: Any) -> dict[str, Any]:
+    """What the writer noted in the footer of a commit, at a path or open."""
     metadata = pq.read_metadata(path).metadata or {}
     return json.loads(metadata.get(b"foley", b"{}"))
 
 
-def unreadable(files: Sequence[str]) -> list[str]:
-    """Files of the right size that are no Parquet of the promised row count.
+def reads_as_written(commit: Commit, from_disk: bool = False) -> bool:
+    """Whether the whole file is what was written, or is gone.
 
-    Raises FoleyError when the operating system refuses to read one: a person has to mend that.
+    `from_disk` has the system drop what it holds of the file in memory first. Raises FoleyError
+    when the system refuses to read it for a reason that a person has to mend.
     """
-    bad: list[str] = []
-    for name in files:
-        commit = parse(Path(name))
-        with clear_os_errors(f"read {name}"):
-            try:
-                if commit is None or pq.read_metadata(name).num_rows != commit.rows:
-                    bad.append(name)
-                else:
-                    pq.read_table(name, columns=SPINE.names, page_checksum_verification=True)
-            except PermissionError:
-                raise
-            except (pa.ArrowException, OSError, ValueError):
-                bad.append(name)
-    return bad
-
-
-def set_aside(files: Sequence[str]) -> None:
-    """Rename unreadable commits, so that every process leaves them out."""
-    for name in files:
-        with clear_os_errors(f"rename the damaged commit {name}"), suppress(FileNotFoundError):
-            os.replace(name, name + DAMAGED)
+    with clear_os_errors(f"read {commit.path}"):
+        try:
+            with open(commit.path, "rb") as handle:
+                if from_disk:
+                    os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                if commit.crc is not None:
+                    return file_crc(handle) == commit.crc
+            rows = pq.read_table(commit.path, page_checksum_verification=True).num_rows
+        except FileNotFoundError:
+            return True
+        except MemoryError:  # one of Arrow's errors too
+            raise
+        except OSError as exc:
+            if exc.errno in (None, errno.EIO):  # Parquet's own, and the disk's
+                return False
+            raise
+        except (pa.ArrowException, ValueError):
+            return False
+    return rows == commit.rows

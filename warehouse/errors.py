@@ -1,7 +1,5 @@
 """The one error that a person is meant to read."""
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,12 +10,20 @@ _REASONS = {
     errno.EROFS: "the file system is read-only: mount it writable or choose another --home",
     errno.EACCES: "permission denied: make it readable and writable for this user",
     errno.EPERM: "operation not permitted: make it readable and writable for this user",
+    **dict.fromkeys(
+        (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP),
+        "the file system has no such thing (a home needs locks and renames): choose another --home",
+    ),
     errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
 }
 
 
 class FoleyError(Exception):
     """A mistake or a condition that a person can mend: one line with what, where, what to do."""
+
+    def __str__(self) -> str:
+        """The message, in one line whatever it quotes."""
+        return " ".join(super().__str__().split())
 
 
 def was_interrupted(error: BaseException) -> bool:

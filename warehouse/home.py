@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warehouse.commits import CLIPS_DESCRIPTOR, CommitListing, Descriptor, listing, write_commit
 from warehouse.errors import FoleyError
-from warehouse.files import make_folder, read_json, write_file, write_json
+from warehouse.files import (
+    hold_folder,
+    is_same,
+    make_folder,
+    read_json,
+    use_file,
+    write_file,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -24,15 +35,55 @@ RECORDS = {
     "evaluations": "*.json",
     "sounds": "*.json",
     "runs": "*.json",
+    "sources": "*.json",
+    "health": "*.json",
 }
+_MOUNTS = Path("/proc/self/mountinfo")
+_OBJECT_STORES = {"s3fs", "gcsfuse", "goofys", "geesefs", "rclone", "blobfuse2", "mountpoint-s3"}
 _FOLDERS = ("clips", "commits", "datasets", "features", *RECORDS, "reports", "locks", "tmp")
+
+
+def home_folder(given: str | Path | None = None) -> Path:
+    """The folder with all state, absolute: the one given, else FOLEY_HOME, else ~/.foley."""
+    return Path(given or os.environ.get("FOLEY_HOME") or "~/.foley").expanduser().absolute()
+
+
+def _check_mount(home: Path) -> None:
+    """Refuse a file system on which a home would be harmed without a word.
+
+    Raises FoleyError for NFS whose locks no other machine sees, and for an object store as a
+    folder: it has no locks between machines, and renames are copies.
+    """
+    if not _MOUNTS.exists():
+        return
+    mounts: dict[Path, tuple[str, str]] = {}
+    for line in _MOUNTS.read_text(errors="replace").splitlines():
+        before, _, after = line.partition(" - ")
+        place = before.split()[4].replace("\\040", " ")
+        mounts[Path(place)] = after.split()[0], after.split()[-1]
+    place = next((p for p in (home, *home.parents) if p in mounts), None)
+    kind, options = mounts[place] if place else ("", "")
+    local = [o for o in options.split(",") if o in ("nolock", "local_lock=all", "local_lock=flock")]
+    what = "cannot hold a home of foley"
+    if kind.startswith("nfs") and local:
+        advice = f"mount it without {', '.join(local)}"
+        raise FoleyError(f"{place} {what}: its locks stay on this machine; {advice}")
+    if kind.removeprefix("fuse.") in _OBJECT_STORES:
+        advice = "choose a local --home, and foley push and pull"
+        raise FoleyError(f"{place} {what}: it is an object store ({kind}); {advice}")
+
+
+@cache
+def _shared(kind: type[Home], home: Path) -> Home:
+    """The one that every task of a process is given, with what tasks before have found out."""
+    return kind(home)
 
 
 class Home:
     """Commits, datasets, features and records under one folder on one machine.
 
     Safe to use from several threads and processes at once, killed at any moment. Pickles as its
-    home folder.
+    home folder, and is one and the same wherever that arrives in a process.
     """
 
     def __init__(self, home: str | Path) -> None:
@@ -41,20 +92,28 @@ class Home:
         Raises FoleyError when that is not allowed.
         """
         self.home = Path(home).expanduser().absolute()
+        #: False for somebody who may only read: nothing is created then.
+        self.writable = not self.home.is_dir() or os.access(self.home, os.W_OK)
+        if self.writable:
+            _check_mount(self.home)
         for name in _FOLDERS:
             self.folder(name)
         self.tmp = self.home / "tmp"
         self._database: duckdb.DuckDBPyConnection | None = None
         self._guard = threading.Lock()
+        #: Folders of the fingerprints that were planned here, held.
+        self._plans: dict[Path, int] = {}
         #: Last result of rows.live.present: (clips' commits, columns, table).
         self.present: tuple[CommitListing, frozenset[str], pa.Table] | None = None
+        #: Commits that this process looked at, and whether it reads them: see rows.damage.
+        self.sound: dict[Path, bool] = {}
 
-    def __reduce__(self) -> tuple[type[Home], tuple[Path]]:
-        return type(self), (self.home,)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _shared, (type(self), self.home)
 
     def folder(self, name: str) -> Path:
         """Path of one of the folders under home, created when absent."""
-        return make_folder(self.home / name)
+        return make_folder(self.home / name) if self.writable else self.home / name
 
     def lock_path(self, name: str) -> Path:
         """File that `file_lock` locks for a named job."""
@@ -69,6 +128,11 @@ class Home:
             if self._database is None:
                 self._database = duckdb.connect(config=options)
             return self._database.cursor()
+
+    def forget_database(self) -> None:
+        """Have the next cursor open a new database, after an error that ended the old one."""
+        with self._guard:
+            self._database = None
 
     # commits --------------------------------------------------------------------------------------
 
@@ -95,10 +159,18 @@ class Home:
         return Descriptor(**read_json(path))
 
     def describe(self, descriptor: Descriptor) -> None:
-        """Note what a fingerprint stands for and that it is the stage's current one."""
+        """Note what a fingerprint stands for and that it is the stage's current one.
+
+        It is in use, and gc leaves it alone, while this object lives.
+        """
         stage, fingerprint = descriptor.stage, descriptor.fingerprint
-        path = make_folder(self.commits_folder(stage, fingerprint)) / "stage.json"
-        if not path.exists():
+        folder = self.commits_folder(stage, fingerprint)
+        with self._guard:
+            if folder not in self._plans or not is_same(self._plans[folder], use_file(folder)):
+                self._plans[folder] = hold_folder(folder)
+                weakref.finalize(self, os.close, self._plans[folder])
+        path = folder / "stage.json"
+        if not path.exists() or read_json(path) != asdict(descriptor):
             write_json(self.tmp, path, asdict(descriptor))
         if self.current(stage) != fingerprint:
             current = self.home / "commits" / stage / "CURRENT"
@@ -112,14 +184,16 @@ class Home:
             return None
 
     def stages(self) -> dict[str, Descriptor]:
-        """Current descriptor of every stage planned so far, upstreams before their users."""
+        """Current descriptor of every stage planned so far, in the order of work."""
         names = [path.parent.name for path in sorted((self.home / "commits").glob("*/CURRENT"))]
-        waiting = {name: self.descriptor(name, self.current(name) or "") for name in names}
+        found = [self.descriptor(name, self.current(name) or "") for name in names]
+        waiting = {d.stage: d for d in sorted(found, key=lambda d: d.order)}
         ordered: dict[str, Descriptor] = {}
         while waiting:
             free = [s for s, d in waiting.items() if not waiting.keys() & d.upstream.keys()]
             # Stages that were planned at different times may form a ring: any order will do then.
-            ordered.update({stage: waiting.pop(stage) for stage in free or list(waiting)})
+            first = (free or list(waiting))[0]
+            ordered[first] = waiting.pop(first)
         return ordered
 
     def fingerprints(self, stage: str) -> list[str]:

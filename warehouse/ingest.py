@@ -5,19 +5,21 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
 from warehouse.commits import commit_id
 from warehouse.errors import FoleyError
 from warehouse.files import file_sha256
-from warehouse.rows.live import clip_hash
-from warehouse.rows.read import Selection, rows
+from warehouse.rows.live import Listings, clip_hash, clips_sql, quote, run_checked, sources
 from warehouse.schema import CLIPS, SPINE
 
 if TYPE_CHECKING:
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 _CLIPS_PER_COMMIT = 4096
 _GIVEN = ("path", "source", "source_video", "url", "label", "prompt", "split", "truth")
 _FOUND_OUT = ("status", "error", "message", "sha256", "bytes", "mtime_ns")
-_SPLITS = (None, "train", "val", "test")
+_SPLITS = ("train", "val", "test")
+
+pc: Any = pyarrow.compute  # its functions are made at import, so type checkers do not see them
 
 
 @dataclass(frozen=True)
@@ -56,54 +60,106 @@ def ingest(
     Raises FoleyError when a needed column is absent, a clip_id comes twice, or a split is unknown.
     """
     given = _described(clips)
-    names = Selection(None, [*_GIVEN, *_FOUND_OUT, "generation"], list(given))
-    before = {row["clip_id"]: row for row in rows(home, "clips", "source", names).to_pylist()}
-    counts = {"new": 0, "changed": 0, "unchanged": 0, "failed": 0}
-    pending: list[dict[str, Any]] = []
-    for done, (clip_id, clip) in enumerate(given.items(), 1):
-        old = before.get(clip_id)
-        row = _look(clip, old)
-        counts["failed"] += row["status"] == "failed"
-        if old is not None and all(row[name] == old[name] for name in (*_GIVEN, *_FOUND_OUT)):
-            counts["unchanged"] += 1
-        else:
-            counts["new" if old is None else "changed"] += 1
-            pending.append(row | {"generation": 0 if old is None else old["generation"] + 1})
-        if len(pending) == _CLIPS_PER_COMMIT or (pending and done == len(given)):
+    known = _known(home, given)
+    differs = np.flatnonzero(~_as_before(given["path"], known))
+    counts = {"new": 0, "changed": 0, "unchanged": len(given) - len(differs), "failed": 0}
+    done = counts["unchanged"]
+    for part in np.split(differs, range(_CLIPS_PER_COMMIT, len(differs), _CLIPS_PER_COMMIT)):
+        both = (table.take(pa.array(part)).to_pylist() for table in (given, known))
+        pending: list[dict[str, Any]] = []
+        for clip, old in zip(*both, strict=True):
+            row = _look(clip, old)
+            counts["failed"] += row["status"] == "failed"
+            if old["same"] and all(row[name] == old[name] for name in _FOUND_OUT):
+                counts["unchanged"] += 1
+            else:
+                new = old["generation"] is None
+                counts["new" if new else "changed"] += 1
+                pending.append(row | {"generation": 0 if new else old["generation"] + 1})
+        if pending:
             _commit(home, pending)
-            pending = []
+        done += len(part)
         if progress:
             progress(done, len(given))
     return IngestResult(**counts)
 
 
-def _described(clips: pa.Table) -> dict[str, dict[str, Any]]:
-    """Clips by id with every given column, checked."""
+def _described(clips: pa.Table) -> pa.Table:
+    """The clips with every given column, checked."""
     for name in ("clip_id", "path", "source"):
         if name not in clips.column_names:
             raise FoleyError(f"clips need the columns clip_id, path and source: {name} is missing")
-    described: dict[str, dict[str, Any]] = {}
-    for row in clips.to_pylist():
-        clip_id, split = row["clip_id"], row.get("split")
-        if not clip_id or clip_id in described:
-            advice = "every clip needs an id of its own"
-            raise FoleyError(f"clip_id {clip_id!r} is empty or comes twice: {advice}")
-        if split not in _SPLITS:
-            raise FoleyError(f"clip {clip_id} has split {split!r}: use train, val, test or nothing")
-        clip = {"clip_id": clip_id, **{name: row.get(name) for name in _GIVEN}}
-        clip["source_video"] = clip["source_video"] or clip_id
-        clip["path"] = str(Path(str(row["path"])).absolute())
-        described[clip_id] = clip
-    return described
+    count = len(clips)
+    columns = {
+        name: clips[name].cast(pa.string()) if name in clips.column_names else pa.nulls(count)
+        for name in ("clip_id", *_GIVEN)
+    }
+    table = pa.table(columns, pa.schema([(name, pa.string()) for name in columns]))
+    times = table.group_by("clip_id").aggregate([("clip_id", "count")])
+    wrong = times.filter((pc.field("clip_id_count") != 1) | (pc.field("clip_id") == ""))
+    if len(wrong):
+        advice = "every clip needs an id of its own"
+        raise FoleyError(f"clip_id {wrong['clip_id'][0]} is empty or comes twice: {advice}")
+    known = pc.or_kleene(pc.is_null(table["split"]), pc.is_in(table["split"], pa.array(_SPLITS)))
+    for row in table.filter(pc.invert(known)).slice(0, 1).to_pylist():
+        advice = "use train, val, test or nothing"
+        raise FoleyError(f"clip {row['clip_id']} has split {row['split']!r}: {advice}")
+    video = pc.if_else(pc.equal(table["source_video"], ""), None, table["source_video"])
+    table = table.set_column(3, "source_video", pc.coalesce(video, table["clip_id"]))
+    odd = pc.invert(pc.match_substring_regex(table["path"], r"^(/[^/]*[^/.][^/]*)+$")).fill_null(
+        True
+    )
+    if not pc.any(odd).as_py():
+        return table
+    paths = [str(Path(str(path)).absolute()) for path in table["path"].to_pylist()]
+    return table.set_column(1, "path", pa.array(paths, pa.string()))
 
 
-def _look(clip: Mapping[str, Any], old: Mapping[str, Any] | None) -> dict[str, Any]:
+def _known(home: Home, given: pa.Table) -> pa.Table:
+    """What is known of each given clip, in their order.
+
+    `same` is whether its description is as before, `same_path` that of its path; generation and the
+    facts of its file are null where the clip is new.
+    """
+    numbered = given.append_column("place", pa.array(range(len(given)), pa.int64()))
+    alike = " and ".join(f"k.{quote(name)} is not distinct from g.{quote(name)}" for name in _GIVEN)
+    facts = ", ".join(f"k.{quote(name)}" for name in (*_FOUND_OUT, "generation"))
+
+    def work(listings: Listings) -> pa.Table:
+        with home.cursor() as con:
+            con.register("given", numbered)
+            columns = [*_GIVEN, *_FOUND_OUT, "generation"]
+            clips = clips_sql(con, listings["clips"], columns)
+            return con.sql(f"""
+                select {facts}, k.path = g.path as same_path, coalesce({alike}, false) as same
+                from given g left join {clips} k using (clip_id) order by place""").to_arrow_table()
+
+    return run_checked(home, sources(), work)
+
+
+def _as_before(paths: pa.ChunkedArray, known: pa.Table) -> np.ndarray:
+    """Which clips are known, with a file of the same size and time: bool [count]."""
+    bytes_, times = np.full(len(paths), -1), np.full(len(paths), -1)
+    for begin in range(0, len(paths), _CLIPS_PER_COMMIT):
+        for place, path in enumerate(paths.slice(begin, _CLIPS_PER_COMMIT).to_pylist(), begin):
+            with suppress(OSError):
+                stat = os.stat(path)
+                bytes_[place], times[place] = stat.st_size, stat.st_mtime_ns
+    facts = pc.and_(known["same"], pc.is_valid(known["sha256"])).to_numpy()
+    same = [
+        known[n].fill_null(-2).to_numpy() == v for n, v in (("bytes", bytes_), ("mtime_ns", times))
+    ]
+    return facts & same[0] & same[1]
+
+
+def _look(clip: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
     """The clip with the facts of its file, or with the error that reading it gave."""
     row: dict[str, Any] = {**clip, **dict.fromkeys(_FOUND_OUT), "status": "passed"}
     try:
         stat = os.stat(clip["path"])
         row |= {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        if old and old["sha256"] and all(row[k] == old[k] for k in ("path", "bytes", "mtime_ns")):
+        same_file = old["same_path"] and all(row[k] == old[k] for k in ("bytes", "mtime_ns"))
+        if old["sha256"] and same_file:
             row["sha256"] = old["sha256"]
         else:
             row["sha256"] = _hash(clip["path"], stat)

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from warehouse.cleanup import Compacted, Garbage, compact, gc
-from warehouse.commits import commit_id
+from warehouse.commits import commit_id, parse, reads_as_written
+from warehouse.datasets.check import Problem, check_folder, check_records
 from warehouse.errors import FoleyError
-from warehouse.files import read_json
 from warehouse.home import RECORDS
+from warehouse.rows.damage import is_damaged, set_aside
 from warehouse.rows.live import literal, query_live
 
 if TYPE_CHECKING:
     from warehouse.home import Home
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A file that is not as it was written."""
-
-    path: Path
-    what: str
 
 
 @dataclass(frozen=True)
@@ -37,7 +29,8 @@ class Maintenance:
     `delete` removes what is left behind, which is otherwise only listed; `unused` counts results
     and pages that are out of use to it; `deep` reads every file; `retry` names stages whose failed
     clips are released, those alone whose "<error>: <message>" is like the SQL pattern `reason`.
-    `dry_run` changes nothing.
+    `dry_run` changes nothing. `keep` is how many versions of each dataset are kept that nothing
+    refers to, None for all.
     """
 
     delete: bool = False
@@ -46,6 +39,7 @@ class Maintenance:
     retry: tuple[str, ...] = ()
     reason: str | None = None
     dry_run: bool = False
+    keep: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,16 +64,16 @@ def maintain(home: Home, options: Maintenance) -> Maintained:
     return Maintained(
         {stage: release(home, stage, options.reason) for stage in options.retry},
         [] if options.dry_run else compact(home),
-        gc(home, not options.delete, options.unused),
+        gc(home, not options.delete, options.unused, options.keep),
         verify(home, options.deep),
     )
 
 
 def verify(home: Home, deep: bool = True) -> list[Problem]:
-    """Look for files that are not as they were written; `deep` checks the checksum of every page.
+    """Look for files that are not as they were written; `deep` reads all of them.
 
-    Covers commits, dataset versions, feature shards and JSON records. A damaged commit does no harm
-    to a run: its clips count as not done. Nothing is changed.
+    Covers commits, dataset versions, feature shards, bridges, takes of the studio, and JSON
+    records. Nothing is changed.
     """
     problems: list[Problem] = []
     for stage, fingerprint in home.commits_folders():
@@ -87,50 +81,45 @@ def verify(home: Home, deep: bool = True) -> list[Problem]:
         wrong = "is not of the size that its name promises"
         problems += [Problem(path, wrong) for path in listing.damaged]
         for commit in listing.good if deep else ():
-            problems += _check(commit.path, commit.rows)
+            if is_damaged(commit):
+                problems.append(Problem(commit.path, "is damaged"))
     for pattern in ("datasets/*/dataset.json", "features/*/_features.json"):
         for path in sorted(home.home.glob(pattern)):
-            problems += _check_folder(path, deep)
-    for path in [*home.record_files(*RECORDS), *sorted(home.home.glob("commits/*/*/stage.json"))]:
-        try:
-            read_json(path)
-        except FoleyError as exc:
-            problems.append(Problem(path, str(exc)))
-    return problems
+            problems += check_folder(path, deep)
+    for pattern in ("commits/*/*/stage.json", "studio/**/*.json"):
+        problems += check_records(sorted(home.home.glob(pattern)), deep)
+    return problems + list(check_records(home.record_files(*RECORDS), deep))
 
 
-def _check_folder(path: Path, deep: bool) -> Iterator[Problem]:
-    """Problems of the Parquet files that the note of a dataset or feature set lists."""
-    try:
-        note = read_json(path)
-        shards = [
-            (shard["file"], shard["rows"], shard["bytes"]) for shard in note.get("shards", ())
-        ]
-        files = shards or [("members.parquet", note["counts"]["clips"], None)]
-    except (FoleyError, KeyError, TypeError) as exc:
-        yield Problem(path, f"cannot be read: {exc}")
-        return
-    for name, rows, size in files:
-        file = path.parent / name
-        if not file.is_file():
-            yield Problem(file, "is missing")
-        elif size is not None and file.stat().st_size != size:
-            yield Problem(file, f"is not of {size} bytes")
-        elif deep:
-            yield from _check(file, rows)
+def repair(home: Home) -> tuple[list[Problem], list[Problem]]:
+    """Verify all, and set aside in HOME/damaged what can be made again.
+
+    These are commits, whose clips are to do again, notes of stages, and feature sets. A commit that
+    was set aside and reads as it was written now, from another disk say, is taken back.
+
+    Returns what was set aside or taken back, and what only a person can mend.
+    """
+    done, left = list(_take_back(home)), list[Problem]()
+    for problem in verify(home):
+        kind, id, *_ = problem.path.relative_to(home.home).parts
+        if kind not in ("commits", "features"):
+            left.append(problem)
+            continue
+        done.append(Problem(problem.path, f"{problem.what}: set aside"))
+        whole = home.home / kind / id if kind == "features" else problem.path
+        set_aside(home, whole)
+    return done, left
 
 
-def _check(path: Path, rows: int) -> Iterator[Problem]:
-    """Read all of a Parquet file with its page checksums."""
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            count = sum(batch.num_rows for batch in file.iter_batches(batch_size=256))
-        if count != rows:
-            yield Problem(path, f"holds {count} rows instead of {rows}")
-    except FileNotFoundError:
-        return
-    except (OSError, pa.ArrowException) as exc:
-        yield Problem(path, f"is damaged: {str(exc)[:200]}")
+def _take_back(home: Home) -> Iterator[Problem]:
+    aside = home.home / "damaged"
+    for path in sorted(aside.glob("commits/*/*/*.parquet")):
+        commit, place = parse(path), home.home / path.relative_to(aside)
+        if commit is None or place.exists() or not place.parent.is_dir():
+            continue
+        if path.stat().st_size == commit.bytes and reads_as_written(commit, from_disk=True):
+            os.replace(path, place)
+            yield Problem(place, "reads as it was written again: taken back")
 
 
 def release(home: Home, stage: str, reason_like: str | None = None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from warehouse.files import file_lock
+from warehouse.files import file_lock, is_locked
 
 if TYPE_CHECKING:
     from warehouse.home import Home
@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 def run_lock(id: str) -> str:
     """Name of the lock that a run holds while it lives."""
     return f"run-{id}"
+
+
+def works_on_versions(home: Home) -> bool:
+    """Whether a living run, or a training, may use any dataset version."""
+    running = [r for r in home.records("runs") if r.get("state") == "running"]
+    names = [run_lock(str(r["id"])) for r in running if r.get("flow") != "maintenance"]
+    trainings = home.lock_path("train-").parent.glob("train-*.lock")
+    return any(is_locked(path) for path in [*map(home.lock_path, names), *trainings])
 
 
 def mark_killed_runs(home: Home) -> list[str]:

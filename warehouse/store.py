@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from warehouse.errors import FoleyError
 from warehouse.home import Home
 
 if TYPE_CHECKING:
@@ -65,10 +66,24 @@ class Warehouse(Home):
         """Open a feature set. Raises FoleyError when there is none of that id."""
         from warehouse.datasets.feature_set import FeatureSet
 
-        return FeatureSet.open(self.home / "features" / id)
+        return FeatureSet.open(self.home / "features" / id, self)
 
     def publish(self) -> Path:
         """Build the catalog and swap it in: see :func:`warehouse.catalog.build.publish`."""
         from warehouse.catalog.build import publish
 
         return publish(self)
+
+    def publish_if_possible(self) -> bool:
+        """Publish after work that is done and kept: a failure is a warning, never an error."""
+        from warehouse.catalog.build import publish_if_possible
+
+        return publish_if_possible(self)
+
+
+def open_warehouse(home: Path) -> Warehouse:
+    """The warehouse of a home folder. Raises FoleyError for one that is not there."""
+    if not home.is_dir():
+        advice = "run foley demo, or foley curate FOLDER, or give --home"
+        raise FoleyError(f"there is nothing in {home} yet: {advice}")
+    return Warehouse(home)

@@ -12,13 +12,15 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache, reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from warehouse.commits import CLIPS_DESCRIPTOR, CommitListing, Descriptor, set_aside, unreadable
+from warehouse.commits import CLIPS_DESCRIPTOR, CommitListing, Descriptor
 from warehouse.errors import FoleyError
 from warehouse.files import file_lock
+from warehouse.rows.damage import DamagedCommitError, heal, trusted
 from warehouse.schema import CLIPS, SPINE
 
 if TYPE_CHECKING:
@@ -207,28 +209,38 @@ def run_checked(
             reverse order, so that no listing holds a row whose upstream row another lacks.
         work: gets the listings under the same keys and runs the query.
 
-    A commit that is no readable Parquet is renamed and left out. Raises FoleyError for one that the
-    system refuses to read.
+    A damaged commit is set aside, so that its clips are to do, and the query runs again; so it does
+    after an error of the disk that passes. Raises FoleyError for one that stays.
     """
     import duckdb
 
     listings: Listings = {}
+    errors = 0
     for attempt in range(_RETRIES):
         try:
-            with file_lock(home.lock_path(REMOVAL)) if attempt >= _PATIENCE else nullcontext():
+            wait = attempt >= _PATIENCE and home.writable
+            with file_lock(home.lock_path(REMOVAL)) if wait else nullcontext():
                 listings = _list(home, sources)
-                return work(listings)
-        except (duckdb.Error, OSError) as exc:
+                return work({key: trusted(home, found) for key, found in listings.items()})
+        except (duckdb.Error, OSError, DamagedCommitError) as exc:
             if "No space left" in str(exc):
                 advice = "the disk is full: free some space and run again"
                 raise FoleyError(f"cannot write under {home.home}: {advice}") from exc
-            if _list(home, sources) != listings:
+            if isinstance(exc, duckdb.FatalException):  # this database answers no more
+                home.forget_database()
+            if _list(home, sources) != listings or heal(home, _suspects(exc, listings)):
                 continue
-            damaged = unreadable([name for listing in listings.values() for name in listing.files])
-            if not damaged:
+            errors += 1
+            if errors > _PATIENCE:
                 raise FoleyError(f"cannot query commits of {', '.join(listings)}: {exc}") from exc
-            set_aside(damaged)
     raise FoleyError(f"the commits of {', '.join(listings)} kept changing: run again")
+
+
+def _suspects(error: Exception, listings: Listings) -> list[Path]:
+    """Commits one of which may have made a query fail."""
+    if isinstance(error, DamagedCommitError):
+        return [Path(str(error))]
+    return [commit.path for listing in listings.values() for commit in listing.good]
 
 
 def _list(home: Home, sources: Mapping[str, tuple[str, str]]) -> Listings:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from warehouse.commits import Descriptor
 from warehouse.errors import FoleyError
+from warehouse.rows.damage import DamagedCommitError
 from warehouse.rows.live import PLACE, Listings, literal, live_sql, run_checked, sources
 from warehouse.schema import SPINE
 
@@ -93,7 +94,8 @@ def id_table(clip_ids: Sequence[str]) -> pa.Table:
 def gather(places: pa.Table, schema: pa.Schema, names: Sequence[str]) -> pa.Table:
     """Columns of located rows, in the order of `places`.
 
-    Only row groups that hold a wanted row are read.
+    Only row groups that hold a wanted row are read, with the checksums of their pages. Raises
+    DamagedCommitError for one that is not as it was written.
     """
     import numpy as np
 
@@ -116,9 +118,18 @@ def gather(places: pa.Table, schema: pa.Schema, names: Sequence[str]) -> pa.Tabl
 
 def _gather_file(path: str, numbers: np.ndarray, wanted: pa.Schema) -> pa.Table:
     """Rows of one file by their (sorted) numbers."""
+    try:
+        return _checked_rows(path, numbers, wanted)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, pa.ArrowException) as exc:
+        raise DamagedCommitError(path) from exc
+
+
+def _checked_rows(path: str, numbers: np.ndarray, wanted: pa.Schema) -> pa.Table:
     import numpy as np
 
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         starts = np.concatenate([[0], np.cumsum(sizes)])
         parts: list[pa.Table] = []

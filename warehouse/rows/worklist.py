@@ -22,15 +22,13 @@ class WorkList:
     """Clips that a stage has yet to do, and how many others there are.
 
     `todo` has clip_id, input, generation and attempt, sorted by clip_id. Of `clips` readable clips
-    `ready` ones passed every upstream; `quarantined` ones of these failed too often. `damaged` are
-    commit files that did not verify.
+    `ready` ones passed every upstream; `quarantined` ones of these failed too often.
     """
 
     todo: pa.Table
     clips: int
     ready: int
     quarantined: int
-    damaged: tuple[str, ...]
 
 
 def work_list(
@@ -51,7 +49,6 @@ def work_list(
 
     def work(listings: Listings) -> WorkList:
         files = listings[descriptor.stage].files
-        damaged = tuple(str(path) for listing in listings.values() for path in listing.damaged)
         with home.cursor() as con:
             con.register("present", present(home, listings["clips"], descriptor.reads))
             clips = "present p"
@@ -72,7 +69,7 @@ def work_list(
                 for table in (clips, "ready", "unfinished")
             ]
             todo = con.sql(_todo_sql(files, max_attempts)).to_arrow_table()
-        return WorkList(todo, counts[0], counts[1], counts[2] - todo.num_rows, damaged)
+        return WorkList(todo, counts[0], counts[1], counts[2] - todo.num_rows)
 
     return run_checked(home, sources(*upstreams, descriptor), work)
 

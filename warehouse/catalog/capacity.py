@@ -1,7 +1,5 @@
 """The capacity plan: hours, disk and cost by stage for more clips, from what was measured here."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

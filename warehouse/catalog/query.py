@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from warehouse.catalog.published import catalog_path, sweep
 from warehouse.errors import FoleyError
 
 if TYPE_CHECKING:
@@ -24,9 +25,10 @@ def connect(home: str | Path) -> duckdb.DuckDBPyConnection:
     """
     import duckdb
 
-    catalog = Path(home).expanduser() / "catalog.duckdb"
+    catalog = catalog_path(Path(home).expanduser())
     if not catalog.exists():
         raise FoleyError(f"there is no catalog in {catalog.parent} yet: curate something first")
+    sweep(catalog)
     return duckdb.connect(str(catalog), read_only=True, config=_OPTIONS)
 
 
@@ -77,23 +79,29 @@ def _arrays(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
         type_: Any = "FLOAT" + "".join(f"[{size}]" for size in reversed(column.shape))
         blob: Any = "BLOB"
         create: Any = con.create_function  # its stubs know fewer ways to name types
-        create(function, _floats(column), [blob], type_, type="arrow")
+        free = int((features.schema.field(name).metadata or {}).get(b"free", b"0"))
+        create(function, _floats(column, free), [blob], type_, type="arrow")
         columns.append(f"{quote(function)}({quote(name)}) as {quote(name)}")
-    files = literal(f"{folder}/*.parquet")
-    shown = ", ".join(columns)
-    con.execute(f"create temp view arrays as select {shown} from read_parquet({files})")
+    rows, shown = features.rows_sql(), ", ".join(columns)
+    con.execute(f"create temp view arrays as select {shown} from {rows}")
 
 
-def _floats(column: ArrayColumn) -> Callable[[Any], Any]:
-    """A function from an Arrow array of bytes to one of float32 arrays [*shape]."""
+def _floats(column: ArrayColumn, free: int) -> Callable[[Any], Any]:
+    """A function from an Arrow array of bytes to one of float32 arrays [*shape].
+
+    Values may be smaller in the dimension `free`: they are padded with zeros.
+    """
     import numpy as np
-    import pyarrow as pa
+
+    from warehouse.datasets.feature_set import nested
 
     def convert(values: Any) -> Any:  # DuckDB evaluates these names
-        raw = b"".join(value.as_buffer() for value in values)
-        arrays: Any = pa.array(np.frombuffer(raw, column.dtype).astype(np.float32))
-        for size in reversed(column.shape):
-            arrays = pa.FixedSizeListArray.from_arrays(arrays, size)
-        return arrays
+        padded = np.zeros((len(values), *column.shape), np.float32)
+        stored = [-1 if i == free else size for i, size in enumerate(column.shape)]
+        for row, value in zip(padded, values, strict=True):
+            array = np.frombuffer(value.as_buffer(), column.dtype).reshape(stored)
+            both = tuple(slice(min(sizes)) for sizes in zip(row.shape, array.shape, strict=True))
+            row[both] = array[both]
+        return nested(padded)
 
     return convert

@@ -18,8 +18,16 @@ Format = Literal["table", "csv", "json"]
 _WIDEST = 60
 
 
-def render(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], format: Format) -> str:
-    """Rows in one of the formats, without a line end at the end."""
+def render(
+    rows: Sequence[Mapping[str, Any]],
+    format: Format = "table",
+    columns: Sequence[str] | None = None,
+) -> str:
+    """Rows in one of the formats, without a line end at the end; nothing for no rows or columns.
+
+    `columns` are those to show, by default all of the first row.
+    """
+    columns = columns if columns is not None else list(rows[0]) if rows else []
     if format == "json":
         return json.dumps([dict(row) for row in rows], indent=1, ensure_ascii=False, default=_plain)
     if format == "csv":
@@ -45,7 +53,7 @@ def write(rows: pa.Table, path: Path) -> None:
 
             pq.write_table(rows, path)
         else:
-            path.write_text(render(rows.column_names, rows.to_pylist(), kind) + "\n")
+            path.write_text(render(rows.to_pylist(), kind, rows.column_names) + "\n")
     except OSError as exc:
         raise FoleyError(f"cannot write {path}: {exc.strerror or exc}") from None
 

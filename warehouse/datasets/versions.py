@@ -1,7 +1,7 @@
 """Dataset versions: immutable folders with members, the reason of every drop, and the policy.
 
-HOME/datasets/<name>-<number>-<hash>/members.parquet
-HOME/datasets/<name>-<number>-<hash>/dataset.json
+HOME/datasets/<name>-<number>-<hash>/members.parquet, dataset.json
+HOME/datasets/NEWEST.json    version by name, the name that was selected last at the end
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 
+from warehouse.datasets.members import parts_of, read_members, write_parts
 from warehouse.errors import FoleyError
-from warehouse.files import file_lock, new_folder, read_json, write_file, write_json
+from warehouse.files import file_lock, new_folder, read_json, write_json
+from warehouse.rows.damage import set_aside
 from warehouse.schema import field as column
 
 if TYPE_CHECKING:
@@ -55,8 +57,11 @@ MEMBERS = pa.schema(
     ]
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
-_VERSION = re.compile(rf"{_NAME.pattern}-[0-9]{{4,}}-[0-9a-f]{{8}}")
+VERSION = re.compile(rf"{_NAME.pattern}-[0-9]{{4,}}-[0-9a-f]{{8}}")
 _SUBSETS = ("sft", "ablation")
+#: Lock held while a version is written, and while versions are removed.
+VERSIONS = "datasets"
+NEWEST = "datasets/NEWEST.json"
 CURATED, UNCURATED = "curated", "uncurated"
 
 
@@ -66,7 +71,8 @@ class Dataset:
 
     `counts` has kept and dropped clips, a count a split and a subset; `funnel` the clips left after
     every stage and gate; `previous` is the version before, `diff` what changed since. `role` is
-    CURATED, or UNCURATED for a set that an ablation compares with.
+    CURATED, or UNCURATED for a set that an ablation compares with. `shards` are the files of its
+    members: see members.py.
     """
 
     version: str
@@ -82,6 +88,7 @@ class Dataset:
     digest: str
     path: Path = field(compare=False)
     role: str = CURATED
+    shards: list[dict[str, Any]] = field(default_factory=lambda: [{"file": "members.parquet"}])
 
     def members(
         self, split: str | None = None, subset: str | None = None, kept: bool | None = True
@@ -92,12 +99,22 @@ class Dataset:
         """
         if subset is not None and subset not in _SUBSETS:
             raise FoleyError(f"no subset {subset!r}: there are {', '.join(_SUBSETS)}")
-        table = pq.read_table(self.path / "members.parquet")
+        table = read_members(self.files)
         if kept is not None:
             table = table.filter(pc.equal(table["kept"], kept))
         if split is not None:
             table = table.filter(pc.equal(table["split"], split))
         return table.filter(table[subset]) if subset else table
+
+    @property
+    def files(self) -> list[Path]:
+        """Files of the members."""
+        return [self.path / shard["file"] for shard in self.shards]
+
+    @property
+    def judged(self) -> int:
+        """Clips that passed every stage, and were judged by the policy's gates."""
+        return int(self.funnel[1 + len(self.fingerprints)]["left"])
 
     def clip_ids(self, split: str | None = None, subset: str | None = None) -> list[str]:
         """Ids of the clips in the dataset, sorted."""
@@ -116,44 +133,91 @@ class Selected:
 
 
 def write_dataset(home: Home, members: pa.Table, selected: Selected) -> Dataset:
-    """Write a new version of a dataset, or give the newest one back when it is the same.
+    """Write a new version of a dataset, or give an older one back when it is the same.
 
-    `members` has the columns of MEMBERS, one row a clip, sorted by clip_id. Raises FoleyError for
-    an unusable name.
+    One that is the same and was damaged is written anew.
+
+    `members` has the columns of MEMBERS, one row a clip, sorted by clip_id. What it gives back is
+    from now on the newest of its name. Raises FoleyError for an unusable name.
     """
     name = selected.name
     if not _NAME.fullmatch(name):
         raise FoleyError(f"{name!r} cannot name a dataset: use letters, digits, '_' and '.'")
     members = members.select(MEMBERS.names).cast(MEMBERS)
     digest = _digest(members, selected.policy, selected.fingerprints)
-    with file_lock(home.lock_path(f"dataset-{name}")):
-        last = next((d for d in reversed(list_datasets(home)) if d.name == name), None)
-        if last is not None and last.digest == digest:
-            return last
-        number = last.number + 1 if last else 1
-        version = f"{name}-{number:04d}-{digest[:8]}"
-        dataset = Dataset(
-            version=version,
-            name=name,
-            number=number,
-            policy=dict(selected.policy),
-            fingerprints=dict(selected.fingerprints),
-            counts=_counts(members),
-            funnel=selected.funnel,
-            previous=last.version if last else None,
-            diff=_diff(last, members),
-            created_at=datetime.now(UTC).isoformat(),
-            digest=digest,
-            path=home.home / "datasets" / version,
-            role=selected.role,
-        )
-        record = asdict(dataset)
-        del record["path"]
+    with file_lock(home.lock_path(VERSIONS)):
+        every = [dataset for dataset in list_datasets(home) if dataset.name == name]
+        same = next((dataset for dataset in every if dataset.digest == digest), None)
+        if same is not None and _whole(same) is not None:
+            _make_newest(home, same)
+            return same
+        last = _newest_of(home, [dataset for dataset in every if dataset is not same])
+        before = _whole(last) if last else None
+        if same is None:
+            number = every[-1].number + 1 if every else 1
+            dataset = _new(home, selected, members, (number, digest, last and last.version))
+            dataset = replace(dataset, diff=_diff(before, members))
+        else:  # it went bad, and its members are known again
+            dataset = same
+            set_aside(home, same.path)
+        parts = parts_of(last.files if last and before else [], before, members)
         with new_folder(home.tmp, dataset.path) as folder:
-            file = folder / "members.parquet"
-            write_file(folder, lambda h: pq.write_table(members, h, compression="zstd"), file)
+            dataset = replace(dataset, shards=write_parts(folder, *parts))
+            record = asdict(dataset)
+            del record["path"]
             write_json(folder, folder / "dataset.json", record)
+        _make_newest(home, dataset)
     return dataset
+
+
+def _new(
+    home: Home, selected: Selected, members: pa.Table, place: tuple[int, str, str | None]
+) -> Dataset:
+    """A version to be written; its place is its number, its digest and the version before."""
+    number, digest, previous = place
+    version = f"{selected.name}-{number:04d}-{digest[:8]}"
+    return Dataset(
+        version=version,
+        name=selected.name,
+        number=number,
+        policy=dict(selected.policy),
+        fingerprints=dict(selected.fingerprints),
+        counts=_counts(members),
+        funnel=selected.funnel,
+        previous=previous,
+        diff={},
+        created_at=datetime.now(UTC).isoformat(),
+        digest=digest,
+        path=home.home / "datasets" / version,
+        role=selected.role,
+    )
+
+
+def _whole(dataset: Dataset) -> pa.Table | None:
+    """All members, unless some are damaged or missing."""
+    with suppress(FoleyError, FileNotFoundError):
+        return dataset.members(kept=None)
+    return None
+
+
+def _make_newest(home: Home, dataset: Dataset) -> None:
+    """Note a version as the one that was selected last."""
+    noted = _noted(home)
+    if list(noted.items())[-1:] != [(dataset.name, dataset.version)]:
+        noted.pop(dataset.name, None)
+        write_json(home.tmp, home.home / NEWEST, noted | {dataset.name: dataset.version})
+
+
+def _noted(home: Home) -> dict[str, str]:
+    """The newest version by name, the name that was selected last at the end."""
+    path = home.home / NEWEST
+    return read_json(path) if path.exists() else {}
+
+
+def _newest_of(home: Home, datasets: Sequence[Dataset]) -> Dataset | None:
+    """Of versions in the order of their numbers the one that was selected last."""
+    noted = _noted(home).values()
+    return next((d for d in datasets if d.version in noted), datasets[-1] if datasets else None)
 
 
 def _digest(members: pa.Table, policy: Mapping[str, Any], fingerprints: Mapping[str, str]) -> str:
@@ -179,12 +243,13 @@ def _counts(members: pa.Table) -> dict[str, int]:
     return counts
 
 
-def _diff(last: Dataset | None, members: pa.Table) -> dict[str, int]:
+def _diff(last: pa.Table | None, members: pa.Table) -> dict[str, int]:
     """How many clips came in, went out and moved to another split since the version before."""
     now = members.filter(members["kept"]).select(["clip_id", "split"])
     if last is None:
         return {"added": now.num_rows, "removed": 0, "moved": 0}
-    then = last.members().select(["clip_id", "split"]).rename_columns(["clip_id", "before"])
+    then = last.filter(last["kept"]).select(["clip_id", "split"])
+    then = then.rename_columns(["clip_id", "before"])
     both = now.join(then, "clip_id", join_type="inner")
     return {
         "added": now.num_rows - both.num_rows,
@@ -211,31 +276,22 @@ def page_of(home: Path, version: str) -> Path:
     return home / "reports" / f"curation-{version}.html"
 
 
-def written_pages(home: Path) -> dict[str, Path]:
-    """Pages of dataset versions, by version; files that a person named otherwise are none."""
-    paths = sorted((home / "reports").glob("curation-*.html"))
-    pages = {path.stem.removeprefix("curation-"): path for path in paths}
-    return {version: path for version, path in pages.items() if _VERSION.fullmatch(version)}
-
-
 def find_dataset(home: Home, name_or_version: str) -> Dataset:
     """A version, or the newest version of a name. Raises FoleyError when there is none."""
     every = list_datasets(home)
-    datasets = [d for d in every if name_or_version in (d.version, d.name)]
-    if not datasets:
+    exact = [d for d in every if d.version == name_or_version]
+    found = _newest_of(home, exact or [d for d in every if d.name == name_or_version])
+    if found is None:
         versions = ", ".join(d.version for d in every) or "none yet: run select"
         raise FoleyError(f"no dataset {name_or_version!r} in {home.home}; there are: {versions}")
-    return datasets[-1]
+    return found
 
 
-def choose_dataset(home: Home, name: str | None = None) -> Dataset:
-    """A dataset by name or version; without one, the curated version that was written last.
-
-    Raises FoleyError when there is none.
-    """
-    if name is not None:
-        return find_dataset(home, name)
+def selected_last(home: Home) -> Dataset | None:
+    """The curated version that was selected last, of any name; None where there is none."""
     curated = [dataset for dataset in list_datasets(home) if dataset.role == CURATED]
-    if not curated:
-        raise FoleyError(f"there is no dataset in {home.home} yet: run foley curate FOLDER first")
-    return max(curated, key=lambda dataset: dataset.created_at)
+    versions = {dataset.version: dataset for dataset in curated}
+    last = [version for version in _noted(home).values() if version in versions]
+    if last:
+        return versions[last[-1]]
+    return max(curated, key=lambda dataset: dataset.created_at, default=None)

@@ -1,0 +1,96 @@
+"""The members of a dataset version, in parts that versions share.
+
+A version holds hard links to parts of the version before it and one part of what is new: rows that
+came or changed, and, with null in `kept`, clips that are gone. A part that is not much larger than
+what is new is written anew with it, so that there are few: about the logarithm of the versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from warehouse.errors import FoleyError, clear_os_errors
+from warehouse.files import share_file, write_file
+
+pc: Any = pyarrow.compute  # its functions are made at import, so type checkers do not see them
+
+_LARGER = 2
+_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+
+
+def read_members(files: Sequence[Path]) -> pa.Table:
+    """All rows of a version, sorted by clip_id. Raises FoleyError where a part is damaged."""
+    table = _together([_part(file) for file in files])
+    return table.filter(pc.is_valid(table["kept"]))
+
+
+def _part(file: Path) -> pa.Table:
+    with clear_os_errors(f"read {file}"):
+        try:
+            return pq.read_table(file, page_checksum_verification=True)
+        except (FileNotFoundError, PermissionError, MemoryError):
+            raise
+        except (OSError, ValueError, pa.ArrowException) as exc:
+            advice = "the same selection again writes it anew"
+            raise FoleyError(f"members {file} are damaged: {advice}") from exc
+
+
+def _together(tables: Sequence[pa.Table]) -> pa.Table:
+    """Rows of several parts, of a clip the last one, sorted by clip_id."""
+    table = tables[0]
+    for later in tables[1:]:
+        stays = pc.invert(pc.is_in(table["clip_id"], later["clip_id"].combine_chunks()))
+        table = pa.concat_tables([table.filter(stays), later])
+    return table if len(tables) == 1 else table.sort_by("clip_id")
+
+
+def parts_of(
+    parts: Sequence[Path], before: pa.Table | None, now: pa.Table
+) -> tuple[list[Path], pa.Table]:
+    """Files that a version shares with the one before, whose they are, and rows of its own part.
+
+    `before` are that one's members, if there is one.
+    """
+    if before is None:
+        return [], now
+    files, new = list(parts), _changes(before, now)
+    while files:
+        if pq.read_metadata(files[-1]).num_rows > _LARGER * new.num_rows:
+            return files, new
+        new = _together([_part(files.pop()), new])
+    return [], now
+
+
+def _changes(before: pa.Table, now: pa.Table) -> pa.Table:
+    """Rows that came or changed, and a row without values for every clip that is gone."""
+    then = before.take(pc.index_in(now["clip_id"], before["clip_id"].combine_chunks()))
+    same = pa.chunked_array([np.ones(len(now), bool)])
+    for name in now.column_names:
+        equal = pc.fill_null(pc.equal(now[name], then[name]), False)
+        both_null = pc.and_(pc.is_null(now[name]), pc.is_null(then[name]))
+        same = pc.and_(same, pc.or_(equal, both_null))
+    gone = pc.invert(pc.is_in(before["clip_id"], now["clip_id"].combine_chunks()))
+    without = before.filter(gone).select(["clip_id"])
+    changes = [now.filter(pc.invert(same)), without]
+    return pa.concat_tables(changes, promote_options="default").sort_by("clip_id")
+
+
+def write_parts(folder: Path, shared: Sequence[Path], own: pa.Table) -> list[dict[str, Any]]:
+    """Fill the folder of a version; returns what is noted of every part: file, rows and bytes."""
+    parts: list[dict[str, Any]] = []
+    for number, file in enumerate([*shared, None]):
+        path = folder / (f"changes-{number:02d}.parquet" if number else "members.parquet")
+        if file is not None:
+            share_file(file, path)
+        else:
+            write_file(folder, lambda handle: pq.write_table(own, handle, **_OPTIONS), path)
+        rows = pq.read_metadata(path).num_rows
+        parts.append({"file": path.name, "rows": rows, "bytes": path.stat().st_size})
+    return parts

@@ -33,6 +33,7 @@ from pipeline.stages.engine import fingerprints, plan, run_batch
 from tests.warehouse.toys import POLICY, facts_of, make_files, stages
 from warehouse import Warehouse, compact, gc, query, verify
 from warehouse.datasets.feature_build import FeatureRequest, build
+from warehouse.files import use_file
 
 CLIPS = 60
 PHASES = (
@@ -174,7 +175,7 @@ def outcome(home: Path) -> dict[str, Any]:
 def known(wh: Warehouse, path: Path) -> bool:
     """Whether a file in a commit folder is a good commit or a descriptor."""
     good = {commit.path for commit in wh.listing(path.parent.parent.name, path.parent.name).good}
-    return path in good or path.name == "stage.json"
+    return path in good or path.name == "stage.json" or path == use_file(path.parent)
 
 
 def digest(path: Path) -> str:

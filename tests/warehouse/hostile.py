@@ -1,6 +1,6 @@
 """Scenarios on hostile disks, run by test_hostile.py in a mount namespace.
 
-python -m tests.warehouse.hostile full|readonly|unreadable FOLDER
+python -m tests.warehouse.hostile full|readonly|unreadable|reader FOLDER
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from pathlib import Path
 
 # pyright: ignore[reportUnusedImport] (loaded while this user may read it)
 import duckdb  # noqa: F401  # pyright: ignore[reportUnusedImport] (loaded while this user may read it)
+from click.testing import CliRunner
 
+from foley.cli.main import cli
 from pipeline.stages.engine import fingerprints, plan
 from tests.warehouse.toys import facts_of, make_files, run_all, run_once, stages
 from warehouse import FoleyError, Warehouse, gc, query, verify
@@ -34,7 +36,7 @@ def refused(action: Callable[[], object], message: str) -> None:
 def prepare(folder: Path) -> Warehouse:
     """A warehouse with some work done and some left."""
     wh = Warehouse(folder / "home")
-    wh.ingest(make_files(folder / "media", 40))
+    wh.ingest(make_files(folder / "media", 20))
     run_once(wh, stages()[:1])
     wh.publish()
     return wh
@@ -94,6 +96,34 @@ def unreadable(folder: Path) -> None:
     in_child(as_nobody)
     victim.chmod(0o644)
     finish(Warehouse(folder / "home"), folder)
+
+
+def reader(folder: Path) -> None:
+    """Somebody who may not write gets `status` and `sql`, also beside damage."""
+    home = folder / "home"
+    sql = ["sql", "select count(*) as clips from clips", "--format", "csv", "--home", str(home)]
+    commands = {"clips": sql, "facts": ["status", "--home", str(home)]}
+
+    def ask() -> None:
+        for word, command in commands.items():
+            done = CliRunner().invoke(cli, command)
+            assert done.exit_code == 0, f"{done.output} {done.exception}"
+            assert word in done.output
+
+    in_child(lambda: prepare(folder).write_record("runs", "gone", {"state": "running"}))
+
+    def as_nobody() -> None:
+        ask()  # loads what only root may read
+        (home / "sources").rmdir()  # as in a home that an older foley made
+        [victim, *_] = sorted(home.glob("commits/facts/*/*.parquet"))
+        raw = victim.read_bytes()
+        victim.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+        os.setgid(65534)
+        os.setuid(65534)
+        ask()
+
+    in_child(as_nobody)
+    finish(Warehouse(home), folder)
 
 
 def in_child(action: Callable[[], object]) -> None:

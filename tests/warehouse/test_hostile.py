@@ -5,6 +5,7 @@ A clear error, nothing lost, and on it goes.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 from pipeline.stages.engine import fingerprints, plan
 from tests.warehouse.toys import Facts, make_files, run_all, run_once, stages
 from warehouse import FoleyError, Warehouse, release
+from warehouse.files import file_lock
 
 
 def _namespace() -> list[str]:
@@ -49,14 +51,20 @@ def test_a_hostile_disk_is_a_clear_error_and_the_next_run_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become a user without rights")
-def test_a_commit_that_may_not_be_read_stops_the_run_and_nothing_is_lost() -> None:
+@pytest.mark.parametrize("scenario", ["unreadable", "reader"])
+def test_users_without_rights_get_what_they_may_and_nothing_is_lost(scenario: str) -> None:
     with (
         tempfile.TemporaryDirectory() as folder
     ):  # pytest's own lie in folders that nobody else may enter
         Path(folder).chmod(0o777)
-        command = [sys.executable, "-m", "tests.warehouse.hostile", "unreadable", folder]
+        command = [sys.executable, "-m", "tests.warehouse.hostile", scenario, folder]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_what_fails_under_a_lock_is_no_failure_to_lock(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space"), file_lock(tmp_path / "lock"):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_clock_going_back_changes_nothing(tmp_path: Path) -> None:

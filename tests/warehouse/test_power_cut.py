@@ -16,14 +16,15 @@ from warehouse.datasets.feature_build import FeatureRequest, build
 COLUMNS = ["tokens", "n_tokens", "prompt"]
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> tuple[Warehouse, Disk]:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, Disk]:
     """A warehouse with clips, facts, a dataset, features, records and a catalog, and its disk."""
-    home = tmp_path / "place" / "home"
+    folder = tmp_path_factory.mktemp("made")
+    home = folder / "place" / "home"
     home.parent.mkdir()
     with disk_of(home.parent) as disk:
         warehouse = Warehouse(home)
-        warehouse.ingest(make_files(tmp_path / "media", 40))
+        warehouse.ingest(make_files(folder / "media", 40))
         run_all(warehouse, stages())
         ids = fingerprints(stages())
         dataset = select(warehouse, {name: ids[name] for name in ("facts", "text")}, POLICY)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import resource
 import shutil
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,8 @@ from pipeline.curation.policy import Policy, select
 from pipeline.stages.engine import fingerprints
 from tests.warehouse.toys import length, make_files, run_all, stages, tokens
 from warehouse import FeatureSet, FoleyError, Warehouse, verify
-from warehouse.datasets import feature_build, feature_set
+from warehouse.datasets import epoch, feature_build, feature_reader
+from warehouse.datasets.epoch import Epoch
 from warehouse.datasets.feature_build import FeatureRequest, build
 from warehouse.rows.read import Selection, rows
 
@@ -55,19 +59,15 @@ def build_with(wh: Warehouse, sizes: dict[str, int]) -> FeatureSet:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in sizes.items():
             patch.setattr(feature_build, name, value)
+        patch.setattr(feature_reader, "_OPEN_FILES", 2)
         return build(wh, request(wh))
-
-
-@pytest.fixture(autouse=True)
-def few_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feature_set, "_OPEN_FILES", 2)
 
 
 def level_of(clip: str) -> float:
     return float(int(clip.removeprefix("clip")) % 50)
 
 
-def assert_own_values(batch: feature_set.Arrays) -> None:
+def assert_own_values(batch: feature_reader.Arrays) -> None:
     for clip, array, count, prompt in zip(*(batch[c] for c in ("clip_id", *COLUMNS)), strict=True):
         level = level_of(clip)
         assert (count, len(prompt)) == (length(level), int(clip[4:]) % 7)
@@ -110,40 +110,32 @@ def test_shards_change_neither_id_nor_order_nor_values(
 def test_an_epoch_gives_every_clip_once_across_shards(
     sharded: FeatureSet, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feature_set, "_WINDOW", 40)
-    batches = list(sharded.batches(batch_size, drop_last=False))
+    monkeypatch.setattr(epoch, "_WINDOW", 40)
+    batches = list(sharded.batches(Epoch(batch_size, drop_last=False)))
     for batch in batches:
         assert_own_values(batch)
     assert sorted(clip for batch in batches for clip in batch["clip_id"]) == PASSED
     sizes = [len(batch["clip_id"]) for batch in batches]
     assert max(sizes) == batch_size
-    full = [clip for batch in sharded.batches(batch_size) for clip in batch["clip_id"]]
-    assert len(full) == len(set(full)) == len(PASSED) // batch_size * batch_size
-    assert len(list(sharded.batches(batch_size))) == sharded.steps(batch_size)
+    full = [batch["clip_id"].tolist() for batch in sharded.batches(Epoch(batch_size))]
+    clips = [clip for batch in full for clip in batch]
+    assert len(clips) == len(set(clips)) == len(PASSED) // batch_size * batch_size
     for start in (1, 3):
-        resumed = [b["clip_id"].tolist() for b in sharded.batches(batch_size, start=start)]
-        assert resumed == [b["clip_id"].tolist() for b in sharded.batches(batch_size)][start:]
+        resumed = sharded.batches(Epoch(batch_size), start)
+        assert [batch["clip_id"].tolist() for batch in resumed] == full[start:]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
-@pytest.mark.parametrize("batch_size", [1, 4, 16])
-def test_ranks_share_an_epoch(sharded: FeatureSet, world: int, batch_size: int) -> None:
-    for drop_last in (True, False):
-        shares = [
-            list(sharded.batches(batch_size, rank=rank, world=world, drop_last=drop_last))
-            for rank in range(world)
-        ]
-        steps = {len(share) for share in shares}
-        assert max(steps) == sharded.steps(batch_size, world, drop_last) or not drop_last
-        clips = [clip for share in shares for batch in share for clip in batch["clip_id"]]
-        assert len(clips) == len(set(clips))
-        if drop_last:
-            assert steps == {len(PASSED) // world // batch_size}
-        else:
-            assert sorted(clips) == PASSED
-            sizes = [sum(len(batch["clip_id"]) for batch in share) for share in shares]
-            assert max(sizes) - min(sizes) <= 1
-            assert abs(max(steps) - sharded.steps(batch_size, world, False)) <= 1
+@pytest.mark.parametrize("by", [None, "n_tokens"])
+def test_ranks_share_an_epoch(sharded: FeatureSet, world: int, by: str | None) -> None:
+    """Together they take the batches that one takes, in turn."""
+    this = Epoch(4, seed=3, number=2, by=by)
+    alone = [batch["clip_id"].tolist() for batch in sharded.batches(this)]
+    shares = [list(sharded.batches(this, rank, world)) for rank in range(world)]
+    for rank, share in enumerate(shares):
+        assert [batch["clip_id"].tolist() for batch in share] == alone[rank::world]
+        for batch in share:
+            assert_own_values(batch)
 
 
 def test_clips_are_mixed_over_shards_and_within_windows(sharded: FeatureSet) -> None:
@@ -152,7 +144,7 @@ def test_clips_are_mixed_over_shards_and_within_windows(sharded: FeatureSet) -> 
         for number, shard in enumerate(sharded.meta["shards"])
         for clip in pq.read_table(sharded.path / shard["file"])["clip_id"].to_pylist()
     }
-    first = next(sharded.batches(32))["clip_id"].tolist()
+    first = next(sharded.batches(Epoch(32)))["clip_id"].tolist()
     assert len({shard_of[clip] for clip in first}) > 2
     stored = sharded.clip_ids()
     places = [stored.index(clip) for clip in first]
@@ -180,13 +172,55 @@ def test_no_file_stays_open(sharded: FeatureSet) -> None:
             if os.path.lexists(f"/proc/self/fd/{fd}")
         )
 
-    batches = sharded.batches(16)
+    batches = sharded.batches(Epoch(16))
     next(batches)
     assert held() <= 2
     assert isinstance(batches, Generator)
     batches.close()
     sharded.read()
     assert held() == 0
+
+
+def test_many_readers_of_many_shards_open_no_more_files_than_one(
+    wh: Warehouse, tmp_path: Path
+) -> None:
+    """As the micro-batches of a step do: 8 readers of 7 shards each, and room for 30 open files."""
+    again = Warehouse(shutil.copytree(wh.home, tmp_path / "home"))
+    shutil.rmtree(again.home / "features", ignore_errors=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_GROUP", "_WINDOW"):
+            patch.setattr(feature_build, name, 4)
+        patch.setattr(feature_build, "_SHARD_BYTES", 1)
+        patch.setattr(feature_reader, "_OPEN_FILES", 16)
+        features = build(again, request(again))
+    assert len(features.meta["shards"]) == 53
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = {int(name) for name in os.listdir("/proc/self/fd")}
+    room = [number for number in range(soft) if number not in taken][:30]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (room[-1], hard))
+    try:
+        readers = [features.batches(Epoch(2), rank, 8) for rank in range(8)]
+        for batches in zip(*readers, strict=False):
+            for batch in batches:
+                assert_own_values(batch)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_threads_read_the_same_set_at_once(sharded: FeatureSet) -> None:
+    """Of whose files two stay open, so that each reader takes away what another reads."""
+
+    def share(rank: int) -> list[str]:
+        batches = list(sharded.batches(Epoch(3, drop_last=False), rank, 4))
+        for batch in batches:
+            assert_own_values(batch)
+        return [clip for batch in batches for clip in batch["clip_id"]]
+
+    with ThreadPoolExecutor(4) as pool:
+        shares = list(pool.map(share, range(4)))
+    assert sorted(clip for share in shares for clip in share) == PASSED
+    copy = pickle.loads(pickle.dumps(sharded))
+    assert copy.read()["clip_id"].tolist() == sharded.clip_ids()
 
 
 HARM: list[tuple[Callable[[Path], object], str]] = [
@@ -225,11 +259,12 @@ def test_a_shard_of_another_layout_is_refused(sharded: FeatureSet, tmp_path: Pat
             FeatureSet.open(tmp_path)
 
 
-def test_a_flipped_bit_is_seen_by_the_deep_check_alone(wh: Warehouse, sharded: FeatureSet) -> None:
+def test_a_flipped_bit_is_seen_by_the_deep_check(wh: Warehouse, sharded: FeatureSet) -> None:
     """In an array of a shard and of a commit, whose pages carry checksums."""
     (commit, *_) = wh.listing("tokens", fingerprints(stages())["tokens"]).good
     row = pq.read_table(commit.path)["tokens"][5].as_py()
-    victims = [(sharded.path / "00001.parquet", tokens(30).tobytes()), (commit.path, row)]
+    level = level_of(sharded.clip_ids()[64])
+    victims = [(sharded.path / "00001.parquet", tokens(level).tobytes()), (commit.path, row)]
     assert verify(wh, deep=True) == []
     for path, part in victims:
         right = path.read_bytes()
@@ -266,7 +301,9 @@ def test_rows_come_with_the_columns_and_clips_asked_for(wh: Warehouse) -> None:
 
 def test_the_file_says_what_it_holds(sharded: FeatureSet) -> None:
     schema = pq.read_schema(sharded.path / "00003.parquet")
-    assert schema.names == ["clip_id", "n_tokens", "prompt", "tokens"]  # arrays at the end
+    names = ["clip_id", "n_tokens", "prompt", "_key", "_size_tokens", "_crc_tokens"]
+    names += ["tokens"]  # arrays at the end
+    assert schema.names == names
     assert schema.field("tokens").type == pa.binary(2 * 3 * 3 * 4)
     assert not schema.field("tokens").nullable
     metadata = schema.field("tokens").metadata

@@ -35,9 +35,12 @@ class VideoBatch:
     Attributes:
         tokens: [B, J, P, V], padded to the longest clip.
         frames: [B] effective frames of each clip; None where nothing is padded.
-        seen: [B] False for clips whose video is replaced by the null token; None for none.
+        seen: [B] False for clips whose video is replaced by the null token, or [B, J] for single
+            frames; None for none.
         offset: seconds from the first latent frame to the first effective frame, where both are
             cut out of something longer.
+        kept: [B, J, tokens a frame after pooling] False for single tokens that are not attended
+            to; None for none.
 
     """
 
@@ -45,6 +48,7 @@ class VideoBatch:
     frames: Tensor | None = None
     seen: Tensor | None = None
     offset: float = 0.0
+    kept: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,13 @@ def rotate(x: Tensor, by: Rotation) -> Tensor:
     cos, sin = (part.to(x.dtype) for part in by)
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+def _attended(kept: Tensor, mask: Tensor | None) -> Tensor:
+    """Which tokens [B, K] are attended to: all there are of a clip of which none would be left."""
+    there = torch.ones_like(kept) if mask is None else mask
+    left = kept & there
+    return torch.where(left.any(1, keepdim=True), left, there)
 
 
 class Adapter(nn.Module):
@@ -243,12 +254,15 @@ class Bridge(nn.Module):
             del block.conformer_scale
             block.conformer = None
 
+    def tokens_attended(self, cells: int) -> int:
+        """Tokens that layers attend to of an effective frame of so many."""
+        return cells if self.pool is None else self.settings.pool_queries
+
     @torch.no_grad()
-    def fit_scale(self, tokens: Tensor) -> None:
-        """Take mean and deviation of tokens [..., V] by which later ones are standardised."""
-        flat = tokens.reshape(-1, tokens.shape[-1]).float()
-        self.mean.copy_(flat.mean(0))
-        self.std.copy_(flat.std(0).clamp(min=1e-6))
+    def set_scale(self, mean: Tensor, std: Tensor) -> None:
+        """Mean and deviation [V] of video tokens, by which they are standardised."""
+        self.mean.copy_(mean)
+        self.std.copy_(std.clamp(min=1e-6))
 
     def _rotations(
         self, shape: torch.Size, n_latents: int, offset: float
@@ -273,12 +287,14 @@ class Bridge(nn.Module):
             tokens = self.pool(tokens)
         _, count, cells, _ = tokens.shape
         if video.seen is not None:
-            tokens = torch.where(video.seen[:, None, None, None], tokens, self.null)
+            tokens = torch.where(video.seen.view(len(tokens), -1, 1, 1), tokens, self.null)
         mask = None
         # asked once here and not in every layer, because it waits for the device
         if video.frames is not None and bool((video.frames < count).any()):
             mask = torch.arange(count, device=tokens.device) < video.frames[:, None]
             mask = mask.repeat_interleave(cells, dim=1)
+        if video.kept is not None:
+            mask = _attended(video.kept.flatten(1), mask)
         by_token, by_latent = self._rotations(tokens.shape, n_latents, video.offset)
         return VideoCondition(tokens.flatten(1, 2), by_token, mask, self.null, n_latents, by_latent)
 

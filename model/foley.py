@@ -2,82 +2,53 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from model.backbone import Backbone, Conditioning
 from model.bridge import Bridge, VideoBatch
+from model.bridge_file import read_bridge_facts
+from model.low_memory import alone, quantise
 from model.presets.preset import ModelError, Preset
-from model.presets.settings import BridgeSettings, SampleSettings
+from model.presets.settings import SampleSettings
+from model.sampling.canvas import Canvas, SilentTail
+from model.sampling.editing import free_of, hold
 from model.sampling.guidance import Guidance
-from model.sampling.samplers import clip_noise, sample_velocity_model
-from model.sampling.windows import Window, cross_fades, decode_in_pieces, plan_windows
+from model.sampling.request import SoundRequest
+from model.sampling.samplers import Start, Velocity, clip_noise, sample_velocity_model
+from model.sampling.windows import (
+    Window,
+    cross_fades,
+    decode_in_pieces,
+    encode_in_pieces,
+    plan_stretches,
+)
 from model.types import Audio
-from model.video_encoder import VideoEncoder
-from model.weights.load import WeightsError, load_strict, read_weights, save_weights
+from model.weights.files import BRIDGE_FILE
+from model.weights.load import load_strict, read_weights
 
 TEXTS = 16  # prompts encoded at once
 CACHED_TEXTS = 256  # prompts whose tokens are cached: 0.4 MB each at full size
 
 
-@dataclass(frozen=True)
-class SoundRequest:
-    """One sound to make.
+class _Video(NamedTuple):
+    """Video tokens [J, P, V], and which frames are seen [J]."""
 
-    Attributes:
-        prompt: what is to be heard.
-        seconds: length of the sound.
-        seed: of its noise; the same request gives the same sound.
-        video: tokens [J, P, V]; None for no video.
-        negative_prompt: what is not to be heard; None or "" for nothing.
-
-    """
-
-    prompt: str
-    seconds: float
-    seed: int = 0
-    video: Tensor | None = None
-    negative_prompt: str | None = None
+    tokens: Tensor
+    seen: Tensor
 
 
-def build_bridge(backbone: Backbone, video_dim: int) -> Bridge:
+def build_bridge(backbone: Backbone) -> Bridge:
     """An untrained bridge of the preset's size, not yet inserted."""
     preset, transformer = backbone.preset, backbone.dit.transformer
     rates = preset.latent_rate, preset.video.token_rate
-    return Bridge(transformer.dim, transformer.depth, video_dim, preset.bridge, rates)
-
-
-def save_bridge(path: Path, bridge: Bridge, backbone: str, encoder: str) -> None:
-    """Write the bridge alone, with its settings and the revisions it was trained on."""
-    facts = {
-        "settings": bridge.settings.model_dump(),
-        "backbone": backbone,
-        "encoder": encoder,
-        "video_dim": len(bridge.null),
-    }
-    # One key, because the library writes several in any order, and the same bridge should be the
-    # same bytes.
-    save_weights(path, bridge.state_dict(), metadata={"bridge": json.dumps(facts, sort_keys=True)})
-
-
-def read_bridge_facts(path: Path) -> dict[str, Any]:
-    """Settings and revisions of a bridge file; raises WeightsError if it is not one."""
-    try:
-        with safe_open(path, "pt") as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {})["bridge"])
-        return facts | {"settings": BridgeSettings.model_validate(facts["settings"])}
-    except (OSError, KeyError, ValueError) as error:
-        raise WeightsError(f"{path} is not a bridge checkpoint of this project: {error}") from None
+    return Bridge(transformer.dim, transformer.depth, preset.video.width, preset.bridge, rates)
 
 
 class FoleyControl:
@@ -87,6 +58,7 @@ class FoleyControl:
         self.backbone = backbone
         self.bridge = bridge.eval().requires_grad_(False)
         self.preset = backbone.preset
+        self.low_memory = False
         self._encoded: dict[str, Tensor] = {}
 
     @classmethod
@@ -96,23 +68,14 @@ class FoleyControl:
         """Load the preset's backbone and a bridge (None: the one beside the preset's weights).
 
         Raises WeightsError if a file is missing or does not fit, or if the bridge was trained on
-        another backbone or encoder.
+        another backbone or encoder, or on other video tokens than the preset's.
         """
-        path = bridge or preset.weights / "bridge.safetensors"
+        path = bridge or preset.weights / BRIDGE_FILE
         weights = read_weights(path)
         facts = read_bridge_facts(path)
-        revisions = {
-            "backbone": Backbone.revision(preset),
-            "encoder": VideoEncoder.revision(preset),
-        }
-        for name, revision in revisions.items():
-            if facts[name] != revision:
-                raise WeightsError(
-                    f"{path} was trained on {name} {facts[name]}, "
-                    f"preset {preset.name!r} has {revision}"
-                )
-        backbone = Backbone.from_pretrained(preset.model_copy(update={"bridge": facts["settings"]}))
-        layers = build_bridge(backbone, facts["video_dim"])
+        facts.check_tokens(preset, path)
+        backbone = Backbone.from_pretrained(facts.apply(preset, path))
+        layers = build_bridge(backbone)
         load_strict(layers, {key: value.float() for key, value in weights.items()}, path)
         layers.insert(backbone.dit)
         if preset.sample.compile:
@@ -133,9 +96,17 @@ class FoleyControl:
         self.backbone.dit.to(dtype)  # the layers of the bridge are in it
         return self
 
+    def lower_memory(self) -> None:
+        """Sample in less memory from now on (model/low_memory.py); call it after :meth:`to`.
+
+        Raises ModelError where torchao is not installed.
+        """
+        quantise(self.backbone.dit)
+        self.low_memory = True
+
     def latent_frames(self, seconds: float) -> int:
         """Latent frames of so many seconds: sounds that have as many make one batch."""
-        return math.ceil(round(seconds * self.preset.latent_rate, 6))
+        return Canvas.of(self.preset).latents(seconds)
 
     @torch.no_grad()
     def generate(
@@ -165,17 +136,26 @@ class FoleyControl:
         if any(request.seconds <= 0 for request in requests):
             shortest = min(request.seconds for request in requests)
             raise ModelError(f"sound of {shortest:g} s was asked for: it must be longer than 0 s")
-        lengths = [self.latent_frames(request.seconds) for request in requests]
+        batches: dict[tuple[object, ...], list[int]] = {}  # the backbone knows no padding
+        for i, request in enumerate(requests):
+            key = (self.latent_frames(request.seconds), *request.plan())
+            batches.setdefault(key, []).append(i)
         longest = round(self.preset.window.seconds * self.preset.latent_rate)
         sounds: dict[int, Audio] = {}
-        for length in sorted(set(lengths)):  # one length a batch: the backbone knows no padding
-            rows = [i for i, n in enumerate(lengths) if n == length]
+        for rows in sorted(batches.values(), key=lambda rows: requests[rows[0]].seconds):
             batch = [requests[i] for i in rows]
+            length = self.latent_frames(batch[0].seconds)
             latents = self._sample(batch, length, settings or self.preset.sample, on_step)
             audio = torch.cat(list(decode_in_pieces(self.backbone, latents, longest)), dim=-1)
             for i, wave in zip(rows, audio.numpy(), strict=True):
                 sounds[i] = wave[:, : round(requests[i].seconds * self.preset.sample_rate)]
         return [sounds[i] for i in range(len(requests))]
+
+    @torch.no_grad()
+    def encode(self, audio: Audio) -> Tensor:
+        """Samples [channels, S] at the preset's rate -> latents [C, L] of a known sound."""
+        size = round(self.preset.window.seconds * self.preset.latent_rate)
+        return encode_in_pieces(self.backbone, torch.from_numpy(audio)[None], size)[0]
 
     def _sample(
         self,
@@ -184,37 +164,84 @@ class FoleyControl:
         settings: SampleSettings,
         on_step: Callable[[int, int], None] | None,
     ) -> Tensor:
-        """Latents [B, C, length] of requests of one length."""
-        backbone, window = self.backbone, self.preset.window
-        windows = plan_windows(length, self.bridge.latent_rate, self.bridge.token_rate, window)
-        # The DiT is told the length of what it makes at once.
-        seconds = [r.seconds if len(windows) == 1 else window.seconds for r in requests]
-        conditioning = backbone.conditioning(self._texts([r.prompt for r in requests]), seconds)
-        negative = self._negative([r.negative_prompt for r in requests], seconds)
-        inputs = backbone.inputs(conditioning, negative)
-        guidance = Guidance(settings.cfg, settings.video_cfg)
-        videos = guidance.videos([r.video for r in requests])
+        """Latents [B, C, length] of requests of one length and one plan."""
+        backbone, bridge = self.backbone, self.bridge
+        starts, strength = requests[0].plan()
+        rates = bridge.latent_rate, bridge.token_rate
+        windows = plan_stretches(length, rates, self.preset.window, starts)
         seeds = [r.seed for r in requests]
         noise = clip_noise(seeds, backbone.model.io_channels, length).to(backbone.device)
+        guidance = Guidance(settings.cfg, settings.video_cfg)
+        videos = guidance.videos([self._shown(request) for request in requests])
+        retakes = [request.retake for request in requests]
+        known = [r.reference.latents for r in requests if r.reference]
+        start = None if strength is None else Start(torch.stack(known).to(noise), strength)
+        parts = self._parts(requests, windows, guidance)
 
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
-            return guidance.velocity(backbone, x, t, inputs).to(x.dtype)
+        def sampled(velocity: Velocity) -> Tensor:
+            held = hold(velocity, retakes, backbone.objective)
+            with alone(backbone) if self.low_memory else nullcontext():
+                return sample_velocity_model(held, noise, seeds, settings, on_step, start)
 
         if len(windows) == 1:
-            with self._conditioned_on(videos, windows[0], cache=True):
-                return sample_velocity_model(velocity, noise, seeds, settings, on_step)
+            velocity, run = parts[0]
+            with self._conditioned_on(videos, windows[0], run, cache=True):
+                return sampled(velocity)
         fades = [fade.to(noise.device) for fade in cross_fades(windows)]
 
         def joined(x: Tensor, t: Tensor) -> Tensor:
             total = torch.zeros_like(x)
-            for part, fade in zip(windows, fades, strict=True):
-                here = slice(part.start, part.stop)
+            for window, fade, (velocity, run) in zip(windows, fades, parts, strict=True):
+                here = slice(window.start, window.stop)
+                if all(r and not free_of(r, length)[here].any() for r in retakes):
+                    continue  # nothing in it is made anew
                 # No cache: keys and values of all windows would grow with the length.
-                with self._conditioned_on(videos, part):
+                with self._conditioned_on(videos, window, run):
                     total[..., here] += velocity(x[..., here], t) * fade
             return total
 
-        return sample_velocity_model(joined, noise, seeds, settings, on_step)
+        return sampled(joined)
+
+    def _parts(
+        self, requests: Sequence[SoundRequest], windows: Sequence[Window], guidance: Guidance
+    ) -> list[tuple[Velocity, int]]:
+        """The guided velocity in each window, and how many latent frames the DiT runs for it."""
+        made: dict[tuple[int, int], tuple[Velocity, int]] = {}  # windows of a length share theirs
+        for window in windows:
+            if (window.stretch, window.length) not in made:
+                found = self._part(requests, window, guidance, len(windows) == 1)
+                made[window.stretch, window.length] = found
+        return [made[window.stretch, window.length] for window in windows]
+
+    def _part(
+        self, requests: Sequence[SoundRequest], window: Window, guidance: Guidance, whole: bool
+    ) -> tuple[Velocity, int]:
+        backbone, size, longest = self.backbone, window.length, self.preset.window.seconds
+        full = size == round(longest * self.bridge.latent_rate)
+        # The DiT is told the length of what it makes at once.
+        own = longest if full else size / self.bridge.latent_rate
+        seconds = [request.seconds if whole else own for request in requests]
+        texts = self._texts([request.prompts()[window.stretch] for request in requests])
+        negative = self._negative([request.negative_prompt for request in requests], seconds)
+        inputs = backbone.inputs(backbone.conditioning(texts, seconds), negative)
+        run = Canvas.of(self.preset).length(size)
+        silence = SilentTail(backbone, [request.seed for request in requests], run - size)
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            shown = silence.behind(x, t)
+            return guidance.velocity(backbone, shown, t, inputs)[..., :size].to(x.dtype)
+
+        return velocity, run
+
+    def _shown(self, request: SoundRequest) -> _Video | None:
+        """The video of a request, and in which of its frames it is seen."""
+        if request.video is None:
+            return None
+        times = (torch.arange(len(request.video)) + 0.5) / self.bridge.token_rate
+        seen = torch.ones(len(times), dtype=torch.bool)
+        for start, stop in request.hidden:
+            seen &= (times < start) | (times >= stop)
+        return _Video(request.video, seen)
 
     def _negative(
         self, prompts: Sequence[str | None], seconds: Sequence[float]
@@ -242,20 +269,24 @@ class FoleyControl:
         return texts
 
     def _conditioned_on(
-        self, videos: Sequence[Tensor | None], window: Window, cache: bool = False
+        self, videos: Sequence[_Video | None], window: Window, run: int, cache: bool = False
     ) -> AbstractContextManager[None]:
-        """The bridge, attending to the part of each video [J, P, V] that lies in a window."""
+        """The bridge, attending to the part of each video that lies in a window.
+
+        `run` is how many latent frames the DiT runs for it.
+        """
         device, count = self.backbone.device, window.last - window.first
-        cells = next((video.shape[1] for video in videos if video is not None), 1)
+        cells = next((video.tokens.shape[1] for video in videos if video is not None), 1)
         nothing = torch.zeros(count, cells, len(self.bridge.null))
-        rows = [
-            nothing if video is None else video[window.first : window.last].float()
-            for video in videos
+        here = slice(window.first, window.last)
+        rows = [nothing if video is None else video.tokens[here].float() for video in videos]
+        seen = [
+            torch.zeros(count).bool() if video is None else video.seen[here] for video in videos
         ]
         batch = VideoBatch(
             tokens=pad_sequence(rows, batch_first=True).to(device),
             frames=torch.tensor([len(row) for row in rows], device=device),
-            seen=torch.tensor([video is not None for video in videos], device=device),
+            seen=pad_sequence(seen, batch_first=True).to(device),
             offset=window.offset,
         )
-        return self.bridge.conditioned_on(batch, window.length, cache)
+        return self.bridge.conditioned_on(batch, run, cache)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,6 +54,7 @@ class VideoEncoder:
 
     architecture: ClassVar[str]  # the class of transformers
     frames_per_token: ClassVar[int]  # video frames that make one effective frame
+    sees_segment: ClassVar[bool] = True  # whether a token depends on other frames of its segment
     # of RGB in 0..1, where no processor's configuration lies beside the weights: ImageNet's
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -117,37 +119,53 @@ class VideoEncoder:
         """Standardised pixels of a segment [T, 3, crop, crop] -> tokens [J, G * G, D]."""
         raise NotImplementedError
 
-    @torch.inference_mode()
     def encode(self, frames: Frames) -> Tensor:
-        """Pooled tokens of a video, segment by segment.
+        """Pooled tokens [J, P, D] of a whole video [T, crop, crop, 3]: see `encode_segments`."""
+        size = self.settings.segment_frames
+        starts = range(0, len(frames), size)
+        return torch.cat(list(self.encode_segments(frames[i : i + size] for i in starts)))
 
-        The last segment may be shorter: it is encoded as it is, with no invented frames.
+    @torch.inference_mode()
+    def encode_segments(self, segments: Iterable[Frames]) -> Iterator[Tensor]:
+        """Pooled tokens of each segment of a video, of which no more than two are held.
+
+        A last segment that is shorter is seen with the frames before it, as many as a segment has,
+        and only its own tokens are kept: those of two frames alone would lie far from those of the
+        same frames in a whole segment. A video of less than a segment is seen as it is, with no
+        invented frames.
 
         Args:
-            frames: RGB [T, crop, crop, 3] at `settings.fps`.
+            segments: RGB [T, crop, crop, 3] at `settings.fps`, each of `segment_frames` frames, the
+                last one of fewer.
 
-        Returns:
+        Yields:
             Tokens [J, P, D] in temporal order, on the encoder's device.
 
         Raises:
-            ModelError: `frames` have another shape.
+            ModelError: frames have another shape.
         """
         settings, whole = self.settings, self.frames_per_token
-        crop = settings.crop
-        if frames.shape[1:] != (crop, crop, 3) or len(frames) % whole:
-            count = "T" if whole == 1 else f"a multiple of {whole}"
-            raise ModelError(f"frames must be [{count}, {crop}, {crop}, 3], got {frames.shape}")
+        crop, before = settings.crop, None
+        for frames in segments:
+            if frames.shape[1:] != (crop, crop, 3) or len(frames) % whole:
+                count = "T" if whole == 1 else f"a multiple of {whole}"
+                raise ModelError(f"frames must be [{count}, {crop}, {crop}, 3], got {frames.shape}")
+            missing = settings.segment_frames - len(frames)
+            if before is None or missing == 0 or not self.sees_segment:
+                yield self._encode(frames)
+            else:
+                seen = np.concatenate([before[-missing:], frames])
+                yield self._encode(seen)[missing // whole :]
+            before = frames
+
+    def _encode(self, frames: Frames) -> Tensor:
+        """Pooled tokens [J, P, D] of the frames [T, crop, crop, 3] of a segment."""
         parameter = next(self.model.parameters())
         mean, std = (torch.tensor(v, device=parameter.device) for v in (self.mean, self.std))
-        pooled: list[Tensor] = []
-        for start in range(0, len(frames), settings.segment_frames):
-            segment = torch.from_numpy(frames[start : start + settings.segment_frames])
-            values = segment.to(parameter.device).float() / 255
-            pixels = ((values - mean) / std).permute(0, 3, 1, 2)  # [T, 3, H, W]
-            tokens = self.tokens(pixels.to(parameter.dtype)).float()
-            cells = tokens.unflatten(1, (self.grid, self.grid))
-            pooled.append(pool(cells, settings.tokens_per_frame))
-        return torch.cat(pooled)
+        values = torch.from_numpy(frames).to(parameter.device).float() / 255
+        pixels = ((values - mean) / std).permute(0, 3, 1, 2)  # [T, 3, H, W]
+        tokens = self.tokens(pixels.to(parameter.dtype)).float()
+        return pool(tokens.unflatten(1, (self.grid, self.grid)), self.settings.tokens_per_frame)
 
 
 class VJepa2Encoder(VideoEncoder):
@@ -178,6 +196,7 @@ class DinoV3Encoder(VideoEncoder):
 
     architecture = "DINOv3ViTModel"
     frames_per_token = 1
+    sees_segment = False
 
     def tokens(self, pixels: Tensor) -> Tensor:
         """See VideoEncoder."""

@@ -7,17 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from accelerate import init_empty_weights
 from torch import nn
 
-from model.backbone import create_backbone
+from model.backbone import bare_backbone
 from model.hub.fetch import Lock, Pin, difference, read_lock
 from model.presets.networks import NETWORKS, ModelFiles
 from model.presets.preset import Preset
 from model.presets.settings import ModelError
 from model.video_encoder import VideoEncoder
 from model.weights.files import file_sha256, visible_files
-from model.weights.load import WeightsError, check_strict, load_transformers, read_weights
+from model.weights.load import (
+    WeightsError,
+    check_strict,
+    load_transformers,
+    read_weights,
+    without_values,
+)
 
 
 @dataclass(frozen=True)
@@ -113,13 +118,5 @@ def on_meta(build: Callable[[], Any]) -> Any:
 
     Buffers have some until then: builders read them.
     """
-    with init_empty_weights():
+    with without_values():
         return build().to("meta")
-
-
-def bare_backbone(preset: Preset) -> Any:
-    """The backbone without its text encoder, whose weights are not in its file."""
-    config = preset.backbone_config
-    conditioning = config["model"]["conditioning"]
-    conditioning["configs"] = [entry for entry in conditioning["configs"] if entry["type"] != "t5"]
-    return create_backbone(config)

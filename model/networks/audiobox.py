@@ -76,6 +76,8 @@ class Audiobox(FrozenNetwork):
         """See FrozenNetwork."""
         network = super().from_pretrained(preset)
         network.model.target_transform = read_scale(preset.model(cls.name))
+        if preset.precision.networks == "bf16":  # it leaves another's autocast
+            network.model.precision, network.model.enable_autocast = torch.bfloat16, True
         return network
 
     def check(self, preset: Preset) -> dict[str, Tensor]:
@@ -116,7 +118,7 @@ class Audiobox(FrozenNetwork):
         rows: list[dict[str, float]] = [{} for _ in sounds]
         for axis in AXES:
             scale = self.model.target_transform[axis]
-            values = outputs[axis].cpu() * scale["std"] + scale["mean"]
+            values = outputs[axis].float().cpu() * scale["std"] + scale["mean"]
             for clip, row in enumerate(rows):
                 own = owner == clip
                 row[axis.lower()] = float((values[own] * length[own]).sum() / length[own].sum())

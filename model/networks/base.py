@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -10,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from model.device import default_device
 from model.presets.preset import ModelError, Preset
 from model.types import Audio
-from model.weights.load import check_strict, files_revision, read_weights
+from model.weights.device import choose_device
+from model.weights.load import check_strict, files_revision, read_weights, without_values
 
 Array = npt.NDArray[np.float32]
 
@@ -51,9 +52,14 @@ class FrozenNetwork(nn.Module):
             WeightsError: The weights are missing, or do not fit strictly.
             ModelError: The preset has settings that the network does not have.
         """
-        network = cls.build(preset)
-        network.body.load_state_dict(network.check(preset))
-        return network.eval().requires_grad_(False).to(default_device())
+        with nullcontext() if cls.needs_memory else without_values():
+            network = cls.build(preset)
+        weights = {
+            key: value.float() if value.is_floating_point() else value
+            for key, value in network.check(preset).items()
+        }
+        network.body.load_state_dict(weights, assign=not cls.needs_memory)
+        return network.eval().requires_grad_(False).to(choose_device())
 
     def check(self, preset: Preset) -> dict[str, Tensor]:
         """The preset's weights under the keys of `body`; raises WeightsError if they do not fit.

@@ -166,4 +166,5 @@ class ImageBind(EvaluationNetwork):
         """Prepared pictures and sound of B clips -> B cosines in -1..1."""
         pixels, mels = (torch.stack([clip[i] for clip in prepared]) for i in (0, 1))
         embedded = self.model({"vision": pixels, "audio": mels})
-        return F.cosine_similarity(embedded["vision"], embedded["audio"], dim=-1).cpu().tolist()
+        seen, heard = embedded["vision"].float(), embedded["audio"].float()
+        return F.cosine_similarity(seen, heard, dim=-1).cpu().tolist()

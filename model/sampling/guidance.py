@@ -19,14 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from model.backbone import Backbone
 
-_ZEROED = ("cross_attn_cond", "prepend_cond")  # the DiT's arguments that hold the prompt
+Video = TypeVar("Video")
+ZEROED = ("cross_attn_cond", "prepend_cond")  # the DiT's arguments that hold the prompt
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Guidance:
         )
         return [term for term in weights if term[0]]
 
-    def videos(self, videos: Sequence[Tensor | None]) -> list[Tensor | None]:
+    def videos(self, videos: Sequence[Video | None]) -> list[Video | None]:
         """The video of every row of the batch that `velocity` gives to the backbone."""
         if self.terms is None:
             return list(videos)
@@ -87,7 +88,7 @@ def _rows(inputs: dict[str, Any], texts: Sequence[bool]) -> dict[str, Any]:
     given: dict[str, Tensor] = {
         k: v for k, v in inputs.items() if v is not None and not k.startswith("negative_")
     }
-    without = {k: torch.zeros_like(given[k]) for k in given if k in _ZEROED}
+    without = {k: torch.zeros_like(given[k]) for k in given if k in ZEROED}
     negative: Tensor | None = inputs.get("negative_cross_attn_cond")
     if negative is not None:
         without["cross_attn_cond"] = negative * inputs["negative_cross_attn_mask"][..., None]

@@ -6,7 +6,9 @@ for each clip by its own seed: a clip's sound then does not depend on which clip
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
 from unittest.mock import patch
@@ -15,9 +17,18 @@ import torch
 from torch import Tensor
 
 from model.presets.settings import SampleSettings
+from model.sampling.diffusion import diffuse
 from model.weights.lean_imports import import_k_diffusion
 
 Velocity = Callable[[Tensor, Tensor], Tensor]  # latents [B, C, L] at times [B] -> [B, C, L]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where sampling starts in place of noise: clean latents [B, C, L], noised as at `strength`."""
+
+    clean: Tensor
+    strength: float  # a time t in 0..1
 
 
 def clip_noise(seeds: Sequence[int], channels: int, length: int) -> Tensor:
@@ -32,6 +43,7 @@ def sample_velocity_model(
     seeds: Sequence[int],
     settings: SampleSettings,
     on_step: Callable[[int, int], None] | None = None,
+    start: Start | None = None,
 ) -> Tensor:
     """Integrate a velocity model from noise to latents.
 
@@ -41,6 +53,7 @@ def sample_velocity_model(
         seeds: of each clip, for samplers that draw more noise on the way.
         settings: the sampler, its steps and noise levels.
         on_step: called with the steps done and their number.
+        start: latents to start from with only a part of the noise added; None for noise alone.
 
     Returns:
         Latents [B, C, L].
@@ -51,28 +64,45 @@ def sample_velocity_model(
         if on_step:
             on_step(int(info["i"]) + 1, settings.steps)
 
-    if settings.sampler in ("euler", "pingpong"):
-        return _sample_flow(model, noise, seeds, settings, callback)
-    K = import_k_diffusion()
-    if settings.sampler == "v-ddim":
-        from stable_audio_tools.inference import sampling
+    first = 1.0 if start is None else start.strength
+    if settings.sampler == "dpmpp-3m-sde":
+        return _sample_sde(model, noise, seeds, settings, callback, start)
+    if start is not None:
+        objective = "v" if settings.sampler == "v-ddim" else "rectified_flow"
+        times = torch.full((len(noise),), first, device=noise.device)
+        noise = diffuse(start.clean, times, noise, objective).noisy
+    if settings.sampler != "v-ddim":
+        return _sample_flow(model, noise, seeds, settings, callback, first)
+    import_k_diffusion()
+    from stable_audio_tools.inference import sampling
 
-        with patch.object(sampling, "trange", range):  # its own progress bar would break ours
-            return cast("Tensor", sampling.sample(model, noise, settings.steps, 0.0, callback))
+    with patch.object(sampling, "trange", range):  # its own progress bar would break ours
+        made = sampling.sample(model, noise, settings.steps, 0.0, callback, sigma_max=first)
+        return cast("Tensor", made)
+
+
+def _sample_sde(
+    model: Velocity,
+    noise: Tensor,
+    seeds: Sequence[int],
+    settings: SampleSettings,
+    callback: Callable[[dict[str, Any]], None],
+    start: Start | None,
+) -> Tensor:
+    """DPM-Solver++(3M) SDE over levels of noise sigma, which is tan(t pi / 2)."""
+    K = import_k_diffusion()
+    most = settings.sigma_max
+    if start is not None and start.strength < 1:
+        most = max(min(most, math.tan(start.strength * math.pi / 2)), 2 * settings.sigma_min)
     sigmas = K.sampling.get_sigmas_polyexponential(
-        settings.steps, settings.sigma_min, settings.sigma_max, device=str(noise.device)
+        settings.steps, settings.sigma_min, most, device=str(noise.device)
     )
-    start = noise * sigmas[0]
+    x = noise * sigmas[0] + (0 if start is None else start.clean)
     tree = K.sampling.BrownianTreeNoiseSampler(
-        start, sigmas[sigmas > 0].min(), sigmas.max(), seed=list(seeds)
+        x, sigmas[sigmas > 0].min(), sigmas.max(), seed=list(seeds)
     )
     latents = K.sampling.sample_dpmpp_3m_sde(
-        K.external.VDenoiser(model),
-        start,
-        sigmas,
-        noise_sampler=tree,
-        callback=callback,
-        disable=True,
+        K.external.VDenoiser(model), x, sigmas, noise_sampler=tree, callback=callback, disable=True
     )
     return cast("Tensor", latents)
 
@@ -84,15 +114,17 @@ def _sample_flow(
     seeds: Sequence[int],
     settings: SampleSettings,
     callback: Callable[[dict[str, Any]], None],
+    first: float = 1.0,
 ) -> Tensor:
-    """Rectified flow, t from 1 to 0 at even steps of the log signal-to-noise ratio.
+    """Rectified flow, t from `first` to 0 at even steps of the log signal-to-noise ratio.
 
     The times are those of stable-audio-tools' sample_rf. "euler" follows the flow; "pingpong" (for
     distilled backbones) goes to the clean latents each step and back by fresh noise, which is each
     clip's own here, as its first is.
     """
-    times = torch.linspace(-6.0, 2.0, settings.steps + 1).neg().sigmoid()
-    times[0], times[-1] = 1.0, 0.0
+    lowest = -6.0 if first == 1 else math.log((1 - first) / first)
+    times = torch.linspace(lowest, max(2.0, lowest), settings.steps + 1).neg().sigmoid()
+    times[0], times[-1] = first, 0.0
     # Other noise than the clip's first: torch's generator reads 32 bits, and seeds are below 2**31.
     generators = [torch.Generator().manual_seed(seed + 2**31) for seed in seeds]
     x = noise

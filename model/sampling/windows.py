@@ -12,17 +12,21 @@ Shapes: B clips, C latent channels, L latent frames.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from model.backbone import Backbone
 from model.presets.settings import WindowSettings
+from model.sampling.canvas import frames_beside
 
+Starts = Sequence[tuple[float, bool]]
 # latent frames on either side that a decoded piece is computed with: more than the VAE looks at
 DECODER_MARGIN = 32
+PROMPT_FADE = 0.5  # seconds over which one prompt gives way to the next, where there is no cut
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Window:
     first: int  # effective frames of the video, up to `last`
     last: int
     offset: float  # seconds by which effective frame `first` begins after latent frame `start`
+    stretch: int = 0  # which of the sound's stretches it is of
 
     @property
     def length(self) -> int:
@@ -65,9 +70,35 @@ def plan_windows(
     return [_window(start, min(start + whole, length), latent_rate, token_rate) for start in starts]
 
 
+def plan_stretches(
+    length: int, rates: tuple[float, float], settings: WindowSettings, starts: Starts
+) -> list[Window]:
+    """The windows of a sound of several stretches, each of which has its own.
+
+    They end at a cut; where only the prompt changes, those of both sides share PROMPT_FADE.
+
+    Args:
+        length: latent frames of the sound.
+        rates: latent frames, and effective frames of the video, a second.
+        settings: the trained length and the overlap.
+        starts: of each stretch but the first: seconds, and whether it is at a cut.
+
+    """
+    edges = [0, *(round(seconds * rates[0]) for seconds, _ in starts), length]
+    shared = [0, *(0 if cut else round(PROMPT_FADE * rates[0] / 2) for _, cut in starts), 0]
+    windows: list[Window] = []
+    for i, (first, last) in enumerate(pairwise(edges)):
+        begin, end = max(0, first - shared[i]), min(length, last + shared[i + 1])
+        windows += [
+            replace(_window(begin + part.start, begin + part.stop, *rates), stretch=i)
+            for part in plan_windows(end - begin, *rates, settings)
+        ]
+    return windows
+
+
 def _window(start: int, stop: int, latent_rate: float, token_rate: float) -> Window:
     first = round(start / latent_rate * token_rate)
-    count = math.ceil(round((stop - start) / latent_rate * token_rate, 6))
+    count = frames_beside(stop - start, latent_rate, token_rate)
     return Window(start, stop, first, first + count, first / token_rate - start / latent_rate)
 
 
@@ -81,14 +112,28 @@ def cross_fades(windows: list[Window]) -> list[Tensor]:
     for i, window in enumerate(windows):
         weight = torch.ones(window.length)
         if i > 0:
-            overlap = windows[i - 1].stop - window.start
+            overlap = min(windows[i - 1].stop - window.start, window.length)
             weight[:overlap] *= (torch.arange(overlap) + 0.5) / overlap
         if i + 1 < len(windows):
-            overlap = window.stop - windows[i + 1].start
+            overlap = min(window.stop - windows[i + 1].start, window.length)
             weight[window.length - overlap :] *= 1 - (torch.arange(overlap) + 0.5) / overlap
         weights.append(weight)
         total[window.start : window.stop] += weight
     return [weight / total[w.start : w.stop] for w, weight in zip(windows, weights, strict=True)]
+
+
+def encode_in_pieces(backbone: Backbone, audio: Tensor, size: int) -> Tensor:
+    """Audio [B, channels, S] -> means of its latents [B, C, L], in pieces of `size` latent frames.
+
+    Each piece is encoded with a margin, as `decode_in_pieces` decodes it.
+    """
+    ratio = backbone.preset.downsampling_ratio
+    pieces: list[Tensor] = []
+    for start in range(0, -(-audio.shape[-1] // ratio), size):
+        before = min(DECODER_MARGIN, start)
+        part = audio[..., (start - before) * ratio : (start + size + DECODER_MARGIN) * ratio]
+        pieces.append(backbone.encode_audio(part)[0][..., before : before + size])
+    return torch.cat(pieces, dim=-1)
 
 
 def decode_in_pieces(backbone: Backbone, latents: Tensor, size: int) -> Iterator[Tensor]:

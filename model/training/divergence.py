@@ -18,12 +18,13 @@ FEWEST = 5
 class DivergedError(ArithmeticError):
     """The loss or its gradient is no longer a number, or the loss stays far above what it was.
 
-    The message says when; `good` is the last step after which the weights still gave a usual loss.
+    Or processes that train together no longer hold the same weights. The message says when; `good`
+    is the last step after which all was as it should be.
     """
 
-    def __init__(self, message: str, good: int) -> None:
+    def __init__(self, message: str, good: int, advice: str = "Try a lower learning rate") -> None:
         super().__init__(message)
-        self.good = good
+        self.good, self.advice = good, advice
 
 
 class LossWatch:

@@ -4,18 +4,15 @@ One optimiser step sees `settings.micro_batches` batches, whatever the number of
 process takes its share of them and gradients are summed. All randomness of a micro-batch follows
 from (seed, step, its number). So a run can stop after any step and go on to the same weights, and
 several processes train what one would.
-
-Shapes: B clips, J effective frames of P tokens of width V, C latent channels, L latent frames, N
-text tokens of width D.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,46 +20,16 @@ from torch import Tensor, nn
 from model.backbone import Backbone
 from model.bridge import Bridge, VideoBatch
 from model.presets.settings import TrainSettings
-from model.training.divergence import LossWatch
+from model.sampling.diffusion import NoisyLatents, diffuse
+from model.training.divergence import DivergedError, LossWatch
+from model.training.early_stopping import EarlyStopping
+from model.training.feature_batch import FeatureBatch, on_canvas
+from model.training.loss import clip_losses, stratified_times
+from model.training.processes import Processes, undisturbed
+from model.training.validation import Losses, validate
 
-if TYPE_CHECKING:
-    from accelerate import PartialState
-
-
-@dataclass(frozen=True)
-class FeatureBatch:
-    """Cached features of B clips: what training reads instead of video, audio and text."""
-
-    video: Tensor  # [B, J, P, V], padded to the longest clip
-    frames: Tensor  # [B] effective frames that each clip has
-    latent_mean: Tensor  # [B, C, L], padded likewise
-    latent_scale: Tensor  # [B, C, L]
-    latents: Tensor  # [B] latent frames that each clip has
-    text: Sequence[Tensor]  # each [N, D]
-    seconds: Sequence[float]
-
-    def to(self, device: torch.device) -> FeatureBatch:
-        """The same on a device."""
-        tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **tensors, text=[row.to(device) for row in self.text])
-
-
-@dataclass(frozen=True)
-class NoisyLatents:
-    """Latents on their way from clean to noise, and what the DiT has to predict of them."""
-
-    t: Tensor  # [B] times in 0..1
-    noisy: Tensor  # [B, C, L]
-    target: Tensor  # [B, C, L]
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Validation v-loss with the clips' own video, with none, and with another clip's."""
-
-    true: float
-    null: float
-    other: float
+#: Equal parts of the times 0..1, from nearly clean to nearly noise, whose losses are told apart.
+NOISE_LEVELS = 5
 
 
 @dataclass(frozen=True)
@@ -74,44 +41,8 @@ class Progress:
     grad_norm: float
     learning_rate: float
     validation: Losses | None = None
-
-
-@dataclass(frozen=True)
-class Processes:
-    """The processes that train together, and which of them this is."""
-
-    rank: int = 0
-    world: int = 1
-
-    def share(self, count: int) -> range:
-        """Which of so many batches this process takes."""
-        return range(self.rank, count, self.world)
-
-    def sum(self, value: Tensor) -> Tensor:
-        """The sum of a tensor over all processes, in each of them."""
-        if self.world == 1:
-            return value
-        from accelerate.utils import reduce
-
-        return reduce(value, "sum")  # pyright: ignore[reportReturnType]
-
-
-def stratified_times(size: int, generator: torch.Generator) -> Tensor:
-    """Times [size] in 0..1, one from each of `size` equal intervals, for less noise in the loss."""
-    return (torch.arange(size) + torch.rand(size, generator=generator)) / size
-
-
-def diffuse(clean: Tensor, t: Tensor, noise: Tensor, objective: str = "v") -> NoisyLatents:
-    """Clean latents [B, C, L] with noise [B, C, L] added as at times t [B].
-
-    `objective` is the backbone's own: "v" (alpha noise - sigma clean) or "rectified_flow" (noise -
-    clean).
-    """
-    at = t[:, None, None]
-    if objective == "rectified_flow":
-        return NoisyLatents(t, (1 - at) * clean + at * noise, noise - clean)
-    alpha, sigma = (at * (math.pi / 2)).cos(), (at * (math.pi / 2)).sin()
-    return NoisyLatents(t, alpha * clean + sigma * noise, alpha * noise - sigma * clean)
+    #: Of each of NOISE_LEVELS: the sum of its clips' losses, and the clips.
+    levels: Sequence[Sequence[float]] = ()
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
@@ -127,65 +58,24 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
     return settings.learning_rate * rise * 0.5 * fall
 
 
-def v_loss(
-    backbone: Backbone, batch: FeatureBatch, latents: NoisyLatents, **options: Any
-) -> Tensor:
-    """Mean squared error of the prediction over the latents that clips have.
+class _MicroBatchLoss(nn.Module):
+    """v-loss of a micro-batch, as a module that has the bridge's parameters and no other."""
 
-    Call it while the bridge is conditioned on the clips' video; options go to the DiT.
-    """
-    inputs = backbone.inputs(backbone.conditioning(batch.text, batch.seconds))
-    predicted = backbone(latents.noisy, latents.t, **inputs, **options)
-    error = (predicted - latents.target).square().mean(1)  # [B, L]
-    present = torch.arange(error.shape[-1], device=error.device) < batch.latents[:, None]
-    return error[present].mean()
+    def __init__(self, backbone: Backbone, bridge: Bridge) -> None:
+        super().__init__()
+        self.bridge = bridge
+        self._frozen = (backbone,)  # in a tuple, so that it is no part of this module
 
-
-@torch.no_grad()
-def validate(
-    backbone: Backbone,
-    bridge: Bridge,
-    batches: Sequence[FeatureBatch],
-    seed: int,
-    processes: Processes | None = None,
-) -> Losses:
-    """v-loss with true, null and another clip's video, on the same times and noise for the three.
-
-    Where several processes validate, each takes its share of the batches: a batch's losses are
-    those of one process, and so is their sum, to the bit.
-    """
-    processes = processes or Processes()
-    totals = torch.zeros(len(batches), 3, dtype=torch.float64)
-    for index in processes.share(len(batches)):
-        batch = batches[index].to(backbone.device)
-        totals[index] = _batch_losses(backbone, bridge, batch, seed + index)
-    clips = sum(len(batch.video) for batch in batches)
-    true, null, other = (processes.sum(totals.to(backbone.device)).cpu().sum(0) / clips).tolist()
-    return Losses(true, null, other)
-
-
-def _batch_losses(backbone: Backbone, bridge: Bridge, batch: FeatureBatch, seed: int) -> Tensor:
-    """v-losses [3] of a batch (true, null, another clip's video), times its clips."""
-    generator = torch.Generator().manual_seed(seed)
-    size, device = len(batch.video), backbone.device
-    t = stratified_times(size, generator).to(device)
-    noise = torch.randn(batch.latent_mean.shape, generator=generator).to(device)
-    latents = diffuse(batch.latent_mean, t, noise, backbone.objective)
-    true = VideoBatch(batch.video, batch.frames)
-    null = replace(true, seen=torch.zeros(size, dtype=torch.bool, device=device))
-    other = VideoBatch(batch.video.roll(1, 0), batch.frames.roll(1, 0))
-    losses: list[float] = []
-    for video in (true, null, other):
-        with bridge.conditioned_on(video, noise.shape[-1]):
-            losses.append(float(v_loss(backbone, batch, latents)) * size)
-    return torch.tensor(losses, dtype=torch.float64)
+    def forward(
+        self, batch: FeatureBatch, latents: NoisyLatents, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        return clip_losses(*self._frozen, batch, latents, **options)
 
 
 class Trainer:
     """The inserted bridge, its optimiser and its moving average, between two optimiser steps.
 
-    `processes` is Accelerate's view of the processes that train together; None means this one
-    alone. The backbone stays frozen: no gradient or optimiser state of it is kept.
+    The backbone stays frozen: no gradient or optimiser state of it is kept.
     """
 
     def __init__(
@@ -193,17 +83,19 @@ class Trainer:
         backbone: Backbone,
         bridge: Bridge,
         settings: TrainSettings,
-        processes: PartialState | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.backbone, self.bridge, self.settings = backbone, bridge, settings
-        self.processes = Processes()
-        if processes is not None:
-            self.processes = Processes(processes.process_index, processes.num_processes)
+        self.processes = processes or Processes()
         self.step = 0
-        #: False while weights are being changed: what is there then must not be kept.
-        self.whole = True
+        self._averaged = 0  # steps that the moving average has behind it from an earlier training
+        self.latest: Progress | None = None  # of the last step that was taken here
+        #: Whether any of the processes was told to stop, as all of them know since the last step.
+        self.stopped = False
         self._watch = LossWatch(settings.diverged_at)
+        self.early = EarlyStopping(settings.patience)
         self.parameters = [p for p in bridge.parameters() if p.requires_grad]
+        self._loss = self.processes.together(_MicroBatchLoss(backbone, bridge))
         self.optimiser = torch.optim.AdamW(
             self.parameters,
             settings.learning_rate,
@@ -220,43 +112,63 @@ class Trainer:
             backbone.compile_blocks()
 
     @property
+    def finished(self) -> bool:
+        """Whether no step is left to take."""
+        return self.step >= self.settings.steps or self.early.stop
+
+    @property
     def mine(self) -> range:
         """Numbers of the micro-batches of each step that this process takes."""
         return self.processes.share(self.settings.micro_batches)
 
-    def train_step(self, batches: Sequence[FeatureBatch]) -> Progress:
+    def train_step(self, batches: Iterable[FeatureBatch]) -> Progress:
         """One optimiser step on this process's micro-batches, in the order of `mine`.
 
         A share `video_drop` of clips sees the null token and a share `text_drop` no text, so that
         guidance can tell what each adds ("token-drop regularization with 10% probability", section
-        4.1). Raises DivergedError, in every process and before any weight has changed.
+        4.1); `joint_drop` and `token_drop` are other readings of it.
+
+        Raises DivergedError, in every process and before any weight has changed.
         """
         self.optimiser.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.backbone.device)
+        levels = torch.zeros(NOISE_LEVELS, 2, device=loss.device)
         for number, batch in zip(self.mine, batches, strict=True):
-            loss += self._backward(batch.to(self.backbone.device), number)
-        loss = self.processes.sum(loss)
-        for parameter in self.parameters:
-            if parameter.grad is not None:
-                parameter.grad = self.processes.sum(parameter.grad)
-        rate = learning_rate(self.settings, self.step)
+            placed = on_canvas(batch, self.backbone).to(self.backbone.device)
+            last = number == self.mine[-1]  # gradients are summed over processes then
+            with nullcontext() if last else getattr(self._loss, "no_sync", nullcontext)():
+                loss += self._backward(placed, number, levels)
+        told = torch.tensor(float(self.processes.told_to_stop()), device=loss.device)
+        told_of = self.processes.sum(torch.cat([torch.stack([loss, told]), levels.flatten()]))
+        loss, told, *sums = told_of.tolist()
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm))
-        self._watch.check(self.step + 1, float(loss), norm)
-        self.whole = False
+        self._watch.check(self.step + 1, loss, norm)
+        self.stopped = told > 0
+        progress = Progress(
+            *(self.step + 1, loss, norm, learning_rate(self.settings, self.step)),
+            levels=list(zip(sums[::2], sums[1::2], strict=True)),
+        )
+        undisturbed(lambda: self._update(progress))
+        return progress
+
+    def _update(self, progress: Progress) -> None:
+        """Change the weights by their gradients, and the average with them."""
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = progress.learning_rate
         self.optimiser.step()
         if self.average is not None:
             # The average follows closely at first.
-            decay = min(self.settings.ema_decay or 0.0, (1 + self.step) / (10 + self.step))
+            seen = self._averaged + self.step
+            decay = min(self.settings.ema_decay or 0.0, (1 + seen) / (10 + seen))
             for average, parameter in zip(self.average, self.parameters, strict=True):
                 average.lerp_(parameter.detach(), 1 - decay)
-        self.step += 1
-        self.whole = True
-        return Progress(self.step, float(loss), norm, rate)
+        self.step, self.latest = progress.step, progress
 
-    def _backward(self, batch: FeatureBatch, number: int) -> Tensor:
-        """Add one micro-batch's share to the gradients; returns its share of the loss."""
+    def _backward(self, batch: FeatureBatch, number: int, levels: Tensor) -> Tensor:
+        """Add one micro-batch's share to the gradients, and its clips' losses to `levels`.
+
+        Returns its share of the loss.
+        """
         settings, device = self.settings, batch.video.device
         seed = _mix(settings.seed, self.step, number)
         generator = torch.Generator().manual_seed(seed)
@@ -264,17 +176,31 @@ class Trainer:
         t = stratified_times(size, generator)[torch.randperm(size, generator=generator)]
         draw = torch.randn((2, *batch.latent_mean.shape), generator=generator).to(device)
         seen = torch.rand(size, generator=generator) >= settings.video_drop
+        kept = untold = None
+        if settings.joint_drop:
+            untold = torch.rand(size, generator=generator) < settings.joint_drop
+            seen &= ~untold
+        if settings.token_drop:
+            frames, cells = batch.video.shape[1:3]
+            shape = size, frames, self.bridge.tokens_attended(cells)
+            kept = torch.rand(shape, generator=generator) >= settings.token_drop
         clean = batch.latent_mean + batch.latent_scale * draw[0]
         latents = diffuse(clean, t.to(device), draw[1], self.backbone.objective)
-        video = VideoBatch(batch.video, batch.frames, seen.to(device))
+        kept, untold = (x if x is None else x.to(device) for x in (kept, untold))
+        video = VideoBatch(batch.video, batch.frames, seen.to(device), kept=kept)
         options = {
+            "untold": untold,
             "cfg_dropout_prob": settings.text_drop,
             "use_checkpointing": settings.checkpointing,
         }
         torch.manual_seed(seed + 1)  # the library drops text by the global generator
         with self.precision(), self.bridge.conditioned_on(video, clean.shape[-1]):
-            loss = v_loss(self.backbone, batch, latents, **options) / settings.micro_batches
-            loss.backward()  # inside: with checkpointing the layers run again here
+            loss, own = self._loss(batch, latents, **options)
+            loss = loss / settings.micro_batches
+            # inside: with checkpointing the layers run again here
+            (loss * self.processes.world).backward()  # of which the mean over processes is taken
+        at = (t * NOISE_LEVELS).long().clamp(max=NOISE_LEVELS - 1).to(device)
+        levels.index_add_(0, at, torch.stack([own, torch.ones_like(own)], 1).float())
         return loss.detach()
 
     def precision(self) -> torch.autocast:
@@ -283,18 +209,26 @@ class Trainer:
             self.backbone.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
         )
 
-    @contextmanager
-    def averaged(self) -> Generator[None]:
+    def averaged(self) -> AbstractContextManager[None]:
         """The moving average in place of the weights, where one is kept."""
-        if self.average is None:
+        return self._holding(self.average)
+
+    def best(self) -> AbstractContextManager[None]:
+        """What the training leaves: under `patience` the best by validation, else the newest."""
+        return self._holding(self.early.weights or self.average)
+
+    @contextmanager
+    def _holding(self, values: Sequence[Tensor] | None) -> Generator[None]:
+        """Others in place of the weights, if there are any."""
+        if values is None:
             yield
             return
         trained = [p.detach().clone() for p in self.parameters]
         try:
-            self._set(self.average)
+            self._set(values)
             yield
         finally:
-            self._set(trained)
+            undisturbed(lambda: self._set(trained))
 
     @torch.no_grad()
     def _set(self, values: Sequence[Tensor]) -> None:
@@ -303,8 +237,25 @@ class Trainer:
 
     def validate(self, batches: Sequence[FeatureBatch]) -> Losses:
         """Validation losses of the weights that would be kept; all processes call this."""
-        with self.averaged(), self.precision():
-            return validate(self.backbone, self.bridge, batches, self.settings.seed, self.processes)
+        seed = self.settings.seed
+        with self.averaged():
+            with self.precision():
+                losses = validate(self.backbone, self.bridge, batches, seed, self.processes)
+            undisturbed(lambda: self.early.add(self.step, losses.true, self.parameters))
+        return losses
+
+    def check_processes(self) -> None:
+        """See that all processes hold the same weights; each of them calls this.
+
+        Raises DivergedError, in every one of them, where they do not.
+        """
+        if ranks := self.processes.different(self.bridge.state_dict().values()):
+            names = ", ".join(map(str, ranks))
+            raise DivergedError(
+                f"step {self.step}: the weights of process {names} are not those of process 0",
+                self.step - 1,
+                "Look for a device at fault",
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on as if nothing had happened."""
@@ -314,7 +265,27 @@ class Trainer:
             "bridge": self.bridge.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "watch": self._watch.state_dict(),
+            "early": self.early.state_dict(),
+            "averaged": self._averaged,
         }
+
+    def begin_with(self, state: dict[str, Any]) -> None:
+        """Take weights, moments and average of another training's :meth:`state_dict`.
+
+        Step, learning rate and all other settings stay this training's own. Raises RuntimeError,
+        KeyError or ValueError if it is of another bridge.
+        """
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.bridge.load_state_dict(state["bridge"])
+        self.optimiser.load_state_dict({**state["optimiser"], "param_groups": groups})
+        self._take_average(state)
+        self._averaged = state["averaged"] + state["step"]
+
+    def _take_average(self, state: dict[str, Any]) -> None:
+        if self.average is not None:
+            values = state["average"] or self.parameters  # where none was kept: the weights
+            pairs = zip(values, self.parameters, strict=True)
+            self.average = [value.detach().clone().to(p.device) for value, p in pairs]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state_dict`.
@@ -323,10 +294,10 @@ class Trainer:
         """
         self.bridge.load_state_dict(state["bridge"])
         self.optimiser.load_state_dict(state["optimiser"])
-        if self.average is not None:
-            pairs = zip(state["average"], self.parameters, strict=True)
-            self.average = [value.to(parameter.device) for value, parameter in pairs]
+        self._take_average(state)
         self._watch.load_state_dict(state["watch"])
+        self.early.load_state_dict(state["early"])
+        self._averaged = state["averaged"]
         self.step = state["step"]
 
 

@@ -25,7 +25,7 @@ def backbone(preset: Preset) -> Backbone:
 def bridge(backbone: Backbone, preset: Preset) -> Bridge:
     """A bridge whose output is not zero, inserted."""
     torch.manual_seed(0)
-    found = build_bridge(backbone, preset.video.width)
+    found = build_bridge(backbone)
     for layer in found.blocks:
         torch.nn.init.normal_(layer.to_out.weight, std=0.2)
     torch.nn.init.normal_(found.null)

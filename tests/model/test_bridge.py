@@ -18,7 +18,7 @@ from model.backbone import Backbone
 from model.bridge import Bridge, VideoBatch, rotate, rotation
 from model.foley import build_bridge
 from model.presets.preset import ModelError, Preset
-from model.training.trainer import FeatureBatch
+from model.training.feature_batch import FeatureBatch
 
 PROMPTS = ["a hammer strikes metal", "a ball bounces on wood"]
 LATENTS, FRAMES = 100, 32
@@ -55,7 +55,7 @@ def test_an_untrained_bridge_changes_no_bit(
     checkpointing: bool,
 ) -> None:
     bare = velocity(backbone, noisy, cfg_scale=cfg, use_checkpointing=checkpointing)
-    inserted = build_bridge(backbone, preset.video.width)
+    inserted = build_bridge(backbone)
     inserted.insert(backbone.dit)
     with inserted.conditioned_on(VideoBatch(tokens), LATENTS):
         bridged = velocity(backbone, noisy, cfg_scale=cfg, use_checkpointing=checkpointing)
@@ -151,6 +151,7 @@ def test_sampling_cache_changes_nothing(
     assert all(torch.equal(a, b) for a, b in zip(plain + plain, cached, strict=True))
 
 
+@pytest.mark.slow
 def test_compiled_blocks_are_one_graph_that_gives_the_same(
     backbone: Backbone, bridge: Bridge, noisy: tuple[Tensor, Tensor], tokens: Tensor
 ) -> None:
@@ -189,7 +190,7 @@ def test_a_taken_slot_and_a_wrong_depth_are_refused(
     backbone: Backbone, bridge: Bridge, preset: Preset
 ) -> None:
     with pytest.raises(ModelError, match="free slot"):
-        build_bridge(backbone, preset.video.width).insert(backbone.dit)
+        build_bridge(backbone).insert(backbone.dit)
     shallow = Bridge(128, 2, preset.video.width, preset.bridge, (25.0, 8.0))
     bridge.remove(backbone.dit)
     with pytest.raises(ModelError, match="2 layers for 4 blocks"):
@@ -236,7 +237,7 @@ def _batch(backbone: Backbone, tokens: Tensor) -> FeatureBatch:
 
 
 def test_only_the_bridge_gets_gradients(backbone: Backbone, preset: Preset, tokens: Tensor) -> None:
-    bridge = build_bridge(backbone, preset.video.width)
+    bridge = build_bridge(backbone)
     bridge.insert(backbone.dit)
     nn.init.normal_(bridge.blocks[0].to_out.weight)
     batch = _batch(backbone, tokens)
@@ -255,7 +256,7 @@ def with_bridge(preset: Preset, backbone: Backbone, **changes: Any) -> Bridge:
     )
     torch.manual_seed(0)
     backbone.preset = changed
-    found = build_bridge(backbone, preset.video.width)
+    found = build_bridge(backbone)
     for layer in found.blocks:
         nn.init.normal_(layer.to_out.weight, std=0.2)
     return found
@@ -353,5 +354,5 @@ def test_without_zero_init_an_untrained_bridge_is_heard(
     bare = velocity(backbone, noisy)
     settings = preset.bridge.model_copy(update={"zero_init": False})
     backbone.preset = preset.model_copy(update={"bridge": settings})
-    loud = build_bridge(backbone, preset.video.width)
+    loud = build_bridge(backbone)
     assert not torch.allclose(seen_by(backbone, loud, noisy, tokens), bare)

@@ -35,7 +35,7 @@ def bridge() -> Bridge:
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
-    made.fit_scale(torch.randn(50, CELLS, VIDEO) * 3 + 2)
+    made.set_scale(torch.randn(VIDEO) + 2, torch.rand(VIDEO) + 2)
     return made.requires_grad_(False)
 
 
@@ -73,8 +73,11 @@ def key_value(bridge: Bridge, token: Values) -> tuple[Values, Values]:
     return both[: HEADS * WIDTH], both[HEADS * WIDTH :]
 
 
-def added_to(bridge: Bridge, x: Values, tokens: Values) -> Values:
-    """What video adds to one clip's latents [L, D]; tokens [its own frames, P, V], standardised."""
+def added_to(bridge: Bridge, x: Values, tokens: Values, kept: Values | None = None) -> Values:
+    """What video adds to one clip's latents [L, D]; tokens [its own frames, P, V], standardised.
+
+    `kept` [its own frames, P] is False for those that are left out.
+    """
     layer, rows = bridge.blocks[0], []
     for latent, vector in enumerate(x):
         query = linear(normal(vector, layer.norm), layer.to_q)
@@ -85,7 +88,9 @@ def added_to(bridge: Bridge, x: Values, tokens: Values) -> Values:
             scores, values = [], []
             for frame, cells in enumerate(tokens):
                 seconds = (frame + 0.5) / TOKEN_RATE + OFFSET
-                for token in cells:
+                for cell, token in enumerate(cells):
+                    if kept is not None and not kept[frame, cell]:
+                        continue
                     key, value = key_value(bridge, token)
                     scores.append(q @ turned(key[part], seconds * ROPE_RATE) / math.sqrt(WIDTH))
                     values.append(value[part])
@@ -118,13 +123,25 @@ def test_a_layer_adds_what_its_formula_says(
     assert not doubled[:, :PREFIX].any()
 
 
-def test_the_scale_is_mean_and_deviation_of_every_token(bridge: Bridge) -> None:
-    tokens = torch.randn(7, 5, CELLS, VIDEO) * torch.arange(VIDEO) + 4  # the first never varies
-    bridge.fit_scale(tokens)
-    flat = array(tokens).reshape(-1, VIDEO)
-    np.testing.assert_allclose(array(bridge.mean), flat.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(array(bridge.std)[1:], flat.std(0, ddof=1)[1:], rtol=1e-5)
+def test_single_tokens_can_be_left_out_but_not_all_of_a_clip(bridge: Bridge) -> None:
+    tokens, x = torch.randn(3, 5, CELLS, VIDEO), torch.randn(3, LATENTS, DIM)
+    kept = torch.rand(3, 5, CELLS) > 0.4
+    kept[1, : FRAMES[1]] = False  # what is left lies behind its last frame
+    batch = VideoBatch(tokens, torch.tensor(FRAMES), offset=OFFSET, kept=kept)
+    with bridge.conditioned_on(batch, LATENTS):
+        found = bridge.blocks[0](x)
+    standard = (array(tokens) - array(bridge.mean)) / array(bridge.std)
+    for clip, count in enumerate(FRAMES):
+        own = None if clip == 1 else kept[clip].numpy()
+        want = added_to(bridge, array(x[clip]), standard[clip, :count], own)
+        np.testing.assert_allclose(array(found[clip]), want, atol=2e-4)
+
+
+def test_a_channel_that_never_varies_is_left_in_scale(bridge: Bridge) -> None:
+    bridge.set_scale(torch.full((VIDEO,), 4.0), torch.arange(VIDEO).float())
+    assert array(bridge.mean).tolist() == [4.0] * VIDEO
     assert 0 < float(bridge.std[0]) < 1e-5
+    assert array(bridge.std)[1:].tolist() == list(range(1, VIDEO))
 
 
 def test_learned_pooling_is_attention_of_its_queries_to_the_cells_of_one_frame() -> None:

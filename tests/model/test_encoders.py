@@ -155,13 +155,22 @@ def test_an_unknown_encoder_is_refused_before_anything_is_loaded(
             VideoEncoder.from_pretrained(load_preset(str(tmp_path)))
 
 
-def test_segments_are_encoded_apart_and_the_last_may_be_shorter(preset: Preset) -> None:
-    encoder, frames = VideoEncoder.from_pretrained(preset), random_frames(64 + 10)
-    whole = encoder.encode(frames)
-    assert len(whole) == 37
-    torch.testing.assert_close(
-        whole, torch.cat([encoder.encode(frames[:64]), encoder.encode(frames[64:])])
-    )
+def test_a_short_last_segment_is_seen_with_the_frames_before_it(preset: Preset) -> None:
+    """Two segments and ten frames, of which upstream's model gets three times 64; and ten alone."""
+    model = VJEPA2Model.from_pretrained(preset.model("video"), dtype=torch.float32).eval()
+    encoder, frames = VideoEncoder.from_pretrained(preset), random_frames(64 + 64 + 10)
+    pixels = torch.from_numpy(frames).float() / 255
+    pixels = (pixels - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+
+    def theirs(first: int, end: int) -> Tensor:
+        with torch.no_grad():
+            tokens = model.get_vision_features(pixels[first:end].permute(0, 3, 1, 2)[None])[0]
+        return tokens.view((end - first) // 2, 4, -1).mean(1)
+
+    whole = torch.cat([theirs(0, 64), theirs(64, 128), theirs(74, 138)[-5:]])
+    torch.testing.assert_close(encoder.encode(frames)[:, 0], whole, atol=1e-5, rtol=1e-4)
+    short = encoder.encode(frames[:10])[:, 0]
+    torch.testing.assert_close(short, theirs(0, 10), atol=1e-5, rtol=1e-4)
 
 
 def test_wrong_frames_and_wrong_crop_are_refused(preset: Preset) -> None:

@@ -6,7 +6,6 @@ Lengths, seeds, batches, prompts, and agreement with the library's sampler.
 from __future__ import annotations
 
 import io
-import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -22,10 +21,11 @@ from torch import Tensor
 
 from model.backbone import Backbone
 from model.bridge import Bridge
-from model.foley import FoleyControl, SoundRequest, read_bridge_facts, save_bridge
+from model.bridge_file import BridgeFacts, read_bridge_facts, save_bridge
+from model.foley import FoleyControl, SoundRequest
 from model.presets.preset import ModelError, Preset
+from model.presets.settings import WindowSettings
 from model.sampling.samplers import clip_noise, sample_velocity_model
-from model.video_encoder import VideoEncoder
 from model.weights.load import WeightsError, read_weights, save_weights
 
 STEPS = 3
@@ -117,6 +117,7 @@ def test_every_argument_counts(foley: FoleyControl, change: str) -> None:
 
 
 def test_ddim_agrees_with_the_librarys_own_generation(backbone: Backbone, preset: Preset) -> None:
+    text = backbone.encode_text(["a ball on wood"])  # reads T5
     with redirect_stdout(io.StringIO()):
         generate: Any = generate_diffusion_cond  # its annotations are not what it takes
         theirs = generate(
@@ -133,7 +134,7 @@ def test_ddim_agrees_with_the_librarys_own_generation(backbone: Backbone, preset
         )
     torch.manual_seed(4)
     noise = torch.randn(1, preset.latent_channels, 50)
-    inputs = backbone.inputs(backbone.conditioning(backbone.encode_text(["a ball on wood"]), [2.0]))
+    inputs = backbone.inputs(backbone.conditioning(text, [2.0]))
     settings = preset.sample.model_copy(update={"steps": STEPS, "sampler": "v-ddim"})
     model = partial(backbone, cfg_scale=3.0, **inputs)
     ours = sample_velocity_model(model, noise, [4], settings)
@@ -170,14 +171,59 @@ def test_a_bridge_file_holds_the_bridge_alone_and_fits_again(
     bridge: Bridge, preset: Preset, tmp_path: Path
 ) -> None:
     path = tmp_path / "bridge.safetensors"
-    save_bridge(path, bridge, Backbone.revision(preset), VideoEncoder.revision(preset))
+    save_bridge(path, bridge, BridgeFacts.of(preset, "v", 4.0))
     assert set(read_weights(path)) == set(bridge.state_dict())
-    assert read_bridge_facts(path)["settings"] == preset.bridge
+    assert read_bridge_facts(path) == BridgeFacts.of(preset, "v", 4.0)
     loaded = FoleyControl.from_pretrained(preset, path)
     assert all(
         torch.equal(a, b)
         for a, b in zip(loaded.bridge.parameters(), bridge.parameters(), strict=True)
     )
+
+
+def trained_on(preset: Preset, bridge: Bridge, path: Path, **video: Any) -> Path:
+    """A bridge file that says it was trained on other tokens, and on clips of 3 s."""
+    facts = BridgeFacts.of(preset, "v", 3.0)
+    save_bridge(
+        path, bridge, facts.model_copy(update={"video": facts.video.model_copy(update=video)})
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("pooling", "grid2"), ("segment_frames", 32), ("short_side", 80)]
+)
+def test_a_bridge_of_other_tokens_is_refused_or_obeyed(
+    bridge: Bridge, preset: Preset, tmp_path: Path, name: str, value: Any
+) -> None:
+    path = trained_on(preset, bridge, tmp_path / "bridge.safetensors", **{name: value})
+    with pytest.raises(WeightsError, match=f"video.{name} = {value}"):
+        FoleyControl.from_pretrained(preset, path)
+    fitted = read_bridge_facts(path).apply(preset, path)
+    assert getattr(fitted.video, name) == value
+    FoleyControl.from_pretrained(fitted, path)
+
+
+def test_a_bridge_of_another_token_rate_is_refused(
+    bridge: Bridge, preset: Preset, tmp_path: Path
+) -> None:
+    path = tmp_path / "bridge.safetensors"
+    facts = BridgeFacts.of(preset, "v", 3.0).model_copy(update={"latent_rate": 21.5})
+    save_bridge(path, bridge, facts)
+    with pytest.raises(WeightsError, match=r"21\.5 latents a second"):
+        FoleyControl.from_pretrained(preset, path)
+
+
+def test_windows_are_as_long_as_the_training_clips_unless_a_preset_says_otherwise(
+    bridge: Bridge, preset: Preset, tmp_path: Path
+) -> None:
+    path = trained_on(preset, bridge, tmp_path / "bridge.safetensors")
+    assert FoleyControl.from_pretrained(preset, path).preset.window.seconds == 3.0
+    own = preset.model_copy(update={"window": WindowSettings(seconds=5.0, canvas_seconds=9.0)})
+    fitted = FoleyControl.from_pretrained(own, path).preset.window
+    assert (fitted.seconds, fitted.canvas_seconds) == (5.0, None)  # it was trained without one
+    facts = BridgeFacts.of(own, "v", 3.0)
+    assert facts.apply(preset, path).window.canvas_seconds == 9.0
 
 
 @pytest.mark.parametrize(
@@ -187,18 +233,11 @@ def test_a_bridge_that_does_not_fit_is_named(
     bridge: Bridge, preset: Preset, tmp_path: Path, broken: str
 ) -> None:
     path = tmp_path / "bridge.safetensors"
-    encoder = VideoEncoder.revision(preset)
-    save_bridge(
-        path,
-        bridge,
-        "another" if broken == "other backbone" else Backbone.revision(preset),
-        encoder,
-    )
-    weights, facts = (
-        read_weights(path),
-        {"backbone": Backbone.revision(preset), "encoder": encoder, "video_dim": 96},
-    )
-    metadata = {"bridge": json.dumps(facts | {"settings": preset.bridge.model_dump()})}
+    facts = BridgeFacts.of(preset, "v", 4.0)
+    if broken == "other backbone":
+        facts = facts.model_copy(update={"backbone": "another"})
+    save_bridge(path, bridge, facts)
+    weights, metadata = read_weights(path), {"bridge": facts.model_dump_json()}
     if broken == "missing":
         del weights["layers.2.norm.weight"]
     if broken == "extra":
@@ -210,7 +249,7 @@ def test_a_bridge_that_does_not_fit_is_named(
     if broken == "not a bridge":
         save_weights(path, weights)
     if broken == "garbage":
-        path.write_bytes(b"garbage")
+        path.write_bytes(b"garbage" * 9)
     if broken == "absent":
         path.unlink()
     named = {

@@ -30,6 +30,7 @@ def test_every_part_measures_something(preset: Preset, tmp_path: Path) -> None:
     ] == "not run"
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_says_why_and_the_others_run(preset: Preset, tmp_path: Path) -> None:
     broken = preset.model_copy(update={"weights": tmp_path})
     found = list(measured(broken, "cpu", Sizes(batch=1, seconds=1.0, steps=1, rounds=1)))[-1]

@@ -5,6 +5,7 @@ Parameter counts, without memory for them.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -70,3 +71,36 @@ def test_a_wrong_setting_is_named(tmp_path: Any) -> None:
     (tmp_path / "preset.toml").write_text(text)
     with pytest.raises(ModelError, match=r"bridge\.heads"):
         load_preset(str(tmp_path))
+
+
+def test_settings_change_what_they_name_and_no_more() -> None:
+    changed = load_preset(
+        "toy",
+        settings=["train.batch_size=24", "sample.video_cfg=2.5", "bridge.rope_positions=index"],
+    )
+    plain = load_preset("toy")
+    assert changed.train == plain.train.model_copy(update={"batch_size": 24})
+    assert changed.sample == plain.sample.model_copy(update={"video_cfg": 2.5})
+    assert changed.bridge == plain.bridge.model_copy(update={"rope_positions": "index"})
+    same = changed.model_dump(exclude={"train", "sample", "bridge"})
+    assert same == plain.model_dump(exclude={"train", "sample", "bridge"})
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "train.batch_size",
+        "batch_size=2",
+        ".=2",
+        "train.batch_size=many",
+        "train.speed=2",
+        "models.video=here",
+        "train.learning_rate=nan",
+        "sample.cfg=inf",
+        "sample.steps=0",
+        "recipe.sft.train.steps=few",
+    ],
+)
+def test_a_setting_that_is_none_is_named(setting: str) -> None:
+    with pytest.raises(ModelError, match=re.escape(setting.partition("=")[0])):
+        load_preset("toy", settings=[setting])

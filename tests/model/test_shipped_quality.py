@@ -20,7 +20,7 @@ from model.foley import SoundRequest
 from model.metrics.onsets import detect_onsets, sync_score
 from model.presets.preset import load_preset
 from pipeline.generation.generator import SoundGenerator
-from pipeline.generation.requests import sample_settings
+from pipeline.generation.options import sample_settings
 from pipeline.procedural import render_frames, sample_clip
 
 FIGURES = Path(__file__).parent / "shipped_quality.json"

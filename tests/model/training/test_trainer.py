@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import signal
+from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -16,15 +20,12 @@ from model.bridge import Bridge
 from model.foley import build_bridge
 from model.presets.preset import Preset
 from model.presets.settings import TrainSettings
+from model.sampling.diffusion import diffuse
 from model.training.divergence import FEWEST, PATIENCE, DivergedError
-from model.training.trainer import (
-    FeatureBatch,
-    Processes,
-    Trainer,
-    diffuse,
-    learning_rate,
-    validate,
-)
+from model.training.feature_batch import FeatureBatch
+from model.training.processes import Processes
+from model.training.trainer import NOISE_LEVELS, Trainer, learning_rate
+from model.training.validation import validate
 from model.weights.load import tensors_revision
 
 LATENTS, FRAMES = 50, 16
@@ -47,7 +48,7 @@ def make_batch(backbone: Backbone, seed: int, size: int = 2) -> FeatureBatch:
 def make_trainer(preset: Preset, **changes: Any) -> Trainer:
     backbone = Backbone.from_pretrained(preset)
     torch.manual_seed(0)
-    bridge = build_bridge(backbone, preset.video.width)
+    bridge = build_bridge(backbone)
     bridge.insert(backbone.dit)
     settings = {"steps": 20, "batch_size": 2, "warmup_steps": 2, **changes}
     return Trainer(backbone, bridge, preset.train.model_copy(update=settings))
@@ -59,6 +60,40 @@ def advance(trainer: Trainer, steps: int) -> Trainer:
             [make_batch(trainer.backbone, 100 * trainer.step + number) for number in trainer.mine]
         )
     return trainer
+
+
+def test_a_training_begun_with_another_s_state_takes_the_step_that_one_would(
+    preset: Preset,
+) -> None:
+    """Weights, moments and average go over; step, rate and decay stay the new training's own."""
+    first = advance(make_trainer(preset, ema_decay=0.9, weight_decay=0.5), 3)
+    second = make_trainer(preset, ema_decay=0.9, learning_rate=1e-4)
+    second.begin_with(deepcopy(first.state_dict()))
+    assert second.step == 0
+    group = second.optimiser.param_groups[0]
+    assert (group["weight_decay"], group["lr"]) == (preset.train.weight_decay, 1e-4)
+    second.settings = first.settings  # the same rate and draws as the other's next step
+    group["weight_decay"] = 0.5
+    second.step, second._averaged = 3, 0
+    advance(first, 1)
+    advance(second, 1)
+    assert weights(second.bridge) == weights(first.bridge)
+    assert first.average
+    assert second.average
+    assert all(a.equal(b) for a, b in zip(first.average, second.average, strict=True))
+
+
+def test_an_average_taken_over_stays_as_slow_as_it_was(preset: Preset) -> None:
+    first = advance(make_trainer(preset, ema_decay=0.999), 6)
+    second = make_trainer(preset, ema_decay=0.999)
+    second.begin_with(deepcopy(first.state_dict()))
+    assert first.average
+    assert second.average
+    before = [value.clone() for value in second.average]
+    advance(second, 1)
+    decay = (1 + 6) / (10 + 6)  # not (1 + 0) / (10 + 0)
+    for old, new, raw in zip(before, second.average, second.parameters, strict=True):
+        torch.testing.assert_close(new, old * decay + raw * (1 - decay), atol=1e-6, rtol=1e-5)
 
 
 def weights(bridge: Bridge) -> str:
@@ -108,13 +143,26 @@ def test_micro_batches_add_up_to_the_mean_gradient_of_all(preset: Preset) -> Non
     apart: list[list[Tensor]] = []
     for number, batch in enumerate(batches):
         trainer.optimiser.zero_grad()
-        trainer._backward(batch, number)
+        trainer._backward(batch, number, torch.zeros(NOISE_LEVELS, 2))
         apart.append([p.grad.clone() for p in trainer.parameters if p.grad is not None])
     trainer.optimiser.zero_grad()
     trainer.train_step(batches)
     for parameter, *parts in zip(trainer.parameters, *apart, strict=True):
         assert parameter.grad is not None
         torch.testing.assert_close(parameter.grad, sum(parts))
+
+
+def test_losses_are_told_apart_by_the_noise_of_their_clips(preset: Preset) -> None:
+    """The target of loud clips is -sigma times the clip: the later, the larger the error."""
+    trainer = make_trainer(preset)
+    batch = make_batch(trainer.backbone, 0, 10)
+    loud = replace(batch, latent_mean=30 * torch.ones_like(batch.latent_mean))
+    progress = trainer.train_step([loud])
+    assert [clips for _, clips in progress.levels] == [2] * 5
+    assert sum(loss for loss, _ in progress.levels) / 10 == pytest.approx(progress.loss, rel=1e-5)
+    means = [loss / clips for loss, clips in progress.levels]
+    assert means == sorted(means)
+    assert means[-1] > 3 * means[0]
 
 
 def test_the_moving_average_is_of_the_weights_and_leaves_them_as_they_were(preset: Preset) -> None:
@@ -144,7 +192,27 @@ def test_a_loss_that_is_no_number_stops_before_any_weight_changes(
         trainer.train_step([bad])
     assert error.value.good == 1
     assert weights(trainer.bridge) == before
-    assert trainer.whole
+
+
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
+def test_a_signal_while_weights_change_waits_until_they_have_changed(preset: Preset) -> None:
+    trainer, undisturbed = (advance(make_trainer(preset, ema_decay=0.5), 1) for _ in range(2))
+    trainer.optimiser.register_step_pre_hook(lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        advance(trainer, 1)
+    advance(undisturbed, 1)
+    assert (trainer.step, trainer.latest) == (2, undisturbed.latest)
+    with trainer.averaged(), undisturbed.averaged():
+        assert weights(trainer.bridge) == weights(undisturbed.bridge)
+    assert weights(trainer.bridge) == weights(undisturbed.bridge)
 
 
 def test_loud_clips_in_most_batches_stop_nothing(preset: Preset) -> None:

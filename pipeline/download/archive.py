@@ -1,7 +1,5 @@
 """Clips out of an archive as it streams by: plain or gzipped tar, trusted in nothing."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import re

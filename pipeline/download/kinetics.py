@@ -4,8 +4,6 @@ Layout and counts were read from the mirror and its users' reports
 (`https://s3.amazonaws.com/kinetics/700_2020/`).
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections import Counter
@@ -161,6 +159,6 @@ def compare(
 
 
 def _class_of(folder: str | None, split: str) -> str | None:
-    return (
-        folder if folder and folder not in (split, ".", "replacement") and split != "test" else None
-    )
+    """The label that a clip's folder gives, if any."""
+    no_label = split == "test" or folder in (split, ".", "replacement")
+    return None if no_label else folder or None

@@ -5,8 +5,6 @@ versions of a file are never mixed; what the libraries do instead was measured i
 notes: silence, a restart, or a mixture.
 """
 
-from __future__ import annotations
-
 import contextlib
 import random
 import threading
@@ -15,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import requests
@@ -25,10 +23,12 @@ from warehouse.errors import FoleyError
 
 _CHUNK = 1 << 18  # bytes asked for at a time
 _BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
-_AGAIN = frozenset(
-    {408, 425, 429, 500, 502, 503, 504}
-)  # statuses after which it is worth another try
+#: Statuses after which it is worth another try.
+_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LEAST = 1 << 16  # bytes that an attempt must bring to count as progress
+
+
+T = TypeVar("T")
 
 
 class TransferError(FoleyError):
@@ -96,13 +96,15 @@ class Fetcher:
 
     def text(self, url: str) -> str:
         """A small text file. Raises TransferError."""
-        for attempt in range(self.settings.retries + 1):
-            try:
-                return b"".join(self.stream(url)).decode("utf-8-sig", errors="replace")
-            except ReplacedError:
-                if attempt == self.settings.retries:
-                    raise
-        raise AssertionError("the last attempt returns or raises")
+        content = self.anew(lambda: b"".join(self.stream(url)))
+        return content.decode("utf-8-sig", errors="replace")
+
+    def anew(self, work: Callable[[], T]) -> T:
+        """What `work` gives, which is done again where the server's file was replaced meanwhile."""
+        for _ in range(self.settings.retries):
+            with contextlib.suppress(ReplacedError):
+                return work()
+        return work()
 
     def stream(self, url: str, on_open: Callable[[Remote], None] | None = None) -> Generator[bytes]:
         """The file's bytes, in order, each once. `on_open` hears first what the server says of it.
@@ -118,13 +120,11 @@ class Fetcher:
                     if response.status_code in _AGAIN:
                         attempt(f"HTTP {response.status_code}", response)
                         continue
-                    skip, remote, first = (
-                        _placed(url, response, done, remote),
-                        remote or _remote(response),
-                        not remote,
-                    )
-                    if first and on_open is not None:
-                        on_open(remote)
+                    skip = _placed(url, response, done, remote)
+                    if remote is None:
+                        remote = _remote(response)
+                        if on_open is not None:
+                            on_open(remote)
                     for piece in self._pieces(url, response):
                         fresh = piece[skip:]
                         skip -= len(piece) - len(fresh)
@@ -173,10 +173,8 @@ class Fetcher:
     def _request(
         self, method: str, url: str, start: int = 0, remote: Remote | None = None
     ) -> requests.Response:
-        if not hasattr(self._local, "session"):
-            self._local.session = (
-                requests.Session()
-            )  # a connection a thread, kept open between files
+        if not hasattr(self._local, "session"):  # a connection a thread, kept open between files
+            self._local.session = requests.Session()
         headers = {"Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
@@ -250,9 +248,9 @@ def _retry_after(response: requests.Response | None) -> float:
 def address(url: str) -> SplitResult:
     """The parts of an address that can be fetched. Raises TransferError for any other."""
     with contextlib.suppress(ValueError):
-        found = urlsplit(url)
-        if found.scheme in ("http", "https") and found.hostname:
-            return found
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return parts
     raise TransferError(f"{url}: no address that can be fetched, give one with http:// or https://")
 
 

@@ -15,13 +15,20 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from pipeline.download.archive import ArchiveError, extract
 from pipeline.download.transfer import Fetcher, Remote, ReplacedError, TransferError, address
 from warehouse.errors import FoleyError
-from warehouse.files import is_abandoned, make_folder, new_folder, read_json, write_file, write_json
+from warehouse.files import (
+    make_folder,
+    new_folder,
+    read_json,
+    remove_abandoned,
+    write_file,
+    write_json,
+)
 
 MANIFEST = "manifest.json"
 Progress = Callable[[int], object]  # bytes that arrived since it was called last
@@ -176,40 +183,32 @@ def fetch_file(
         before = read_json(manifest)
         if target.stat().st_size == before["bytes"]:
             return UnitResult(url, before)
-    reason = ""
-    for _ in range(fetcher.settings.retries + 1):
+
+    def fetch() -> dict[str, Any]:
         digest, remotes = hashlib.sha256(), list[Remote]()
 
-        def write(file: Any, digest: Any = digest, remotes: list[Remote] = remotes) -> None:
+        def write(file: BinaryIO) -> None:
             with contextlib.closing(fetcher.stream(url, remotes.append)) as stream:
                 for piece in _counted(stream, progress):
                     digest.update(piece)
                     file.write(piece)
 
-        try:
-            write_file(scratch(root), write, target)
-        except ReplacedError as error:
-            reason = str(error)
-            continue
-        except TransferError as error:
-            return UnitResult(url, error=str(error))
-        facts: dict[str, Any] = {
+        write_file(scratch(root), write, target)
+        clip = {"file": str(target.relative_to(root)), "bytes": target.stat().st_size}
+        clip["sha256"] = digest.hexdigest()
+        return {
             "url": url,
-            "file": str(target.relative_to(root)),
-            "bytes": target.stat().st_size,
+            **clip,
+            "version": remotes[-1].version,
+            "clips": [clip | {"label": None}],
         }
-        facts |= {"sha256": digest.hexdigest(), "version": remotes[-1].version}
-        facts["clips"] = [
-            {
-                "file": facts["file"],
-                "bytes": facts["bytes"],
-                "sha256": facts["sha256"],
-                "label": None,
-            }
-        ]
-        write_json(scratch(root), manifest, facts)
-        return UnitResult(url, facts, fetched=True)
-    return UnitResult(url, error=reason)
+
+    try:
+        facts = fetcher.anew(fetch)
+    except TransferError as error:
+        return UnitResult(url, error=str(error))
+    write_json(scratch(root), manifest, facts)
+    return UnitResult(url, facts, fetched=True)
 
 
 def scratch(root: Path) -> Path:
@@ -220,8 +219,7 @@ def scratch(root: Path) -> Path:
 def sweep(root: Path) -> None:
     """Remove what downloads that were killed left behind; what living ones write is locked."""
     for path in scratch(root).iterdir():
-        if is_abandoned(path):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        remove_abandoned(path)
 
 
 def check_space(root: Path, needed: int) -> None:

@@ -5,34 +5,13 @@ processes of their own with limits of time and memory. Times are seconds after t
 for the sound too.
 """
 
+# pyright: reportUnusedImport=false
+from pipeline.media.copying import check_holds, timecode_of
 from pipeline.media.errors import MediaError, printable
 from pipeline.media.info import MediaInfo, probe
 from pipeline.media.opening import LIMITS, Limits, sniff
 from pipeline.media.picture import Framing, Scaling, read_frames, read_segments
+from pipeline.media.proxy import write_proxy
 from pipeline.media.sound import MAX_SECONDS, Sound, decode_audio, read_audio
 from pipeline.media.workers import MediaWorkers, WorkerLimits, media_workers
-from pipeline.media.writing import mux, write_flac, write_wav
-
-__all__ = [
-    "LIMITS",
-    "MAX_SECONDS",
-    "Framing",
-    "Limits",
-    "MediaError",
-    "MediaInfo",
-    "MediaWorkers",
-    "Scaling",
-    "Sound",
-    "WorkerLimits",
-    "decode_audio",
-    "media_workers",
-    "mux",
-    "printable",
-    "probe",
-    "read_audio",
-    "read_frames",
-    "read_segments",
-    "sniff",
-    "write_flac",
-    "write_wav",
-]
+from pipeline.media.writing import Muxing, mux, whole, write_flac, write_wav

@@ -5,8 +5,6 @@ duration; FLV and untagged Matroska give one for the file, which a shorter strea
 for MPEG and ASF the library guesses.
 """
 
-from __future__ import annotations
-
 from fractions import Fraction
 from pathlib import Path
 
@@ -57,6 +55,14 @@ def duration_of(container: InputContainer, stream: MediaStream | None) -> float 
     return None if end is None else max(0.0, end - start_of(stream))
 
 
+def seconds_of(path: Path, container: InputContainer, stream: MediaStream | None) -> float | None:
+    """As `duration_of`; where the header does not tell, as a crashed recorder's, by the packets."""
+    found = duration_of(container, stream)
+    if found is not None or stream is None:
+        return found
+    return round(max(0.0, _last_packet_end(path, stream.index) - start_of(stream)), 6)
+
+
 def check_whole(path: Path, container: InputContainer, stream: MediaStream, end: float) -> None:
     """Raise MediaError if a stream that ended at `end` (file's clock, seconds) was cut short."""
     own = _own_duration(container, stream)
@@ -100,11 +106,11 @@ def _file_end(container: InputContainer) -> float | None:
     return float(Fraction((start or 0) + container.duration, av.time_base))
 
 
-def _last_packet_end(path: Path) -> float:
-    """Where the last packet of any stream ends, in seconds on the file's clock."""
+def _last_packet_end(path: Path, index: int | None = None) -> float:
+    """Where the last packet of a stream, or of any, ends, in seconds on the file's clock."""
     last = 0.0
     with open_media(path) as container:
-        for packet in container.demux():
+        for packet in container.demux(*([] if index is None else [container.streams[index]])):
             if packet.pts is not None:
                 last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
     return last

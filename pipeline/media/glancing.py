@@ -1,7 +1,5 @@
 """A glance at a picture: small grey frames, and what they tell without any model."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.types import Frames
-from pipeline.media.picture import Framing, read_frames
+from pipeline.media.picture import Framing, read_frames, read_segments
 
 SIDE = 32  # pixels of the short side
 _BLACK = 16.0  # of 255: brightest tenth of a black frame
@@ -42,16 +40,30 @@ def judge(frames: Frames) -> Glance:
     return Glance(
         static_share=float((change < _STILL).mean()),
         black_share=float((np.quantile(grey, 0.9, axis=(1, 2)) < _BLACK).mean()),
-        cuts=_cuts(change),
+        cuts=int(_at_cut(change).sum()),
         phash=perceptual_hash(grey[len(grey) // 2]),
     )
 
 
-def _cuts(change: NDArray[np.float32]) -> int:
+def cut_times(path: Path, seconds: float, per_second: float = 25.0) -> list[float]:
+    """Seconds at which the picture is cut, to one look; raises MediaError as `read_frames` does."""
+    times = np.arange(max(2, int(seconds * per_second))) / per_second
+    changes: list[NDArray[np.float32]] = []
+    before: NDArray[np.float32] | None = None
+    for frames in read_segments(path, times, Framing(SIDE), 256):
+        grey = frames.mean(-1, dtype=np.float32)
+        joined = grey if before is None else np.concatenate([before, grey])
+        changes.append(np.abs(np.diff(joined, axis=0)).mean((1, 2)))
+        before = grey[-1:]
+    places = np.flatnonzero(_at_cut(np.concatenate(changes))) + 1
+    return [float(times[place]) for place in places]
+
+
+def _at_cut(change: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Changes that are large, and larger than those beside them: motion is large for longer."""
     around = np.pad(change, 1)
     beside = np.maximum(around[:-2], around[2:])
-    return int(((change > _CUT) & (change > _STANDS_OUT * beside)).sum())
+    return (change > _CUT) & (change > _STANDS_OUT * beside)
 
 
 def perceptual_hash(grey: NDArray[np.float32]) -> int:

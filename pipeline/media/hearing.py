@@ -4,8 +4,6 @@ Loudness is ITU-R BS.1770-4: the K-weighting is applied to the blocks' power spe
 what its filters give.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,21 +27,21 @@ _BAND_HZ = 100.0
 class Hearing:
     """Facts of a sound: LUFS, share of samples near full scale, mean sample, Hz, dB."""
 
-    loudness: float
-    clipped: float
-    dc: float
-    bandwidth: float
-    snr: float
+    loudness_lufs: float
+    clipped_share: float
+    dc_offset: float
+    bandwidth_hz: float
+    snr_db: float
 
 
 def hear(samples: Audio, sample_rate: int) -> Hearing:
     """Measure a sound, float32 [channels, n].
 
-    The noise of `snr` is the tenth percentile of the blocks' power: right for sounds that pause now
-    and then, and an underestimate of the ratio for those that never do.
+    The noise of `snr_db` is the tenth percentile of the blocks' power: right for sounds that pause
+    now and then, and an underestimate of the ratio for those that never do.
     """
     if not samples.any():
-        return Hearing(loudness=FLOOR, clipped=0.0, dc=0.0, bandwidth=0.0, snr=0.0)
+        return Hearing(FLOOR, 0.0, 0.0, 0.0, 0.0)
     powers, weighted, spectrum = _blocks(samples, sample_rate)
     clipped = np.count_nonzero(np.abs(samples) >= _CLIPPED) / samples.size
     dc = float(samples.mean(dtype=np.float64))

@@ -1,14 +1,12 @@
 """What a media file says of itself, from its header and its first picture."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 from av.container import InputContainer
 
-from pipeline.media.clock import duration_of
+from pipeline.media.clock import seconds_of
 from pipeline.media.errors import MediaError
 from pipeline.media.opening import (
     audio_stream,
@@ -54,7 +52,7 @@ def probe(path: Path) -> MediaInfo:
             container=_container_name(container),
             video_codec=video.codec_context.name if video else None,
             audio_codec=audio.codec_context.name if audio else None,
-            duration=duration_of(container, video or audio),
+            duration=seconds_of(path, container, video or audio),
             fps=float(video.average_rate) if video and video.average_rate else None,
             width=video.width if video else None,
             height=video.height if video else None,

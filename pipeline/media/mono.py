@@ -1,7 +1,5 @@
 """Mono sound as the networks of evaluation take it, read by workers that load no torch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,14 +20,23 @@ ONSET_RATE = 16000
 def read_sound(path: Path, sample_rate: int, seconds: float, channel: Channel = "mean") -> Audio:
     """The first `seconds` of a file's sound, mono at `sample_rate`, without DC.
 
-    In the benchmark's order: mean of the channels (or the left one), minus the mean of the whole
-    file, resampled, cut. Raises MediaError.
+    Raises MediaError.
     """
     sound = decode_audio(path)
-    mono = sound.samples.mean(0, dtype=np.float32) if channel == "mean" else sound.samples[0]
+    samples = sound.samples if channel == "mean" else sound.samples[:1]
+    return heard(samples, sound.sample_rate, sample_rate, seconds)
+
+
+def heard(samples: Audio, own_rate: int, sample_rate: int, seconds: float) -> Audio:
+    """The first `seconds` of samples [channels, S] at `own_rate`, as a network takes them.
+
+    In the benchmark's order: mean of the channels, minus the mean of the whole sound, resampled to
+    `sample_rate`, cut.
+    """
+    mono = samples.mean(0, dtype=np.float32)
     mono = mono - mono.mean(dtype=np.float64).astype(np.float32) if len(mono) else mono
-    if sound.sample_rate != sample_rate:
-        mono = soxr.resample(mono, sound.sample_rate, sample_rate)
+    if own_rate != sample_rate:
+        mono = soxr.resample(mono, own_rate, sample_rate)
     return np.ascontiguousarray(mono[: round(seconds * sample_rate)], np.float32)
 
 

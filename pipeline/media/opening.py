@@ -1,7 +1,5 @@
 """Opening a file that cannot be trusted: a regular one of a known format, within limits."""
 
-from __future__ import annotations
-
 import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Frames by time: the frame that is on screen at each moment, and only those are scaled."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is on screen at each time; pictures that nobody sees or needs are not decoded."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Sound on the picture's clock: decoded, mixed by the plain mean, resampled, cropped, padded."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +13,7 @@ from av.container import InputContainer
 from av.stream import Discard
 
 from model.types import Audio
-from pipeline.media.clock import check_whole, duration_of, picture_start, start_of
+from pipeline.media.clock import check_whole, picture_start, seconds_of, start_of
 from pipeline.media.errors import MediaError
 from pipeline.media.opening import audio_stream, has_decoder, open_media, video_stream
 
@@ -72,7 +70,7 @@ def decode_audio(
             raise MediaError(path, "no audio stream")
         if not has_decoder(stream):
             raise MediaError(path, "its audio is in a codec that cannot be decoded")
-        picture = duration_of(container, video_stream(container))
+        picture = seconds_of(path, container, video_stream(container))
         wanted = min(max_seconds, picture) if picture else max_seconds
         start = picture_start(path, container)
         start = start_of(stream) if start is None else start
@@ -140,7 +138,8 @@ def _decode(
         if frame.sample_rate != rate or frame.layout.nb_channels != channels:
             when = f"{frame.time or 0:.2f} s"
             raise MediaError(path, f"its sound changes its rate or channels at {when}")
-        at = _place(frame, zero)
+        # where it starts, in samples after the picture's start, if it says so
+        at = None if frame.time is None else round((frame.time - zero) * rate)
         gap = at is not None and at - end >= _GAP * rate
         if run.samples and (gap or run.samples > _GATHERED):
             track.add(start, _to_float(run), limit)
@@ -165,11 +164,6 @@ def _frames_of(container: InputContainer, stream: av.AudioStream) -> Iterator[av
         if other.index != stream.index:
             other.discard = Discard.all  # not even read from the file
     yield from container.decode(stream)
-
-
-def _place(frame: av.AudioFrame, zero: float) -> int | None:
-    """Where the frame starts, in samples after the picture's start; None if it does not say."""
-    return None if frame.time is None else round((frame.time - zero) * frame.sample_rate)
 
 
 def _to_float(run: av.AudioFifo) -> Audio:

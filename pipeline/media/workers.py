@@ -4,9 +4,6 @@ A file that hangs, eats memory or crashes its decoder costs that one process, wh
 becomes a MediaError like any other bad file. Workers are light: they load no torch.
 """
 
-from __future__ import annotations
-
-import contextlib
 import mmap
 import os
 import pickle
@@ -16,10 +13,9 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -89,18 +85,19 @@ class MediaWorkers:
         this process.
         """
 
-        def submit(job: partial[T]) -> Future[Any]:
-            return self._threads.submit(self._run_then, job, then)
+        def run(job: partial[T]) -> Any:
+            result = self._run(job)
+            return result if then is None else then(result)
 
         left = iter(jobs)
-        running = deque(submit(job) for job in islice(left, ahead))
+        running = deque(self._threads.submit(run, job) for job in islice(left, ahead))
         try:
             while running:
                 try:
                     result: T | MediaError = running.popleft().result()
                 except MediaError as error:
                     result = error
-                running.extend(submit(job) for job in islice(left, 1))
+                running.extend(self._threads.submit(run, job) for job in islice(left, 1))
                 yield result
         finally:
             for future in running:
@@ -114,10 +111,6 @@ class MediaWorkers:
             self._idle.put(None)
             if worker is not None:
                 worker.end()
-
-    def _run_then(self, job: partial[T], then: Callable[[T], Any] | None) -> Any:
-        result = self._run(job)
-        return result if then is None else then(result)
 
     def _run(self, job: partial[T]) -> T:
         worker = self._idle.get()
@@ -222,14 +215,13 @@ class _Worker:
 
 
 def _progress(pid: int) -> tuple[float, int]:
-    """Processor seconds that a process has used, and bytes that it has read, where known."""
+    """Processor seconds that a process has used, and bytes that it has read."""
     try:
         process = psutil.Process(pid)
-        times = process.cpu_times()
-        io = process.io_counters() if hasattr(process, "io_counters") else None
+        times, io = process.cpu_times(), process.io_counters()
     except psutil.Error:
         return 0.0, 0  # it has just ended: the pipe says so
-    return times.user + times.system, getattr(io, "read_chars", 0)
+    return times.user + times.system, io.read_chars
 
 
 def _send(pipe: Connection, message: Any) -> None:
@@ -241,13 +233,13 @@ def _send(pipe: Connection, message: Any) -> None:
     if total < _LARGE:
         pipe.send((pickle.dumps(message), None))
         return
-    with _nameless_file() as file:
+    with os.fdopen(os.memfd_create("media"), "wb", buffering=0) as file:
         for view in views:
             done = 0
             while done < view.nbytes:  # writing costs half of what filling a new mapping does
-                done += os.write(file, view[done:])
+                done += file.write(view[done:])
         pipe.send((body, [view.nbytes for view in views]))
-        send_handle(pipe, file, os.getppid())
+        send_handle(pipe, file.fileno(), os.getppid())
 
 
 def _receive(pipe: Connection) -> Any:
@@ -262,19 +254,6 @@ def _receive(pipe: Connection) -> Any:
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     buffers = [memory[start : start + size] for start, size in zip(starts, sizes, strict=True)]
     return pickle.loads(body, buffers=buffers)  # noqa: S301 (from our own worker)
-
-
-@contextlib.contextmanager
-def _nameless_file() -> Generator[int]:
-    if hasattr(os, "memfd_create"):
-        file = os.memfd_create("media")
-        try:
-            yield file
-        finally:
-            os.close(file)
-    else:
-        with tempfile.TemporaryFile() as file:
-            yield file.fileno()
 
 
 def _work(pipe: Connection, seconds: float, memory_bytes: int) -> None:

@@ -1,7 +1,5 @@
 """Whether what a stage gives for a clip is what it declared, and of the file that was ingested."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pyarrow as pa

@@ -6,7 +6,6 @@ import errno
 import json
 import math
 import os
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.stages.checks import checked
+from pipeline.stages.loading import set_up
 from pipeline.stages.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
 from warehouse.catalog.tables import RESERVED
 from warehouse.commits import Descriptor, commit_id, schema_text
@@ -62,8 +62,7 @@ class Plan:
     """Work of a stage under a fingerprint, and why there is not more of it.
 
     `done` clips have a verified row; `waiting` ones have not passed the upstream stages;
-    `quarantined` ones failed too often; `damaged` are commit files that did not verify, whose clips
-    are in the batches again.
+    `quarantined` ones failed too often.
     """
 
     stage: str
@@ -72,7 +71,6 @@ class Plan:
     done: int
     waiting: int
     quarantined: int
-    damaged: tuple[str, ...]
     upstream: Mapping[str, str]
 
     @property
@@ -147,9 +145,7 @@ def plan(
     """
     descriptor = describe(wh, stage, fingerprints)
     work = work_list(wh, descriptor, clip_ids, split.max_attempts)
-    columns = [
-        work.todo[name].to_pylist() for name in ("clip_id", "input", "generation", "attempt")
-    ]
+    columns = [column.to_pylist() for column in work.todo.columns]
     count = work.todo.num_rows
     size = split.batch_size
     size = size or max(1, min(stage.batch_size, math.ceil(count / split.parallel_batches)))
@@ -163,7 +159,6 @@ def plan(
         done=work.ready - count - work.quarantined,
         waiting=work.clips - work.ready,
         quarantined=work.quarantined,
-        damaged=work.damaged,
         upstream=descriptor.upstream,
     )
 
@@ -181,6 +176,8 @@ def describe(wh: Warehouse, stage: Stage, fingerprints: Mapping[str, str]) -> De
         upstream=upstream,
         reads=sorted(set(stage.reads).union(*inherited)),
         schema=schema_text(stage.schema),
+        scope=stage.scope,
+        position=list(fingerprints).index(stage.name),
         doc=(type(stage).__doc__ or "").strip().split("\n")[0],
     )
     wh.describe(descriptor)
@@ -213,34 +210,6 @@ def run_batch(wh: Warehouse, stage: Stage, plan: Plan, batch: Batch) -> BatchRes
     return BatchResult(passed, rejected, failed, seconds, path)
 
 
-_setting_up = threading.Lock()
-_loaded: dict[str, Stage] = {}  # by fingerprint; one at most, because models are large
-
-
-def set_up(stage: Stage, fingerprint: str) -> Stage:
-    """The stage with its models loaded.
-
-    A copy that came from another process with a task takes over the models of the copy before it,
-    so that a worker loads them once and not once a batch.
-    """
-    with _setting_up:
-        if "_before_setup" in vars(stage):
-            return stage
-        travelled = vars(stage).get("_travelled", False)
-        if travelled and fingerprint in _loaded:
-            return _loaded[fingerprint]
-        vars(stage)["_before_setup"] = {*vars(stage), "_travelled"}
-        try:
-            stage.setup()
-        except BaseException:
-            del vars(stage)["_before_setup"]
-            raise
-        if travelled:
-            _loaded.clear()
-            _loaded[fingerprint] = stage
-        return stage
-
-
 def _present_clips(wh: Warehouse, plan: Plan, batch: Batch) -> tuple[Batch, list[Clip]]:
     """The batch's clips with the columns of their upstream stages.
 
@@ -267,7 +236,8 @@ def _present_clips(wh: Warehouse, plan: Plan, batch: Batch) -> tuple[Batch, list
 def _process(stage: Stage, clips: Sequence[Clip]) -> list[Outcome]:
     """Outcomes of a batch; when it raises, clip by clip, so that only the guilty one fails."""
     try:
-        outcomes = stage.process(clips)
+        with stage.running():
+            outcomes = stage.process(clips)
     except FoleyError:
         raise
     except Exception as exc:

@@ -1,7 +1,5 @@
 """How far a batch is: stages advance, and whoever shows it listens in the same thread."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar

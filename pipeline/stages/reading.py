@@ -1,7 +1,5 @@
 """For stages that read clips one by one, in worker processes, ahead of the model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -63,6 +64,9 @@ class Stage(ABC):
     upstream: tuple[str, ...] = ()
     #: Clip columns that the result depends on; rows count only while these are unchanged.
     reads: ClassVar[tuple[str, ...]] = ("sha256",)
+    #: Clips that it is for: "all", those that the newest selection "kept", or those it is "asked"
+    #: for. Only of the first two it is known how many wait.
+    scope: ClassVar[str] = "all"
     #: The stage's own columns (see warehouse.field and warehouse.array_field); names are unique
     #: across stages.
     schema: pa.Schema
@@ -79,6 +83,15 @@ class Stage(ABC):
 
     def setup(self) -> None:  # noqa: B027 (stages without weights have nothing to set up)
         """Load models: called once a process before :meth:`process`."""
+
+    @property
+    def needs(self) -> str:
+        """What it is to run on: gpu where it loads a model, and takes a GPU's memory; else cpu."""
+        return "cpu" if type(self).setup is Stage.setup else "gpu"
+
+    def running(self) -> AbstractContextManager[object]:
+        """What :meth:`process` runs in: the precision of the models, say."""
+        return nullcontext()
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel to another process without what :meth:`setup` loaded."""

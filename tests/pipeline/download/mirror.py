@@ -64,7 +64,11 @@ class Mirror:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return f"http://127.0.0.1:{self._server.server_address[1]}/kinetics/700_2020/"
+        base = f"http://127.0.0.1:{self._server.server_address[1]}/kinetics/700_2020/"
+        for path in self.files:
+            if path.endswith("path.txt"):
+                self.files[path] = self.files[path].replace(b"BASE", base.encode())
+        return base
 
     def stop(self) -> None:
         self.released.set()

@@ -17,7 +17,8 @@ from random import Random
 
 import pytest
 
-from pipeline.download import ArchiveError, ArchiveLimits, archive_folder, extract
+from pipeline.download.archive import ArchiveError, ArchiveLimits, extract
+from pipeline.download.units import archive_folder
 from tests.pipeline.download.mirror import tar_of
 from warehouse import FoleyError
 

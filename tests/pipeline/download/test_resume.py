@@ -16,7 +16,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.download import Fetcher, Remote, ReplacedError, TransferError, TransferSettings
+from pipeline.download.transfer import (
+    Fetcher,
+    Remote,
+    ReplacedError,
+    TransferError,
+    TransferSettings,
+)
 
 QUICK = TransferSettings(retries=2, backoff_seconds=0.001, stall_seconds=0.3, connect_seconds=5)
 MUCH = 1 << 16  # bytes that count as progress
@@ -222,16 +228,18 @@ def test_a_server_says_how_long_to_wait_within_reason(server: Server, waits: lis
 
     assert asked("3") == 3.0
     assert asked("99999") == QUICK.longest_wait_seconds
-    assert asked(formatdate(time.time() + 60, usegmt=True)) == pytest.approx(59.5, abs=3)
+    due = int(time.time()) + 60
+    left = asked(formatdate(due, usegmt=True))
+    assert due - time.time() <= left <= 60
     for nothing in ("0", "soon", "", formatdate(time.time() - 60, usegmt=True)):
         assert asked(nothing) <= QUICK.backoff_seconds
 
 
 def test_a_drip_is_a_stall_and_a_slow_stream_is_none(server: Server) -> None:
     slow = TransferSettings(
-        retries=0, backoff_seconds=0.001, stall_seconds=0.1, slowest_bytes_per_second=2000
+        retries=0, backoff_seconds=0.001, stall_seconds=1.0, slowest_bytes_per_second=2000
     )
-    drip = Answer(200, CONTENT[:1000], {"Content-Length": "1000"}, pause=0.09)
+    drip = Answer(200, CONTENT[:1000], {"Content-Length": "1000"}, pause=0.3)
     with pytest.raises(TransferError, match="bytes a second"):
         server.stream(drip, settings=slow)
     steady = Answer(200, CONTENT[:6000], {"Content-Length": "6000"}, pause=0.01)

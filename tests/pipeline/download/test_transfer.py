@@ -20,17 +20,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.download import (
-    Choice,
-    Fetcher,
-    TransferError,
-    TransferSettings,
-    archive_folder,
-    fetch_archive,
-    fetch_file,
-    sweep,
-)
 from pipeline.download.kinetics import Kinetics, annotated_clips, archives, choice, compare
+from pipeline.download.transfer import Fetcher, TransferError, TransferSettings
+from pipeline.download.units import Choice, archive_folder, fetch_archive, fetch_file, sweep
 from tests.pipeline.download.mirror import LABELS, Faults, Mirror, layout
 from warehouse import FoleyError
 
@@ -45,13 +37,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture
 def mirror(files: dict[str, bytes]) -> Iterator[tuple[Mirror, str]]:
-    found = Mirror(dict(files))
-    base = found.start()
-    for path in found.files:
-        if path.endswith("path.txt"):
-            found.files[path] = found.files[path].replace(b"BASE", base.encode())
-    yield found, base
-    found.stop()
+    server = Mirror(dict(files))
+    yield server, server.start()
+    server.stop()
 
 
 def tree(root: Path) -> dict[str, str]:
@@ -205,7 +193,7 @@ def test_killed_in_the_middle_and_run_again(
     server, base = mirror
     server.faults = Faults(left=1, stall=True)
     code = (
-        "from pathlib import Path; from pipeline.download import *\n"
+        "from pathlib import Path; from pipeline.download.units import Fetcher, fetch_archive\n"
         f"def said(n): print(n, flush=True)\n"
         f"fetch_archive(Fetcher(), {base + ARCHIVE!r}, Path({str(tmp_path)!r}), progress=said)"
     )

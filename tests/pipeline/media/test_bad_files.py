@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.media import Framing, MediaError, probe, read_audio, read_frames
 from tests.pipeline.media.samples import Codecs, clicks, ffmpeg, write_sample
+from tests.pipeline.media.zoo import sound_with_cover
 
 WHOLE = Framing(64, 64)
 ASKED = list(np.arange(48) / 16)
@@ -209,21 +210,7 @@ def test_sound_that_changes_its_rate(tmp_path: Path) -> None:
 
 
 def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
-    write_sample(tmp_path / "cover.mp4", [0.0], None)
-    ffmpeg("-i", tmp_path / "cover.mp4", "-frames:v", "1", tmp_path / "cover.png")
-    ffmpeg(
-        "-f",
-        "lavfi",
-        "-i",
-        "sine=d=1",
-        "-i",
-        tmp_path / "cover.png",
-        "-map",
-        "0",
-        "-map",
-        "1",
-        tmp_path / "a.mp3",
-    )
+    sound_with_cover(tmp_path / "a.mp3")
     info = probe(tmp_path / "a.mp3")
     assert (info.container, info.audio_codec, info.video_codec, info.width) == (
         "mp3",

@@ -6,7 +6,11 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.pipeline.media.fuzz_probe import fuzz, small_files
+
+pytestmark = pytest.mark.slow
 
 
 def brittle(path: Path) -> int:

@@ -106,6 +106,7 @@ def test_a_run_that_is_told_to_end_costs_no_clip_its_attempt(
     assert workers.submit(partial(told_to_end, tmp_path / "good")).result() == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("read", "what"),
     [

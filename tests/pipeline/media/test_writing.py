@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.media import (
     Framing,
     MediaError,
+    Muxing,
     decode_audio,
     mux,
     probe,
@@ -154,7 +155,7 @@ def test_what_cannot_be_muxed_is_named_and_leaves_nothing(tmp_path: Path) -> Non
     sound = clicks(2.5, [], RATE)
     for out, what in (
         (tmp_path / "out.gif", "must end in one of"),
-        (tmp_path / "out.webm", "out.webm: cannot be written"),  # webm takes no h264
+        (tmp_path / "out.webm", "out.webm: cannot hold a picture of h264"),  # webm takes no h264
         (tmp_path / "gone" / "out.mp4", "out.mp4: cannot be written: No such file or directory"),
     ):
         with pytest.raises(MediaError, match=what):
@@ -173,8 +174,37 @@ def test_sound_files_keep_every_sample(tmp_path: Path, channels: int) -> None:
         read = decode_audio(tmp_path / name)
         assert read.sample_rate == 44_100
         np.testing.assert_allclose(read.samples, sound, atol=1.1 / 2**15)
-    write_wav(tmp_path / "mono.wav", sound[0] * 3, 44_100)  # clipped, not wrapped
-    assert (
-        np.abs(decode_audio(tmp_path / "mono.wav").samples[0] - np.clip(sound[0] * 3, -1, 1)).max()
-        < 1e-3
+    write_wav(tmp_path / "loud.wav", sound * 3, 44_100)  # made softer as a whole, never cut
+    softer = sound / np.abs(sound).max()
+    np.testing.assert_allclose(
+        decode_audio(tmp_path / "loud.wav").samples, softer, atol=1.1 / 2**15
     )
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_24_bits_keep_what_24_bits_hold(tmp_path: Path, name: str) -> None:
+    whole = np.random.default_rng(0).integers(-(2**23), 2**23, (2, 5000))
+    sound = (whole / 2**23).astype(np.float32)
+    write = write_wav if name == "a.wav" else write_flac
+    write(tmp_path / name, sound, 48_000, 24)
+    np.testing.assert_array_equal(decode_audio(tmp_path / name).samples, sound)
+
+
+def test_a_wav_says_where_an_editor_lays_it(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav", np.zeros(100, np.float32), 48_000, 24, start=48_000 * 3600 + 7)
+    data = (tmp_path / "a.wav").read_bytes()
+    at = data.index(b"bext") + 8 + 256 + 32 + 32 + 10 + 8  # EBU Tech 3285: before TimeReference
+    assert int.from_bytes(data[at : at + 8], "little") == 48_000 * 3600 + 7
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("mov", "pcm_s24le"), ("mkv", "pcm_s24le"), ("mp4", "aac")]
+)
+def test_work_files_hold_pcm(tmp_path: Path, suffix: str, codec: str) -> None:
+    write_sample(tmp_path / "a.mp4", TIMES, None)
+    out = tmp_path / f"out.{suffix}"
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 2 * 48_000)).astype(np.float32)
+    mux(tmp_path / "a.mp4", sound, 48_000, out, Muxing(pcm=True))
+    assert probe(out).audio_codec == codec
+    if codec != "aac":
+        np.testing.assert_allclose(decode_audio(out).samples[:, :96_000], sound, atol=2**-22)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Sequence
+import weakref
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.stages.engine import fingerprints, plan, run_batch
+from pipeline.stages.loading import let_go
 from pipeline.stages.stage import Clip, Failed, Outcome, Passed, Stage
 from tests.warehouse.toys import Facts, Gain, Text, Tokens, make_files, run_all, run_once, stages
 from warehouse import FoleyError, Warehouse, field, release
@@ -110,7 +113,7 @@ def test_a_damaged_commit_is_not_done(wh: Warehouse, harm: str) -> None:
         victim.path.write_bytes(os.urandom(victim.bytes))
     work = plan(wh, Tokens(), fps)
     assert work.todo == victim.rows
-    assert bool(work.damaged) == (harm != "missing")
+    assert (wh.home / "damaged").exists() == (harm != "missing")
     run_all(wh, stages())
     assert wh.rows("tokens", fps["tokens"]).equals(before)
 
@@ -220,8 +223,49 @@ class Loaded(Facts):
     loads = 0
 
     def setup(self) -> None:
-        self.model = object()
+        self.model = Weighty()
         self.loads += 1
+
+
+def test_a_stage_that_is_done_keeps_no_model_and_can_be_set_up_again(wh: Warehouse) -> None:
+    fps = fingerprints([Loaded()])
+    stage = Loaded()
+    work = plan(wh, stage, fps)
+    run_batch(wh, stage, work, work.batches[0])
+    model = weakref.ref(stage.model)
+    let_go(stage)
+    assert model() is None
+    run_batch(wh, stage, work, work.batches[1])
+    assert stage.model is not None
+    let_go(Loaded())  # one that had nothing to do
+
+
+def test_a_stage_processes_in_what_it_runs_in(wh: Warehouse) -> None:
+    inside: list[bool] = []
+
+    class Entered(Facts):
+        @contextmanager
+        def running(self) -> Generator[None]:
+            inside.append(True)
+            yield
+            inside.append(False)
+
+        def process(self, clips: Sequence[Clip]) -> list[Outcome]:
+            assert inside[-1]
+            return super().process(clips)
+
+    stage, fps = Entered(), fingerprints([Entered()])
+    work = plan(wh, stage, fps)
+    run_batch(wh, stage, work, work.batches[0])
+    assert inside[:1] == [True]
+    assert inside[-1] is False
+
+
+class Weighty:
+    """A model that refers to itself, as modules with hooks do."""
+
+    def __init__(self) -> None:
+        self.itself = self
 
 
 def test_fingerprints_depend_on_settings_version_columns_weights_and_upstreams() -> None:

@@ -69,6 +69,8 @@ class Engine(RuleBasedStateMachine):
         self.clips: dict[str, tuple[int, str]] = {}
         self.gain = 1.0
         self.stale: list[tuple[Stage, Plan, Batch]] = []
+        #: Stage, fingerprint, clip and its byte or prompt of what was once seen passed or rejected.
+        self.finished: set[tuple[str, str, str, int | str]] = set()
 
     def teardown(self) -> None:
         """Finish the work and look at every row."""
@@ -122,6 +124,9 @@ class Engine(RuleBasedStateMachine):
         chosen = batches[: round(share * len(batches))]
         for batch in chosen:
             run_batch(wh, stages[which], planned, batch)
+        name = stages[which].name
+        found = wh.rows(name, fps[name], None, ["status"])["clip_id"].to_pylist()
+        assert {clip for batch in chosen for clip in batch.clip_ids} <= set(found)
         if batches:
             self.stale = [*self.stale[-2:], (stages[which], planned.header(), batches[-1])]
 
@@ -157,6 +162,7 @@ class Engine(RuleBasedStateMachine):
         """
         files = sorted(path for path in self.folder.glob("home/commits/t*/*/*.parquet"))
         if files:
+            self.finished.clear()
             victim = files[which % len(files)]
             if gone:
                 victim.unlink()
@@ -171,7 +177,8 @@ class Engine(RuleBasedStateMachine):
     def check(self, complete: bool) -> None:
         """Every clip has at most one live row a stage, and it holds the right values.
 
-        Exactly one when complete.
+        Exactly one when complete. What was once finished stays so, for as long as the clip is what
+        it was then, or when it is so again.
         """
         wh, stages = self.workers[1], self.pipeline()
         fps = fingerprints(stages)
@@ -184,6 +191,11 @@ class Engine(RuleBasedStateMachine):
             assert len(ids) == len(set(ids))
             for row in rows:
                 self.check_row(stage.name, row)
+            finished = {row["clip_id"] for row in rows if row["status"] in ("passed", "rejected")}
+            for clip, (byte, prompt) in self.clips.items():
+                what = (stage.name, fps[stage.name], clip, prompt if stage.name == "text" else byte)
+                assert clip in finished or what not in self.finished, what
+                self.finished |= {what} if clip in finished else set()
             if complete:
                 assert set(ids) == self.expected(stage.name)
                 assert plan(wh, stage, fps).todo == 0

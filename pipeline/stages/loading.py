@@ -1,0 +1,51 @@
+"""Models of stages: loaded once a process, and let go when a stage is done."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+
+from pipeline.stages.stage import Stage
+
+_setting_up = threading.Lock()
+_loaded: dict[str, Stage] = {}  # by fingerprint; one at most, because models are large
+
+
+def set_up(stage: Stage, fingerprint: str) -> Stage:
+    """The stage with its models loaded.
+
+    A copy that came from another process with a task takes over the models of the copy before it,
+    so that a worker loads them once and not once a batch.
+    """
+    with _setting_up:
+        if "_before_setup" in vars(stage):
+            return stage
+        travelled = vars(stage).get("_travelled", False)
+        if travelled and fingerprint in _loaded:
+            return _loaded[fingerprint]
+        if travelled:
+            _loaded.clear()
+        vars(stage)["_before_setup"] = {*vars(stage), "_travelled"}
+        try:
+            stage.setup()
+        except BaseException:
+            del vars(stage)["_before_setup"]
+            raise
+        if travelled:
+            _loaded[fingerprint] = stage
+        return stage
+
+
+def let_go(stage: Stage) -> None:
+    """Forget the models of a stage that is done, so that the next has the memory."""
+    with _setting_up:
+        before = vars(stage).pop("_before_setup", None)
+        if before is None:
+            return
+        for name in vars(stage).keys() - before:
+            del vars(stage)[name]
+    gc.collect()  # modules refer to themselves
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

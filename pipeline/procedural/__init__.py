@@ -6,6 +6,7 @@ for frames. The picture tells *when* (by its motion alone) and never *what*: the
 prompt and the timbre.
 """
 
+# pyright: reportUnusedImport=false
 from pipeline.procedural.audio import SAMPLE_RATE, material_of, render_audio
 from pipeline.procedural.clip import MATERIALS, ProceduralClip, sample_clip, swap_material
 from pipeline.procedural.corpus import (
@@ -13,29 +14,11 @@ from pipeline.procedural.corpus import (
     FLAWS,
     MISDUBBED,
     Corpus,
+    CorpusClip,
+    Rendered,
     read_ledger,
     write_corpus,
 )
 from pipeline.procedural.frames import FPS, SIZE, render_frames
+from pipeline.procedural.overlaying import OVERLAYS
 from pipeline.procedural.writing import write_clip, write_media
-
-__all__ = [
-    "BAD_KINDS",
-    "FLAWS",
-    "FPS",
-    "MATERIALS",
-    "MISDUBBED",
-    "SAMPLE_RATE",
-    "SIZE",
-    "Corpus",
-    "ProceduralClip",
-    "material_of",
-    "read_ledger",
-    "render_audio",
-    "render_frames",
-    "sample_clip",
-    "swap_material",
-    "write_clip",
-    "write_corpus",
-    "write_media",
-]

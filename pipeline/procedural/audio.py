@@ -1,7 +1,5 @@
 """The sound of a clip by modal synthesis, and a classifier that tells the material from a sound."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """What a procedural clip is: impact times, material, scene and prompt, all drawn from one seed."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Literal, get_args

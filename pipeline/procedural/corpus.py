@@ -1,29 +1,29 @@
-"""A folder of procedural clips, flawed ones and a few broken ones; `clips.jsonl` tells which.
+"""A folder of rendered clips, flawed ones and a few broken ones; `clips.jsonl` tells which.
 
 A broken file shows itself when it is opened. A flawed one is a good file: either another clip's
 sound lies under its picture (mis-dubbed), or its own sound is degraded. Only scores can find it.
 """
-
-from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from model.types import Audio
+from model.types import Audio, Frames
 from pipeline.procedural.audio import SAMPLE_RATE, render_audio
 from pipeline.procedural.clip import ProceduralClip, rng_of, sample_clip
 from pipeline.procedural.degrading import KINDS, Kind, degrade
-from pipeline.procedural.frames import render_frames
-from pipeline.procedural.writing import write_clip, write_media
+from pipeline.procedural.frames import FPS, render_frames
+from pipeline.procedural.overlaying import OVERLAYS, overlay
+from pipeline.procedural.writing import write_media
 from warehouse.files import file_sha256
 
 LEDGER = "clips.jsonl"
@@ -40,13 +40,64 @@ Progress = Callable[[int, int], None]  # (clips done, clips in all)
 
 
 @dataclass(frozen=True)
+class Rendered:
+    """A clip that a corpus can write, the same every time; a worker process is sent it.
+
+    Attributes:
+        seed: what its flaws are drawn from.
+        seconds: its length.
+        prompt: what is seen and heard.
+        label: its class.
+        frames: its picture, uint8 [T, H, W, 3].
+        audio: its sound, float32 [n] or [2, n].
+        truth: what happens in it, as JSON values.
+        another: a clip that the prompt fits too, with hits at other times.
+        fps: frames a second.
+        sample_rate: samples a second.
+    """
+
+    seed: int
+    seconds: float
+    prompt: str
+    label: str
+    frames: Callable[[], Frames]
+    audio: Callable[[], Audio]
+    truth: Callable[[], dict[str, Any]]
+    another: "Callable[[], Rendered]"
+    fps: float = FPS
+    sample_rate: int = SAMPLE_RATE
+
+
+def rendered(clip: ProceduralClip) -> Rendered:
+    """A procedural clip, as a corpus writes it."""
+    return Rendered(
+        clip.seed,
+        clip.seconds,
+        clip.prompt,
+        clip.material,
+        partial(render_frames, clip),
+        partial(render_audio, clip),
+        clip.truth,
+        partial(_another, clip),
+    )
+
+
+def _another(clip: ProceduralClip) -> Rendered:
+    """The next clip of this material and scene."""
+    others = (sample_clip(seed, clip.seconds) for seed in count(clip.seed + 1))
+    looks = (clip.material, clip.scene)
+    return rendered(next(other for other in others if (other.material, other.scene) == looks))
+
+
+@dataclass(frozen=True)
 class CorpusClip:
     """One file of a corpus: the clip it shows, how it is broken, how it is flawed ("" for not)."""
 
     name: str
-    clip: ProceduralClip
+    clip: Rendered
     bad: str = ""
     flaw: str = ""
+    split: str = ""
 
     def row(self, sha256: str, size: int) -> Row:
         """The ledger line of the written file.
@@ -56,14 +107,14 @@ class CorpusClip:
         """
         truth = self.clip.truth() | {"bad": self.bad or None, "flaw": self.flaw or None}
         if self.flaw == MISDUBBED:
-            truth["sound_seed"] = self._other_clip().seed
+            truth["sound_seed"] = self.clip.another().seed
         elif self.flaw:
             truth["severity"] = self._severity()
         return {
             "file": self.name,
             "prompt": self.clip.prompt,
-            "label": self.clip.material,
-            **({"split": "train"} if self.flaw else {}),
+            "label": self.clip.label,
+            **({"split": split} if (split := "train" if self.flaw else self.split) else {}),
             "truth": truth,
             "recipe": _RECIPE,
             "sha256": sha256,
@@ -74,38 +125,37 @@ class CorpusClip:
         """Render the file."""
         if self.bad:
             _write_broken(path, self.clip, self.bad)
-        elif self.flaw:
-            write_media(path, render_frames(self.clip), self._flawed_sound())
         else:
-            write_clip(self.clip, path)
+            _write(path, self.clip, self._sound())
 
-    def _flawed_sound(self) -> Audio:
+    def _sound(self) -> Audio:
         if self.flaw == MISDUBBED:
-            return render_audio(self._other_clip())
-        kind = cast("Kind", self.flaw)
-        return degrade(render_audio(self.clip), kind, self._severity(), self.clip.seed)
-
-    def _other_clip(self) -> ProceduralClip:
-        """The next clip of this material and scene: what the prompt says, at the wrong times."""
-        looks = (self.clip.material, self.clip.scene)
-        others = (sample_clip(seed, self.clip.seconds) for seed in count(self.clip.seed + 1))
-        return next(other for other in others if (other.material, other.scene) == looks)
+            return self.clip.another().audio()
+        if not self.flaw:
+            return self.clip.audio()
+        given = self._severity(), self.clip.seed, self.clip.sample_rate
+        if self.flaw in OVERLAYS:
+            return overlay(self.clip.audio(), self.flaw, *given)
+        return degrade(self.clip.audio(), cast("Kind", self.flaw), *given)
 
     def _severity(self) -> float:
         return round(float(rng_of(self.clip.seed, 3).uniform(_MILDEST, 1)), 3)
 
 
-def _write_broken(path: Path, clip: ProceduralClip, kind: str) -> None:
+def _write(path: Path, clip: Rendered, sound: Audio | None) -> None:
+    write_media(path, clip.frames(), sound, clip.fps, clip.sample_rate)
+
+
+def _write_broken(path: Path, clip: Rendered, kind: str) -> None:
     match kind:
         case "silent":
-            silence = np.zeros(round(clip.seconds * SAMPLE_RATE), np.float32)
-            write_media(path, render_frames(clip), silence)
+            _write(path, clip, np.zeros(round(clip.seconds * clip.sample_rate), np.float32))
         case "no_audio":
-            write_media(path, render_frames(clip), None)
+            _write(path, clip, None)
         case "no_video":
-            write_media(path, None, render_audio(clip))
+            write_media(path, None, clip.audio(), clip.fps, clip.sample_rate)
         case "truncated":
-            write_clip(clip, path)
+            _write(path, clip, clip.audio())
             # the index is at the front: the file opens, and ends too early
             os.truncate(path, path.stat().st_size * 6 // 10)
         case "not_a_video":
@@ -127,6 +177,7 @@ class Corpus:
     seconds: float = 4.0
     bad: tuple[str, ...] = BAD_KINDS
     flawed: int = 0
+    flaws: ClassVar[tuple[str, ...]] = _FLAWS_IN_TURN
 
     def __post_init__(self) -> None:
         for kind in self.bad:
@@ -134,23 +185,23 @@ class Corpus:
                 choices = ", ".join(BAD_KINDS)
                 raise ValueError(f"no kind of bad clip is called {kind!r}: choose from {choices}")
 
+    def clip(self, number: int) -> Rendered:
+        """The clip of a number, another one for every seed of a corpus."""
+        return rendered(sample_clip(self.seed * 1_000_000 + number, self.seconds))
+
     def clips(self) -> list[CorpusClip]:
         """The files; their names are stable, and do not tell a flawed clip from a good one."""
-
-        def clip(number: int) -> ProceduralClip:
-            return sample_clip(self.seed * 1_000_000 + number, self.seconds)
-
-        good = [CorpusClip(f"clip-{i:05d}.mp4", clip(i)) for i in range(self.good)]
+        good = [CorpusClip(f"clip-{i:05d}.mp4", self.clip(i)) for i in range(self.good)]
         flawed = [
             CorpusClip(
                 f"clip-{self.good + i:05d}.mp4",
-                clip(800_000 + i),
-                flaw=_FLAWS_IN_TURN[i % len(_FLAWS_IN_TURN)],
+                self.clip(800_000 + i),
+                flaw=self.flaws[i % len(self.flaws)],
             )
             for i in range(self.flawed)
         ]
         broken = [
-            CorpusClip(f"bad-{i:02d}-{kind.replace('_', '-')}.mp4", clip(900_000 + i), kind)
+            CorpusClip(f"bad-{i:02d}-{kind.replace('_', '-')}.mp4", self.clip(900_000 + i), kind)
             for i, kind in enumerate(self.bad)
         ]
         return good + flawed + broken

@@ -1,7 +1,5 @@
 """The picture of a clip: a hammer, a ball or a block that visibly strikes at every impact time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,0 +1,29 @@
+"""What the shipped weights of the preset `world` are worth, on worlds that nobody trained on."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.world import WorldClip, claims
+from tests.benchmarks.world import FIRST_SEED, Made, Studio
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def studio() -> Studio:
+    return Studio()
+
+
+@pytest.fixture(scope="module")
+def made(studio: Studio) -> Made:
+    return studio.watch([WorldClip(FIRST_SEED + i) for i in range(10)])
+
+
+def test_sound_keeps_time_and_force_of_what_is_seen(studio: Studio, made: Made) -> None:
+    """Bounds are under what these ten clips gave (.65, .24 and .75), by the interval's half."""
+    own = studio.make(made, made.tokens)
+    other = studio.make(made, [*made.tokens[1:], made.tokens[0]])
+    assert claims.f1(made.truths, own, studio.rate) > 0.55
+    assert claims.f1(made.truths, other, studio.rate) < 0.4
+    assert claims.at_hits(made.truths, made.true, own, studio.rate).force > 0.6

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from model.presets.settings import (
     BridgeSettings,
     ImageBindViews,
     ModelError,
+    PrecisionSettings,
     SampleSettings,
     ScoreSettings,
     Settings,
+    TrainingStage,
     TrainSettings,
     VideoSettings,
     WindowSettings,
@@ -46,12 +49,14 @@ class Preset(Settings):
     video: VideoSettings
     bridge: BridgeSettings
     train: TrainSettings
+    recipe: dict[str, TrainingStage] = Field(default_factory=dict)  # `foley train --stages` by name
     sample: SampleSettings
     window: WindowSettings = WindowSettings()
     ablation: AblationSettings = AblationSettings()
     imagebind: dict[str, Any]  # arguments of ImageBindModel
     imagebind_views: ImageBindViews = ImageBindViews()
     scores: ScoreSettings = ScoreSettings()
+    precision: PrecisionSettings = PrecisionSettings()
     stages: tuple[str, ...] = ()  # scores of one's own, each as package.module:Class
     # what differs from WavLM base in Audiobox
     audiobox: dict[str, Any] = Field(default_factory=dict)
@@ -71,6 +76,29 @@ class Preset(Settings):
                 raise ValueError(f"no model {name!r}: choose from {', '.join(names)}")
         files = {name: NETWORKS[name].published for name in networks} | models
         return values | {"models": {name: files[name] for name in names if name in files}}
+
+    @model_validator(mode="after")
+    def _recipe_fits(self) -> Preset:
+        for name in self.recipe:
+            try:
+                self.training_stage(name)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(map(str, ("recipe", name, "train", *first["loc"])))
+                raise ValueError(f"{where}: {first['msg']}") from None
+        return self
+
+    def training_stage(self, name: str) -> tuple[Preset, str | None]:
+        """The preset as one stage of the recipe trains, and the subset that it trains on.
+
+        Raises ModelError where the recipe has no such stage.
+        """
+        if name not in self.recipe:
+            names = ", ".join(self.recipe) or "none"
+            raise ModelError(f"preset {self.name} has no training stage {name!r}: it has {names}")
+        stage = self.recipe[name]
+        train = TrainSettings.model_validate(self.train.model_dump() | stage.train)
+        return self.model_copy(update={"train": train}), stage.subset
 
     def model(self, name: str) -> Path:
         """The weights file, or the folder, of one of `models`; raises ModelError for another."""
@@ -123,7 +151,7 @@ class Preset(Settings):
         return self.sample_rate / self.downsampling_ratio
 
 
-def load_preset(name: str, weights: Path | None = None) -> Preset:
+def load_preset(name: str, weights: Path | None = None, settings: Sequence[str] = ()) -> Preset:
     """The preset of a name, or of a folder that holds a `preset.toml`.
 
     A preset.toml with `base = NAME` says only what differs from that preset (docs/extending.md).
@@ -131,6 +159,7 @@ def load_preset(name: str, weights: Path | None = None) -> Preset:
     Args:
         name: "toy", "paper", or a folder.
         weights: Folder of weights to take in place of the preset's own.
+        settings: What differs, each as section.name=value, such as train.batch_size=24.
 
     Raises:
         ModelError: There is no such preset, or a setting in it is wrong.
@@ -152,17 +181,40 @@ def load_preset(name: str, weights: Path | None = None) -> Preset:
     if base:
         parent = load_preset(base)
         changes = {"name": folder.name} | values
-        values = _merged(parent.model_dump(exclude={"weights"}, exclude_unset=True), changes)
+        inherited = parent.model_dump(exclude={"weights"}, exclude_unset=True)
+        left_out = NETWORKS.keys() - changes.get("networks", NETWORKS)
+        for model in left_out & inherited["models"].keys():
+            del inherited["models"][model]
+        values = _merged(inherited, changes)
         store = parent.weights
     if (folder / "backbone.json").is_file() or not base:
         values["folder"] = folder
     values["weights"] = weights or (own if own.is_dir() else store)
+    for setting in settings:
+        values = _merged(values, _parsed(setting))
     try:
         return Preset.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = "".join(f"{part}." for part in first["loc"]).rstrip(".")
-        raise ModelError(f"{file}: {where}: {first['msg']}") from None
+        where = ".".join(map(str, first["loc"]))
+        given = ", ".join(s for s in settings if s.startswith(where)) or file
+        what = first["msg"].removeprefix("Value error, ")
+        raise ModelError(f"{given}: {where}: {what}") from None
+
+
+def _parsed(setting: str) -> dict[str, Any]:
+    """A setting as the sections of a preset.toml: its value is TOML, or else text."""
+    key, equals, value = setting.partition("=")
+    names = key.strip().split(".")
+    if not equals or len(names) < 2 or not all(names) or names[0] == "models":
+        raise ModelError(f"setting {setting!r}: give it as section.name=value, as sample.cfg=5")
+    try:
+        changed: Any = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        changed = value.strip()
+    for name in reversed(names):
+        changed = {name: changed}
+    return changed
 
 
 def model_store() -> Path:

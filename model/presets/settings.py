@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pydantic.dataclasses import dataclass
 
 from model.presets.audioset import MUSIC, SPEECH
+from warehouse.errors import FoleyError
 
 #: The families of video encoders by name; one of another module is named `module:Class`.
 ENCODERS = {
@@ -17,13 +18,14 @@ ENCODERS = {
     "dinov3": "model.video_encoder:DinoV3Encoder",
 }
 _CHANGES_NO_WEIGHT = {"validate_every", "validation_clips", "checkpoint_every", "keep_last"} | {
-    "keep_steps", "sample_every", "diverged_at", "compile"
+    "keep_steps", "keep_state", "sample_every", "diverged_at", "compile"
 }  # fmt: skip
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+Precision = Literal["fp32", "bf16"]
 
 
-class ModelError(ValueError):
+class ModelError(FoleyError, ValueError):
     """A model, its weights or its settings cannot be used; the message says what to do."""
 
 
@@ -47,9 +49,9 @@ def load_class(name: str) -> type[Any]:
 
 
 class Settings(BaseModel):
-    """Base of all settings: immutable, and an unknown name is an error."""
+    """Base of all settings: immutable; an unknown name, or a number that is none, is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class VideoSettings(Settings):
@@ -116,7 +118,7 @@ class TrainSettings(Settings):
     steps: int  # optimiser steps
     batch_size: int  # clips of a micro-batch: what a device holds at once
     micro_batches: Count = 1  # of an optimiser step, over all processes
-    learning_rate: float
+    learning_rate: float = Field(gt=0)
     schedule: Literal["cosine", "inverse"] = "cosine"  # inverse: stable-audio-tools' InverseLR
     warmup_steps: Count = 1  # steps of linear rise, where the schedule is cosine
     weight_decay: float = 1e-3
@@ -125,23 +127,38 @@ class TrainSettings(Settings):
     ema_decay: float | None = None  # of the moving average that is saved in place of the weights
     video_drop: float = 0.1  # share of clips whose video tokens are replaced by the null token
     text_drop: float = 0.1  # share of clips whose cross-attention conditioning is zeroed
+    joint_drop: float = 0.0  # share of clips that lose both, besides those that do by chance
+    token_drop: float = 0.0  # share of single video tokens that are not attended to
     precision: Literal["fp32", "bf16"] = "fp32"  # of the frozen backbone and of activations
-    checkpointing: bool = False  # recompute activations: less memory, about a third more time
+    checkpointing: bool = False  # recompute activations: less memory, about half more time
     compile: bool = False  # the blocks through torch.compile; same weights up to rounding
     # stop when 20 steps in a row cost so many times the usual (model/training/divergence.py)
     diverged_at: float = Field(default=4.0, gt=1)
     seed: int = 0
-    # what follows changes what is written and when
+    # early stopping: end after so many validations without a better one; what is written are the
+    # weights of the best (model/training/early_stopping.py); none: the last step's
+    patience: Count | None = None
+    # what follows changes what is written and when; the first two, under `patience`, the best step
     validate_every: Count = 100  # steps between validations
     validation_clips: Count = 512  # held-out clips, the first so many, for validation
     checkpoint_every: Count = 100  # steps between checkpoints
     keep_last: Count = 2  # checkpoints before the final one that stay, besides the best
     keep_steps: tuple[int, ...] = ()  # steps whose checkpoints stay for good
+    keep_state: bool = False  # keep the finished training's optimiser, to go on from with it
     sample_every: Count | None = None  # steps between sound samples
 
     def recipe(self) -> dict[str, Any]:
         """What the weights depend on."""
-        return self.model_dump(exclude=_CHANGES_NO_WEIGHT)
+        if self.patience is None:
+            return self.model_dump(exclude=_CHANGES_NO_WEIGHT | {"patience"})
+        return self.model_dump(exclude=_CHANGES_NO_WEIGHT - {"validate_every", "validation_clips"})
+
+
+class TrainingStage(Settings):
+    """A training of a recipe: the one before it is what it starts from."""
+
+    subset: Literal["sft", "ablation"] | None = None  # of the train split; none: all of it
+    train: dict[str, Any] = Field(default_factory=dict)  # what differs from `train`
 
 
 class SampleSettings(Settings):
@@ -149,23 +166,38 @@ class SampleSettings(Settings):
 
     # the first two for backbones that predict v, the others for rectified flow
     sampler: Literal["v-ddim", "dpmpp-3m-sde", "euler", "pingpong"]
-    steps: int
-    fast_steps: int  # steps of `foley generate --fast`
+    steps: Count
+    fast_steps: Count  # steps of `foley generate --fast`
     cfg: float  # guidance by text and video together (model/sampling/guidance.py)
     video_cfg: float | None = None  # guidance by video; none: that of the text, as one
     compile: bool = False  # run the DiT's blocks through torch.compile
     sigma_min: float = 0.3
     sigma_max: float = 500.0
 
+    @model_validator(mode="after")
+    def _steps_are_enough(self) -> SampleSettings:
+        if self.sampler == "dpmpp-3m-sde" and min(self.steps, self.fast_steps) < 2:
+            raise ValueError("sampler dpmpp-3m-sde takes 2 steps at least")
+        return self
+
 
 class WindowSettings(Settings):
     """How sound longer than the bridge was trained for is made (model/sampling/windows.py)."""
 
-    seconds: Seconds = 12.0  # longest stretch made at once: the length of the training clips
+    # longest stretch made at once; where a preset does not set it, what the bridge was trained on
+    seconds: Seconds = 12.0
     overlap: Seconds = 4.0  # seconds that neighbouring windows share; less than `seconds`
+    # what the DiT runs for every sound, in training too: the sound, then encoded silence up to so
+    # many seconds; none: as long as the sound is (model/sampling/canvas.py)
+    canvas_seconds: Seconds | None = None
 
     @model_validator(mode="after")
-    def _overlap_is_less(self) -> WindowSettings:
+    def _lengths_fit(self) -> WindowSettings:
+        own = "seconds" in self.model_fields_set
+        if own and self.canvas_seconds is not None and self.canvas_seconds < self.seconds:
+            raise ValueError(
+                f"a canvas of {self.canvas_seconds:g} s has no room for {self.seconds:g} s of sound"
+            )
         if self.overlap >= self.seconds:
             raise ValueError(
                 f"an overlap of {self.overlap:g} s leaves nothing of windows of {self.seconds:g} s"
@@ -201,10 +233,28 @@ class TaggerSettings:
 
 
 class ScoreSettings(Settings):
-    """Optional scoring stages, by networks that evaluation uses too (docs/curation.md)."""
+    """Which networks score clips (docs/curation.md); evaluation has its own list, `networks`."""
 
+    imagebind: bool = True  # whether sound and picture belong together
+    audiobox: bool = True  # how good the sound is
     sync: bool = False  # offset between sound and picture, by Synchformer
     tagger: TaggerSettings | None = None  # shares of speech and music, by PANNs
+
+
+class PrecisionSettings(Settings):
+    """Types of numbers in which stages run what they load: bf16 is autocast of a float32 model.
+
+    Another type gives other values, so it is part of the stages' fingerprints.
+    """
+
+    video: Precision = "fp32"  # the video encoder, for features
+    latents: Precision = "fp32"  # the VAE, for features
+    networks: Precision = "fp32"  # those that score clips and sounds, in curation and evaluation
+
+
+def revision_in(revision: str, precision: Precision) -> str:
+    """A model's revision, which float32 leaves as it is."""
+    return revision if precision == "fp32" else f"{revision} {precision}"
 
 
 class AblationSettings(Settings):

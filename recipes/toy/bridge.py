@@ -16,9 +16,9 @@ SHOWN = ("steps", "held_out_clips", "sync", "v_loss", "prompt_swap", "commit")  
 
 def make_bridge(folder: Path, recipe: Recipe) -> None:
     """Run the demo in FOLDER/demo with FOLDER's weights, and take its bridge and its figures."""
-    from foley.cli.launch import run_demo
+    from foley.cli.launch import run_flow
 
-    run_demo(folder / "demo", {"weights": folder.absolute(), **recipe.demo})
+    run_flow("demo", folder / "demo", {"weights": folder.absolute(), **recipe.demo})
     take_bridge(folder, folder / "demo")
 
 

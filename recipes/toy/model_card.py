@@ -91,8 +91,9 @@ def model_card(figures: Mapping[str, Any], weights: Path) -> str:
     demo = figures["demo"]
     trainings = ("video", "vae", "dit", "classifiers", "imagebind", "audiobox")
     settings = {name: asdict(getattr(FULL, name)) for name in (*trainings, "sync_halves", "sync")}
+    settings["vae"] = {name: value for name, value in settings["vae"].items() if value is not None}
     settings["lengths"] = {str(seconds): share for seconds, share in FULL.lengths.items()}
-    settings["bridge"] = load_preset("toy", weights).train.model_dump()
+    settings["bridge"] = load_preset("toy", weights).train.recipe()
     return CARD.format(
         files="\n".join(_file_row(weights, name) for name in sorted(FILES)),
         machine=demo["machine"],

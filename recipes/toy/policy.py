@@ -64,7 +64,7 @@ def score_corpora(folder: Path, preset: Preset, clips: int) -> tuple[Warehouse, 
     wh.ingest(pa.concat_tables(listings))
     graph = StageGraph(preset)
     for stage in graph.scoring:
-        todo = plan(wh, stage, graph.fingerprints)
+        todo = plan(wh, stage, graph.scoring_fingerprints)
         for batch in todo.batches:
             run_batch(wh, stage, todo, batch)
     return wh, graph.scoring_fingerprints

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from model.backbone import Backbone
-from model.training.trainer import diffuse, stratified_times
+from model.sampling.diffusion import diffuse
+from model.training.loss import stratified_times
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class VaeTraining:
     warmup: int = 100
     betas: tuple[float, float] = (0.8, 0.99)
     windows: tuple[int, ...] = (1024, 256, 64)
+    # pitches that vary cannot be told to a bin of a long window, and what is most often there is
+    # nothing: the decoder is then silent. So bins of long windows may be taken together in bands,
+    # and levels under a floor (of a sample's amplitude) be no matter
+    bands: int | None = None  # of windows of 512 samples or more
+    floor: float | None = None
     l1_weight: float = 0.2
     kl_weight: float = 3e-4
     seed: int = 0
@@ -53,9 +60,7 @@ class DitTraining:
     seed: int = 0
 
 
-def spectral_distance(
-    a: Tensor, b: Tensor, windows: Sequence[int], *, each: bool = False
-) -> Tensor:
+def spectral_distance(a: Tensor, b: Tensor, settings: VaeTraining, *, each: bool = False) -> Tensor:
     """Multi-resolution STFT distance of audio [B, channels, S].
 
     The mean of spectral convergence and log magnitude. Convergence is relative to the energy of the
@@ -64,16 +69,31 @@ def spectral_distance(
     """
     a, b = a.flatten(0, 1), b.flatten(0, 1)
     total = a.new_zeros(())
-    for size in windows:
+    for size in settings.windows:
         window = torch.hann_window(size, device=a.device)
         x, y = (
             torch.stft(v, size, size // 4, window=window, return_complex=True).abs().clamp(min=1e-5)
             for v in (a, b)
         )
+        if settings.bands and size >= 512:
+            x, y = (_in_bands(v, settings.bands) for v in (x, y))
         apart, own = (v.flatten(1).norm(dim=1) for v in (x - y, y))  # [B]
         convergence = (apart / own).mean() if each else apart.norm() / own.norm()
-        total = total + convergence + (x.log() - y.log()).abs().mean()
-    return total / len(windows)
+        floor = (settings.floor or 0.0) * size**0.5
+        total = total + convergence + ((x + floor).log() - (y + floor).log()).abs().mean()
+    return total / len(settings.windows)
+
+
+def _in_bands(magnitude: Tensor, bands: int) -> Tensor:
+    """Magnitudes [B, F, T] -> of bands that are even in log frequency, but a bin wide or more."""
+    bins = magnitude.shape[1]
+    edges = torch.logspace(math.log10(3), math.log10(bins), bands + 1).round().long()
+    edges[0] = 0
+    parts = [
+        magnitude[:, low : max(int(high), int(low) + 1)].square().sum(1)
+        for low, high in pairwise(edges)
+    ]
+    return torch.stack(parts, 1).sqrt()
 
 
 def train_vae(
@@ -88,14 +108,14 @@ def train_vae(
         latents, info = autoencoder.encode(audio, return_info=True)
         decoded = autoencoder.decode(latents)
         relative = (decoded - audio).abs().mean() / audio.abs().mean()
-        distance = spectral_distance(decoded, audio, settings.windows)
+        distance = spectral_distance(decoded, audio, settings)
         return distance + settings.l1_weight * relative + settings.kl_weight * info["kl"]
 
     def decoder_loss() -> Tensor:
         audio = next(batches)
         with torch.no_grad():
             latents = autoencoder.encode(audio)
-        return spectral_distance(autoencoder.decode(latents), audio, settings.windows, each=True)
+        return spectral_distance(autoencoder.decode(latents), audio, settings, each=True)
 
     yield from _descend(autoencoder, loss, settings, settings.steps)
     halved = replace(settings, learning_rate=settings.learning_rate / 2)

@@ -85,7 +85,7 @@ def test_the_classifiers_know_the_materials(
 def test_metrics_follow_known_damage(tmp_path: Path) -> None:
     names = ["true", "noise-30", "noise-0", "material-swapped", "another-clips-sound"]
     names += [f"shift{s:+.1f}" for s in (-2.0, -1.6, -1.2, -0.8, -0.4, 0.4, 0.8, 1.2, 1.6, 2.0)]
-    found = evaluate_folders(tmp_path, *write_sounds(tmp_path, 16, names), PRESET)
+    found = evaluate_folders(tmp_path, *write_sounds(tmp_path, 8, names), PRESET)
     value = {
         name: {m: f["value"] for m, f in figures.items()} for name, figures in found.systems.items()
     }

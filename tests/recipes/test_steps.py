@@ -26,6 +26,7 @@ from recipes.toy.__main__ import FIGURES, cli
 from recipes.toy.bridge import take_bridge
 from recipes.toy.model_card import model_card
 
+pytestmark = pytest.mark.slow
 SHIPPED = CONFIGS / "toy" / "weights"
 
 

@@ -1,0 +1,104 @@
+"""Worlds that networks are trained on, rendered once into FOLDER/clips.
+
+Sound and picture are as the preset hears and sees them, without a codec in between, and of seeds
+that no corpus uses.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+from tqdm import tqdm
+
+from model.types import Audio, Frames
+from pipeline.world import WorldClip
+from pipeline.world.picture import render_frames
+from pipeline.world.sound import SAMPLE_RATE
+
+FIRST_SEED = 600_000_000  # a corpus of seed s uses clips s * 1,000,000 + i
+FPS, SIDE, RATE = 16, 96, 16_000  # of the preset
+SHARD = 50  # clips of a file
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Clips of one level from a number on, in three files of one name."""
+
+    folder: Path
+    level: int
+    first: int
+    count: int
+
+    @property
+    def path(self) -> Path:
+        """Of the files, without what they end in."""
+        return self.folder / f"L{self.level}-{self.first:06d}"
+
+    @property
+    def note(self) -> Path:
+        """What happens in the clips; it is written last."""
+        return self.path.with_suffix(".json")
+
+    def truths(self) -> list[dict[str, Any]]:
+        """What happens in each clip, with its prompt."""
+        found: list[dict[str, Any]] = json.loads(self.note.read_text())
+        return found
+
+    def frames(self) -> Frames:
+        """Pictures, uint8 [clips, T, SIDE, SIDE, 3]."""
+        return np.load(f"{self.path}-f.npy")
+
+    def sounds(self) -> Audio:
+        """Sounds, float32 [clips, 2, S] at RATE."""
+        return np.load(f"{self.path}-a.npy").astype(np.float32)
+
+
+def sound_of(clip: WorldClip) -> Audio:
+    """A clip's sound -> float32 [2, S] at RATE."""
+    return soxr.resample(clip.audio().T, SAMPLE_RATE, RATE).T
+
+
+def write_shard(shard: Shard) -> None:
+    """Render the clips."""
+    numbers = range(shard.first, shard.first + shard.count)
+    clips = [WorldClip(FIRST_SEED + number, shard.level) for number in numbers]
+    np.save(f"{shard.path}-f.npy", np.stack([picture_of(clip) for clip in clips]))
+    np.save(f"{shard.path}-a.npy", np.stack([sound_of(c).astype(np.float16) for c in clips]))
+    truths = [clip.truth() | {"prompt": clip.world.prompt} for clip in clips]
+    unfinished = shard.path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(truths))
+    unfinished.replace(shard.note)
+
+
+def picture_of(clip: WorldClip) -> Frames:
+    """A clip's picture -> uint8 [T, SIDE, SIDE, 3] at FPS."""
+    return render_frames(clip.world, clip.motion, FPS, SIDE)
+
+
+def shards(folder: Path, counts: Sequence[int]) -> list[Shard]:
+    """Shards of the first clips of each level 1, 2, ... by its count; those not there are rendered.
+
+    Levels alternate, so that the first ones are of all.
+    """
+    clips = folder / "clips"
+    clips.mkdir(parents=True, exist_ok=True)
+    wanted = [
+        Shard(clips, level, first, min(SHARD, count - first))
+        for level, count in enumerate(counts, 1)
+        for first in range(0, count, SHARD)
+    ]
+    wanted.sort(key=lambda shard: (shard.first, shard.level))
+    missing = [shard for shard in wanted if not shard.note.exists()]
+    spawn = get_context("spawn")  # a fork would copy a parent's threads
+    with ProcessPoolExecutor(mp_context=spawn) as pool:
+        for _ in tqdm(pool.map(write_shard, missing), "render worlds", len(missing)):
+            pass
+    return wanted

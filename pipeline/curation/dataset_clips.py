@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.curation.policy import Policy, parse_policy
+from warehouse.catalog.query import connect
 from warehouse.catalog.tables import STAGE_COLUMNS
-from warehouse.datasets.versions import CURATED
+from warehouse.datasets.corpus import choose_dataset
 from warehouse.errors import FoleyError
 from warehouse.rows.live import literal, quote
 from warehouse.schema import SPINE
+from warehouse.store import open_warehouse
 
 if TYPE_CHECKING:
     import duckdb
@@ -29,7 +30,7 @@ _NUMBERS = ("FLOAT", "DOUBLE", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UINT
 
 @dataclass(frozen=True)
 class DatasetClips:
-    """A dataset version (its row of the catalog's `datasets`), and a connection to query its clips.
+    """A dataset version (its record, with its counts), and a connection to query its clips.
 
     The connection has the temporary table `dataset_clips`, a row a clip: the columns of
     `dataset_members`; path, label, prompt, truth and message (of a failure) of the clip; and all
@@ -54,31 +55,15 @@ def dataset_clips(home: Path, version: str | None = None) -> Generator[DatasetCl
     """
     import duckdb
 
-    catalog = home / "catalog.duckdb"
-    if not catalog.exists():
-        raise FoleyError(f"there is no catalog in {home} yet: curate something first")
-    config: Any = {"autoinstall_known_extensions": False}
+    wh = open_warehouse(home)
+    record = choose_dataset(wh, version)
+    dataset = asdict(record) | record.counts
+    policy = parse_policy(record.policy, f"of dataset {record.version}")
     try:
-        with duckdb.connect(str(catalog), read_only=True, config=config) as con:
-            dataset = _dataset(con, home, version)
-            policy = parse_policy(dataset["policy"], f"of dataset {dataset['version']}")
+        with connect(home) as con:
             yield DatasetClips(con, dataset, policy, _make_table(con, dataset, policy.optional))
     except duckdb.Error as error:
-        raise FoleyError(f"cannot query {catalog}: {error}") from None
-
-
-def _dataset(con: duckdb.DuckDBPyConnection, home: Path, version: str | None) -> dict[str, Any]:
-    chosen = f"role = {literal(CURATED)}"
-    if version is not None:
-        chosen = f"{literal(version)} in (version, name)"
-    newest = con.sql(f"from datasets where {chosen} order by created_at desc limit 1")
-    for row in newest.to_arrow_table().to_pylist():
-        return row | {key: json.loads(row[key]) for key in ("policy", "fingerprints", "funnel")}
-    latest = con.sql("select version from datasets order by created_at desc limit 5").fetchall()
-    if not latest:
-        raise FoleyError(f"there is no dataset in {home} yet: run foley curate FOLDER first")
-    names = ", ".join(name for (name,) in latest)
-    raise FoleyError(f"no dataset {version!r} in {home}; the latest are: {names}")
+        raise FoleyError(f"cannot query the catalog of {home}: {error}") from None
 
 
 def _make_table(

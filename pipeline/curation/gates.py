@@ -1,4 +1,4 @@
-"""Gates of a policy as data: columns compared with values, joined by `all` and `any`.
+"""Policies and their gates as data: columns compared with values, joined by `all` and `any`.
 
 They hold no SQL of their own: names are quoted and values written as literals when they are used.
 """
@@ -13,9 +13,12 @@ import pyarrow as pa
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from warehouse.datasets.corpus import Splits
+from warehouse.errors import FoleyError
 from warehouse.rows.live import literal, quote
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Value = Annotated[bool, Field(strict=True)] | Number | Annotated[str, Field(strict=True)]
 
 #: How a comparison is written in SQL, and how it is printed.
@@ -192,3 +195,54 @@ def thresholds(gates: Sequence[Gate]) -> list[Threshold]:
         for key in leaf.comparisons
         if key in bounds
     ]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Policy:
+    """Gates in order, and subsets.
+
+    `stages` are scores of one's own, each as package.module:Class; `optional` columns count as
+    unknown when no stage gives them. `sft` are the conditions of the high-quality subset; without
+    any, it is empty. `val`, `test` (shares of source videos) and `seed` are the splits of a new
+    warehouse: one that has its own keeps them, whatever the policy.
+    """
+
+    name: str
+    version: int
+    gates: tuple[Gate, ...]
+    description: str = ""
+    stages: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    sft: tuple[Condition, ...] = ()
+    ablation_share: Share = 0.3
+    val: Share | None = None
+    test: Share | None = None
+    seed: int | None = None
+
+    @model_validator(mode="after")
+    def _leaves_clips_to_train_on(self) -> Policy:
+        if self.splits.val + self.splits.test >= 1:
+            raise ValueError("the shares of val and test add up to less than 1")
+        return self
+
+    @property
+    def gives_splits(self) -> bool:
+        """Whether it gives a share or a seed."""
+        return (self.val, self.test, self.seed) != (None, None, None)
+
+    @property
+    def splits(self) -> Splits:
+        """Shares and seed, the usual ones where the policy gives none."""
+        given = {name: getattr(self, name) for name in ("val", "test", "seed")}
+        return Splits(**{name: value for name, value in given.items() if value is not None})
+
+    def check_columns(self, types: Mapping[str, pa.DataType], where: str) -> None:
+        """Raise FoleyError where a condition is on a column not in `types`, or of another type."""
+        columns = {name: pa.float64() for name in self.optional} | dict(types)
+        for place, conditions in [
+            *((f"gate {g.name}", g.keep) for g in self.gates),
+            ("sft", self.sft),
+        ]:
+            for problem in (c.problem(columns) for c in conditions):
+                if problem:
+                    raise FoleyError(f"policy {where}: {place}: {problem}")

@@ -1,19 +1,19 @@
 """How well curation finds what is wrong with procedural clips, of which the truth is known."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
 
 from model.metrics.metrics import area_under_roc
 from pipeline.curation.dataset_clips import DatasetClips
-from pipeline.procedural import FLAWS, MISDUBBED
+from pipeline.procedural import FLAWS, MISDUBBED, OVERLAYS
 
 #: The score that has to find each flaw.
-SCORE_OF = {flaw: "imagebind" if flaw == MISDUBBED else "pq" for flaw in FLAWS}
+SCORE_OF = {flaw: "imagebind" if flaw == MISDUBBED else "pq" for flaw in (*FLAWS, *OVERLAYS)}
 #: Kinds of clips: (name, flaws that it takes together).
-GROUPS = {MISDUBBED: (MISDUBBED,), "degraded": FLAWS[1:], **{flaw: (flaw,) for flaw in FLAWS[1:]}}
+GROUPS = {MISDUBBED: (MISDUBBED,), "degraded": FLAWS[1:]} | {
+    flaw: (flaw,) for flaw in (*FLAWS[1:], *OVERLAYS)
+}
 
 # A truth that is no JSON, as a sidecar may give it, is none.
 _ROWS = """

@@ -3,8 +3,6 @@
 Few numbers, however many clips there are.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import tempfile

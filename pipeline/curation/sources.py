@@ -3,9 +3,6 @@
 Each gives the rows that the warehouse ingests, one a media file.
 """
 
-from __future__ import annotations
-
-import csv
 import json
 import os
 import re
@@ -18,12 +15,15 @@ from typing import Any, cast
 import pyarrow as pa
 
 from pipeline.media import MediaError, printable, sniff
+from pipeline.tables import read_table
 from warehouse.errors import FoleyError
 
 _COLUMNS = "clip_id path source source_video url label prompt split truth"
 SCHEMA = pa.schema([(name, pa.string()) for name in _COLUMNS.split()])
 _SUFFIXES = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv"
 MEDIA_SUFFIXES = frozenset(_SUFFIXES.split())
+_RAW = ".apng .gif .h264 .h265 .hevc .ivf .m4p .obu .rm .swf .webp .y4m"
+_NOT_READ = frozenset(_RAW.split())
 SIDECARS = ("clips.jsonl", "clips.csv", "metadata.jsonl", "metadata.csv")
 
 _ALIASES: dict[str, tuple[str, ...]] = {
@@ -63,19 +63,18 @@ def folder_source(folder: Path, name: str | None = None) -> Listing:
     all the same, so that its absence becomes a row. Without a prompt, the words of the file's name
     are taken. Raises FoleyError if the folder cannot be read or a sidecar makes no sense.
     """
-    root = folder.absolute()
-    if not root.is_dir():
-        where = printable(folder)
-        raise FoleyError(f"{where}: no such folder, give the folder that holds the clips")
+    root = source_root(folder)
     name = name or root.name or "clips"
     skipped: list[tuple[str, str]] = []
     facts: dict[Path, Facts] = {}
     media: set[Path] = set()
     for path in _files(root, skipped):
         if path.name in SIDECARS:
-            facts |= _read_sidecar(path)
+            facts |= _read_sidecar(path, skipped)
         elif not _is_text(path):
             skipped.append((printable(path), "a name that is not valid text"))
+        elif path.suffix.lower() in _NOT_READ:
+            skipped.append((printable(path), "no container that we read: make it an mp4 first"))
         elif _is_media(path):
             media.add(path)
     ids = _clip_ids(root, name, sorted(media | facts.keys()))
@@ -83,9 +82,31 @@ def folder_source(folder: Path, name: str | None = None) -> Listing:
     return Listing(pa.Table.from_pylist(rows, SCHEMA), tuple(skipped))
 
 
-def holds_media(folder: Path) -> bool:
-    """Whether `folder_source` would list anything; ends at the first file that it would."""
-    return any(path.name in SIDECARS or _is_media(path) for path in _files(folder, []))
+def source_root(folder: Path) -> Path:
+    """The folder as an absolute path without `..`, which a sidecar's paths have neither.
+
+    Links stay as they are given, but for those before a `..`: what is above them only the file
+    system knows. Raises FoleyError where there is no such folder.
+    """
+    if not folder.is_dir():
+        where = printable(folder)
+        raise FoleyError(f"{where}: no such folder, give the folder that holds the clips")
+    return folder.resolve() if ".." in folder.parts else folder.absolute()
+
+
+def check_media(folder: Path) -> None:
+    """Raises FoleyError where `folder_source` would list nothing; ends at the first file."""
+    files = _files(source_root(folder), [])
+    if not any(path.name in SIDECARS or _is_media(path) for path in files):
+        raise no_media(folder)
+
+
+def no_media(folder: Path) -> FoleyError:
+    """The error for a folder that no clip could come from."""
+    where = printable(folder)
+    return FoleyError(
+        f"{where}: no media file in this folder, give the folder that holds the clips"
+    )
 
 
 def words_of(path: Path) -> str:
@@ -116,7 +137,7 @@ def _files(root: Path, skipped: list[tuple[str, str]]) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
 
 
-def _is_text(path: Path) -> bool:
+def _is_text(path: Path | str) -> bool:
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -155,48 +176,58 @@ def _row(path: Path, clip_id: str, source: str, facts: Mapping[str, str]) -> dic
     }
 
 
-def _read_sidecar(path: Path) -> dict[Path, Facts]:
-    """What a sidecar says, by the file's path."""
+def _read_sidecar(path: Path, skipped: list[tuple[str, str]]) -> dict[Path, Facts]:
+    """What a sidecar says, by the file's path; columns that mean nothing here are `skipped`."""
     facts: dict[Path, Facts] = {}
-    try:
-        for row in _sidecar_rows(path):
-            line = _facts(row)
-            if not line.get("file"):
-                where = printable(path)
-                raise FoleyError(f"{where}: a line names no file, give it a column `file`")
-            facts[Path(os.path.normpath(path.parent / line.pop("file")))] = line
-    except (OSError, ValueError, csv.Error) as error:
-        kind = path.suffix[1:].upper()
-        raise FoleyError(f"{printable(path)}: cannot be read as {kind}: {error}") from error
+    where = printable(path)
+    for number, line in _numbered_facts(path, skipped):
+        odd = [name for name, text in line.items() if not _is_text(text)]
+        skipped += [(f"{where}, line {number}", f"{name} is not valid text") for name in odd]
+        if "file" in odd:
+            continue
+        for name in odd:
+            del line[name]
+        if not line.get("file"):
+            raise FoleyError(f"{where}, line {number}: names no file, give it a column `file`")
+        facts[Path(os.path.normpath(path.parent / line.pop("file")))] = line
     return facts
 
 
 def read_rows(path: Path) -> list[Facts]:
-    """The lines of a CSV or JSONL file by the columns that we know.
-
-    Raises OSError, ValueError or csv.Error.
-    """
-    return [_facts(row) for row in _sidecar_rows(path)]
+    """The lines of a CSV or JSONL file by the columns that we know. Raises FoleyError."""
+    return [facts for _, facts in _numbered_facts(path, [])]
 
 
-def _sidecar_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if path.suffix == ".csv":
-            yield from csv.DictReader(file)
-            return
-        for number, line in enumerate(file, 1):
-            row = json.loads(line) if line.strip() else {}
-            if not isinstance(row, dict):
-                raise FoleyError(f"{printable(path)}: line {number} is not a JSON object")
-            if row:
-                yield cast("dict[str, Any]", row)
+def _numbered_facts(path: Path, skipped: list[tuple[str, str]]) -> Iterator[tuple[int, Facts]]:
+    if path.suffix != ".csv":
+        yield from _json_lines(path)
+        return
+    table = read_table(path, _ALIASES)
+    if table.ignored:
+        skipped.append((printable(path), f"columns that mean nothing: {', '.join(table.ignored)}"))
+    for number, row in table.rows:
+        yield number, {name: cell for name, cell in row.items() if cell}
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, Facts]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for number, line in enumerate(file, 1):
+                row = json.loads(line) if line.strip() else {}
+                if not isinstance(row, dict):
+                    raise FoleyError(f"{printable(path)}: line {number} is not a JSON object")
+                if row:
+                    yield number, _facts(cast("dict[str, Any]", row))
+    except (OSError, ValueError) as error:
+        raise FoleyError(f"{printable(path)}: cannot be read as JSONL: {error}") from error
 
 
 def _facts(row: Mapping[str, Any]) -> Facts:
     """The columns we know, under their own names, as text (truth as JSON text)."""
+    plain = {name.strip().lower(): value for name, value in row.items()}
     facts: Facts = {}
     for key, aliases in _ALIASES.items():
-        value = next((row[alias] for alias in aliases if row.get(alias) not in (None, "")), None)
-        if value is not None:
+        given = (plain[alias] for alias in aliases if plain.get(alias) not in (None, ""))
+        if (value := next(given, None)) is not None:
             facts[key] = value if isinstance(value, str) else json.dumps(value)
     return facts

@@ -1,7 +1,5 @@
 """The stages of a preset, in order, and their fingerprints."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from inspect import signature
@@ -50,34 +48,40 @@ class StageGraph:
         """Every stage, in order."""
         return [*self.scoring, *self.features]
 
+    @property
+    def feature_stages(self) -> list[Stage]:
+        """The features, and before them the stages that they are computed from."""
+        needed = {stage.name for stage in self.features}
+        for stage in reversed(self.stages):
+            needed |= set(stage.upstream) if stage.name in needed else set()
+        return [stage for stage in self.stages if stage.name in needed]
+
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """Fingerprint of every stage, by name. It is read from the weights, so it may take time."""
         return fingerprints(self.stages)
 
-    @property
+    @cached_property
     def scoring_fingerprints(self) -> dict[str, str]:
-        """Fingerprints of the stages that a policy reads."""
-        return {stage.name: self.fingerprints[stage.name] for stage in self.scoring}
+        """Fingerprints of the stages that a policy reads. No weights of a feature are needed."""
+        return fingerprints(self.scoring)
 
-    @property
+    @cached_property
     def feature_fingerprints(self) -> dict[str, str]:
-        """Fingerprints of the stages that training reads.
+        """Fingerprints of `feature_stages`, which training reads. No weights of a score are needed.
 
-        They stay the same where a score that no feature needs is changed or added.
+        They stay the same where a score that no feature needs is changed, added or left out.
         """
-        return {stage.name: self.fingerprints[stage.name] for stage in self.features}
+        return fingerprints(self.feature_stages)
 
 
 def _house_scores(preset: Preset) -> list[Stage]:
-    """The scores that come with the house; the last two where the preset configures them."""
-    stages: list[Stage] = [
-        Probe(),
-        Silence(),
-        Picture(),
-        ImageBindScore(preset),
-        AudioboxScore(preset),
-    ]
+    """The scores that come with the house, but for those that the preset leaves out."""
+    stages: list[Stage] = [Probe(), Silence(), Picture()]
+    if preset.scores.imagebind:
+        stages.append(ImageBindScore(preset))
+    if preset.scores.audiobox:
+        stages.append(AudioboxScore(preset))
     if preset.scores.sync:
         stages.append(Sync(preset))
     if preset.scores.tagger is not None:

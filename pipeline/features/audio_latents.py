@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from model.presets.preset import Preset
+from model.presets.settings import revision_in
 from pipeline.features.columns import clip_seconds, half_bytes, middle_times
 from pipeline.media import read_audio
 from pipeline.stages.reading import read_then_run
@@ -34,6 +36,7 @@ class AudioLatentSettings:
 class BackboneStage(Stage):
     """A stage that runs a part of the frozen backbone."""
 
+    scope = "kept"
     preset: Preset
 
     @property
@@ -42,13 +45,6 @@ class BackboneStage(Stage):
         from model.backbone import Backbone
 
         return Backbone.revision(self.preset)
-
-    def setup(self) -> None:
-        """Load the backbone."""
-        from model.backbone import Backbone
-        from model.device import default_device
-
-        self._backbone: Any = Backbone.from_pretrained(self.preset).to(default_device())
 
 
 class AudioLatents(BackboneStage):
@@ -78,6 +74,24 @@ class AudioLatents(BackboneStage):
             ]
         )
 
+    @property
+    def model_revision(self) -> str:
+        """That of the backbone, and the precision where that is not float32."""
+        return revision_in(super().model_revision, self.preset.precision.latents)
+
+    def setup(self) -> None:
+        """Load the VAE, and no other part of the backbone."""
+        from model.backbone import AudioCodec
+        from model.weights.device import choose_device
+
+        self._codec: Any = AudioCodec.from_pretrained(self.preset, choose_device())
+
+    def running(self) -> AbstractContextManager[object]:
+        """In the preset's precision."""
+        from model.weights.device import autocast, choose_device
+
+        return autocast(self.preset.precision.latents, choose_device())
+
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Latents of each clip."""
         return read_then_run(clips, self._reading, self._encode, CHUNK)
@@ -88,7 +102,7 @@ class AudioLatents(BackboneStage):
         rows: list[Passed] = []
         for clip, audio in ready:
             sound = torch.from_numpy(np.atleast_2d(audio))
-            mean, scale = (part[0] for part in self._backbone.encode_audio(sound[None]))
+            mean, scale = (part[0] for part in self._codec.encode(sound[None]))
             columns = {
                 "latent_mean": half_bytes(mean),
                 "latent_scale": half_bytes(scale),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -33,12 +34,19 @@ class TextEmbeddings(BackboneStage):
             ]
         )
 
+    def setup(self) -> None:
+        """Load the text encoder, and no other part of the backbone."""
+        from model.backbone import TextEncoder
+        from model.weights.device import choose_device
+
+        self._text: Any = TextEncoder.from_pretrained(self.preset, choose_device())
+
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Tokens of each prompt."""
         outcomes: list[Outcome] = []
         for start in range(0, len(clips), CHUNK):
             prompts = [clip["prompt"] or "" for clip in clips[start : start + CHUNK]]
-            for tokens in self._backbone.encode_text(prompts):
+            for tokens in self._text.encode(prompts):
                 row = {"text_tokens": half_bytes(tokens), "n_text_tokens": len(tokens)}
                 outcomes.append(Passed(row))
             advance(len(prompts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from model.presets.preset import Preset
+from model.presets.settings import revision_in
 from pipeline.features.columns import clip_seconds, half_bytes, middle_times
 from pipeline.media import Framing, read_frames
 from pipeline.stages.reading import read_then_run
@@ -46,7 +48,8 @@ class VideoTokens(Stage):
     """Pooled V-JEPA2 tokens, by timestamps."""
 
     name = "video_tokens"
-    version = 1
+    scope = "kept"
+    version = 2
     upstream = ("probe",)
     batch_size = 512
 
@@ -75,17 +78,23 @@ class VideoTokens(Stage):
 
     @property
     def model_revision(self) -> str:
-        """Content hash of V-JEPA2's weights."""
+        """Content hash of V-JEPA2's weights, and the precision where that is not float32."""
         from model.video_encoder import VideoEncoder
 
-        return VideoEncoder.revision(self.preset)
+        return revision_in(VideoEncoder.revision(self.preset), self.preset.precision.video)
 
     def setup(self) -> None:
         """Load V-JEPA2."""
-        from model.device import default_device
         from model.video_encoder import VideoEncoder
+        from model.weights.device import choose_device
 
-        self._encoder: Any = VideoEncoder.from_pretrained(self.preset, default_device())
+        self._encoder: Any = VideoEncoder.from_pretrained(self.preset, choose_device())
+
+    def running(self) -> AbstractContextManager[object]:
+        """In the preset's precision."""
+        from model.weights.device import autocast, choose_device
+
+        return autocast(self.preset.precision.video, choose_device())
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Tokens of each clip."""

@@ -1,7 +1,5 @@
 """Audiobox Aesthetics: how good a sound is (paper section 3.2)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

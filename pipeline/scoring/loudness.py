@@ -1,7 +1,5 @@
 """Loudness: how much of a clip can be heard. Only what is silent throughout is rejected."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -41,17 +39,6 @@ class Loudness:
     rms_dbfs: float
 
 
-@dataclass(frozen=True)
-class SoundFacts(Loudness):
-    """All facts of a file's sound; the five here are of `pipeline.media.hearing`."""
-
-    loudness_lufs: float
-    clipped_share: float
-    dc_offset: float
-    bandwidth_hz: float
-    snr_db: float
-
-
 def measure(
     samples: NDArray[np.float32], sample_rate: int, settings: SilenceSettings | None = None
 ) -> Loudness:
@@ -81,15 +68,11 @@ def _dbfs(amplitude: float) -> float:
     return max(FLOOR_DBFS, 20 * math.log10(amplitude)) if amplitude > 0 else FLOOR_DBFS
 
 
-def measure_file(path: Path, settings: SilenceSettings) -> SoundFacts:
+def measure_file(path: Path, settings: SilenceSettings) -> dict[str, float]:
     """Facts of a file's sound, as long as its picture; raises MediaError if it is broken."""
     sound = decode_audio(path, None, settings.max_seconds)
     levels = measure(sound.samples.mean(0, dtype=np.float32), sound.sample_rate, settings)
-    heard = hear(sound.samples, sound.sample_rate)
-    return SoundFacts(
-        **vars(levels), loudness_lufs=heard.loudness, clipped_share=heard.clipped,
-        dc_offset=heard.dc, bandwidth_hz=heard.bandwidth, snr_db=heard.snr,
-    )  # fmt: skip
+    return asdict(levels) | asdict(hear(sound.samples, sound.sample_rate))
 
 
 _F64 = pa.float64()
@@ -124,10 +107,10 @@ class Silence(Stage):
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Failed if the sound cannot be decoded whole, rejected if all of it is silent."""
 
-        def judge(facts: SoundFacts) -> Outcome:
-            if facts.silent_share >= self.settings.reject_share:
-                return Rejected("silent throughout", asdict(facts))
-            return Passed(asdict(facts))
+        def judge(facts: dict[str, float]) -> Outcome:
+            if facts["silent_share"] >= self.settings.reject_share:
+                return Rejected("silent throughout", facts)
+            return Passed(facts)
 
         return read_each(
             clips, lambda clip: partial(measure_file, Path(clip["path"]), self.settings), judge

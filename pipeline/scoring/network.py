@@ -1,13 +1,13 @@
 """What the stages share that keep a network's scores."""
 
-from __future__ import annotations
-
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from model.presets.networks import NETWORKS
 from model.presets.preset import Preset
+from model.presets.settings import revision_in
 from pipeline.stages.stage import Stage
 from warehouse import field
 
@@ -25,8 +25,15 @@ class NetworkScore(Stage):
 
     @property
     def model_revision(self) -> str:
-        """Content hash of the network's weights."""
-        return NETWORKS[self.network].load_class().revision(self.preset)
+        """Content hash of the network's weights, and the precision where that is not float32."""
+        revision = NETWORKS[self.network].load_class().revision(self.preset)
+        return revision_in(revision, self.preset.precision.networks)
+
+    def running(self) -> AbstractContextManager[object]:
+        """In the preset's precision."""
+        from model.weights.device import autocast, choose_device
+
+        return autocast(self.preset.precision.networks, choose_device())
 
     def setup(self) -> None:
         """Load the network."""

@@ -1,7 +1,5 @@
 """Picture: what can be told of a clip's picture without a model. It drops nothing; policies may."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Probe: what each file says of itself. A clip goes on only with both a picture and a sound."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial

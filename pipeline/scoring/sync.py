@@ -1,7 +1,5 @@
 """Sync: by how much sound and picture are apart, where the preset asks for it. A fact, no gate."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

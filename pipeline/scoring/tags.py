@@ -1,13 +1,14 @@
 """Tags: how much of a sound is speech or music, where the preset asks for it. Facts, no gate."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.presets.preset import Preset
 from model.presets.settings import ModelError, TaggerSettings
@@ -19,6 +20,57 @@ from pipeline.stages.reading import read_then_run
 from pipeline.stages.stage import Clip, Outcome, Passed
 
 CHUNK = 8  # clips whose sound is held at once
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Windows of a sound: how long each is in seconds, and whether it holds speech, or music."""
+
+    seconds: NDArray[np.float64]
+    speech: NDArray[np.bool_]
+    music: NDArray[np.bool_]
+
+    def share(self, kind: str) -> float:
+        """Share of the time in which `speech` or `music` is heard."""
+        return float(self.seconds[getattr(self, kind)].sum() / self.seconds.sum())
+
+
+class Tagger:
+    """PANNs, by the windows and classes that a preset sets.
+
+    Raises ModelError if it has not the classes that are asked for.
+    """
+
+    def __init__(self, network: Any, settings: TaggerSettings) -> None:
+        self.network, self.settings = network, settings
+        count = network.fc_audioset.out_features
+        for name, place in {**settings.speech, **settings.music}.items():
+            if not 0 <= place < count:
+                raise ModelError(
+                    f"scores.tagger: class {name!r} is number {place}, "
+                    f"but the tagger has {count} classes"
+                )
+
+    def hear(self, sounds: Sequence[Audio]) -> list[Heard]:
+        """What is in mono sounds [n] at the network's rate.
+
+        Windows of all go through the network together; the last of a sound may be shorter.
+        """
+        size = round(self.settings.window * self.network.sample_rate)
+        windows = [[s[i : i + size] for i in range(0, max(1, len(s)), size)] for s in sounds]
+        logits = iter(self.network.hear([window for sound in windows for window in sound]))
+        found: list[Heard] = []
+        for sound in windows:
+            own = np.stack([one.logits for one in islice(logits, len(sound))])
+            seconds = np.array([max(1, len(window)) for window in sound], np.float64)
+            likely = (self._likely(own, c) for c in (self.settings.speech, self.settings.music))
+            found.append(Heard(seconds / self.network.sample_rate, *likely))
+        return found
+
+    def _likely(self, logits: np.ndarray, classes: Mapping[str, int]) -> NDArray[np.bool_]:
+        """Whether a class of `logits` [windows, classes] is likely."""
+        least = np.log(self.settings.threshold / (1 - self.settings.threshold))
+        return (logits[:, list(classes.values())] >= least).any(1)
 
 
 class Tags(NetworkScore):
@@ -35,13 +87,7 @@ class Tags(NetworkScore):
     def setup(self) -> None:
         """Load PANNs; raises ModelError if it has not the classes that are asked for."""
         super().setup()
-        count = self._network.fc_audioset.out_features
-        for name, place in {**self.settings.speech, **self.settings.music}.items():
-            if not 0 <= place < count:
-                raise ModelError(
-                    f"scores.tagger: class {name!r} is number {place}, "
-                    f"but the tagger has {count} classes"
-                )
+        self._tagger = Tagger(self._network, self.settings)
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Two shares a clip."""
@@ -52,28 +98,8 @@ class Tags(NetworkScore):
         return read_then_run(clips, job, self._tag, CHUNK)
 
     def _tag(self, ready: Sequence[tuple[Clip, Audio]]) -> list[Passed]:
-        """Windows of all clips go through the network together.
-
-        The last of a clip may be shorter, and counts less.
-        """
-        size = round(self.settings.window * self._network.sample_rate)
-        windows = [
-            [sound[i : i + size] for i in range(0, max(1, len(sound)), size)] for _, sound in ready
+        heard = self._tagger.hear([sound for _, sound in ready])
+        return [
+            Passed({"speech_share": one.share("speech"), "music_share": one.share("music")})
+            for one in heard
         ]
-        heard = iter(self._network.hear([window for clip in windows for window in clip]))
-        rows: list[Passed] = []
-        for clip in windows:
-            logits = np.stack([window.logits for window in islice(heard, len(clip))])
-            seconds = np.array([max(1, len(window)) for window in clip], np.float64)
-            speech, music = (
-                self._share(logits, seconds, classes)
-                for classes in (self.settings.speech, self.settings.music)
-            )
-            rows.append(Passed({"speech_share": speech, "music_share": music}))
-        return rows
-
-    def _share(self, logits: np.ndarray, lengths: np.ndarray, classes: Mapping[str, int]) -> float:
-        """Share of the lengths [windows] where a class of `logits` [windows, classes] is likely."""
-        least = np.log(self.settings.threshold / (1 - self.settings.threshold))
-        likely = (logits[:, list(classes.values())] >= least).any(1)
-        return float(lengths[likely].sum() / lengths.sum())

@@ -255,7 +255,7 @@ def test_the_command_writes_the_page_of_the_newest_dataset(
     said = one_line_error(foley("report", "curation", "--home", wh.home, "--dataset", "nothing"))
     assert "nothing" in said
     assert dataset.version in said
-    with pytest.raises(FoleyError, match="no catalog"):
+    with pytest.raises(FoleyError, match="there is nothing in"):
         gather_page(tmp_path / "nowhere")
 
 

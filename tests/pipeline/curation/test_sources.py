@@ -46,6 +46,18 @@ def test_two_folders_of_one_name_can_be_told_apart(folder: Path) -> None:
     assert {row["source"] for row in rows(folder, "second").values()} == {"second"}
 
 
+def test_a_folder_given_by_way_of_its_parent_is_the_same_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "clips.csv").write_text("file,prompt\n../mine/a.mp4,rain\ndeep/c.mp4,hail\n")
+    monkeypatch.chdir(folder / "deep")
+    found = rows(Path(".."))
+    assert found == rows(folder)
+    assert {
+        id: row["prompt"] for id, row in found.items() if row["prompt"] in ("rain", "hail")
+    } == {"mine/a": "rain", "mine/deep/c": "hail"}
+
+
 def test_files_that_differ_in_the_extension_alone_keep_it(folder: Path) -> None:
     (folder / "a.mkv").write_bytes(b"another")
     assert set(rows(folder)) == {"mine/a.mp4", "mine/a.mkv", "mine/deep/er/b", "mine/deep/c"}
@@ -114,6 +126,15 @@ def test_a_sidecar_tells_what_is_known(folder: Path, name: str) -> None:
     assert found["mine/deep/c"]["label"] is None
 
 
+def test_half_a_character_in_a_sidecar_is_left_out_with_its_reason(folder: Path) -> None:
+    lines = [{"file": "a.mp4", "prompt": "dog \ud83d", "label": "dog"}, {"file": "\ud83d.mp4"}]
+    (folder / "clips.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    listing = folder_source(folder)
+    reasons = [(where.split(", ")[-1], why) for where, why in listing.skipped if "line" in where]
+    assert reasons == [("line 1", "prompt is not valid text"), ("line 2", "file is not valid text")]
+    assert rows(folder)["mine/a"]["prompt"] == rows(folder)["mine/a"]["label"] == "dog"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "what"),
     [
@@ -121,7 +142,7 @@ def test_a_sidecar_tells_what_is_known(folder: Path, name: str) -> None:
         ("clips.jsonl", '["a.mp4"]\n', "line 1 is not a JSON object"),
         ("clips.jsonl", '{"prompt": "a dog"}\n', "names no file"),
         ("clips.csv", "name,prompt\na.mp4,a dog\n", "names no file"),
-        ("clips.csv", "file\n\udcff\n", "cannot be read as CSV"),
+        ("clips.csv", "file\n\udcff\n", "save it as CSV UTF-8"),
     ],
 )
 def test_a_sidecar_that_makes_no_sense_is_named(

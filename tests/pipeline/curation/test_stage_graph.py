@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from model.presets.preset import Preset, load_preset
+from model.weights.load import WeightsError
 from pipeline.curation.policy import select
 from pipeline.curation.stage_graph import StageGraph
 from tests.pipeline.small import work
@@ -74,6 +75,30 @@ def test_a_stage_of_ones_own_is_one_like_any_other(tmp_path: Path) -> None:
     )
     fingerprints = {"name_length": graph.fingerprints["name_length"]}
     assert select(wh, fingerprints, str(policy)).counts["kept"] == 4
+
+
+def test_scorers_can_be_left_out_and_features_need_no_weights_of_theirs(tmp_path: Path) -> None:
+    toy, weights = load_preset("toy"), tmp_path / "weights"
+    weights.mkdir()
+    for path in (*map(toy.model, ("backbone", "text", "video")), toy.backbone_config_file):
+        (weights / path.name).symlink_to(path)
+    (tmp_path / "preset.toml").write_text(
+        'base = "toy"\nnetworks = ["panns"]\n'
+        "[scores]\nimagebind = false\naudiobox = false\nsync = false\n"
+    )
+    preset = load_preset(str(tmp_path))
+    assert list(preset.models) == ["backbone", "text", "video", "panns"]
+    graph = StageGraph(preset)
+    assert list(graph.scoring_fingerprints) == ["probe", "silence", "picture"]
+    whole = StageGraph(toy)
+    assert graph.feature_fingerprints == {
+        name: whole.fingerprints[name]
+        for name in ("probe", "silence", "video_tokens", "audio_latents", "text_embeddings")
+    }
+    scored = StageGraph(load_preset("toy", weights))
+    assert scored.feature_fingerprints == graph.feature_fingerprints
+    with pytest.raises(WeightsError, match=r"no weights at .*imagebind\.safetensors"):
+        assert scored.scoring_fingerprints
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from pipeline.curation.policy import Policy, select
 from pipeline.stages.engine import fingerprints
 from tests.warehouse.toys import Facts, Gain, Text, make_files, run_all
 from warehouse import Dataset, FoleyError, Warehouse
+from warehouse.datasets.corpus import CorpusSettings, Splits, choose_dataset, settle
+from warehouse.datasets.versions import MEMBERS, Selected, write_dataset
 
 CLIPS = 200
 FPS = fingerprints([Facts(), Text()])
@@ -30,6 +33,7 @@ def wh(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     for number, row in enumerate(rows):
         row["split"] = GIVEN.get(number)
     warehouse.ingest(pa.Table.from_pylist(rows))
+    settle(warehouse, CorpusSettings(splits=policy().splits))
     pipeline = [Facts(), Text()]
     for stage in pipeline:
         stage.batch_size = 100
@@ -52,26 +56,31 @@ def draw(text: str, seed: int, salt: str) -> float:
     return int.from_bytes(digest[8:], "little") / 2**64
 
 
-def split_of(video: str, policy: Policy) -> str:
-    given = {GIVEN[n] for n in GIVEN if video == f"video{n // 3:04d}"}
-    if given:
-        return "test" if "test" in given else "val" if "val" in given else "train"
-    number = draw(video, policy.seed, "split")
-    if number < policy.test:
-        return "test"
-    return "val" if number < policy.test + policy.val else "train"
+def split_of(row: dict[str, Any], splits: Splits) -> str | None:
+    """The split of a clip that its facts do not drop, None where it would divide its video."""
+    number = draw(row["source_video"], splits.seed, "split")
+    drawn = "test" if number < splits.test else "train"
+    drawn = "val" if splits.test <= number < splits.test + splits.val else drawn
+    own = GIVEN.get(int(row["clip_id"][4:]), drawn)
+    given = {GIVEN[n] for n in GIVEN if row["source_video"] == f"video{n // 3:04d}"}
+    of_video = next((s for s in ("test", "val", "train") if s in given), drawn)
+    return own if own == of_video else None
 
 
 @pytest.mark.parametrize("seed", [0, 7])
 def test_the_draw_follows_from_the_source_video_the_seed_and_the_shares(
-    wh: Warehouse, seed: int
+    wh: Warehouse, tmp_path: Path, seed: int
 ) -> None:
     chosen = policy(seed=seed, ablation_share=0.4)
-    everyone = members(select(wh, FPS, chosen, name=f"draw{seed}"))
+    shutil.copytree(wh.home, tmp_path / "home", ignore=shutil.ignore_patterns("datasets"))
+    everyone = members(select(Warehouse(tmp_path / "home"), FPS, chosen, name=f"draw{seed}"))
     kept = [row for row in everyone.values() if row["kept"]]
-    assert len(kept) == CLIPS * 7 // 10
+    divided = [row for row in everyone.values() if (row["reason"] or "").startswith("split: ")]
+    assert len(kept) + len(divided) == CLIPS * 7 // 10
+    assert {row["clip_id"] for row in divided} >= {"clip0012", "clip0014"}
+    assert {split_of(row, chosen.splits) for row in divided} == {None}
     for row in kept:
-        assert row["split"] == split_of(row["source_video"], chosen)
+        assert row["split"] == split_of(row, chosen.splits)
         drawn = draw(row["clip_id"], seed, "ablation") < 0.4
         assert row["ablation"] == (row["split"] == "train" and drawn)
         assert row["sha256"]
@@ -103,6 +112,26 @@ def test_a_version_counts_its_clips(wh: Warehouse) -> None:
         dataset.clip_ids(subset="loud")
 
 
+def test_no_clip_moves_whatever_is_chosen_by_whom(wh: Warehouse) -> None:
+    """Other policies, other shares and seeds, some of the clips alone: splits are the same."""
+    first = members(select(wh, FPS, policy(), name="moves"))
+    quiet = (Gate("quiet", (Condition("level", below=30),)),)
+    others = [
+        select(wh, FPS, policy(gates=quiet), name="moves"),
+        select(wh, FPS, policy(seed=1, val=0.4, test=0.5), name="moves"),
+        select(wh, FPS, policy(), "moves", clip_ids=[f"clip{n:04d}" for n in (14, 15, 19, 20)]),
+    ]
+    for dataset in others:
+        assert dataset.diff["moved"] == 0
+        for id, row in members(dataset).items():
+            if row["kept"]:
+                assert row["split"] == first[id]["split"]
+            elif row["reason"] != "quiet":
+                assert row["reason"] == first[id]["reason"]
+    assert members(others[2])["clip0014"]["reason"].startswith("split: ")  # 13 is a test clip
+    assert others[1].policy["seed"] == 0
+
+
 def test_another_policy_of_the_same_clips_is_another_version(wh: Warehouse) -> None:
     """A version's record says which policy chose it: the same clips are not enough."""
     wide = policy(gates=(Gate("g", (Condition("level", below=1000),)),))
@@ -114,8 +143,14 @@ def test_another_policy_of_the_same_clips_is_another_version(wh: Warehouse) -> N
     assert first.digest != second.digest
     assert second.diff == {"added": 0, "removed": 0, "moved": 0}
     assert select(wh, FPS, wider, name="same").version == second.version
-    assert select(wh, FPS, wide, name="same").number == 3  # the newest one counts
-    assert first.diff == {"added": CLIPS * 7 // 10, "removed": 0, "moved": 0}
+    assert wh.dataset("same").version == second.version
+    settle(wh, CorpusSettings(), dataset="same")
+    assert select(wh, FPS, wide, name="same") == first  # the same clips again: no third version
+    assert wh.dataset("same") == first
+    assert choose_dataset(wh) == first
+    third = select(wh, FPS, policy(gates=wide.gates, ablation_share=0.9), name="same")
+    assert (third.number, third.previous) == (3, first.version)
+    assert first.diff == {"added": first.counts["kept"], "removed": 0, "moved": 0}
 
 
 def test_other_facts_of_the_same_clips_are_another_version(wh: Warehouse, tmp_path: Path) -> None:
@@ -128,28 +163,27 @@ def test_other_facts_of_the_same_clips_are_another_version(wh: Warehouse, tmp_pa
 
 
 def test_what_moved_came_and_went_since_the_version_before(wh: Warehouse) -> None:
-    first = select(wh, FPS, policy(), name="moves")
-    quiet = (Gate("quiet", (Condition("level", below=30),)),)
-    second = select(wh, FPS, policy(seed=1, gates=quiet), name="moves")
-    third = select(wh, FPS, policy(seed=2), name="moves")
-    chosen = [
-        {id: row["split"] for id, row in members(dataset).items() if row["kept"]}
-        for dataset in (first, second, third)
-    ]
-    for before, after, dataset in zip(chosen, chosen[1:], (second, third), strict=False):
-        moved = sum(before[id] != after[id] for id in before.keys() & after.keys())
-        assert moved > 0
-        assert dataset.diff == {
-            "added": len(after.keys() - before.keys()),
-            "removed": len(before.keys() - after.keys()),
-            "moved": moved,
-        }
-    assert second.diff["removed"] > 0 == second.diff["added"]
-    assert third.diff["added"] > 0 == third.diff["removed"]
-    assert (second.previous, third.previous) == (first.version, second.version)
-    assert [d.version for d in wh.datasets() if d.name == "moves"] == [
-        first.version, second.version, third.version,
-    ]  # fmt: skip
+    """Against a count in Python; only a source that gives another split moves a clip."""
+    rows = select(wh, FPS, policy(), name="diffs").members(kept=None).to_pylist()
+    split = {"train": "val", "val": "test", "test": "train"}
+    for number, row in enumerate(rows):
+        if row["kept"] and number % 5 == 0:
+            row |= {"kept": False, "split": None, "reason": "gone"}
+        elif row["kept"] and number % 3 == 0:
+            row["split"] = split[row["split"]]
+    second = write_dataset(wh, pa.Table.from_pylist(rows, MEMBERS), Selected("diffs", {}, {}, []))
+    third = select(wh, FPS, policy(ablation_share=0.9), name="diffs")
+    before, after = (
+        {row["clip_id"]: row["split"] for row in dataset.members().to_pylist()}
+        for dataset in (second, third)
+    )
+    moved = sum(before[id] != after[id] for id in before)
+    gone = len(after) - len(before)
+    assert min(moved, gone) > 0
+    assert second.diff == {"added": 0, "removed": gone, "moved": moved}
+    assert third.diff == {"added": gone, "removed": 0, "moved": moved}
+    versions = [dataset for dataset in wh.datasets() if dataset.name == "diffs"]
+    assert [d.previous for d in versions] == [None, versions[0].version, second.version]
 
 
 def test_a_dataset_may_be_about_some_clips_alone(wh: Warehouse) -> None:
@@ -168,6 +202,8 @@ def test_the_funnel_counts_every_step(wh: Warehouse) -> None:
     )
     dataset = select(wh, FPS, policy(gates=gates), name="funnel")
     reasons = [row["reason"] for row in members(dataset).values()]
+    divided = sum((reason or "").startswith("split: ") for reason in reasons)
+    assert divided >= 2
     steps = {"facts": 0, "loud": 0, "text": 0}
     for number in range(CLIPS):
         if number % 10 >= 7:
@@ -186,6 +222,7 @@ def test_the_funnel_counts_every_step(wh: Warehouse) -> None:
         {"step": "text", "dropped": 0, "left": left},
         {"step": "loud", "dropped": steps["loud"], "left": after},
         {"step": "text", "dropped": steps["text"], "left": after - steps["text"]},
+        {"step": "split", "dropped": divided, "left": dataset.counts["kept"]},
     ]
 
 

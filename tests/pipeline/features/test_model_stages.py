@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from model.backbone import Backbone
-from model.foley import build_bridge, save_bridge
+from model.bridge_file import BridgeFacts, save_bridge
+from model.foley import build_bridge
 from model.presets.preset import Preset, load_preset
 from model.video_encoder import VideoEncoder
 from pipeline.curation.stage_graph import StageGraph
@@ -26,6 +27,8 @@ from pipeline.evaluation.conditions import (
     wav_audio,
     wav_bytes,
 )
+from pipeline.features.video_tokens import tokens_from_bytes
+from pipeline.generation.generator import SoundGenerator
 from pipeline.media import probe
 from pipeline.procedural import render_audio, render_frames, sample_clip, write_clip
 from pipeline.stages.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
@@ -118,17 +121,33 @@ def test_text_tokens_have_no_padding(clips: list[Clip]) -> None:
         assert len(found["text_tokens"]) == found["n_text_tokens"] * PRESET.text_width * 2
 
 
+SHORT = PRESET.model_copy(update={"sample": PRESET.sample.model_copy(update={"steps": 2})})
+
+
 @pytest.fixture(scope="module")
 def bridge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained bridge with an output that is not zero."""
     backbone = Backbone.from_pretrained(PRESET)
     torch.manual_seed(0)
-    found = build_bridge(backbone, PRESET.video.width)
+    found = build_bridge(backbone)
     for layer in found.blocks:
         torch.nn.init.normal_(layer.to_out.weight, std=0.2)
     path = tmp_path_factory.mktemp("bridge") / "bridge.safetensors"
-    save_bridge(path, found, Backbone.revision(PRESET), VideoEncoder.revision(PRESET))
+    save_bridge(path, found, BridgeFacts.of(PRESET, "v", 4.0))
     return path
+
+
+def test_training_and_generation_see_the_same_tokens_of_a_clip(
+    bridge: Path, tmp_path: Path
+) -> None:
+    """Of a segment and a part of another, which generation reads piece by piece."""
+    path = tmp_path / "clip.mp4"
+    write_clip(sample_clip(4, 5.3), path)
+    facts = {**vars(probe(path)), "clip_id": "4", "path": str(path)}
+    cached = columns(run(FEATURES["video_tokens"], [facts])[0])["video_tokens"]
+    found = SoundGenerator(PRESET, bridge, "cpu").tokens(path, float(facts["duration"]))
+    assert len(found) == 43
+    assert torch.equal(found.half(), tokens_from_bytes(PRESET, cached).half())
 
 
 def test_conditions_differ_in_nothing_but_themselves(clips: list[Clip], bridge: Path) -> None:
@@ -140,8 +159,11 @@ def test_conditions_differ_in_nothing_but_themselves(clips: list[Clip], bridge: 
     tokens = {clip["clip_id"]: clip["video_tokens"] for clip in watched}
 
     def sounds(condition: Any, partners: tuple[tuple[str, str], ...] = ()) -> list[dict[str, Any]]:
-        settings = GenerateSettings("id", condition, 0, 3.0, 2, "v-ddim", partners)
-        return [columns(row) for row in run(Generate(PRESET, bridge, settings, tokens), watched)]
+        settings = GenerateSettings("id", condition, 0, {}, {}, ("cpu", "float32"), partners)
+        return [
+            columns(row)
+            for row in run(Generate(SHORT, bridge, settings, lambda _: tokens), watched)
+        ]
 
     own = sounds("true")
     assert sounds("other", (("1", "1"), ("3", "3"))) == own
@@ -156,11 +178,11 @@ def test_conditions_differ_in_nothing_but_themselves(clips: list[Clip], bridge: 
 def test_a_prompt_without_a_known_material_cannot_be_swapped(
     clips: list[Clip], bridge: Path
 ) -> None:
-    settings = GenerateSettings("id", "swap", 0, 3.0, 2, "v-ddim", ())
+    settings = GenerateSettings("id", "swap", 0, {}, {}, ("cpu", "float32"), ())
     tokens = columns(run(FEATURES["video_tokens"], clips[:1])[0])
     mine = {**clips[0], **tokens}
     found = run(
-        Generate(PRESET, bridge, settings), [{**mine, "truth": None}, mine, {**mine, "truth": "{}"}]
+        Generate(SHORT, bridge, settings), [{**mine, "truth": None}, mine, {**mine, "truth": "{}"}]
     )
     assert [type(outcome) for outcome in found] == [Rejected, Passed, Rejected]
 

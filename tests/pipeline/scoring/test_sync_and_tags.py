@@ -5,6 +5,7 @@ Offset of sound and picture, and what a tagger hears.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from model.metrics.metrics import OFFSETS, desync
 from model.networks.panns import Cnn14
 from model.networks.synchformer import Synchformer
+from model.presets.audioset import MUSIC, SPEECH
 from model.presets.preset import ModelError, Preset, load_preset
 from model.presets.settings import TaggerSettings
 from model.weights.load import save_weights
@@ -67,7 +69,8 @@ def test_a_preset_configures_them(tmp_path: Path) -> None:
     assert names(load_preset("paper")) == known
     assert names(TOY) == [*known, "sync"]
     assert names(with_tagger(TOY, TaggerSettings())) == [*known, "sync", "tags"]
-    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/curation.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/curation.md").read_text(), re.DOTALL)
+    (block,) = (block for block in blocks if "[scores.tagger]" in block)
     (tmp_path / "preset.toml").write_text(block)
     assert names(load_preset(str(tmp_path))) == [*known, "sync", "tags"]
 
@@ -127,6 +130,16 @@ def test_shares_are_of_time_and_of_the_classes_that_are_named(tmp_path: Path) ->
     alone, both = columns(Tags(TOY, tagger), clips)
     assert alone == {"speech_share": 1.0, "music_share": 0.0}
     assert both == {"speech_share": pytest.approx(0.4), "music_share": pytest.approx(0.6)}
+
+
+def test_places_of_classes_are_those_of_audiosets_own_list() -> None:
+    """The hash is of those lines of its class_labels_indices.csv, as `index,display_name`."""
+    places = {**SPEECH, **MUSIC}
+    lines = "\n".join(f"{place},{name}" for name, place in places.items())
+    assert hashlib.sha256(lines.encode()).hexdigest() == (
+        "9a728159f567b3c2a491064e22bf71ebbd118db10303e962736fd6d7c329acfb"
+    )
+    assert TaggerSettings() == TaggerSettings(speech=SPEECH, music=MUSIC)
 
 
 def test_audiosets_classes_are_the_default_and_a_tagger_without_them_is_refused(

@@ -228,15 +228,20 @@ def test_latents_of_a_file_are_those_of_stable_audio_tools_own_encoder(
     np.testing.assert_allclose(times, (np.arange(len(times)) + 0.5) * 640 / 44100, rtol=1e-6)
 
 
-def test_text_tokens_are_those_of_stable_audio_tools_own_conditioner() -> None:
+def test_text_tokens_are_those_of_stable_audio_tools_own_conditioner(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from stable_audio_tools.models.conditioners import T5Conditioner
 
+    folder = str(TOY.model("text"))  # which the conditioner does not know
+    monkeypatch.setattr(T5Conditioner, "T5_MODELS", [folder])
+    monkeypatch.setattr(T5Conditioner, "T5_MODEL_DIMS", {folder: TOY.untrained["t5"]["d_model"]})
     prompts = ["glass struck by a hammer", "", "a ball that bounces on wood, then stops"]
     clips = [{"clip_id": str(i), "prompt": prompt} for i, prompt in enumerate(prompts)]
     stage = TextEmbeddings(TOY)
-    stage.setup()  # lets the conditioner take a local folder
+    stage.setup()
     conditioner: Any = T5Conditioner
-    theirs = conditioner(TOY.text_width, str(TOY.model("text")), max_length=64)
+    theirs = conditioner(TOY.text_width, folder, max_length=64)
     theirs.model.float()  # it loads half precision
     tokens, mask = theirs(prompts, "cpu")
     for outcome, row, kept in zip(stage.process(clips), tokens, mask, strict=True):

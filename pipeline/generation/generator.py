@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from model.foley import FoleyControl, SoundRequest, read_bridge_facts
-from model.presets.preset import ModelError, Preset
+from model.bridge_file import read_bridge_facts
+from model.foley import FoleyControl
+from model.low_memory import check_torchao
+from model.presets.preset import Preset
 from model.presets.settings import SampleSettings
+from model.sampling.request import SoundRequest
 from model.types import Audio
 from model.video_encoder import VideoEncoder, frame_times
-from pipeline.generation.provenance import bridge_facts, code_version, keep_provenance
-from pipeline.generation.requests import MAX_SEED, check_out, sample_settings, video_seconds
-from pipeline.media import Framing, mux, read_segments, write_flac, write_wav
+from model.weights.device import choose_device, sampling_dtype
+from model.weights.files import BRIDGE_FILE
+from pipeline.generation.asking import Watched, notes_on, scene_cuts, sound_request
+from pipeline.generation.finishing import finish
+from pipeline.generation.listing import of_call
+from pipeline.generation.options import SoundOptions, sample_settings
+from pipeline.generation.provenance import code_version, kept_provenance, model_facts
+from pipeline.generation.requests import Request, check_out, places_of
+from pipeline.generation.sources import since_midnight
+from pipeline.generation.unwanted import Unwanted, load_tagger
+from pipeline.media import Framing, Muxing, mux, printable, read_segments, write_flac, write_wav
+from pipeline.scoring.tags import Tagger
 from warehouse.errors import FoleyError
-from warehouse.files import file_sha256
 from warehouse.store import Warehouse
 
-_WRITERS = {".wav": write_wav, ".flac": write_flac}
+T = TypeVar("T")
+_Heard = tuple[Audio, tuple[str, ...]]  # a sound, and lines on what was heard in it
 
 
 @dataclass(frozen=True)
@@ -32,26 +44,33 @@ class GeneratedSound:
     Attributes:
         audio: samples [channels, S] in -1..1.
         sample_rate: samples a second.
-        video: the file whose picture it was made for.
+        video: the file whose picture it was made for; None for text alone.
         provenance: the video and its hash, prompt, seed, preset, models, settings and device.
+        options: what the sound, and the file with it, are to be like.
+        notes: lines on what is to be known of it, such as what was heard that is not to be there.
 
     """
 
     audio: Audio
     sample_rate: int
-    video: Path
+    video: Path | None
     provenance: dict[str, Any]
+    options: SoundOptions = field(default_factory=SoundOptions)
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
-        """Length of the sound: that of the video."""
+        """Length of the sound: that of the video where there is one."""
         return self.audio.shape[1] / self.sample_rate
 
-    def save(self, out: str | Path, home: Warehouse | None = None) -> Path:
+    def save(self, out: str | Path, home: Warehouse | None = None) -> list[str]:
         """Write the video with this sound in place of its own; .wav and .flac are the sound alone.
 
         The picture is copied bit for bit. `OUT.json` beside it holds the provenance with the hash
         of the file, and so does a record of `home`.
+
+        Returns:
+            A line for everything of the video that `out` cannot hold, such as its subtitles.
 
         Raises:
             FoleyError: `out` cannot be written, is the video itself, or has another extension
@@ -59,14 +78,33 @@ class GeneratedSound:
 
         """
         out = Path(out)
-        check_out(out, {self.video.resolve()})
+        check_out(out, places_of([self.video] if self.video else []))
         out.parent.mkdir(parents=True, exist_ok=True)
-        if writer := _WRITERS.get(out.suffix.lower()):
-            writer(out, self.audio, self.sample_rate)
+        with kept_provenance(out, self.provenance, home):
+            left_out = self._write(out)
+        return [f"{printable(out)}: {line}" for line in left_out]
+
+    def _write(self, out: Path) -> list[str]:
+        work = bool(self.options.sample_rate or self.options.redo)  # not a last copy: all bits
+        if out.suffix.lower() == ".wav":
+            start = since_midnight(self.video, self.sample_rate)
+            write_wav(out, self.audio, self.sample_rate, 24 if work else 16, start)
+        elif out.suffix.lower() == ".flac":
+            write_flac(out, self.audio, self.sample_rate, 24 if work else 16)
+        elif self.video is None:
+            raise FoleyError(f"{printable(out)}: there is no picture: write .wav or .flac")
         else:
-            mux(self.video, self.audio, self.sample_rate, out)
-        keep_provenance(out, self.provenance, home)
-        return out
+            how = Muxing(self.options.keep_audio, pcm=work)
+            return mux(self.video, self.audio, self.sample_rate, out, how)
+        return []
+
+
+def _or_error(make: Callable[..., T], *arguments: Any) -> T | FoleyError:
+    """What `make` gives, or why it cannot."""
+    try:
+        return make(*arguments)
+    except FoleyError as error:
+        return error
 
 
 class SoundGenerator:
@@ -76,56 +114,84 @@ class SoundGenerator:
         preset: which models, and how they sample.
         bridge: a bridge.safetensors; None for the one beside the preset's weights.
         device: cpu, cuda, cuda:N, or auto: cuda where there is one.
+        low_memory: keep the DiT's matrices in 8 bits, and one model at a time on the device.
 
     Raises:
-        ModelError: there is no such device.
+        FoleyError: there is no bridge.
+        ModelError: there is no such device, or no torchao for `low_memory`.
         WeightsError: weights are missing or do not fit.
 
     """
 
-    def __init__(self, preset: Preset, bridge: Path | None = None, device: str = "auto") -> None:
-        self.preset = preset
+    def __init__(
+        self,
+        preset: Preset,
+        bridge: Path | None = None,
+        device: str = "auto",
+        low_memory: bool = False,
+    ) -> None:
         self.device = choose_device(device)
+        if low_memory:
+            check_torchao()
         on_gpu = self.device.startswith("cuda")
-        dtype = torch.bfloat16 if on_gpu else torch.float32
-        self.encoder = VideoEncoder.from_pretrained(preset, self.device)
-        self.encoder.model.to(dtype)
-        self.foley = FoleyControl.from_pretrained(preset, bridge).to(self.device, dtype)
-        path = bridge or preset.weights / "bridge.safetensors"
-        trained_on = read_bridge_facts(path)  # these very models, or it would not have loaded
-        self._models = {
-            "preset": preset.name,
-            "backbone": trained_on["backbone"],
-            "encoder": trained_on["encoder"],
-            **bridge_facts(path),
-        }
+        self._dtype = sampling_dtype(self.device)
+        path = bridge or preset.weights / BRIDGE_FILE
+        facts = read_bridge_facts(path)
+        self.preset = facts.apply(preset, path)
+        self._encoder: VideoEncoder | None = self._load_encoder()
+        self._tagger: Tagger | None = None
+        self.foley = FoleyControl.from_pretrained(self.preset, path).to(self.device, self._dtype)
+        if low_memory:
+            self.foley.lower_memory()
+        self._models = model_facts(self.preset, path, facts)
         self._machine = {
-            "device": torch.cuda.get_device_name() if on_gpu else "cpu",
-            "precision": str(dtype).removeprefix("torch."),
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
+            "precision": ("int8 " if low_memory else "") + str(self._dtype).removeprefix("torch."),
             "code": code_version(),
         }
 
+    def _load_encoder(self) -> VideoEncoder:
+        encoder = VideoEncoder.from_pretrained(self.preset, self.device)
+        encoder.model.to(self._dtype)
+        return encoder
+
+    @property
+    def encoder(self) -> VideoEncoder:
+        """The video encoder, loaded again where it was let go."""
+        if self._encoder is None:
+            self._encoder = self._load_encoder()
+        return self._encoder
+
+    def let_encoder_go(self) -> None:
+        """Free the memory of the video encoder."""
+        self._encoder = None
+
     def generate(
         self,
-        video: str | Path,
-        prompt: str,
+        video: str | Path | None,
+        prompt: str | None = None,
         *,
         negative_prompt: str | None = None,
         seed: int = 0,
         cfg: float | None = None,
         video_cfg: float | None = None,
         steps: int | None = None,
+        **options: Any,
     ) -> GeneratedSound:
-        """Make sound for one video, as long as its picture.
+        """Make sound for one video, as long as its picture, or of text alone.
 
         Args:
-            video: a file with a picture of at most an hour, at any frame rate.
-            prompt: what is to be heard.
+            video: a file with a picture of at most an hour, at any frame rate; None for text
+                alone, of so many `seconds`.
+            prompt: what is to be heard; "" lets the video alone decide.
             negative_prompt: what is not to be heard.
             seed: 0 to 2**31 - 1; the same seed gives the same sound.
             cfg: guidance by text and video; None for the preset's, as for the next two.
             video_cfg: guidance by video, where it is not to be the same.
             steps: sampling steps.
+            options: fields of pipeline.generation.options.SoundOptions, such as `seconds`; with
+                `redo` the file is a sound, or a video with it, and None for the prompt is that of
+                its sidecar.
 
         Raises:
             FoleyError: the video is missing, damaged or too long.
@@ -136,14 +202,16 @@ class SoundGenerator:
             ((1, 64000), 16000)
 
         """
-        if not 0 <= seed <= MAX_SEED:
-            raise FoleyError(f"the seed must be 0 to {MAX_SEED}, not {seed}")
-        path = Path(video)
-        seconds = video_seconds(path)
-        tokens = self.tokens(path, seconds)
-        request = SoundRequest(prompt, seconds, seed, tokens, negative_prompt)
+        path = None if video is None else Path(video)
+        request = of_call(path, prompt, seed, negative_prompt, SoundOptions.of(**options))
         settings = sample_settings(self.preset, cfg=cfg, video_cfg=video_cfg, steps=steps)
-        return self.sounds([path], [request], settings)[0]
+        seconds = request.length()
+        seen = request.video
+        watched = None if seen is None else self.watch(seen, seconds, request.options.across_cuts)
+        (made,) = self.sounds([(request, seconds, watched)], settings)
+        if isinstance(made, FoleyError):
+            raise made
+        return made
 
     def tokens(self, video: Path, seconds: float) -> Tensor:
         """Video tokens [J, P, V] of a whole file, read and encoded segment by segment."""
@@ -151,53 +219,73 @@ class SoundGenerator:
         times = frame_times(seconds, settings.fps)
         framing = Framing(settings.short_side, settings.crop)
         segments = read_segments(video, times, framing, settings.segment_frames)
-        return torch.cat([self.encoder.encode(segment).cpu() for segment in segments])
+        return torch.cat([tokens.cpu() for tokens in self.encoder.encode_segments(segments)])
+
+    def watch(self, video: Path, seconds: float, across_cuts: bool = False) -> Watched:
+        """A video's tokens, and where its scenes change unless that is all one; or MediaError."""
+        cuts = () if across_cuts else scene_cuts(video, seconds)
+        return Watched(self.tokens(video, seconds), cuts)
 
     def sounds(
         self,
-        videos: Sequence[Path],
-        requests: Sequence[SoundRequest],
+        inputs: Sequence[tuple[Request, float, Watched | None]],
         settings: SampleSettings | None = None,
         on_step: Callable[[int, int], None] | None = None,
-    ) -> list[GeneratedSound]:
-        """The sound of each request, and that it is for the video of the same place in `videos`."""
+    ) -> list[GeneratedSound | FoleyError]:
+        """The sound of each request, given its seconds and its video, or why there is none."""
         settings = settings or self.preset.sample
-        rate = self.preset.sample_rate
+        if self._tagger is None and any(request.options.without for request, _, _ in inputs):
+            self._tagger = load_tagger(self.preset)  # before the work that it is to judge
+        keys = [request.of_models() for request, _, _ in inputs]
+        distinct = dict(zip(keys, inputs, strict=True))  # a mix and its stem are sampled once
+        asked = {k: _or_error(sound_request, self.foley, *given) for k, given in distinct.items()}
+        if self.foley.low_memory:
+            self.let_encoder_go()
+        usable = [one for one in asked.values() if not isinstance(one, FoleyError)]
+        audios = iter(self.foley.generate(usable, settings, on_step))
+        made = {
+            k: one
+            if isinstance(one, FoleyError)
+            else _or_error(self._heard, k.options, one, next(audios), settings)
+            for k, one in asked.items()
+        }
         return [
-            GeneratedSound(audio, rate, video, self._provenance(video, request, audio, settings))
-            for video, request, audio in zip(
-                videos, requests, self.foley.generate(requests, settings, on_step), strict=True
-            )
+            one
+            if isinstance(one := made[key], FoleyError)
+            else _or_error(self._finished, request, seconds, one, settings)
+            for key, (request, seconds, _) in zip(keys, inputs, strict=True)
         ]
 
+    def _heard(
+        self, options: SoundOptions, asked: SoundRequest, audio: Audio, settings: SampleSettings
+    ) -> _Heard:
+        """What the models made, heard by the tagger, with lines on what that was."""
+        if not options.without or self._tagger is None:
+            return audio, ()
+        unwanted = Unwanted(tuple(options.without.split(",")), self._tagger)
+        return unwanted.made_again(self.foley, asked, audio, settings)
+
+    def _finished(
+        self, request: Request, seconds: float, made: _Heard, settings: SampleSettings
+    ) -> GeneratedSound:
+        """The sound brought to its level, with its provenance."""
+        options, (audio, heard) = request.options, made
+        notes = notes_on(self.foley, request, seconds)
+        audio, rate = finish(request, audio, self.preset.sample_rate)
+        told = self._provenance(request, audio, rate, settings)
+        told |= {"heard": list(heard)} if heard else {}
+        return GeneratedSound(audio, rate, request.video, told, options, (*notes, *heard))
+
     def _provenance(
-        self, video: Path, request: SoundRequest, audio: Audio, settings: SampleSettings
+        self, request: Request, audio: Audio, rate: int, settings: SampleSettings
     ) -> dict[str, Any]:
-        rate, window = self.preset.sample_rate, self.preset.window.model_dump()
+        window = self.preset.window.model_dump()
         return {
             "seconds": audio.shape[1] / rate,
             "sample_rate": rate,
             "channels": len(audio),
-            "video": {"path": str(video.absolute()), "sha256": file_sha256(video)},
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt,
-            "seed": request.seed,
+            **request.facts(),
             **self._models,
             "settings": settings.model_dump(exclude={"fast_steps"}) | {"window": window},
             **self._machine,
         }
-
-
-def choose_device(name: str) -> str:
-    """The device of that name; `auto` is cuda where there is one, else cpu.
-
-    Raises ModelError for cuda where there is none.
-    """
-    available = torch.cuda.is_available()
-    if name.startswith("cuda") and not available:
-        raise ModelError(
-            f"device {name!r} was asked for, but torch finds no CUDA device here: use --device cpu"
-        )
-    if name == "auto":
-        return "cuda" if available else "cpu"
-    return name

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.media import printable
+from pipeline.media import whole
 from warehouse.errors import FoleyError
-from warehouse.files import file_sha256
+from warehouse.files import file_sha256, read_json
 from warehouse.store import Warehouse
+
+if TYPE_CHECKING:
+    from model.bridge_file import BridgeFacts
+    from model.presets.preset import Preset
+
+#: What a sidecar says of its own file, beside what the sound in it was made of.
+OF_THE_FILE = ("sound", "path", "created_at")
 
 
 def code_version() -> str:
@@ -35,11 +43,23 @@ def code_revision() -> str | None:
     return done.stdout.strip()
 
 
-def bridge_facts(path: Path) -> dict[str, str | None]:
-    """Hash of a bridge's file, and the checkpoint that it is, where it lies in a home folder."""
-    record = path.parent / "checkpoint.json"
-    checkpoint = json.loads(record.read_text()).get("id") if record.is_file() else None
-    return {"bridge": file_sha256(path), "checkpoint": checkpoint}
+def model_facts(preset: Preset, bridge: Path, facts: BridgeFacts) -> dict[str, Any]:
+    """What makes a sound: revisions of the models, the bridge's hash and checkpoint, settings.
+
+    `preset` is as the bridge needs it (`facts.apply`). The checkpoint is None for a bridge that
+    lies in no home folder.
+    """
+    beside, digest = bridge.parent / "checkpoint.json", file_sha256(bridge)
+    record = read_json(beside) if beside.is_file() else {}
+    return {
+        "preset": preset.name,
+        "backbone": facts.backbone,
+        "encoder": facts.encoder,
+        "bridge": digest,
+        "checkpoint": record.get("id") if record.get("sha256") == digest else None,
+        "settings": preset.sample.model_dump(exclude={"fast_steps"})
+        | {"window": preset.window.model_dump()},
+    }
 
 
 def sidecar_of(out: Path) -> Path:
@@ -47,18 +67,57 @@ def sidecar_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.json")
 
 
-def keep_provenance(out: Path, provenance: Mapping[str, Any], home: Warehouse | None) -> None:
-    """Write a sound's provenance beside its file and, where there is a home, as a record there.
+def told_of(out: Path) -> dict[str, Any]:
+    """What a sidecar says of a sound; nothing where there is none of ours."""
+    try:
+        told = read_json(sidecar_of(out))
+    except (FoleyError, UnicodeDecodeError):
+        return {}
+    return told if {"sound", "seed", "video"} <= told.keys() else {}
 
-    Raises FoleyError if either cannot be written.
+
+def is_made(out: Path, asked: Mapping[str, Any]) -> bool:
+    """Whether `out` is a whole sound of ours that was made of just what is asked for."""
+    told = told_of(out)
+    same = all(_lasting(told.get(name)) == _lasting(value) for name, value in asked.items())
+    return same and out.is_file() and told.get("sound") == file_sha256(out)
+
+
+def _lasting(value: Any) -> Any:
+    """A fact without a path, which may be given otherwise; as JSON has it."""
+    plain = json.loads(json.dumps(value))
+    return plain.get("sha256", plain) if isinstance(plain, dict) else plain
+
+
+@contextmanager
+def kept_provenance(
+    out: Path, provenance: Mapping[str, Any], home: Warehouse | None
+) -> Generator[None]:
+    """Have a sound's provenance beside the file that the enclosed work writes, and in a home.
+
+    The sidecar is there before the file, without its hash: so a file of ours is known for one
+    whenever the work is killed, and as whole only with the hash. Raises FoleyError if either cannot
+    be written.
     """
+    path = sidecar_of(out)
+    new = not path.exists()
+    if new:
+        _write_sidecar(path, {"sound": None, **provenance})
+    try:
+        yield
+    except BaseException:
+        if new:
+            path.unlink(missing_ok=True)
+        raise
     sound = file_sha256(out)
     record = {"sound": sound, "path": str(out.absolute()), **provenance}
     record["created_at"] = datetime.now(UTC).isoformat()
-    path = sidecar_of(out)
-    try:
-        path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise FoleyError(f"{printable(path)}: cannot be written: {error.strerror}") from None
     if home is not None:
-        home.write_record("sounds", sound, record | {"video_sha256": provenance["video"]["sha256"]})
+        video = provenance["video"] and provenance["video"]["sha256"]
+        home.write_record("sounds", sound, record | {"video_sha256": video})
+    _write_sidecar(path, record)  # the last: what is told of as whole is not made again
+
+
+def _write_sidecar(path: Path, record: Mapping[str, Any]) -> None:
+    with whole(path) as aside:
+        aside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")

@@ -1,213 +1,126 @@
-"""What `foley generate` is asked for: sound for a video, a folder of them, or a CSV."""
+"""What `foley generate` is asked for: one sound, and the file that it goes to."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from model.presets.preset import Preset, load_preset
-from model.presets.settings import SampleSettings
-from pipeline.media import MediaError, printable, probe
+from pipeline.generation.cues import Cue, read_cues
+from pipeline.generation.options import SoundOptions
+from pipeline.generation.retake import read_spans
+from pipeline.generation.sources import earlier_seconds, sound_seconds, video_seconds
+from pipeline.media import MediaError, printable, probe, timecode_of
 from warehouse.errors import FoleyError
+from warehouse.files import file_sha256
 
-COLUMNS = ("video", "prompt", "seed", "negative_prompt", "out")
 MUXED, SOUND_ALONE = (".mp4", ".m4v", ".mov", ".mkv", ".webm"), (".wav", ".flac")
-MAX_SEED = 2**31 - 1
-MAX_SECONDS = 3600.0  # a header may claim any length, and the sound of all of it is in memory
+_SLACK = 0.05  # seconds by which a stretch may end behind the sound: lengths are told rounded
+LONGEST_NAME = 255  # bytes, of file systems in use
+Place = Path | tuple[int, int]  # a resolved path, or a device and an inode
 
 
 @dataclass(frozen=True)
 class Request:
-    """One file to write: a video with its sound, or the sound alone."""
+    """One file to write: a video with its sound, or the sound alone; of text alone, no video."""
 
-    video: Path
+    video: Path | None
     out: Path
     prompt: str
     seed: int
     negative_prompt: str | None = None
+    options: SoundOptions = field(default_factory=SoundOptions)
+    earlier: Path | None = None  # the sound of which only a part is made anew
+
+    def length(self) -> float:
+        """Seconds of sound.
+
+        Raises MediaError if the video cannot be used or an option lies behind the sound's end,
+        FoleyError where there is neither a video nor a length.
+        """
+        seconds, options = self._seconds(), self.options
+        starts = [(cue.start, f"cue {cue.prompt!r}") for cue in self.cues()]
+        spans = read_spans(options.redo or "")
+        starts += [(start, f"--redo {options.redo}") for start, _ in spans]
+        ends = [(stop, f"--redo {options.redo}") for _, stop in spans]
+        behind = [f"{what} starts behind it" for start, what in starts if start >= seconds]
+        behind += [f"{what} reaches behind it" for stop, what in ends if stop > seconds + _SLACK]
+        if behind:
+            where = self.earlier or self.video or self.out
+            raise MediaError(where, f"ends at {seconds:g} s: {behind[0]}")
+        return seconds
+
+    def _seconds(self) -> float:
+        if self.earlier is not None:
+            return earlier_seconds(self.earlier)
+        if self.video is not None:
+            if self.options.mix is not None:
+                sound_seconds(self.video)
+            return video_seconds(self.video)
+        if self.options.seconds is None:
+            raise FoleyError("sound for what? name a video, or give --seconds for a text alone")
+        return self.options.seconds
+
+    def cues(self) -> list[Cue]:
+        """Prompts over time, if there are any. Raises FoleyError, as `read_cues` does."""
+        if self.options.cues is None:
+            return []
+        fps = probe(self.video).fps if self.video else None
+        return read_cues(self.options.cues, fps, timecode_of(self.video) if self.video else None)
+
+    def of_models(self) -> Request:
+        """It without what is done to the sound after the models: equal ones are sampled once."""
+        later = {"sample_rate": None, "loudness": None, "mix": None, "keep_audio": False}
+        return replace(self, out=Path(), options=self.options.model_copy(update=later))
+
+    def stem(self) -> Request:
+        """The new sound by itself, in a file beside this one.
+
+        Raises FoleyError where this one holds nothing else.
+        """
+        if self.options.mix is None and self.out.suffix.lower() not in MUXED:
+            raise FoleyError(f"--stem: {printable(self.out)} is the new sound by itself already")
+        alone = self.options.model_copy(update={"mix": None, "keep_audio": False})
+        return replace(self, out=self.out.with_suffix(".stem.wav"), options=alone)
+
+    def facts(self) -> dict[str, Any]:
+        """What the sound is made of: video and its hash, prompts, seed, options."""
+        video = self.video
+        return {
+            "video": video and {"path": str(video.absolute()), "sha256": file_sha256(video)},
+            "prompt": self.prompt,
+            "negative_prompt": self.negative_prompt,
+            "seed": self.seed,
+            "options": self.options.facts(),
+            **({"earlier": {"sha256": file_sha256(self.earlier)}} if self.earlier else {}),
+        }
 
 
-@dataclass(frozen=True)
-class RequestDefaults:
-    """What holds for all sounds of a command, where a CSV says nothing else."""
-
-    prompt: str | None = None
-    seed: int = 0
-    takes: int = 1
-    negative_prompt: str | None = None
-    format: str | None = None  # of the files in a folder: mp4, mkv, mov, webm, wav, flac
-
-
-@dataclass(frozen=True)
-class GenerateOptions(RequestDefaults):
-    """Everything that `foley generate` may be told beside its files; None is the preset's own."""
-
-    preset: str = "toy"
-    weights: Path | None = None
-    bridge: Path | None = None
-    device: str = "auto"
-    batch: int = 8  # sounds of one length that are made at once
-    cfg: float | None = None
-    video_cfg: float | None = None
-    steps: int | None = None
-    fast: bool = False  # the preset's `fast_steps`
-
-    def load_preset(self) -> Preset:
-        """The preset, sampling as these options say. Raises ModelError if there is none."""
-        preset = load_preset(self.preset, self.weights)
-        steps = preset.sample.fast_steps if self.fast else self.steps
-        sample = sample_settings(preset, cfg=self.cfg, video_cfg=self.video_cfg, steps=steps)
-        return preset.model_copy(update={"sample": sample})
+def places_of(files: Iterable[Path]) -> set[Place]:
+    """What tells files apart under all their names: paths, and those that exist by their inode."""
+    places: set[Place] = set()
+    for file in files:
+        places.add(file.resolve())
+        with suppress(OSError):
+            stat = file.stat()
+            places.add((stat.st_dev, stat.st_ino))
+    return places
 
 
-def sample_settings(preset: Preset, **changes: float | None) -> SampleSettings:
-    """How the preset samples, but for the changes that are not None."""
-    given = {name: value for name, value in changes.items() if value is not None}
-    return SampleSettings.model_validate(preset.sample.model_dump() | given)
-
-
-def requests_for(source: Path, out: Path, defaults: RequestDefaults) -> list[Request]:
-    """The sounds to make, in order. `out` is a file for a single video, else a folder.
-
-    With several takes the seed comes before the extension (`clip.3.mp4`), as it does for the rows
-    of a CSV. Raises FoleyError if the source is not there or makes no sense, if a sound has no
-    prompt, or if two would go to one file.
-    """
-    if source.is_dir():
-        requests = list(_of_folder(source, out, defaults))
-    elif source.suffix.lower() == ".csv":
-        requests = list(_of_csv(source, out, defaults))
-    else:
-        requests = list(_of_file(source, out, defaults))
-    videos = {request.video.resolve() for request in requests}
-    first: dict[Path, Request] = {}
-    for request in requests:
-        check_out(request.out, videos)
-        other = first.setdefault(request.out.absolute(), request)
-        if other is not request:
-            raise FoleyError(
-                f"{printable(other.video)} (seed {other.seed}) and {printable(request.video)} "
-                f"(seed {request.seed}) would both go to {printable(request.out)}: "
-                "name them in a CSV's column `out`"
-            )
-    return requests
-
-
-def check_out(out: Path, videos: Collection[Path]) -> None:
-    """Raises FoleyError if `out` is one of the (resolved) videos, or no kind of file we write."""
-    same = out.exists() and any(video.exists() and out.samefile(video) for video in videos)
-    if same or out.resolve() in videos:
-        raise FoleyError(f"{printable(out)} is one of the videos: choose another file to write")
+def check_out(out: Path, taken: Collection[Place]) -> None:
+    """Raises FoleyError if `out` is at a place of a file to read, or no kind of file we write."""
+    if any(place in taken for place in places_of([out])):
+        raise FoleyError(f"{printable(out)} is one of the files to read: choose another to write")
+    if len(name := os.fsencode(f"{out.name}.json")) > LONGEST_NAME:
+        raise FoleyError(
+            f"{printable(out)}: a name too long to write: with the sidecar's .json it has "
+            f"{len(name)} bytes, more than {LONGEST_NAME}"
+        )
     if out.suffix.lower() not in (*MUXED, *SOUND_ALONE):
         endings = ", ".join((*MUXED, *SOUND_ALONE))
         raise FoleyError(
             f"{printable(out)} cannot be written: the name must end in one of {endings}"
         )
-
-
-def _of_file(video: Path, out: Path, defaults: RequestDefaults) -> Iterator[Request]:
-    if not video.is_file():
-        raise FoleyError(f"no such file: {printable(video)}")
-    if not out.absolute().parent.is_dir():
-        raise FoleyError(f"no such folder: {out.absolute().parent}; make it first")
-    if defaults.prompt is None:
-        raise FoleyError("what is to be heard? give a --prompt")
-    yield from _takes(video, out, defaults)
-
-
-def _of_folder(folder: Path, out: Path, defaults: RequestDefaults) -> Iterator[Request]:
-    from pipeline.curation.sources import folder_source
-
-    rows = folder_source(folder).clips.to_pylist()
-    if not rows:
-        raise FoleyError(f"{printable(folder)}: holds no video")
-    for row in rows:
-        video = Path(row["path"])
-        prompt = defaults.prompt if defaults.prompt is not None else row["prompt"]
-        if not prompt:
-            raise FoleyError(
-                f"{printable(video)}: has no prompt, neither by its name nor a clips.csv: "
-                "give a --prompt"
-            )
-        target = _with_format(out / video.relative_to(folder.absolute()), defaults.format)
-        yield from _takes(video, target, replace(defaults, prompt=prompt))
-
-
-def _of_csv(table: Path, out: Path, defaults: RequestDefaults) -> Iterator[Request]:
-    for number, row in enumerate(_rows(table), 2):  # line 1 is the header
-        try:
-            yield from _of_row(table.parent, out, row, defaults)
-        except ValueError as error:
-            raise FoleyError(f"{printable(table)}, line {number}: {error}") from None
-
-
-def _rows(table: Path) -> Iterator[Mapping[str, str | None]]:
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            names = list(reader.fieldnames or [])
-            if "video" not in names or not set(names) <= set(COLUMNS):
-                raise FoleyError(
-                    f"{printable(table)}: its first line must name the columns: video, prompt, "
-                    "and if you like seed, negative_prompt, out; "
-                    f"it has {', '.join(names) or 'none'}"
-                )
-            yield from reader
-    except FileNotFoundError:
-        raise FoleyError(f"no such file: {printable(table)}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FoleyError(f"{printable(table)}: cannot be read as CSV: {error}") from None
-
-
-def _of_row(
-    folder: Path, out: Path, row: Mapping[str, str | None], defaults: RequestDefaults
-) -> Iterator[Request]:
-    if not row["video"]:
-        raise ValueError("names no video")
-    video = folder / row["video"]
-    prompt = row.get("prompt") or defaults.prompt
-    if not prompt:
-        raise ValueError("has no prompt, and no --prompt is given")
-    try:
-        seed = int(row.get("seed") or defaults.seed)
-    except ValueError:
-        raise ValueError(f"{row['seed']!r} is no seed: give a whole number") from None
-    if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"the seed must be 0 to {MAX_SEED}, not {seed}")
-    name = row.get("out")
-    target = out / name if name else _with_format(out / video.name, defaults.format)
-    negative_prompt = row.get("negative_prompt") or defaults.negative_prompt
-    own = replace(defaults, prompt=prompt, seed=seed, negative_prompt=negative_prompt)
-    yield from _takes(video, target, own, always=not name)
-
-
-def _with_format(path: Path, format: str | None) -> Path:
-    """The path with the extension asked for: else its own, or .mkv, which holds any picture."""
-    if format is None and path.suffix.lower() in MUXED:
-        return path
-    return path.with_suffix(f".{format or 'mkv'}")
-
-
-def _takes(
-    video: Path, out: Path, wish: RequestDefaults, always: bool = False
-) -> Iterator[Request]:
-    """A request for every seed, which is in the file's name if there are several, or `always`."""
-    for seed in range(wish.seed, wish.seed + wish.takes):
-        suffix = f".{seed}{out.suffix}" if wish.takes > 1 or always else out.suffix
-        target = out.with_suffix(suffix)
-        yield Request(video, target, wish.prompt or "", seed, wish.negative_prompt)
-
-
-def video_seconds(video: Path) -> float:
-    """Length of a video. Raises MediaError if it cannot be used."""
-    info = probe(video)
-    if info.video_codec is None:
-        raise MediaError(video, "no video stream")
-    if not info.duration:
-        raise MediaError(video, "does not say how long it is")
-    if info.duration > MAX_SECONDS:
-        length = f"is {info.duration:.0f} s long, more than {MAX_SECONDS:.0f} s: cut it"
-        raise MediaError(video, length)
-    return info.duration

@@ -6,6 +6,7 @@ Sound under any video, as long as it, with the picture untouched, and where it c
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,15 +14,21 @@ import av
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from model.bridge_file import read_bridge_facts
+from model.foley import SoundRequest
 from model.presets.preset import ModelError, Preset, load_preset
-from pipeline.generation.dub import Dubbed, dub
+from model.types import Frames
+from model.weights.load import WeightsError
+from pipeline.generation.dub import Dubbed, dub, prepare
 from pipeline.generation.generator import SoundGenerator, choose_device
+from pipeline.generation.options import GenerateOptions, SoundOptions
 from pipeline.generation.provenance import sidecar_of
-from pipeline.generation.requests import GenerateOptions, Request
+from pipeline.generation.requests import Request
 from pipeline.media import probe, read_audio
-from tests.pipeline.media.samples import write_sample
-from warehouse import Warehouse, query, trace
+from tests.pipeline.media.samples import clicks, ffmpeg, write_sample
+from warehouse import FoleyError, Warehouse, query, trace
 from warehouse.files import file_sha256
 
 PRESET = load_preset("toy")
@@ -30,12 +37,7 @@ PROMPT = "a ball bounces on wood"
 
 def sampling(steps: int) -> Preset:
     """The toy preset, with so many sampling steps."""
-    return GenerateOptions(steps=steps).load_preset()
-
-
-@pytest.fixture(scope="module")
-def generator() -> SoundGenerator:
-    return SoundGenerator(sampling(2), device="cpu")
+    return GenerateOptions(steps=steps).sampling_preset()
 
 
 def video(path: Path, fps: float, seconds: float) -> Path:
@@ -129,13 +131,13 @@ def test_a_video_is_encoded_once_however_many_takes(
     generator: SoundGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = video(tmp_path / "one.mp4", 25, 1.0), video(tmp_path / "two.mp4", 25, 1.0)
-    encode, seen = generator.encoder.encode, list[int]()
+    encode, seen = generator.encoder.encode_segments, list[str]()
 
-    def counted(frames: np.ndarray) -> torch.Tensor:
-        seen.append(len(frames))
-        return encode(frames)
+    def counted(segments: Iterable[Frames]) -> Iterator[torch.Tensor]:
+        seen.append("a video")
+        return encode(segments)
 
-    monkeypatch.setattr(generator.encoder, "encode", counted)
+    monkeypatch.setattr(generator.encoder, "encode_segments", counted)
     requests = [
         Request(v, tmp_path / f"{v.stem}.{i}.wav", PROMPT, i) for v in (one, two) for i in range(5)
     ]
@@ -151,6 +153,47 @@ def test_no_usable_video_loads_no_model(tmp_path: Path) -> None:
 
     (found,) = dub([Request(tmp_path / "gone.mp4", tmp_path / "o.wav", PROMPT, 0)], load)
     assert found.error is not None
+
+
+def test_what_cannot_be_made_is_said_before_a_model_is_loaded(tmp_path: Path) -> None:
+    source, out = video(tmp_path / "in.mp4", 12, 1.0), tmp_path / "o.wav"
+    options = GenerateOptions(prompt=PROMPT, preset="paper", weights=tmp_path)
+    with pytest.raises(FoleyError, match=r"no bridge was trained .*foley train"):
+        prepare(source, out, options, None)
+    with pytest.raises(WeightsError, match="is not a bridge"):
+        SoundGenerator(options.sampling_preset())  # whose encoder is not there either
+    with pytest.raises(ModelError, match="takes 2 steps at least"):
+        prepare(source, out, options.model_copy(update={"steps": 1}), None)
+    assert (
+        options.model_copy(update={"steps": 1, "preset": "toy", "weights": None})
+        .sampling_preset()
+        .sample.steps
+        == 1
+    )
+
+
+def test_what_was_trained_last_makes_the_sound(tmp_path: Path) -> None:
+    """Without a word of it the command takes the home's newest bridge, and the sidecar says so."""
+    wh = Warehouse(tmp_path / "home")
+    folder = wh.folder("checkpoints") / "mine"
+    folder.mkdir()
+    weights = load_file(PRESET.weights / "bridge.safetensors")
+    weights = {name: value * 0.5 for name, value in weights.items()}
+    facts = read_bridge_facts(PRESET.weights / "bridge.safetensors")
+    save_file(weights, folder / "bridge.safetensors", {"bridge": facts.model_dump_json()})
+    digest = file_sha256(folder / "bridge.safetensors")
+    wh.write_record("checkpoints", "mine", {"preset": "toy", "steps": 1, "sha256": digest})
+    source = video(tmp_path / "in.mp4", 12, 1.0)
+    sounds: dict[str | None, str] = {}
+    for name in (None, "shipped"):
+        options = GenerateOptions(prompt=PROMPT, steps=2, device="cpu", checkpoint=name)
+        out = tmp_path / f"{name}.wav"
+        (made,) = prepare(source, out, options, wh.home).run(lambda *_: None)
+        assert made.error is None
+        said = json.loads(sidecar_of(out).read_text())
+        assert said["checkpoint"] == ("mine" if name is None else None)
+        sounds[name] = said["sound"]
+    assert len(set(sounds.values())) == 2
 
 
 def test_every_sound_tells_where_it_comes_from(generator: SoundGenerator, tmp_path: Path) -> None:
@@ -190,9 +233,11 @@ def test_a_sound_of_a_checkpoint_leads_to_it_and_to_its_clip(tmp_path: Path) -> 
             [{"clip_id": "c", "path": str(source), "source": "test", "sha256": None}]
         )
     )
-    home.write_record("checkpoints", "abc", {"preset": "toy", "steps": 500})
+    shipped = PRESET.weights / "bridge.safetensors"
+    record = {"preset": "toy", "steps": 500, "sha256": file_sha256(shipped)}
+    home.write_record("checkpoints", "abc", record)
     bridge = home.folder("checkpoints") / "abc" / "bridge.safetensors"
-    bridge.write_bytes((PRESET.weights / "bridge.safetensors").read_bytes())
+    bridge.write_bytes(shipped.read_bytes())
     made(SoundGenerator(sampling(1), bridge, "cpu"), Request(source, out, PROMPT, 0), home=home)
     home.publish()
     parents = {(row["kind"], row["id"]) for row in trace(home.home, str(out)).to_pylist()}
@@ -205,3 +250,79 @@ def test_a_device_that_is_not_there_is_named() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ModelError, match="--device cpu"):
             choose_device("cuda")
+
+
+def test_a_container_that_holds_no_such_picture_costs_its_own_sound_before_any_is_made(
+    generator: SoundGenerator, tmp_path: Path
+) -> None:
+    source = video(tmp_path / "in.mp4", 25, 1.0)  # h264
+    loaded: list[int] = []
+
+    def load() -> SoundGenerator:
+        loaded.append(1)
+        return generator
+
+    wrong, right = (Request(source, tmp_path / f"out.{e}", PROMPT, 0) for e in ("webm", "mkv"))
+    (refused,) = dub([wrong], load)
+    assert refused.error is not None
+    assert "out.webm: cannot hold a picture of h264" in refused.error
+    assert not loaded
+    assert [bool(made.error) for made in dub([wrong, right], load)] == [True, False]
+
+
+def test_av1_is_copied_as_it_is(generator: SoundGenerator, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libsvtav1", rate=24)
+        stream.width = stream.height = 64
+        for value in range(24):
+            picture = np.full((64, 64, 3), 9 * value, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    (found,) = made(generator, Request(source, out, PROMPT, 0))
+    assert found.error is None
+    assert pictures(out) == pictures(source)
+
+
+def test_text_alone_is_a_sound_of_the_length_asked_for(
+    generator: SoundGenerator, tmp_path: Path
+) -> None:
+    """No video and the null token are the same to the bridge; a video's own sound is another."""
+    source = video(tmp_path / "in.mp4", 25, 2.0)
+    text = Request(None, tmp_path / "text.wav", PROMPT, 3, options=SoundOptions(seconds=2.0))
+    found = made(generator, text, Request(source, tmp_path / "video.wav", PROMPT, 3))
+    assert [(f.error, f.seconds) for f in found] == [(None, 2.0)] * 2
+    alone, with_video = (read_audio(f.request.out, PRESET.sample_rate) for f in found)
+    asked = SoundRequest(PROMPT, 2.0, 3, video=None)
+    np.testing.assert_allclose(alone, generator.foley.generate([asked])[0][0], atol=2e-3)
+    assert np.abs(alone - with_video).max() > 0.01
+    assert json.loads(sidecar_of(text.out).read_text())["video"] is None
+
+
+def test_a_prompt_that_is_too_long_is_said(generator: SoundGenerator, tmp_path: Path) -> None:
+    source = video(tmp_path / "in.mp4", 12, 0.5)
+    requests = [Request(source, tmp_path / f"{n}.wav", "rain " * n, 0) for n in (2, 400)]
+    notes = [found.notes for found in made(generator, *requests)]
+    assert notes[0] == ()
+    assert "400.wav: of the prompt's" in notes[1][0]
+
+
+def test_tracks_that_are_kept_and_tracks_that_are_not(
+    generator: SoundGenerator, tmp_path: Path
+) -> None:
+    source = tmp_path / "in.mp4"
+    write_sample(source, [i / 12 for i in range(6)], clicks(0.5, [0.2]))
+    ffmpeg(
+        "-i", source, "-map", "0:v", "-map", "0:a", "-map", "0:a", "-c", "copy", tmp_path / "2.mp4"
+    )
+    kept, alone = (
+        Request(tmp_path / "2.mp4", tmp_path / f"{keep}.mp4", PROMPT, 0, None, options)
+        for keep in (True, False)
+        for options in [SoundOptions(keep_audio=keep)]
+    )
+    notes = [found.notes for found in made(generator, kept, alone)]
+    assert notes[0] == ()
+    assert "False.mp4: a second sound track is left out" in notes[1][0]
+    for request, count in ((kept, 3), (alone, 1)):
+        with av.open(str(request.out)) as container:
+            assert len(container.streams.audio) == count

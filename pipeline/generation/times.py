@@ -1,0 +1,32 @@
+"""Times as people and editors write them."""
+
+from __future__ import annotations
+
+import re
+
+from warehouse.errors import FoleyError
+
+
+def seconds_of_text(text: str) -> float:
+    """Seconds of 3.2, 1:03.2 or 0:01:03.2. Raises ValueError."""
+    total = 0.0
+    for part in text.strip().split(":"):
+        total = 60 * total + float(part)
+    return total
+
+
+def frames_of(code: str, fps: float, where: str) -> int:
+    """Frames from 00:00:00:00 to a timecode; `;` before the frames is drop frame (SMPTE 12M).
+
+    Raises FoleyError for what is no timecode.
+    """
+    parts = re.fullmatch(r"(\d+):(\d+):(\d+)([:;.])(\d+)", code)
+    if not parts:
+        raise FoleyError(f"{where}: {code!r} is no timecode")
+    hours, minutes, seconds, frames = (int(parts[i]) for i in (1, 2, 3, 5))
+    rate = round(fps)
+    total = (3600 * hours + 60 * minutes + seconds) * rate + frames
+    if parts[4] in ";.":  # two numbers (four at 60) of each minute are left out, but of each tenth
+        whole = 60 * hours + minutes
+        total -= rate // 15 * (whole - whole // 10)
+    return total

@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from model.presets.preset import Preset
 from model.presets.settings import TrainSettings
-from model.training.trainer import FeatureBatch
+from model.sampling.canvas import Canvas
+from model.training.feature_batch import FeatureBatch, cut_to_fit
 from pipeline.features.columns import FEATURE_COLUMNS
 from warehouse import Dataset, FeatureSet, FoleyError, Warehouse
+from warehouse.datasets.epoch import Epoch
 from warehouse.datasets.feature_build import FeatureRequest, build
 
 
-def feature_batch(arrays: Mapping[str, np.ndarray]) -> FeatureBatch:
-    """Arrays of a FeatureSet -> tensors for the model."""
+def feature_batch(arrays: Mapping[str, np.ndarray], canvas: Canvas) -> FeatureBatch:
+    """Arrays of a FeatureSet, padded to its longest clip -> tensors as long as the DiT is shown."""
+    counts = {name: arrays[name].astype(np.int64) for name in ("n_video_tokens", "n_latents")}
     text = torch.from_numpy(arrays["text_tokens"].astype(np.float32))  # [B, N, D] padded
-    return FeatureBatch(
-        video=torch.from_numpy(arrays["video_tokens"].astype(np.float32)),
-        frames=torch.from_numpy(arrays["n_video_tokens"].astype(np.int64)),
-        latent_mean=torch.from_numpy(arrays["latent_mean"].astype(np.float32)),
-        latent_scale=torch.from_numpy(arrays["latent_scale"].astype(np.float32)),
-        latents=torch.from_numpy(arrays["n_latents"].astype(np.int64)),
+    longest = counts["n_latents"].max()
+    batch = FeatureBatch(
+        video=torch.from_numpy(arrays["video_tokens"][:, : counts["n_video_tokens"].max()]),
+        frames=torch.from_numpy(counts["n_video_tokens"]),
+        latent_mean=torch.from_numpy(arrays["latent_mean"][..., :longest]),
+        latent_scale=torch.from_numpy(arrays["latent_scale"][..., :longest]),
+        latents=torch.from_numpy(counts["n_latents"]),
         text=[
             row[:count] for row, count in zip(text, arrays["n_text_tokens"].tolist(), strict=True)
         ],
         seconds=arrays["audio_seconds"].tolist(),
     )
+    batch = cut_to_fit(batch, canvas)
+    # video tokens, which are most of it, stay in half precision: the bridge widens them
+    mean, scale = batch.latent_mean.float(), batch.latent_scale.float()
+    return replace(batch, latent_mean=mean, latent_scale=scale)
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,8 @@ class DatasetFeatures:
     """What a training or an evaluation is about: a dataset version and its features.
 
     Features are those that the preset's stages wrote under `fingerprints`. A `subset` narrows the
-    training split and no other.
+    training split and no other, a `limit` bounds the test split. A bridge that is
+    trained for an `ablation` is taken by no one who does not name it.
     """
 
     wh: Warehouse
@@ -46,6 +55,18 @@ class DatasetFeatures:
     preset: Preset
     fingerprints: Mapping[str, str]
     subset: str | None = None
+    limit: int | None = None
+    ablation: bool = False
+
+    def held_out_clips(self) -> list[str]:
+        """Ids of the clips of the test split that evaluation uses, sorted."""
+        return sorted(self.dataset.clip_ids(split="test"))[: self.limit]
+
+    @property
+    def held_out_name(self) -> str:
+        """Name of these clips as an evaluation set."""
+        bound = "" if self.limit is None else f".{self.limit}"
+        return f"held-out.{self.dataset.version}{bound}"
 
     def split(self, name: str) -> FeatureSet:
         """The joined features of one split. Raises FoleyError where no clip of it has them all."""
@@ -53,35 +74,105 @@ class DatasetFeatures:
         request = FeatureRequest(self.dataset, self.fingerprints, FEATURE_COLUMNS, name, subset)
         return build(self.wh, request)
 
-    def batches(self, split: str, most: int | None = None) -> list[FeatureBatch]:
-        """A split once, in a fixed order: all of it, or the first batches."""
-        batches = self.split(split).batches(self.preset.train.batch_size, drop_last=False)
-        return [feature_batch(arrays) for arrays in islice(batches, most)]
+    def validation(self) -> Sequence[FeatureBatch]:
+        """Clips to validate on; none where there are not two, of which one is the other's other.
 
-
-def steps_of_batches(
-    features: FeatureSet, settings: TrainSettings, mine: Sequence[int], first: int
-) -> Iterator[list[FeatureBatch]]:
-    """From optimiser step `first` on: the micro-batches `mine` of each step.
-
-    Micro-batch m of all steps of an epoch is share m of the epoch, so what a step sees does not
-    depend on how many processes there are. Raises FoleyError when there are fewer clips than
-    micro-batches.
-    """
-    shares = settings.micro_batches
-    if len(features) < shares:
-        raise FoleyError(
-            f"features {features.id} hold {len(features)} clips, too few for {shares} micro-batches"
-        )
-    size = min(settings.batch_size, len(features) // shares)
-    epoch, start = divmod(first, features.steps(size, shares))
-    while True:
-        batches = [
-            features.batches(
-                size, seed=settings.seed, epoch=epoch, start=start, rank=m, world=shares
+        Raises FoleyError where early stopping needs them.
+        """
+        settings, known = self.preset.train, len(self.dataset.clip_ids("val"))
+        batches = self.batches("val", settings.validation_clips) if known else None
+        if batches is not None and batches.clips > 1:
+            return batches
+        if settings.patience is not None:
+            raise FoleyError(
+                f"train.patience needs two clips at least to validate on, and dataset "
+                f"{self.dataset.version} has {batches.clips if batches else 0}: write val as the "
+                "split of some clips in clips.csv, or raise val in the policy, and curate again"
             )
-            for m in mine
-        ]
-        for arrays in zip(*batches, strict=True):
-            yield [feature_batch(a) for a in arrays]
-        epoch, start = epoch + 1, 0
+        return []
+
+    @property
+    def canvas(self) -> Canvas:
+        """How long sounds are that the DiT runs."""
+        return Canvas.of(self.preset)
+
+    def batches(self, split: str, most: int | None = None) -> SplitBatches:
+        """All clips of a split in a fixed order, or the first so many: each in its own length.
+
+        A batch is read when it is asked for.
+        """
+        by = alike_in(self.canvas)
+        epoch = Epoch(self.preset.train.batch_size, by=by, drop_last=False, most=most)
+        features = self.split(split)
+        rows = features.rows(epoch)
+        if split == "test" and self.limit is not None:
+            used = np.isin(features.clip_ids(), self.held_out_clips()).nonzero()[0]
+            rows = [some for batch in rows if len(some := batch[np.isin(batch, used)])]
+        return SplitBatches(features, rows, self.canvas)
+
+
+class SplitBatches(Sequence[FeatureBatch]):
+    """Batches of row numbers of a feature set, each read from disk when it is asked for."""
+
+    def __init__(self, features: FeatureSet, rows: Sequence[np.ndarray], canvas: Canvas) -> None:
+        self.features, self.rows, self.canvas = features, rows, canvas
+        self.clips = sum(map(len, rows))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        [arrays] = self.features.read_batches([self.rows[index]])
+        return feature_batch(arrays, self.canvas)
+
+
+def alike_in(canvas: Canvas) -> str | None:
+    """The column in which the clips of a batch are alike: their length, where there is no canvas.
+
+    The DiT is shown no padding, so clips of one batch have one length.
+    """
+    return "n_latents" if canvas.seconds is None else None
+
+
+def training_epoch(features: FeatureSet, settings: TrainSettings, canvas: Canvas) -> Epoch:
+    """How training goes through its clips, first of all."""
+    size = min(settings.batch_size, len(features))
+    return Epoch(size, seed=settings.seed, by=alike_in(canvas))
+
+
+def epoch_facts(features: FeatureSet, settings: TrainSettings, canvas: Canvas) -> dict[str, Any]:
+    """What an epoch takes of the clips: how many, and the share of their sound that is cut off."""
+    rows = features.rows(training_epoch(features, settings, canvas))
+    latents = features.column("n_latents")
+    most = None if canvas.seconds is None else canvas.length(0)
+    lengths = [latents[batch] for batch in rows]
+    kept = sum(int(np.minimum(n, n.min() if most is None else most).sum()) for n in lengths)
+    taken = sum(int(n.sum()) for n in lengths)
+    return {
+        "clips": len(features),
+        "clips_an_epoch": sum(map(len, rows)),
+        "sound_cut": round(1 - kept / taken, 5),
+    }
+
+
+def micro_batches(
+    features: FeatureSet, settings: TrainSettings, canvas: Canvas, mine: Sequence[int], first: int
+) -> Iterator[FeatureBatch]:
+    """From optimiser step `first` on: the micro-batches whose place in a step is in `mine`.
+
+    One epoch's batches follow another's, and each step takes the next `micro_batches` of them. So
+    what a step sees does not depend on how many processes there are, nor on where it was resumed,
+    and there may be fewer clips than a step takes.
+    """
+    number = first * settings.micro_batches
+    epoch = training_epoch(features, settings, canvas)
+    count = len(features) // epoch.batch_size
+    while True:
+        index, start = divmod(number, count)
+        rows = features.rows(replace(epoch, number=index))[start:]
+        here = [r for n, r in enumerate(rows, number) if n % settings.micro_batches in mine]
+        for arrays in features.read_batches(here):
+            yield feature_batch(arrays, canvas)
+        number += len(rows)

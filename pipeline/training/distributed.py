@@ -1,11 +1,15 @@
-"""Training in several processes, started by torchrun; Accelerate tells each of them who it is.
+"""One of several processes that train together, as torchrun starts it on each machine.
 
     torchrun --standalone --nproc_per_node 2 -m pipeline.training.distributed REQUEST.json
 
-Accelerate's own launcher would start a single process where there is no GPU, and its port is fixed,
-so that two trainings on one machine collide. The main process prints one JSON line a step. Weights
-are those that one process would train, to rounding. Where the request says `attached`, the
-processes end when their standard input does, and with them the launcher.
+`pipeline/training/launch.py` writes the request. (Accelerate's own launcher would start a single
+process where there is no GPU, and its port is fixed, so that two trainings on one machine collide;
+it tells each process who it is.) The main process prints one JSON line a step, and each of them one
+about its end. Weights are those that one process would train, to rounding.
+
+SIGTERM, to any of them on any machine, stops all after the same step, and the main one keeps its
+state. So does the end of standard input where the request says `attached`: it is held open by who
+asked for the training, so that a killed run's processes leave their device to the next.
 """
 
 from __future__ import annotations
@@ -13,139 +17,125 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import torch
 
 from model.presets.preset import Preset
-from model.training.trainer import Losses, Progress
+from model.training.processes import Processes
+from model.training.trainer import Progress
 from pipeline.training.batches import DatasetFeatures
-from pipeline.training.checkpoints import Checkpoint, find_checkpoint
+from pipeline.training.checkpoints import choose_checkpoint
+from pipeline.training.parent import Parent
 from warehouse import FoleyError, Warehouse
-from warehouse.files import scratch_folder
 
-
-def train_in_processes(
-    count: int, data: DatasetFeatures, on_progress: Callable[[Progress], None], seed: int = 0
-) -> Checkpoint:
-    """Train as :func:`pipeline.training.train.train` does, in `count` processes, one a GPU if any.
-
-    Raises FoleyError for a count that does not suit, and with the reason that was given if a
-    process fails. All of them end when this call does, also where its process is killed.
-    """
-    shares = data.preset.train.micro_batches
-    if shares % count:
-        raise FoleyError(f"{shares} micro-batches a step cannot be shared by {count} processes")
-    if 0 < (cards := torch.cuda.device_count()) < count:
-        raise FoleyError(f"{count} processes were asked for, one a GPU, but there are {cards}")
-    data.split("train")  # joined before, because processes wait for each other only so long
-    request = {
-        "home": str(data.wh.home),
-        "dataset": data.dataset.version,
-        "fingerprints": dict(data.fingerprints),
-        "seed": seed,
-        "subset": data.subset,
-        "preset": data.preset.model_dump(mode="json"),
-        "attached": True,
-    }
-    with scratch_folder(data.wh.tmp) as folder, (folder / "log").open("w+") as log:
-        file = folder / "request.json"
-        file.write_text(json.dumps(request))
-        launcher = f"-m torch.distributed.run --standalone --nproc_per_node {count}"
-        command = [*launcher.split(), "-m", "pipeline.training.distributed", str(file)]
-        id = _run([sys.executable, *command], count, log, on_progress)
-        log.seek(0)
-        lines = log.read().strip().splitlines()
-    checkpoint = find_checkpoint(data.wh, id) if id else None
-    if checkpoint is None:
-        raise FoleyError(f"training in {count} processes failed: {_reason(lines)}")
-    return replace(checkpoint, trained=True)
-
-
-def _run(
-    command: list[str], count: int, log: IO[str], on_progress: Callable[[Progress], None]
-) -> str | None:
-    """Run the launcher in a session of its own and pass on progress; returns the checkpoint id."""
-    id = None
-    cores = max(1, len(os.sched_getaffinity(0)) // count)  # of each process
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,  # held open as long as this process lives: see _end_with_input
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-        start_new_session=True,
-        env={"OMP_NUM_THREADS": str(cores)} | os.environ,
-    )
-    try:
-        assert child.stdout is not None
-        for line in child.stdout:
-            if not line.startswith("{"):
-                continue
-            event = json.loads(line)
-            if "checkpoint" in event:
-                id = event["checkpoint"]
-            else:
-                losses = event.pop("validation")
-                on_progress(Progress(**event, validation=Losses(**losses) if losses else None))
-        child.wait()
-    finally:
-        if child.poll() is None:
-            # it ends its processes, which are in sessions of their own; what is on disk is whole
-            child.terminate()
-            child.wait()
-    return id
-
-
-def _reason(lines: list[str]) -> str:
-    """The line that says most: the error of ours, or the last of any error."""
-    errors = [line for line in lines if "Error" in line and "ChildFailedError" not in line]
-    return (errors or lines or ["no reason was given"])[0].strip()
-
-
-def _end_with_input() -> None:
-    """End this process when its standard input does, which who asked for the training holds open.
-
-    So a killed run's processes leave their device to the run that is started in its place.
-    """
-    while os.read(0, 1024):
-        pass
-    os.kill(os.getpid(), signal.SIGKILL)
+#: Seconds from SIGTERM on: to end the step that all are at, and until this process is no more.
+POLITE, LAST = 4.0, 9.0
+#: How long one process waits for another, which may be measuring or reading.
+_WAIT = timedelta(minutes=30)
 
 
 def main(file: Path) -> None:
     """One of the processes."""
+    told = _told_to_stop()
     request = json.loads(file.read_text())
     if request.get("attached"):  # else it was started by hand
-        threading.Thread(target=_end_with_input, daemon=True).start()
+        threading.Thread(target=_stop_with_input, daemon=True).start()
+    preset = Preset.model_validate(request["preset"])
+    world, shares = int(os.environ["WORLD_SIZE"]), preset.train.micro_batches
+    if shares % world:
+        sys.exit(f"FoleyError: {shares} micro-batches a step cannot be shared by {world} processes")
     from accelerate import PartialState
 
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_WAIT)
+    assert state.num_processes == world
+    processes = Processes(state.process_index, world, told)
+    try:
+        done = _train(request, preset, processes)
+    except Exception as error:
+        lost = _is_of_the_connection(error)
+        _say({"error": " ".join(str(error).split()), "lost": lost})
+        if lost or isinstance(error, FoleyError):
+            sys.exit(1)
+        raise
+    if state.is_local_main_process:
+        _say(done)
+    state.destroy_process_group()
+
+
+def _train(request: dict[str, Any], preset: Preset, processes: Processes) -> dict[str, Any]:
+    """The checkpoint's id, or the step after which all were told to stop."""
+    from pipeline.training.steps import StoppedError
     from pipeline.training.train import train
 
-    processes = PartialState(cpu=not torch.cuda.is_available())
-    assert processes.num_processes == int(os.environ["WORLD_SIZE"])
     wh = Warehouse(request["home"])
+    dataset, fingerprints = wh.dataset(request["dataset"]), request["fingerprints"]
+    data = DatasetFeatures(
+        wh, dataset, preset, fingerprints, request["subset"], ablation=request["ablation"]
+    )
 
     def report(progress: Progress) -> None:
-        print(json.dumps(asdict(progress)), flush=True)
+        _say(asdict(progress))
 
-    data = DatasetFeatures(
-        wh,
-        wh.dataset(request["dataset"]),
-        Preset.model_validate(request["preset"]),
-        request["fingerprints"],
-        request["subset"],
-    )
-    done = train(data, report, request["seed"], processes)
-    if processes.is_main_process:
-        print(json.dumps({"checkpoint": done.id}), flush=True)
-    processes.destroy_process_group()
+    parent = None
+    if request["parent"]:
+        chosen = choose_checkpoint(wh, data.preset, request["parent"])
+        parent = Parent(chosen, request["parent_optimiser"])
+    try:
+        done = train(data, report, request["seed"], processes, parent)
+    except StoppedError as stopped:
+        processes.wait()  # the launcher ends all when the first of them ends
+        return {"stopped": stopped.step}
+    return {"checkpoint": done.id, "trained": done.trained}
+
+
+def _say(event: dict[str, Any]) -> None:
+    print(json.dumps(event), flush=True)
+
+
+def _is_of_the_connection(error: Exception) -> bool:
+    """Whether another process went away in the middle of what they do together."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+
+
+def _told_to_stop() -> Callable[[], bool]:
+    """Have SIGTERM end this process in time, whatever it is doing, and its state kept if it can.
+
+    First the training is asked, then the main thread interrupted, then the process is no more. The
+    signal is seen in a thread, by the pipe that Python writes its number to, because the main one
+    may be in a library.
+    """
+    told = threading.Event()
+    reading, writing = os.pipe()
+
+    def watch() -> None:
+        while os.read(reading, 1) != bytes([signal.SIGTERM]):
+            pass
+        told.set()
+        time.sleep(POLITE)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(LAST - POLITE)
+        os._exit(1)
+
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing)
+    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    threading.Thread(target=watch, daemon=True).start()
+    return told.is_set
+
+
+def _stop_with_input() -> None:
+    """Stop when standard input ends."""
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,11 @@ import pyarrow.dataset
 import torch
 from torch.utils.data import Dataset
 
-from model.presets.preset import load_preset
+from model.presets.preset import Preset
 from pipeline.curation.stage_graph import StageGraph
 from pipeline.training.batches import DatasetFeatures
 from warehouse import FeatureSet, Warehouse
-from warehouse.datasets.versions import choose_dataset
+from warehouse.datasets.corpus import choose_dataset
 
 
 class FeatureDataset(Dataset[dict[str, Any]]):
@@ -36,7 +35,7 @@ class FeatureDataset(Dataset[dict[str, Any]]):
     @property
     def arrow(self) -> pyarrow.dataset.Dataset:
         """The same features as a pyarrow Dataset over their Parquet files."""
-        return pyarrow.dataset.dataset(self.features.path, format="parquet")
+        return self.features.arrow
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -59,12 +58,11 @@ def _value(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def open_features(home: Path, dataset: str | None, split: str, preset: str) -> FeatureDataset:
+def open_features(wh: Warehouse, dataset: str | None, split: str, preset: Preset) -> FeatureDataset:
     """The features of a split of a dataset (None: the newest), joined if they were not yet.
 
     Raises FoleyError if there is no such dataset, or no clip of the split has its features.
     """
-    wh, settings = Warehouse(home), load_preset(preset)
     version = choose_dataset(wh, dataset)
-    fingerprints = StageGraph(settings).feature_fingerprints
-    return FeatureDataset(DatasetFeatures(wh, version, settings, fingerprints).split(split))
+    fingerprints = StageGraph(preset).feature_fingerprints
+    return FeatureDataset(DatasetFeatures(wh, version, preset, fingerprints).split(split))

@@ -2,90 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import islice
-from math import ceil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from model.backbone import Backbone
 from model.bridge import Bridge
-from model.device import default_device
+from model.bridge_file import BridgeFacts
 from model.foley import build_bridge
-from model.training.divergence import DivergedError
-from model.training.trainer import FeatureBatch, Progress, Trainer
+from model.presets.settings import TrainSettings
+from model.training.processes import Processes
+from model.training.trainer import Progress, Trainer
 from model.video_encoder import VideoEncoder
-from pipeline.training.batches import DatasetFeatures, feature_batch, steps_of_batches
-from pipeline.training.checkpoints import Checkpoint, find_checkpoint
+from model.weights.device import choose_device
+from model.weights.load import load_strict, read_weights
+from pipeline.training.batches import DatasetFeatures, epoch_facts, micro_batches
+from pipeline.training.checkpoints import Checkpoint, TrainingCheckpoints, find_checkpoint
+from pipeline.training.meter import Meter, clip_flops, device_peak
+from pipeline.training.parent import Parent
+from pipeline.training.read_ahead import ReadAhead
+from pipeline.training.states import states_in
+from pipeline.training.steps import TrainingSteps
 from pipeline.training.training_log import TrainingLog
-from warehouse import FeatureSet, FoleyError
+from pipeline.training.video_scale import video_scale
+from warehouse import FeatureSet
+from warehouse.datasets.versions import UNCURATED
 from warehouse.files import file_lock, identity_hash
 
-if TYPE_CHECKING:
-    from accelerate import PartialState
-
-TRAINING_VERSION = 2  # raised when the code changes what training gives
-SCALE_BATCHES = 64  # batches from which the scale of the video features is measured
+TRAINING_VERSION = 3  # raised when the code changes what training gives
 
 
 def train(
     data: DatasetFeatures,
     on_progress: Callable[[Progress], None],
     seed: int = 0,
-    processes: PartialState | None = None,
+    processes: Processes | None = None,
+    parent: Parent | None = None,
 ) -> Checkpoint:
     """Train the preset's bridge on the `train` split, or find the checkpoint of the same training.
 
-    A training that was stopped, or killed, goes on from where its last state was kept and gives the
-    same weights. Without a `val` split nothing is measured on the way.
+    A training that was stopped, or killed, goes on from its last state to the same weights. Without
+    a `val` split of two clips nothing is measured on the way; with `train.patience` the best
+    weights by validation are written.
 
     Args:
         data: the dataset version, its features and the preset.
         on_progress: called after every optimiser step, in the main process.
         seed: of initialisation, order of clips and noise.
         processes: those that train together, of which each calls this; None for this one alone.
+        parent: the bridge to start from; None for an untrained one.
 
     Raises:
-        FoleyError: the split holds no clip with features, or training diverged; the message names
-            the last good checkpoint.
+        FoleyError: no clip of the split has features, there is no validation for early stopping,
+            the parent does not fit, or training diverged: the message names the last good one.
+        StoppedError: one of the processes was told to stop.
     """
-    wh, preset = data.wh, data.preset
-    settings = preset.train.model_copy(update={"seed": seed})
-    features = data.split("train")
-    identity = _identity(data, features, seed)
-    id = identity_hash(identity)
-    main = processes is None or processes.is_main_process
+    wh, processes = data.wh, processes or Processes()
+    settings = data.preset.train.model_copy(update={"seed": seed})
+    features, validation = data.split("train"), data.validation()
+    identity = _identity(data, features, settings, parent)
+    id, main = identity_hash(identity), processes.rank == 0
     with file_lock(wh.lock_path(f"train-{id}")) if main else nullcontext():
-        if processes is not None:
-            processes.wait_for_everyone()
+        if main:
+            video_scale(features, wh.tmp)  # measured once, while the others wait
+        processes.wait()
         if trained_before := find_checkpoint(wh, id):
             return trained_before
-        backbone = Backbone.from_pretrained(preset)
-        backbone.to(processes.device if processes is not None else default_device())
-        bridge = _fresh_bridge(backbone, features, seed)
-        trainer = Trainer(backbone, bridge, settings, processes)
-        count = ceil(settings.validation_clips / settings.batch_size)
-        validation = data.batches("val", count) if data.dataset.clip_ids("val") else []
-        log = TrainingLog(data, id, identity)
+        if parent and states_in(wh.folder("checkpoints") / id):
+            parent = replace(parent, optimiser=False)  # it goes on with its own
+        trainer = _new_trainer(data, features, settings, processes, parent)
+        log = _new_log(data, features, identity, trainer)
         log.resume(trainer)
-        steps = steps_of_batches(features, settings, trainer.mine, trainer.step)
-        _take_steps(trainer, steps, validation, log, on_progress)
+        batches = micro_batches(features, settings, data.canvas, trainer.mine, trainer.step)
+        with ReadAhead(batches) as ahead:
+            TrainingSteps(trainer, validation, log, on_progress).take(ahead)
         if main:
             log.finish(trainer)
-        if processes is not None:
-            processes.wait_for_everyone()
+        processes.wait()
     done = find_checkpoint(wh, id)
     assert done is not None
-    return Checkpoint(id, done.path, done.record, trained=True)
+    return replace(done, trained=True)
 
 
-def _identity(data: DatasetFeatures, features: FeatureSet, seed: int) -> dict[str, Any]:
+def _new_trainer(
+    data: DatasetFeatures,
+    features: FeatureSet,
+    settings: TrainSettings,
+    processes: Processes,
+    parent: Parent | None,
+) -> Trainer:
+    """The trainer before its first step, with its models."""
+    if parent is not None and parent.optimiser:
+        parent.check_state()
+    half = settings.precision == "bf16"
+    backbone = Backbone.from_pretrained(data.preset, torch.bfloat16 if half else torch.float32)
+    backbone.to(choose_device())
+    bridge = _new_bridge(backbone, features, settings.seed, parent, data.wh.tmp)
+    trainer = Trainer(backbone, bridge, settings, processes)
+    if parent is not None and parent.optimiser:
+        trainer.begin_with(parent.state())
+    return trainer
+
+
+def _new_log(
+    data: DatasetFeatures, features: FeatureSet, identity: dict[str, Any], trainer: Trainer
+) -> TrainingLog:
+    """The log of a training, which knows what its records and bridge files say."""
+    seconds = trained_seconds(features)
+    facts = BridgeFacts.of(data.preset, trainer.backbone.objective, seconds)
+    about = _uses(data) | {"epoch": epoch_facts(features, trainer.settings, data.canvas)}
+    checkpoints = TrainingCheckpoints(data.wh, identity_hash(identity), identity | about, facts)
+    peak, world = device_peak(), trainer.processes.world
+    return TrainingLog(data, checkpoints, Meter(clip_flops(data), peak and peak * world))
+
+
+def _identity(
+    data: DatasetFeatures, features: FeatureSet, settings: TrainSettings, parent: Parent | None
+) -> dict[str, Any]:
     """What the trained weights depend on; their id is its hash."""
     preset = data.preset
-    return {
+    return (parent.identity if parent else {}) | {
         "version": TRAINING_VERSION,
         "dataset": data.dataset.version,
         "features": features.id,
@@ -93,51 +134,34 @@ def _identity(data: DatasetFeatures, features: FeatureSet, seed: int) -> dict[st
         "backbone": Backbone.revision(preset),
         "encoder": VideoEncoder.revision(preset),
         "bridge": preset.bridge.model_dump(),
-        "training": preset.train.recipe(),
-        "seed": seed,
+        "training": settings.recipe(),
+        "canvas_seconds": preset.window.canvas_seconds,
+        "seed": settings.seed,
     }
 
 
-def _take_steps(
-    trainer: Trainer,
-    steps: Iterator[list[FeatureBatch]],
-    validation: Sequence[FeatureBatch],
-    log: TrainingLog,
-    on_progress: Callable[[Progress], None],
-) -> None:
-    """Take the steps that are left; of processes that train together, the main one alone writes."""
-    settings, main = trainer.settings, trainer.processes.rank == 0
-    logged = trainer.step  # last step whose checkpoint and figures are kept, where they were due
-    try:
-        while trainer.step < settings.steps:
-            progress = trainer.train_step(next(steps))
-            due = progress.step == settings.steps or progress.step % settings.validate_every == 0
-            if due and validation:
-                progress = replace(progress, validation=trainer.validate(validation))
-            if main:
-                log.step(trainer, progress)
-                logged = trainer.step
-                on_progress(progress)
-    except DivergedError as error:
-        good = log.checkpoints.last_good(error.good)
-        left = f"the last good checkpoint is {good}" if good else "no earlier checkpoint is left"
-        raise FoleyError(
-            f"training diverged at {error}; {left}. Try a lower learning rate"
-        ) from None
-    except BaseException:
-        if main and trainer.whole and logged == trainer.step:
-            log.keep_state(trainer)  # stopped by a person or a signal: go on from here
-        raise
+def _uses(data: DatasetFeatures) -> dict[str, Any]:
+    """What a record says beside: an ablation's bridge is not what one generates with."""
+    ablation = data.ablation or data.subset == "ablation" or data.dataset.role == UNCURATED
+    return {"subset": data.subset, "ablation": ablation}
 
 
-def _fresh_bridge(backbone: Backbone, features: FeatureSet, seed: int) -> Bridge:
-    """An untrained bridge, inserted, that knows the scale of the video features."""
+def trained_seconds(features: FeatureSet) -> float:
+    """The length that nine in ten clips do not exceed: how long a sound the bridge can make."""
+    seconds = features.read(columns=["audio_seconds"])["audio_seconds"]
+    return round(float(np.quantile(seconds, 0.9, method="inverted_cdf")), 3)
+
+
+def _new_bridge(
+    backbone: Backbone, features: FeatureSet, seed: int, parent: Parent | None, tmp: Path
+) -> Bridge:
+    """The bridge that training begins with, inserted; it knows the scale of the video features."""
     torch.manual_seed(seed)
-    bridge = build_bridge(backbone, backbone.preset.video.width)
-    batches = features.batches(backbone.preset.train.batch_size, drop_last=False)
-    first = [
-        feature_batch(arrays).video.flatten(0, -2) for arrays in islice(batches, SCALE_BATCHES)
-    ]
-    bridge.fit_scale(torch.cat(first))
+    bridge = build_bridge(backbone)
+    if parent is not None:  # with the scale that its weights were trained with
+        weights = read_weights(parent.checkpoint.path)
+        load_strict(bridge, {k: v.float() for k, v in weights.items()}, parent.checkpoint.path)
+    else:
+        bridge.set_scale(*video_scale(features, tmp))
     bridge.to(backbone.device).insert(backbone.dit)
     return bridge

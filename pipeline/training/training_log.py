@@ -1,15 +1,11 @@
 """What a training leaves behind beside its checkpoints, in HOME/checkpoints/<id>.
 
-state.pt (what an unfinished training goes on from), tensorboard/, samples/ (sounds).
+state.pt and state-before.pt (what an unfinished training goes on from), tensorboard/, samples/.
 """
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -17,34 +13,34 @@ import torch
 from model.foley import FoleyControl, SoundRequest
 from model.presets.settings import TrainSettings
 from model.training.trainer import Progress, Trainer
+from model.training.validation import Losses
 from pipeline.features.video_tokens import tokens_from_bytes
 from pipeline.media import write_flac
 from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import TrainingCheckpoints
+from pipeline.training.meter import Meter
+from pipeline.training.states import read_states, remove_states, states_in, write_state
 from warehouse import FoleyError
-from warehouse.files import make_folder, write_file
+from warehouse.files import make_folder
 
 SAMPLES = 2  # validation clips whose sound is written where the settings ask for samples
 _POINTS = 1000  # about so many points of the loss curve are kept in a record
-_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError)
+_SHOWN_EVERY = 10  # steps, at most, between points in TensorBoard
 
 
 class TrainingLog:
     """Files and records of one training, in the main process only."""
 
-    def __init__(self, data: DatasetFeatures, id: str, identity: Mapping[str, Any]) -> None:
-        self.data, self.wh = data, data.wh
-        self.checkpoints = TrainingCheckpoints(data.wh, id, identity)
-        self.folder = self.wh.folder("checkpoints") / id
+    def __init__(
+        self, data: DatasetFeatures, checkpoints: TrainingCheckpoints, meter: Meter
+    ) -> None:
+        self.data, self.wh, self.checkpoints = data, data.wh, checkpoints
+        self.folder = self.wh.folder("checkpoints") / checkpoints.id
         #: Points [step, loss] and [step, true, null, other] of the curves.
         self.figures: dict[str, list[list[float]]] = {"losses": [], "validation": []}
         self._since: list[float] = []  # losses since the last point
         self._first = 1  # step that this run begins with
-        self._at = perf_counter()  # of the last point, or of the beginning
-
-    @property
-    def _state(self) -> Path:
-        return self.folder / "state.pt"
+        self._meter = meter
 
     @cached_property
     def _board(self) -> Any:
@@ -53,63 +49,91 @@ class TrainingLog:
         return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._first)
 
     def resume(self, trainer: Trainer) -> None:
-        """Go on from the state that was kept, if any. Raises FoleyError if it cannot be read."""
-        if not self._state.is_file():
+        """Go on from the newest state that can be read. Raises FoleyError if none of them can."""
+        for state in read_states(self.folder):
+            try:
+                trainer.load_state_dict(state["trainer"])
+                self.figures = {name: state[name] for name in self.figures}
+                self._since = state["since"]
+            except (KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise FoleyError(
+                    f"{self.folder} holds a state of another version ({error!r:.80}): "
+                    "delete its state*.pt, and training begins anew"
+                ) from None
+            self._first = trainer.step + 1
             return
-        try:
-            state = torch.load(self._state, map_location="cpu", weights_only=True)
-            trainer.load_state_dict(state["trainer"])
-            self.figures = {name: state[name] for name in self.figures}
-            self._since = state["since"]
-        except _UNREADABLE as error:
-            what = f"{type(error).__name__}: {error}".splitlines()[0]
+        if damaged := states_in(self.folder):
             raise FoleyError(
-                f"{self._state} is damaged or of another version ({what}): "
-                "delete it, and training begins anew"
-            ) from None
-        self._first = trainer.step + 1
+                f"{' and '.join(map(str, damaged))} cannot be read: delete what is damaged, and "
+                "training begins anew"
+            )
 
     def keep_state(self, trainer: Trainer) -> None:
-        """Write all that the training needs to go on, in place of what was kept before."""
-        make_folder(self.folder)
+        """Write all that the training needs to go on."""
         state = {"trainer": trainer.state_dict(), "since": self._since, **self.figures}
-        write_file(self.wh.tmp, lambda handle: torch.save(state, handle), self._state)
+        write_state(self.wh.tmp, self.folder, state)
 
-    def step(self, trainer: Trainer, progress: Progress) -> None:
-        """Note one step; write a checkpoint, a state and samples where they are due."""
+    def step(self, trainer: Trainer, progress: Progress, waited: float) -> None:
+        """Note one step; write a checkpoint and a state where they are due.
+
+        `waited` is how many seconds this run waited for data so far.
+        """
         settings, step = trainer.settings, progress.step
         self._since.append(progress.loss)
-        if len(self._since) >= max(1, settings.steps // _POINTS) or step == settings.steps:
-            self._add_point(settings, progress)
-        if (v := progress.validation) is not None:
-            self.figures["validation"].append([step, v.true, v.null, v.other])
-            self._board.add_scalars("validation", vars(v), step)
-        if settings.sample_every and step % settings.sample_every == 0:
-            self._samples(trainer)
-        due = step in settings.keep_steps or step % settings.checkpoint_every == 0
-        if due and step < settings.steps:
+        self._meter.add(progress)
+        every = max(1, settings.steps // _POINTS)  # of the figures that are kept
+        if step % min(every, _SHOWN_EVERY) == 0 or trainer.finished:
+            for name, value in self._meter.figures(progress, waited).items():
+                self._board.add_scalar(name, value, step)
+        if len(self._since) >= every:
+            self._add_point(step)
+        self.add_validation(step, progress.validation)
+        if self.due(settings, step) and step < settings.steps:
             self._board.flush()
             self.checkpoints.write(trainer, self.figures)
             self.keep_state(trainer)
             self.checkpoints.rotate(settings, self.figures["validation"])
 
-    def _add_point(self, settings: TrainSettings, progress: Progress) -> None:
-        """A point of every curve: of the steps since the last one, pauses between them included."""
-        step, now = progress.step, perf_counter()
-        self.figures["losses"].append([step, sum(self._since) / len(self._since)])
-        clips = len(self._since) * settings.batch_size * settings.micro_batches
-        self._board.add_scalar("clips_per_second", clips / (now - self._at), step)
-        if torch.cuda.is_available():
-            self._board.add_scalar("peak_memory_gb", torch.cuda.max_memory_reserved() / 1e9, step)
-        for name in ("loss", "grad_norm", "learning_rate"):
-            self._board.add_scalar(name, getattr(progress, name), step)
-        self._at, self._since = now, []
+    def _add_point(self, step: int) -> None:
+        if self._since:
+            self.figures["losses"].append([step, sum(self._since) / len(self._since)])
+            self._since = []
+
+    def add_validation(self, step: int, losses: Losses | None) -> None:
+        """Note what was measured after a step, if anything was."""
+        if losses is not None:
+            self.figures["validation"].append([step, losses.true, losses.null, losses.other])
+            self._board.add_scalars("validation", vars(losses), step)
+
+    def validated(self, step: int) -> bool:
+        """Whether a measurement after this step is in the figures."""
+        return step in (point[0] for point in self.figures["validation"])
+
+    @staticmethod
+    def due(settings: TrainSettings, step: int) -> bool:
+        """Whether a checkpoint is written after this step."""
+        marked = step in settings.keep_steps or step % settings.checkpoint_every == 0
+        return marked or step == settings.steps
 
     def finish(self, trainer: Trainer) -> None:
-        """Write the trained bridge; the state is no longer needed."""
+        """Write the trained bridge; the state is kept if the settings ask for it."""
+        self._add_point(trainer.step)
+        if trainer.settings.keep_state:
+            self.keep_state(trainer)
         self.checkpoints.write(trainer, self.figures, final=True)
-        self._state.unlink(missing_ok=True)
+        if not trainer.settings.keep_state:
+            remove_states(self.folder)
+        self.close()
+
+    def close(self) -> None:
+        """Write what TensorBoard has not been given yet."""
         self._board.close()
+
+    def samples_where_due(self, trainer: Trainer) -> None:
+        """Write sound samples after the steps at which the settings ask for them."""
+        every = trainer.settings.sample_every
+        if every and trainer.step % every == 0:
+            self._samples(trainer)
 
     def _samples(self, trainer: Trainer) -> None:
         """Write the sound of a few validation clips, and show it in TensorBoard."""

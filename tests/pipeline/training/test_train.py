@@ -9,20 +9,18 @@ import multiprocessing
 import os
 import shutil
 import signal
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model.foley import FoleyControl
 from model.presets.preset import Preset
 from model.training.divergence import FEWEST
-from model.training.trainer import Progress
+from model.training.trainer import Progress, Trainer
 from pipeline.curation.stage_graph import StageGraph
 from pipeline.evaluation.conditions import generation_stages
 from pipeline.evaluation.held_out import (
@@ -30,6 +28,7 @@ from pipeline.evaluation.held_out import (
     evaluate,
     held_out_set,
     held_out_systems,
+    materials_of,
     score_condition,
 )
 from pipeline.media import read_audio
@@ -38,30 +37,9 @@ from pipeline.scoring.probe import Probe
 from pipeline.stages.engine import fingerprints
 from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import find_checkpoint
-from pipeline.training.distributed import train_in_processes
 from pipeline.training.train import train
-from tests.operations.factory import until
-from tests.pipeline.small import Curated, curate, short_preset, with_training, work
+from tests.pipeline.small import Curated, with_training, work
 from warehouse import FoleyError, Warehouse
-from warehouse.files import file_lock
-
-
-@pytest.fixture(scope="module")
-def preset() -> Preset:
-    return short_preset()
-
-
-@pytest.fixture(scope="module")
-def untrained(tmp_path_factory: pytest.TempPathFactory, preset: Preset) -> Curated:
-    """What all tests begin with; not to be changed."""
-    return curate(tmp_path_factory.mktemp("untrained"), preset)
-
-
-@pytest.fixture
-def curated(tmp_path: Path, untrained: Curated) -> Curated:
-    """A copy of it, to be trained on."""
-    wh = Warehouse(shutil.copytree(untrained.wh.home, tmp_path / "home"))
-    return replace(untrained, wh=wh, dataset=wh.dataset(untrained.dataset.version))
 
 
 def train_and_die(data: DatasetFeatures, step: int) -> None:
@@ -140,18 +118,41 @@ def test_a_stop_by_a_person_loses_no_step(curated: Curated, preset: Preset) -> N
     assert steps == [4, 5]
 
 
-def test_a_damaged_state_is_said_and_not_removed(curated: Curated, preset: Preset) -> None:
-    def stop(progress: Progress) -> None:
-        if progress.step == 1:
+def test_a_stop_while_it_is_measured_loses_neither_step_nor_figure(
+    curated: Curated, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = with_training(preset, steps=4, checkpoint_every=2, validate_every=2, keep_last=9)
+    other = Warehouse(shutil.copytree(curated.wh.home, tmp_path / "other"))
+    whole = train(replace(curated.data(short), wh=other), lambda _: None)
+
+    def stop(trainer: Trainer, _: object) -> None:
+        with trainer.averaged():
             raise KeyboardInterrupt
 
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "validate", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(curated.data(short), lambda _: None)
+    steps: list[int] = []
+    resumed = train(curated.data(short), lambda progress: steps.append(progress.step))
+    assert steps == [3, 4]
+    assert resumed.path.read_bytes() == whole.path.read_bytes()
+    for key in ("losses", "validation"):
+        assert resumed.record[key] == whole.record[key]
+    ids = {record["id"] for record in other.records("checkpoints")}
+    assert {record["id"] for record in curated.wh.records("checkpoints")} == ids
+
+
+def test_a_stop_before_the_first_step_leaves_no_state(
+    curated: Curated, preset: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "train_step", stop)
     with pytest.raises(KeyboardInterrupt):
-        train(curated.data(preset), stop)
-    [state] = curated.wh.home.glob("checkpoints/*/state.pt")
-    state.write_bytes(b"nonsense")
-    with pytest.raises(FoleyError, match=r"state\.pt is damaged"):
         train(curated.data(preset), lambda _: None)
-    assert state.read_bytes() == b"nonsense"
+    assert not list(curated.wh.home.glob("checkpoints/*/state*"))
 
 
 def test_checkpoints_on_the_way_are_rotated_and_can_be_used(
@@ -174,7 +175,12 @@ def test_checkpoints_on_the_way_are_rotated_and_can_be_used(
     assert early.record["dataset"] == curated.dataset.version
     curves = EventAccumulator(str(done.path.parent / "tensorboard")).Reload()
     assert [event.step for event in curves.Scalars("loss")] == list(range(1, 10))
-    assert all(event.value > 0 for event in curves.Scalars("clips_per_second"))
+    for name in ("clips_per_second", "tflops_per_second", "peak_memory_gb", "grad_norm"):
+        assert all(event.value > 0 for event in curves.Scalars(name))
+    assert all(0 <= event.value < 1 for event in curves.Scalars("data_wait_share"))
+    tags: Any = curves.Tags()["scalars"]
+    levels = [tag for tag in tags if tag.startswith("loss_at_noise/")]
+    assert sorted(levels)[::4] == ["loss_at_noise/0.0-0.2", "loss_at_noise/0.8-1.0"]
 
 
 def test_sound_samples_can_be_heard(curated: Curated, preset: Preset) -> None:
@@ -186,18 +192,21 @@ def test_sound_samples_can_be_heard(curated: Curated, preset: Preset) -> None:
     done = train(curated.data(long), lambda _: None)
     sounds = sorted(done.path.parent.glob("samples/step*.flac"))
     assert {path.name[:10] for path in sounds} == {"step000002", "step000004"}
-    assert all(
-        len(read_audio(path, preset.sample_rate, "mono")) == preset.sample_rate for path in sounds
-    )
+    columns, fingerprint = ["clip_id", "video_seconds"], curated.fingerprints["video_tokens"]
+    rows = curated.wh.rows("video_tokens", fingerprint, columns=columns).to_pylist()
+    seconds = {row["clip_id"].replace("/", "_"): row["video_seconds"] for row in rows}
+    for path in sounds:
+        samples = round(seconds[path.stem[11:]] * preset.sample_rate)
+        assert len(read_audio(path, preset.sample_rate, "mono")) == samples
     assert done.path.read_bytes() == plain_bytes  # listening changes nothing
 
 
 def test_divergence_names_the_last_good_checkpoint(curated: Curated, preset: Preset) -> None:
-    growing = {"learning_rate": 1e7, "warmup_steps": 10**9}  # by .01 a step
+    growing = {"learning_rate": 3e7, "warmup_steps": 10**9}  # by .03 a step
     wild = with_training(preset, steps=50, checkpoint_every=1, keep_last=50, **growing)
     losses: list[float] = []
     with pytest.raises(
-        FoleyError, match=r"diverged at step \d+: .* the last good checkpoint is"
+        FoleyError, match=r"diverged at step \d+.*the last good checkpoint \(--from "
     ) as error:
         train(curated.data(wild), lambda progress: losses.append(progress.loss))
     step = int(str(error.value).partition("-step")[2][:6])
@@ -207,76 +216,11 @@ def test_divergence_names_the_last_good_checkpoint(curated: Curated, preset: Pre
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_does(curated: Curated, preset: Preset) -> None:
-    both = with_training(
-        preset, steps=3, batch_size=3, micro_batches=2, validate_every=3, checkpoint_every=1
-    )
-    seen: list[Progress] = []
-
-    def stop(progress: Progress) -> None:
-        seen.append(progress)
-        if progress.step == 2:
-            raise KeyboardInterrupt
-
-    args = (curated.data(both),)
-    with pytest.raises(KeyboardInterrupt):
-        train_in_processes(2, *args, stop)
-    assert not running("pipeline.training.distributed", str(curated.wh.home))
-    together = train_in_processes(2, *args, seen.append)
-    assert seen[-1].step == 3
-    weights = load_file(together.path)
-    shutil.rmtree(together.path.parent)
-    again: list[Progress] = []
-    alone = train(*args, again.append)
-    assert alone.id == together.id
-    for a, b in zip(
-        again, sorted({p.step: p for p in seen}.values(), key=lambda p: p.step), strict=True
-    ):
-        assert a.loss == pytest.approx(b.loss, rel=1e-5)
-    assert again[-1].validation is not None
-    assert seen[-1].validation is not None
-    assert vars(again[-1].validation) == pytest.approx(vars(seen[-1].validation), rel=1e-4)
-    for name, value in load_file(alone.path).items():
-        torch.testing.assert_close(value, weights[name], rtol=1e-4, atol=1e-5)
-    with pytest.raises(FoleyError, match="cannot be shared by 3"):
-        train_in_processes(3, *args, seen.append)
-
-
-@pytest.mark.slow
-def test_processes_end_with_the_killed_one_that_started_them(
-    curated: Curated, preset: Preset
-) -> None:
-    """Where they have nothing to say, which would fail.
-
-    Here they wait for another training of the same.
-    """
-    both = with_training(preset, batch_size=3, micro_batches=2)
-    args = (curated.data(both), print)
-    first = train(*args)
-    child = multiprocessing.get_context("spawn").Process(target=train_in_processes, args=(2, *args))
-    mine = ("pipeline.training.distributed", str(curated.wh.home))
-    with file_lock(curated.wh.lock_path(f"train-{first.id}")):
-        child.start()
-        until(lambda: len(running(*mine)) == 3, 120, "launcher and processes are there")
-        child.kill()
-        until(lambda: not running(*mine), 120, "they are gone")
-
-
-def running(*words: str) -> list[str]:
-    """Command lines of processes that hold all of these words."""
-    lines: list[str] = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has ended since
-            lines.append(path.read_bytes().decode(errors="replace"))
-    return [line for line in lines if all(word in line for word in words)]
-
-
-@pytest.mark.slow
 def test_an_evaluation_is_made_once_and_leads_back_to_its_dataset(
     curated: Curated, preset: Preset
 ) -> None:
     checkpoint = train(curated.data(preset), lambda _: None)
-    stages = generation_stages(curated.data(preset), checkpoint.id)
+    stages = generation_stages(curated.data(preset), checkpoint)
     held_out = curated.dataset.clip_ids(split="test")
     data = replace(curated.data(preset), fingerprints=fingerprints([*curated.stages, *stages]))
     assert work(curated.wh, stages, data.fingerprints, held_out) == 4 * len(held_out)
@@ -292,7 +236,21 @@ def test_an_evaluation_is_made_once_and_leads_back_to_its_dataset(
     assert evaluate(data, checkpoint) == figures
     assert curated.wh.records("evaluations") == records
 
-    evaluated = held_out_set(curated.wh, curated.dataset)
+    few = replace(curated.data(preset), limit=3)
+    stages = generation_stages(few, checkpoint)
+    few = replace(few, fingerprints=fingerprints([*curated.stages, *stages]))
+    work(curated.wh, stages, few.fingerprints, few.held_out_clips())
+    assert evaluate(few, checkpoint)["clips"] == 3
+    losses = [
+        r["figures"]["v_loss"]
+        for r in curated.wh.records("evaluations")
+        if "v_loss" in r["figures"]
+    ]
+    assert {figure["clips"] for figure in losses} == {3, len(held_out)}
+    ids = {clip for batch in few.batches("test").rows for clip in batch.tolist()}
+    assert {few.split("test").clip_ids()[row] for row in ids} == set(sorted(held_out)[:3])
+
+    evaluated = held_out_set(data)
     systems = held_out_systems(data, checkpoint, evaluated.items)
     assert [s.name for s in systems] == ["foley-control", "another-clips-video", "text-only"]
     for system in systems:
@@ -308,6 +266,11 @@ def test_a_dataset_without_features_cannot_be_trained_on(
     work(curated.wh, features, data.fingerprints, [])
     with pytest.raises(FoleyError, match=r"no clip of .* passed"):
         train(data, lambda _: None)
+
+
+def test_only_materials_that_can_be_swapped_count() -> None:
+    truths = {"a": {"material": "wood"}, "b": {"material": "porcelain"}, "c": {"impacts": [1.0]}}
+    assert materials_of(truths) == {"a": "wood"}
 
 
 def test_onsets_at_the_impacts_score_one_and_unknown_clips_do_not_count() -> None:

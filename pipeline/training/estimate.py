@@ -1,0 +1,130 @@
+"""What a training would take, before anything is loaded: clips, memory, disk, hours."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from model.training.cost import MicroBatchCost, micro_batch_cost
+from pipeline.training.batches import DatasetFeatures, epoch_facts
+from pipeline.training.launch import Layout
+from pipeline.training.meter import device_peak
+from warehouse import FoleyError
+
+_GB = 1e9
+_USED = 0.4  # share of them that is counted on
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a training would take.
+
+    Attributes:
+        clips: of the split, those of an epoch, and micro-batches of an epoch.
+        latents: latent frames of the longest clip, as the DiT runs it.
+        seconds: length of that.
+        cost: of a micro-batch of such clips.
+        memory: bytes that a process holds, by what they are for.
+        disk: bytes of checkpoints and states that are kept at once.
+        hours: by the device's FLOPs, where they are known.
+
+    """
+
+    data: DatasetFeatures
+    layout: Layout
+    clips: tuple[int, int, int]
+    seconds: float
+    cost: MicroBatchCost
+    memory: dict[str, int]
+    disk: int
+    hours: float | None
+
+    def __str__(self) -> str:
+        """For a person to read."""
+        train, (clips, an_epoch, batches) = self.data.preset.train, self.clips
+        parts = ", ".join(f"{name} {size / _GB:.3g}" for name, size in self.memory.items())
+        flops = self.cost.flops * train.micro_batches
+        time = "unmeasured on this device; train a few steps and see clips a second"
+        if self.hours is not None:
+            time = f"about {self.hours:,.0f} h, if {_USED:.0%} of the device's FLOPs are used"
+        return (
+            f"clips    {clips:,}, of which an epoch takes {an_epoch:,}; "
+            f"the longest {self.seconds:g} s\n"
+            f"steps    {train.steps:,} of {train.micro_batches} x {train.batch_size} clips, "
+            f"{train.steps * train.micro_batches / batches:,.1f} epochs\n"
+            f"weights  {self.cost.trained:,} trained, {self.cost.frozen:,} of the frozen DiT\n"
+            f"work     {flops / 1e12:.3g} TFLOP a step, over processes: {self.layout.count}\n"
+            f"memory   about {sum(self.memory.values()) / _GB:.3g} GB a process at the longest "
+            f"clips ({parts}); VAE and text encoder come to it\n"
+            f"disk     {self.disk / _GB:.3g} GB of checkpoints and states\n"
+            f"time     {time}"
+        )
+
+
+def estimate(data: DatasetFeatures, layout: Layout) -> Estimate:
+    """What training on this data would take, by counting on the longest clips.
+
+    Raises FoleyError where it cannot be: no clip has features, early stopping has nothing to
+    validate on, processes without work or device, too little memory or disk.
+    """
+    settings, canvas = data.preset.train, data.canvas
+    layout.check(settings.micro_batches)
+    features = data.split("train")
+    data.validation()
+    facts = epoch_facts(features, settings, canvas)
+    latents = canvas.length(int(features.column("n_latents").max()))
+    _, cells, _ = features.columns["video_tokens"].shape
+    cost = micro_batch_cost(data.preset, latents, (canvas.frames(latents), cells))
+    whole, half = 4, 2 if settings.precision == "bf16" else 4  # bytes of a number
+    memory = {
+        "frozen weights": half * cost.frozen,
+        "trained weights": whole * cost.trained,
+        "gradients": whole * cost.trained * (2 if layout.count > 1 else 1),  # and buckets of them
+        "optimiser": 2 * whole * cost.trained,
+        "average": whole * cost.trained if settings.ema_decay else 0,
+        "activations": cost.activations,
+    }
+    state = memory["trained weights"] + memory["optimiser"] + memory["average"]
+    state += memory["trained weights"] if settings.patience else 0  # the best
+    kept = settings.keep_last + len(settings.keep_steps) + 2  # the best, and the final one
+    disk = kept * memory["trained weights"] + 2 * state
+    size = min(settings.batch_size, len(features))
+    batches = max(1, facts["clips_an_epoch"] // size)
+    found = Estimate(
+        data,
+        layout,
+        (len(features), facts["clips_an_epoch"], batches),
+        round(latents / canvas.latent_rate, 2),
+        cost,
+        memory,
+        disk,
+        _hours(cost.flops * settings.micro_batches * settings.steps, layout),
+    )
+    _check_room(found)
+    return found
+
+
+def _hours(flops: float, layout: Layout) -> float | None:
+    """On this machine's devices, where it is known what they do."""
+    peak = device_peak()
+    return flops / (peak * _USED * layout.count) / 3600 if peak else None
+
+
+def _check_room(found: Estimate) -> None:
+    """Raises FoleyError where memory or disk is too small."""
+    needed = sum(found.memory.values())
+    there = psutil.virtual_memory().total // found.layout.processes
+    if torch.cuda.is_available():
+        there = torch.cuda.mem_get_info()[1]
+    if needed > there:
+        raise FoleyError(
+            f"a process needs about {needed / _GB:.3g} GB and has {there / _GB:.3g} GB: lower "
+            "train.batch_size (and raise train.micro_batches), or set train.checkpointing"
+        )
+    home = found.data.wh.home
+    if found.disk > (free := shutil.disk_usage(home).free):
+        has = f"has {free / _GB:.3g} GB free"
+        raise FoleyError(f"{home} needs {found.disk / _GB:.3g} GB for checkpoints and {has}")

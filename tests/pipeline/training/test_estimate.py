@@ -1,0 +1,97 @@
+"""What a training is said to take is what it takes; what cannot be is refused before it begins."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from model.presets.preset import Preset, load_preset
+from model.training.cost import micro_batch_cost
+from model.training.trainer import NOISE_LEVELS
+from pipeline.training.estimate import estimate
+from pipeline.training.launch import Layout
+from pipeline.training.train import train
+from tests.model.training.test_trainer import FRAMES, LATENTS, make_batch, make_trainer
+from tests.pipeline.small import Curated, with_training
+from warehouse import FoleyError
+
+
+def test_a_counted_micro_batch_costs_what_a_real_one_does(preset: Preset) -> None:
+    trainer = make_trainer(preset, batch_size=4)
+    batch, sizes = make_batch(trainer.backbone, 0, 4), dict[int, int]()
+    weights = {p.untyped_storage().data_ptr() for p in trainer.backbone.parameters()}
+    weights |= {p.untyped_storage().data_ptr() for p in trainer.parameters}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if (place := tensor.untyped_storage().data_ptr()) not in weights:
+            sizes[place] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    levels = torch.zeros(NOISE_LEVELS, 2)
+    with saved_tensors_hooks(keep, lambda value: value):
+        trainer._backward(batch, 0, levels)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        trainer._backward(batch, 0, levels)  # the only formula that is counted on a CPU
+    found = micro_batch_cost(with_training(preset, batch_size=4), LATENTS, (FRAMES, 1))
+    assert found.trained == sum(p.numel() for p in trainer.parameters)
+    inserted = set(trainer.bridge.parameters())
+    of_dit = [p.numel() for p in trainer.backbone.dit.parameters() if p not in inserted]
+    assert found.frozen == sum(of_dit)
+    assert found.flops == pytest.approx(counter.get_total_flops(), rel=0.05)
+    assert found.activations == pytest.approx(sum(sizes.values()), rel=0.15)
+
+
+def test_the_papers_size_is_known_without_its_weights() -> None:
+    """1.06 billion weights; the half of the memory goes by the half of the clips."""
+    paper = load_preset("paper")
+    whole, half = (
+        micro_batch_cost(with_training(paper, batch_size=size), 65, (24, 1)) for size in (4, 2)
+    )
+    assert whole.frozen == 1_056_828_544
+    assert whole.activations == pytest.approx(2 * half.activations, rel=0.01)
+    assert whole.flops == pytest.approx(2 * half.flops, rel=0.01)
+    # forward and backward through frozen weights: 4 FLOPs a weight and position, at the least
+    assert whole.flops > 4 * 4 * 65 * 0.9 * whole.frozen
+
+
+def test_an_estimate_says_what_training_then_writes(curated: Curated, preset: Preset) -> None:
+    data = curated.data(with_training(preset, steps=3, batch_size=3, checkpoint_every=1))
+    found = estimate(data, Layout())
+    clips = len(data.split("train"))
+    assert found.clips == (clips, clips // 3 * 3, clips // 3)
+    assert f"{3 / (clips // 3):.1f} epochs" in str(found)
+    done = train(data, lambda _: None)
+    weights = found.memory["trained weights"]
+    assert done.path.stat().st_size == pytest.approx(weights, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("room", "why"), [("memory", "a process needs about .* GB"), ("disk", "GB for checkpoints")]
+)
+def test_what_does_not_fit_is_refused(
+    curated: Curated, preset: Preset, monkeypatch: pytest.MonkeyPatch, room: str, why: str
+) -> None:
+    class Little:
+        total = free = 1_000_000
+
+    def little(*_: Any) -> Little:
+        return Little()
+
+    if room == "memory":
+        monkeypatch.setattr(psutil, "virtual_memory", little)
+    else:
+        monkeypatch.setattr(shutil, "disk_usage", little)
+    with pytest.raises(FoleyError, match=why):
+        estimate(curated.data(preset), Layout())
+
+
+def test_a_layout_that_cannot_be_is_refused(curated: Curated, preset: Preset) -> None:
+    with pytest.raises(FoleyError, match="cannot be shared by 2 processes"):
+        estimate(curated.data(preset), Layout(2))

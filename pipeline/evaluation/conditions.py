@@ -5,30 +5,38 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 from scipy.io import wavfile
 
-from model.device import default_device
+from model.bridge_file import read_bridge_facts
 from model.foley import FoleyControl, SoundRequest
 from model.metrics.onsets import detect_onsets
 from model.presets.preset import Preset
 from model.types import Audio
+from model.weights.device import choose_device, sampling_dtype
 from pipeline.features.video_tokens import tokens_from_bytes
 from pipeline.procedural import MATERIALS, material_of, swap_material
 from pipeline.stages.progress import advance
 from pipeline.stages.stage import Clip, Outcome, Passed, Rejected, Stage
 from pipeline.training.batches import DatasetFeatures
-from warehouse import field
+from pipeline.training.checkpoints import Checkpoint
+from warehouse import FoleyError, Warehouse, field
 
-Condition = Literal["true", "other", "none", "swap"]
-CONDITIONS: tuple[Condition, ...] = get_args(Condition)
+Compared = Literal["true", "other", "none", "swap"]
+#: What a sound is made from: the clip's prompt with its own, another's or no video; a prompt of
+#: another material with its own video; and its own video alone, without text.
+Condition = Literal[Compared, "video"]
+CONDITIONS: tuple[Compared, ...] = get_args(Compared)
 CHUNK = 16  # clips sampled at once
+
+TokensOf = Callable[[Sequence[str]], Mapping[str, bytes]]  # clip ids -> video tokens by clip
 
 
 @dataclass(frozen=True)
@@ -38,9 +46,9 @@ class GenerateSettings:
     checkpoint: str
     condition: Condition
     seed: int
-    cfg: float
-    steps: int
-    sampler: str
+    sample: Mapping[str, Any]  # sampler, steps, guidance, sigmas
+    window: Mapping[str, float]
+    machine: tuple[str, str]  # kind of device, and precision of the DiT
     partners: tuple[tuple[str, str], ...]  # whose video each clip gets, under condition "other"
 
 
@@ -67,10 +75,16 @@ def wav_audio(data: bytes) -> tuple[Audio, int]:
     return (np.atleast_2d(samples.T) / 32767).astype(np.float32), sample_rate
 
 
+def onsets_text(mono: Audio, sample_rate: int) -> str:
+    """Onset times of a sound, as rows hold them: a JSON list of seconds."""
+    return json.dumps([round(t, 4) for t in detect_onsets(mono, sample_rate).tolist()])
+
+
 class Generate(Stage):
     """Sound for each clip under one condition, and what an ear would note of it."""
 
     version = 1
+    scope = "asked"
     upstream = ("video_tokens",)
     reads = ("sha256", "prompt")
     batch_size = 64
@@ -89,14 +103,14 @@ class Generate(Stage):
         preset: Preset,
         bridge: Path,
         settings: GenerateSettings,
-        tokens: Mapping[str, bytes] | None = None,
+        tokens_of: TokensOf | None = None,
     ) -> None:
         self.name = f"generate_{settings.condition}"
         self.preset = preset
         self.bridge = bridge
         self.settings = settings
-        #: Video tokens that a clip gets in place of its own, under condition "other".
-        self.others = {clip: (tokens or {})[partner] for clip, partner in settings.partners}
+        #: Reads the tokens that clips get in place of their own, under condition "other".
+        self.tokens_of = tokens_of
 
     @property
     def model_revision(self) -> str:
@@ -105,17 +119,26 @@ class Generate(Stage):
 
     def setup(self) -> None:
         """Load backbone and bridge."""
-        self._foley = FoleyControl.from_pretrained(self.preset, self.bridge, default_device())
+        device, dtype = choose_device(), sampling_dtype(choose_device())
+        self._foley = FoleyControl.from_pretrained(self.preset, self.bridge).to(device, dtype)
 
-    def _request(self, clip: Clip) -> SoundRequest | None:
+    def _others(self, clips: Sequence[Clip]) -> dict[str, bytes]:
+        """Video tokens that each clip gets in place of its own."""
+        ids = {clip["clip_id"] for clip in clips}
+        partners = {clip: partner for clip, partner in self.settings.partners if clip in ids}
+        tokens = self.tokens_of(sorted({*partners.values()})) if self.tokens_of else {}
+        return {clip: tokens[partner] for clip, partner in partners.items()}
+
+    def _request(self, clip: Clip, others: Mapping[str, bytes]) -> SoundRequest | None:
         """What the clip's sound is made from; None where no material is known to swap."""
-        condition, prompt = self.settings.condition, clip["prompt"] or ""
+        condition = self.settings.condition
+        prompt = "" if condition == "video" else clip["prompt"] or ""
         if condition == "swap":
             material = json.loads(clip["truth"] or "{}").get("material")
             if material not in MATERIALS:
                 return None
             prompt = swap_material(prompt, other_material(material))
-        data = self.others[clip["clip_id"]] if condition == "other" else clip["video_tokens"]
+        data = others[clip["clip_id"]] if condition == "other" else clip["video_tokens"]
         return SoundRequest(
             prompt,
             float(clip["video_seconds"]),
@@ -125,16 +148,20 @@ class Generate(Stage):
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """One sound a clip; under condition "swap", clips of no known material are rejected."""
-        requests = [self._request(clip) for clip in clips]
+        others = self._others(clips)
+        requests = [self._request(clip, others) for clip in clips]
         ready = [request for request in requests if request is not None]
-        changes = {"cfg": self.settings.cfg, "steps": self.settings.steps}
-        sampling = self.preset.sample.model_copy(update=changes)
-        sounds: list[Audio] = []
+        made: list[Passed] = []
         for start in range(0, len(ready), CHUNK):
-            sounds += self._foley.generate(ready[start : start + CHUNK], sampling)
-            advance(CHUNK)
-        rows = (self._row(*pair) for pair in zip(sounds, ready, strict=True))
+            part = ready[start : start + CHUNK]
+            made += self._rows(list(zip(self._foley.generate(part), part, strict=True)))
+            advance(len(part))
+        rows = iter(made)
         return [Rejected("no material to swap") if r is None else next(rows) for r in requests]
+
+    def _rows(self, made: Sequence[tuple[Audio, SoundRequest]]) -> list[Passed]:
+        """What is kept of each sound."""
+        return [self._row(*pair) for pair in made]
 
     def _row(self, sound: Audio, request: SoundRequest) -> Passed:
         rate, mono = self.preset.sample_rate, sound.mean(0)
@@ -144,32 +171,68 @@ class Generate(Stage):
                 "sound": data,
                 "sound_sha256": hashlib.sha256(data).hexdigest(),
                 "sound_prompt": request.prompt,
-                "onsets": json.dumps([round(t, 4) for t in detect_onsets(mono, rate).tolist()]),
+                "onsets": onsets_text(mono, rate),
                 "material": material_of(mono, rate),
             }
         )
 
 
-def generation_stages(data: DatasetFeatures, checkpoint: str, seed: int = 0) -> list[Stage]:
-    """One stage a condition, for the `test` split of a dataset."""
-    wh, preset = data.wh, data.preset
-    rows = wh.rows(
-        "video_tokens",
-        data.fingerprints["video_tokens"],
-        columns=["clip_id", "video_tokens"],
-        clip_ids=sorted(data.dataset.clip_ids(split="test")),
+def generation_stages(data: DatasetFeatures, checkpoint: Checkpoint, seed: int = 0) -> list[Stage]:
+    """One stage a condition, for the held-out clips of a dataset."""
+    wh, preset, fingerprint = data.wh, data.preset, data.fingerprints["video_tokens"]
+    passed = wh.rows(
+        "video_tokens", fingerprint, columns=["clip_id"], clip_ids=data.held_out_clips()
     )
-    tokens = {row["clip_id"]: row["video_tokens"] for row in rows.to_pylist()}
-    ids = sorted(tokens)
-    partners = tuple(zip(ids, ids[1:] + ids[:1], strict=True))
-    bridge = wh.folder("checkpoints") / checkpoint / "bridge.safetensors"
-    sample = preset.sample
+    known = wh.clips(["clip_id", "source_video"], passed["clip_id"].to_pylist()).to_pylist()
+    partners = other_videos({row["clip_id"]: row["source_video"] for row in known})
+    settings = generate_settings(preset, checkpoint, seed)
 
     def stage(condition: Condition) -> Generate:
-        pairs = partners if condition == "other" else ()
-        settings = GenerateSettings(
-            checkpoint, condition, seed, sample.cfg, sample.steps, sample.sampler, pairs
-        )
-        return Generate(preset, bridge, settings, tokens)
+        pairs = tuple(partners.items()) if condition == "other" else ()
+        own = replace(settings, condition=condition, partners=pairs)
+        return Generate(preset, checkpoint.path, own, partial(_tokens, wh, fingerprint))
 
     return [stage(condition) for condition in CONDITIONS]
+
+
+def _tokens(wh: Warehouse, fingerprint: str, clip_ids: Sequence[str]) -> dict[str, bytes]:
+    """Video tokens of some clips: those of all would fill the memory."""
+    columns = ["clip_id", "video_tokens"]
+    rows = wh.rows("video_tokens", fingerprint, columns=columns, clip_ids=clip_ids)
+    return {row["clip_id"]: row["video_tokens"] for row in rows.to_pylist()}
+
+
+def generate_settings(
+    preset: Preset, checkpoint: Checkpoint, seed: int, condition: Condition = "true"
+) -> GenerateSettings:
+    """All that decides the sounds of a checkpoint on this machine under one condition."""
+    device = choose_device()
+    fitted = read_bridge_facts(checkpoint.path).apply(preset, checkpoint.path)
+    return GenerateSettings(
+        checkpoint=checkpoint.id,
+        condition=condition,
+        seed=seed,
+        sample=preset.sample.model_dump(exclude={"fast_steps", "compile"}),
+        window=fitted.window.model_dump(),
+        machine=(device.partition(":")[0], str(sampling_dtype(device)).removeprefix("torch.")),
+        partners=(),
+    )
+
+
+def other_videos(sources: Mapping[str, str]) -> dict[str, str]:
+    """For each clip (id -> source video) the next one, in the order of ids, of another video.
+
+    Raises FoleyError where all are of one video.
+    """
+    ids = sorted(sources)
+    partners: dict[str, str] = {}
+    for i, clip in enumerate(ids):
+        after = (ids[(i + step) % len(ids)] for step in range(1, len(ids)))
+        other = next((id for id in after if sources[id] != sources[clip]), None)
+        if other is None:
+            raise FoleyError(
+                f"the held-out clips are all of one video ({sources[clip]}): nothing to compare "
+                "with; select clips of several videos"
+            )
+        partners[clip] = other
+    return partners

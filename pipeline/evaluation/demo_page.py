@@ -1,7 +1,5 @@
 """Gathers from the warehouse what the demo's report shows."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One evaluation from end to end, apart from who runs the stages: ingest, score, record, write."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
@@ -13,20 +11,10 @@ import pyarrow as pa
 from model.metrics.metrics import Floats
 from model.presets.preset import Preset
 from pipeline.curation.sources import SCHEMA
-from pipeline.evaluation import tables
+from pipeline.evaluation import scoring, tables
 from pipeline.evaluation.metrics import METRICS, Inputs
-from pipeline.evaluation.network_stages import EmbedAudio, EmbedVideo, sound_stages, video_stages
+from pipeline.evaluation.network_stages import Embed, sound_stages, video_stages
 from pipeline.evaluation.results import EvaluationRecord, machine, versions
-from pipeline.evaluation.scoring import (
-    ClipScores,
-    Figures,
-    Samples,
-    clip_scores,
-    comparisons,
-    counts,
-    load,
-    summarise,
-)
 from pipeline.evaluation.sets import EvaluationSet, System
 from pipeline.generation.provenance import code_revision
 from pipeline.media import Scaling
@@ -52,7 +40,6 @@ class Setup:
         resamples: bootstrap samples of the Frechet distances; 0 for no intervals and tests of them.
         checkpoint: id of the checkpoint among the systems, if there is one.
         dataset: version of the dataset that the set is a split of, if it is one.
-
     """
 
     evaluated: EvaluationSet
@@ -98,14 +85,14 @@ class Evaluation:
 
     id: str
     set_name: str
-    systems: Mapping[str, Figures]
+    systems: Mapping[str, scoring.Figures]
     counts: Mapping[str, Mapping[str, Any]]
-    clips: Mapping[str, ClipScores]
+    clips: Mapping[str, scoring.ClipScores]
     comparisons: Sequence[Mapping[str, Any]]
     provenance: Mapping[str, Any]
 
 
-def evaluation_warehouse(home: Path) -> Warehouse:
+def systems_warehouse(home: Path) -> Warehouse:
     """The warehouse of evaluation files and their features, under HOME/systems."""
     return Warehouse(home / "systems")
 
@@ -115,7 +102,6 @@ def ingest_files(wh: Warehouse, setup: Setup) -> tuple[list[str], list[str]]:
 
     Returns:
         Clip ids of the sounds, and of the videos.
-
     """
     files = setup.files()
     rows = [
@@ -140,16 +126,18 @@ def score(wh: Warehouse, setup: Setup, advance: Callable[[], object] = lambda: N
         assert draw is not None
         return draw(inputs[system], names, setup.resamples)
 
-    drawn: Samples | None = samples if setup.resamples else None
-    clips = {name: clip_scores(of) for name, of in inputs.items()}
-    figures: dict[str, Figures] = {}
+    drawn: scoring.Samples | None = samples if setup.resamples else None
+    clips = {name: scoring.clip_scores(of) for name, of in inputs.items()}
+    figures: dict[str, scoring.Figures] = {}
     problems: dict[str, Mapping[str, Any]] = {}
     for system in setup.systems:
         of, seconds = inputs[system.name], setup.preset.evaluation_seconds
-        figures[system.name], unmeasured = summarise(system.name, of, clips[system.name], drawn)
-        problems[system.name] = counts(of, system, seconds) | {"unmeasured": unmeasured}
+        figures[system.name], unmeasured = scoring.summarise(
+            system.name, of, clips[system.name], drawn
+        )
+        problems[system.name] = scoring.counts(of, system, seconds) | {"unmeasured": unmeasured}
         advance()
-    tests = comparisons(inputs, clips, drawn)
+    tests = scoring.comparisons(inputs, clips, drawn)
     advance()
     name, about = setup.evaluated.name, _provenance(setup, next(iter(inputs.values())))
     return Evaluation(_identity(wh, setup), name, figures, problems, clips, tests, about)
@@ -161,7 +149,7 @@ def _inputs(wh: Warehouse, setup: Setup) -> dict[str, Inputs]:
 
     def of(stages: Sequence[Stage], prefix: str, names: Sequence[str]) -> Any:
         chosen = {stage.name: setup.fingerprints[stage.name] for stage in stages}
-        return load(wh, chosen, f"{prefix}/{setup.evaluated.name}/", names)
+        return scoring.load(wh, chosen, f"{prefix}/{setup.evaluated.name}/", names)
 
     items = setup.evaluated.items
     names = [item.name for item in items]
@@ -179,7 +167,7 @@ def _inputs(wh: Warehouse, setup: Setup) -> dict[str, Inputs]:
 
 def _provenance(setup: Setup, inputs: Inputs) -> dict[str, Any]:
     stages = [*setup.sound_stages, *setup.video_stages]
-    networks = [s for s in stages if isinstance(s, EmbedAudio | EmbedVideo)]
+    networks = [s for s in stages if isinstance(s, Embed)]
     return {
         "preset": setup.preset.name,
         "checkpoint": setup.checkpoint,

@@ -7,6 +7,7 @@ procedural clips have; other clips are left out of it.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,16 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from model.device import default_device
 from model.foley import FoleyControl
 from model.metrics.onsets import sync_score
-from model.training.trainer import validate
+from model.training.validation import validate
+from model.weights.device import choose_device
 from pipeline.evaluation.conditions import other_material
 from pipeline.evaluation.results import EvaluationRecord, figure_of
 from pipeline.evaluation.sets import EvaluationSet, Item, System, system
+from pipeline.procedural import MATERIALS
 from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint
-from warehouse import Dataset, Warehouse
+from warehouse import Warehouse
 from warehouse.files import identity_hash, make_folder, write_file
 
 VERSION = 2  # raised when the same sounds give other figures, or records of another form
@@ -34,17 +36,18 @@ SYSTEMS = {
     "none": "text-only",
     "swap": "prompt-swapped",
 }
+CHUNK = 64  # sounds held at once
 _COMPARED = ("true", "other", "none")  # with the prompt as it is, and so with the reference
 
 
-def held_out_set(wh: Warehouse, dataset: Dataset) -> EvaluationSet:
-    """The test split of a dataset; the clips' own sound is the reference."""
+def held_out_set(data: DatasetFeatures) -> EvaluationSet:
+    """The held-out clips of a dataset; their own sound is the reference."""
     items: list[Item] = []
-    for row in wh.clips(None, dataset.clip_ids(split="test")).to_pylist():
+    for row in data.wh.clips(None, data.held_out_clips()).to_pylist():
         truth = json.loads(row["truth"]) if row["truth"] else None
         name, path = _file_name(row["clip_id"]), Path(row["path"])
         items.append(Item(name, path, path, row["prompt"] or "", row["label"] or "", truth))
-    return EvaluationSet(f"held-out.{dataset.version}", tuple(items))
+    return EvaluationSet(data.held_out_name, tuple(items))
 
 
 def held_out_systems(
@@ -61,11 +64,14 @@ def held_out_systems(
         fingerprint = data.fingerprints[stage]
         sounds = data.wh.folder("systems") / "sounds" / f"{checkpoint.id}-{fingerprint}"
         folder = make_folder(sounds / condition)
-        rows = data.wh.rows(stage, fingerprint, columns=["clip_id", "sound"])
-        for row in rows.to_pylist():
-            path = folder / f"{_file_name(row['clip_id'])}.wav"
-            if path.stem in names and not path.is_file():
-                write_file(folder, lambda handle, wav=row["sound"]: handle.write(wav), path)
+        clips = data.held_out_clips()
+        for start in range(0, len(clips), CHUNK):
+            part = clips[start : start + CHUNK]
+            rows = data.wh.rows(stage, fingerprint, columns=["clip_id", "sound"], clip_ids=part)
+            for row in rows.to_pylist():
+                path = folder / f"{_file_name(row['clip_id'])}.wav"
+                if path.stem in names and not path.is_file():
+                    write_file(folder, lambda handle, wav=row["sound"]: handle.write(wav), path)
         systems.append(system(SYSTEMS[condition], folder, items))
     return systems
 
@@ -80,7 +86,7 @@ def evaluate(data: DatasetFeatures, checkpoint: Checkpoint) -> dict[str, Any]:
     Each condition is a record of the catalog's `evaluations`; records of the same sounds are used
     again. The fingerprints in `data` are of all stages, those of generation included.
     """
-    identity = [VERSION, checkpoint.id, data.dataset.version, dict(data.fingerprints)]
+    identity = [VERSION, checkpoint.id, data.held_out_name, dict(data.fingerprints)]
     ids = {condition: identity_hash([*identity, condition]) for condition in SYSTEMS}
     records = {record["id"]: record for record in data.wh.records("evaluations")}
     if not all(id in records for id in ids.values()):
@@ -89,7 +95,7 @@ def evaluate(data: DatasetFeatures, checkpoint: Checkpoint) -> dict[str, Any]:
                 id=ids[condition],
                 system=SYSTEMS[condition],
                 preset=data.preset.name,
-                set=f"held-out.{data.dataset.version}",
+                set=data.held_out_name,
                 figures=figures,
                 checkpoint=checkpoint.id,
                 dataset=data.dataset.version,
@@ -117,8 +123,8 @@ def _figures(
     data: DatasetFeatures, checkpoint: Checkpoint
 ) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
     """Each condition with its figures."""
-    truths = truths_of(data.wh, data.dataset.clip_ids(split="test"))
-    materials = {clip: truth["material"] for clip, truth in truths.items()}
+    truths = truths_of(data.wh, data.held_out_clips())
+    materials = materials_of(truths)
     swapped = {clip: other_material(material) for clip, material in materials.items()}
     losses, held_out = _v_losses(data, checkpoint)
     for condition in SYSTEMS:
@@ -141,6 +147,12 @@ def truths_of(wh: Warehouse, clip_ids: Sequence[str]) -> dict[str, dict[str, Any
     rows = wh.clips(["clip_id", "truth"], clip_ids).to_pylist()
     truths = {row["clip_id"]: json.loads(row["truth"]) for row in rows if row["truth"]}
     return {clip: truth for clip, truth in truths.items() if "impacts" in truth}
+
+
+def materials_of(truths: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The material of each clip whose prompt can be swapped to another: of procedural ones."""
+    known = {clip: truth.get("material") for clip, truth in truths.items()}
+    return {clip: material for clip, material in known.items() if material in MATERIALS}
 
 
 def score_condition(
@@ -169,8 +181,10 @@ def material_accuracy(
 
 def _v_losses(data: DatasetFeatures, checkpoint: Checkpoint) -> tuple[dict[str, float], int]:
     """v-loss on the test split by condition, at the same times and noise, and the clips in it."""
-    foley = FoleyControl.from_pretrained(data.preset, checkpoint.path, default_device())
-    losses = validate(foley.backbone, foley.bridge, data.batches("test"), seed=0)
+    foley = FoleyControl.from_pretrained(data.preset, checkpoint.path, choose_device())
+    batches = data.batches("test")
+    losses = validate(foley.backbone, foley.bridge, batches, seed=0)
     values = {"true": losses.true, "none": losses.null, "other": losses.other}
-    rounded = {condition: round(value, 5) for condition, value in values.items()}
-    return rounded, len(data.split("test"))
+    known = {name: value for name, value in values.items() if not math.isnan(value)}
+    rounded = {condition: round(value, 5) for condition, value in known.items()}
+    return rounded, batches.clips

@@ -5,8 +5,6 @@ A new metric is a function below and a line of METRICS. A function of a metric b
 MetricError with the reason why there is none.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,13 +1,13 @@
 """Stages of evaluation: every sound is checked and embedded by each network, every video by some.
 
-They run over the clips of a warehouse of their own (HOME/systems), so that these files never mix
-with a corpus; what was embedded under the same fingerprint is never embedded again.
+Those of systems run over the clips of a warehouse of their own (HOME/systems), so that these files
+never mix with a corpus; an ablation runs those of true sound over the corpus itself. What was
+embedded under the same fingerprint is never embedded again.
 """
-
-from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from model.presets.networks import NETWORKS
 from model.presets.preset import Preset
-from model.types import Audio, Frames
+from model.presets.settings import revision_in
 from pipeline.media import Framing, Scaling, read_frames
 from pipeline.media.mono import Channel, check_sound, read_sound
 from pipeline.stages.reading import read_each, read_then_run
@@ -50,6 +50,7 @@ class SoundCheck(Stage):
     """Is there a sound, how long is it, is it silent or clipped, and when are its onsets?"""
 
     name = "sound"
+    scope = "asked"
     schema = pa.schema(
         [
             field("sound_seconds", pa.float64(), "length of the sound, s"),
@@ -77,13 +78,20 @@ class SoundCheck(Stage):
         return read_each(clips, job, outcome)
 
 
-class _Embed(Stage):
-    """Base of the stages that keep what a network computes of a file."""
+class Embed(Stage):
+    """What a network computes of each sound (`hear_...`), or of each video's picture (`watch_...`).
 
+    After the end of a shorter video its last picture stays.
+    """
+
+    scope = "asked"
     batch_size = 64
 
-    def __init__(self, kind: Any, preset: Preset, verb: str) -> None:
-        self.kind, self.preset, self.name = kind, preset, f"{verb}_{kind.name}"
+    def __init__(self, kind: Any, preset: Preset, settings: SoundSettings | VideoSettings) -> None:
+        hears = isinstance(settings, SoundSettings)
+        self.kind, self.preset, self.settings = kind, preset, settings
+        self.name = f"{'hear' if hears else 'watch'}_{kind.name}"
+        self.upstream = ("sound",) if hears else ()
         logits = "logits, empty where the network has no classes"
         self.schema = pa.schema(
             [
@@ -95,87 +103,65 @@ class _Embed(Stage):
 
     @property
     def model_revision(self) -> str:
-        """Content hash of the network's weights."""
-        return self.kind.revision(self.preset)
+        """Content hash of the network's weights, and the precision where that is not float32."""
+        return revision_in(self.kind.revision(self.preset), self.preset.precision.networks)
+
+    def running(self) -> AbstractContextManager[object]:
+        """In the preset's precision."""
+        from model.weights.device import autocast, choose_device
+
+        return autocast(self.preset.precision.networks, choose_device())
 
     def setup(self) -> None:
         """Load the network."""
         self._network: Any = self.kind.from_pretrained(self.preset)
 
-    def _rows(self, embedded: Sequence[Any]) -> list[Passed]:
-        rows: list[Passed] = []
-        for features, logits in embedded:
-            arrays = (features, np.zeros(0) if logits is None else logits)
-            packed = [np.asarray(array, "<f4").tobytes() for array in arrays]
-            values = (packed[0], len(features), packed[1])
-            rows.append(Passed(dict(zip(self.schema.names, values, strict=True))))
-        return rows
-
-
-class EmbedAudio(_Embed):
-    """What a network computes of each sound."""
-
-    upstream = ("sound",)
-
-    def __init__(self, kind: Any, preset: Preset, settings: SoundSettings) -> None:
-        super().__init__(kind, preset, "hear")
-        self.settings = settings
-
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
-        """Features and logits of each sound."""
-        rate, read = self._network.sample_rate, self.settings
+        """Features and logits of each file; one that cannot be read fails."""
+        network, settings = self._network, self.settings
+        if isinstance(settings, SoundSettings):
+            embed, read = network.hear, read_sound
+            how: Any = (network.sample_rate, settings.seconds, settings.channel)
+        else:
+            embed, read = network.watch, read_frames
+            crop = network.size if network.crop else None
+            framing = Framing(network.size, crop, settings.scaling)
+            how = (network.times(settings.seconds), framing)
 
-        def job(clip: Clip) -> partial[Audio]:
-            return partial(read_sound, Path(clip["path"]), rate, read.seconds, read.channel)
+        def job(clip: Clip) -> partial[Any]:
+            return partial(read, Path(clip["path"]), *how)
 
-        def run(ready: Sequence[tuple[Clip, Audio]]) -> list[Passed]:
-            return self._rows(self._network.hear([sound for _, sound in ready]))
+        def run(ready: Sequence[tuple[Clip, Any]]) -> list[Passed]:
+            return [self._row(*clip) for clip in embed([media for _, media in ready])]
 
         return read_then_run(clips, job, run, CHUNK)
 
-
-class EmbedVideo(_Embed):
-    """What a network computes of the picture of each video."""
-
-    def __init__(self, kind: Any, preset: Preset, settings: VideoSettings) -> None:
-        super().__init__(kind, preset, "watch")
-        self.settings = settings
-
-    def process(self, clips: Sequence[Clip]) -> list[Outcome]:
-        """Features of each video; after the end of a shorter one its last picture stays."""
-        network = self._network
-        crop = network.size if network.crop else None
-        framing = Framing(network.size, crop, self.settings.scaling)
-        times = network.times(self.settings.seconds)
-
-        def job(clip: Clip) -> partial[Frames]:
-            return partial(read_frames, Path(clip["path"]), times, framing)
-
-        def run(ready: Sequence[tuple[Clip, Frames]]) -> list[Passed]:
-            return self._rows(network.watch([frames for _, frames in ready]))
-
-        return read_then_run(clips, job, run, CHUNK)
+    def _row(self, features: Any, logits: Any) -> Passed:
+        arrays = (features, np.zeros(0) if logits is None else logits)
+        packed = [np.asarray(array, "<f4").tobytes() for array in arrays]
+        values = (packed[0], len(features), packed[1])
+        return Passed(dict(zip(self.schema.names, values, strict=True)))
 
 
 def sound_stages(preset: Preset, channel: Channel = "mean") -> list[Stage]:
     """Stages over sounds; `channel` is what ImageBind hears of a stereo sound."""
     seconds = preset.evaluation_seconds
     stages: list[Stage] = [SoundCheck(seconds)]
-    for name in preset.networks:
-        if "sound" in NETWORKS[name].embeds:
-            kind = NETWORKS[name].load_class()
-            part = channel if name == "imagebind" else "mean"
-            settings = SoundSettings(seconds, part, kind.settings(preset))
-            stages.append(EmbedAudio(kind, preset, settings))
+    for kind in _networks(preset, "sound"):
+        part = channel if kind.name == "imagebind" else "mean"
+        stages.append(Embed(kind, preset, SoundSettings(seconds, part, kind.settings(preset))))
     return stages
 
 
 def video_stages(preset: Preset, scaling: Scaling = "bicubic") -> list[Stage]:
     """Stages over videos; `scaling` is how pictures are brought to a network's size."""
-    stages: list[Stage] = []
-    for name in preset.networks:
-        if "video" in NETWORKS[name].embeds:
-            kind = NETWORKS[name].load_class()
-            settings = VideoSettings(preset.evaluation_seconds, scaling, kind.settings(preset))
-            stages.append(EmbedVideo(kind, preset, settings))
-    return stages
+    seconds = preset.evaluation_seconds
+    return [
+        Embed(kind, preset, VideoSettings(seconds, scaling, kind.settings(preset)))
+        for kind in _networks(preset, "video")
+    ]
+
+
+def _networks(preset: Preset, what: str) -> list[Any]:
+    """Classes of the preset's networks that embed sounds, or videos."""
+    return [NETWORKS[n].load_class() for n in preset.networks if what in NETWORKS[n].embeds]

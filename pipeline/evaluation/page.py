@@ -1,7 +1,5 @@
 """The page of an evaluation: Table 2, what every mean is made of, all systems under one video."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence

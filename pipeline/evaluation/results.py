@@ -1,7 +1,5 @@
 """What evaluations and the demo keep and print: records, figures as text, and the machine."""
 
-from __future__ import annotations
-
 import os
 import platform
 from collections import Counter
@@ -122,7 +120,7 @@ def figures(results: Mapping[str, Any]) -> str:
     loss, swap = results["v_loss"], results["prompt_swap"]
     share, f1 = swap["material_accuracy"], swap["f1_60ms"]
     return (
-        f"{render(list(rows[0]), rows, 'table')}\n\n"
+        f"{render(rows)}\n\n"
         f"v-loss: {loss['true']:.4f} with its own video, {loss['null']:.4f} with none, "
         f"{loss['other']:.4f} with another clip's\n"
         f"prompt swap: {'unknown how many' if share is None else f'{share:.0%}'} take the new "

@@ -1,7 +1,5 @@
 """From features to figures: scores of every clip, means with intervals, tests between systems."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -43,13 +41,12 @@ def load(
             elif stage == "sound":
                 checks[name] = row
             else:
-                stages.setdefault(stage, {})[name] = _clip_features(stage, row)
+                flat, logits = (
+                    np.frombuffer(row[f"{stage}_{part}"], "<f4") for part in ("features", "logits")
+                )
+                features = flat.reshape(row[f"{stage}_pieces"], -1)
+                stages.setdefault(stage, {})[name] = ClipFeatures(features, logits)
     return FileFeatures(stages, checks, broken)
-
-
-def _clip_features(stage: str, row: Mapping[str, Any]) -> ClipFeatures:
-    features = np.frombuffer(row[f"{stage}_features"], "<f4").reshape(row[f"{stage}_pieces"], -1)
-    return ClipFeatures(features, np.frombuffer(row[f"{stage}_logits"], "<f4"))
 
 
 def clip_scores(inputs: Inputs) -> dict[str, dict[str, float]]:

@@ -1,10 +1,9 @@
 """Evaluation sets and systems: which videos, which true sounds, which file is a system's sound."""
 
-from __future__ import annotations
-
 import csv
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from pipeline.curation.sources import MEDIA_SUFFIXES, folder_source
 from pipeline.media import printable
 from warehouse.errors import FoleyError
 
-SOUND_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac"})
+#: Of sounds, and of videos that hold one.
+SOUND_SUFFIXES = MEDIA_SUFFIXES | {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac"}
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,9 @@ def evaluation_set(
 
     Raises:
         FoleyError: no video is found, or two have the same name.
-
     """
-    if not folder.is_dir():
-        raise FoleyError(
-            f"{printable(folder)}: no such folder, give the folder that holds the evaluation videos"
-        )
     texts = _listed(folder)
-    videos = _files_by_name(folder, MEDIA_SUFFIXES)
+    videos = _files_by_name(folder, MEDIA_SUFFIXES, "the evaluation videos")
     if texts is None:
         items = _described(folder, videos)
     else:
@@ -87,7 +82,7 @@ def evaluation_set(
             f"{printable(folder)}: no videos in it that its list names: nothing to evaluate on"
         )
     if reference is not None:
-        sounds = _files_by_name(reference, SOUND_SUFFIXES | MEDIA_SUFFIXES)
+        sounds = _files_by_name(reference, SOUND_SUFFIXES, "the true sounds")
         # a sound that is not there gets a path that does not exist, so that its absence is a row
         items = [replace(i, reference=sounds.get(i.name, Path(f"{i.name}.wav"))) for i in items]
     missing = tuple(sorted(set(texts or ()) - set(videos)))
@@ -97,14 +92,12 @@ def evaluation_set(
 def system(name: str, folder: Path, items: Sequence[Item]) -> System:
     """Match a folder of sounds, or of videos with sound, to the videos by name.
 
+    A sound alone comes before a video of its name, and NAME.SEED is the sound of NAME.
+
     Raises FoleyError when the folder does not exist or none of its files is named as a video is.
     """
-    if not folder.is_dir():
-        raise FoleyError(
-            f"{printable(folder)}: no such folder, give the folder with the sounds of system {name}"
-        )
-    files = _files_by_name(folder, SOUND_SUFFIXES | MEDIA_SUFFIXES)
     names = {item.name for item in items}
+    files = _files_by_name(folder, SOUND_SUFFIXES, f"the sounds of system {name}", names)
     if not names & set(files):
         raise FoleyError(
             f"{printable(folder)}: no file is named as a video is (such as {min(names)}.wav): "
@@ -115,21 +108,34 @@ def system(name: str, folder: Path, items: Sequence[Item]) -> System:
     return System(name, sounds, tuple(missing), tuple(unknown))
 
 
-def _files_by_name(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
-    """Files of some kinds anywhere below a folder, by their name without its ending."""
+def _files_by_name(
+    folder: Path, suffixes: frozenset[str], what: str, names: Collection[str] = ()
+) -> dict[str, Path]:
+    """Files of some kinds anywhere below a folder, by their name without its ending.
+
+    Where `names` has a file's name without the seed at its end (as `foley generate` writes it),
+    but not the name itself, it is that.
+    """
     if not folder.is_dir():
-        raise FoleyError(f"{printable(folder)}: no such folder")
+        where = printable(folder)
+        raise FoleyError(f"{where}: no such folder, give the folder that holds {what}")
     files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(folder.rglob("*"), key=lambda path: (_is_video(path), path)):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
-        if path.stem in files:
-            raise FoleyError(
-                f"{printable(path)}: a second file named {path.stem}: which of them counts? "
-                "Remove one"
-            )
-        files[path.stem] = path
+        bare = re.sub(r"\.\d+$", "", path.stem)
+        name = bare if path.stem not in names and bare in names else path.stem
+        before = files.setdefault(name, path)
+        if before is path or (names and _is_video(path) and not _is_video(before)):
+            continue
+        raise FoleyError(
+            f"{printable(path)}: a second file named {name}: which of them counts? Remove one"
+        )
     return files
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in MEDIA_SUFFIXES
 
 
 def _listed(folder: Path) -> dict[str, str] | None:

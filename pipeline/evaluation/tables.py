@@ -1,7 +1,5 @@
 """Table 2 as Markdown: what was measured here, and under it the paper's rows, marked as such."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -56,7 +54,7 @@ def markdown(set_name: str, systems: Mapping[str, Figures], counts: Counts) -> s
             [
                 name,
                 f"{counts[name]['scored']} of {counts[name]['videos']}",
-                *(_measured(figures.get(m.key), leaders[m.key]) for m in metrics),
+                *(measured(figures.get(m.key), leaders[m.key]) for m in metrics),
             ]
             for name, figures in systems.items()
         ),
@@ -73,7 +71,8 @@ def markdown(set_name: str, systems: Mapping[str, Figures], counts: Counts) -> s
     )
 
 
-def _measured(figure: Mapping[str, float] | None, leader: float | None) -> str:
+def measured(figure: Mapping[str, float] | None, leader: float | None = None) -> str:
+    """A figure with its interval, where it has one; in bold where it is the leader's."""
     if figure is None:
         return "-"
     text = number(figure["value"])

@@ -26,6 +26,7 @@ from tests.benchmarks.evaluation import evaluate_folders, shifted
 from tests.pipeline.media.test_mono import write_float_wav
 from warehouse import Warehouse
 
+pytestmark = pytest.mark.slow
 PRESET = load_preset("toy")
 CHROMIUM = shutil.which("chromium")
 COUNT = 6
@@ -289,7 +290,6 @@ AudioParam.prototype.setTargetAtTime = function (value, ...rest) {
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"
 )

@@ -55,7 +55,7 @@ def test_movie_gens_layout_prompts_beside_and_sounds_apart(tmp_path: Path) -> No
         (evaluation_set, "no videos in it"),
         (
             lambda p: system("x", p / "nowhere", ()),
-            "no such folder, give the folder with the sounds of system x",
+            "no such folder, give the folder that holds the sounds of system x",
         ),
     ],
 )
@@ -80,3 +80,18 @@ def test_wrong_names_and_doubled_names_are_said(tmp_path: Path) -> None:
     write_wav(tmp_path / "deeper" / "clip-00000.wav", np.zeros(10, np.float32), SAMPLE_RATE)
     with pytest.raises(FoleyError, match="a second file named clip-00000"):
         system("x", tmp_path, items)
+
+
+def test_sounds_beside_their_videos_and_sounds_with_a_seed(tmp_path: Path) -> None:
+    """What another tool writes (NAME.flac beside NAME.mp4), and what `foley generate` writes."""
+    for name in ("a.flac", "a.mp4", "b.7.wav", "b.2.mp4", "c.1.wav"):
+        (tmp_path / name).write_bytes(b"")
+    items = [Item(name, tmp_path / name, tmp_path / name) for name in ("a", "b", "c.1")]
+    found = system("mine", tmp_path, items)
+    assert {name: path.name for name, path in found.sounds.items()} == {
+        "a": "a.flac", "b": "b.7.wav", "c.1": "c.1.wav",
+    }  # fmt: skip
+    assert (found.missing, found.unknown) == ((), ())
+    (tmp_path / "b.8.wav").write_bytes(b"")
+    with pytest.raises(FoleyError, match="a second file named b"):
+        system("mine", tmp_path, items)

@@ -1,7 +1,5 @@
 """The page of a curation: what was dropped and why, by which scores, and clips to see and hear."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

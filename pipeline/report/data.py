@@ -1,7 +1,5 @@
 """What the demo's report shows, as plain values: it computes no result of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

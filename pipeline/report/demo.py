@@ -1,7 +1,5 @@
 """The demo's report: what its figures prove, clips to hear, and under what they came about."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal

@@ -3,8 +3,6 @@
 Every number of the report goes through here, and carries its exact value beside the rounded one.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

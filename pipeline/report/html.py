@@ -1,7 +1,5 @@
 """Templates into pages: one HTML file each, with its styles and scripts inside."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files

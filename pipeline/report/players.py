@@ -1,7 +1,5 @@
 """A clip's player: its lanes, one a sound, all on the same time axis."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

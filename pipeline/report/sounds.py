@@ -1,7 +1,5 @@
 """A clip's sounds as a browser takes them: FLAC in data URIs, waveforms as SVG paths."""
 
-from __future__ import annotations
-
 import base64
 import io
 from fractions import Fraction

@@ -35,6 +35,9 @@ seed = 0
 """
 
 
+SECONDS = (1.0, 1.6, 1.1, 1.3)  # of the clips, four of each
+
+
 @dataclass(frozen=True)
 class Curated:
     wh: Warehouse
@@ -78,9 +81,11 @@ def short_preset() -> Preset:
 
 
 def curate(folder: Path, preset: Preset) -> Curated:
-    """Sixteen clips of a second, selected and split, with features."""
+    """Sixteen clips of four lengths, selected and split, with features."""
     wh = Warehouse(folder / "home")
-    wh.ingest(procedural_clips(folder / "clips", Corpus(16, seconds=1.0, bad=())))
+    for seed, seconds in enumerate(SECONDS):
+        clips = Corpus(4, seed=seed, seconds=seconds, bad=())
+        wh.ingest(procedural_clips(folder / f"clips{seed}", clips))
     scoring: list[Stage] = [Probe(), Silence()]
     stages = [*scoring, *StageGraph(preset).features]
     named = fingerprints(stages)

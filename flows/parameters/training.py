@@ -1,0 +1,114 @@
+"""Parameters of the flows that train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from flows.parameters.shared import (
+    FROM_COMMAS,
+    BatchParameters,
+    DatasetName,
+    ModelParameters,
+    PresetName,
+    Processes,
+    Seed,
+    Steps,
+)
+
+
+class TrainParameters(ModelParameters):
+    """From a dataset version to a checkpoint."""
+
+    on_device = True
+
+    dataset: DatasetName = None
+    steps: Steps = None
+    seed: Seed | None = None
+    """Seed of initialisation, order of clips and noise; the preset's by default."""
+    subset: Literal["sft", "ablation"] | None = None
+    """Train on this subset of the dataset only; on all of it by default."""
+    stages: Annotated[tuple[str, ...], FROM_COMMAS] = ()
+    """Trainings of the preset's recipe, each from the one before, such as pretrain,sft."""
+    parent: str | None = None
+    """Checkpoint to start from: an id, newest, shipped or a file; an untrained one by default."""
+    optimiser: bool = False
+    """Go on with the optimiser and moving average of that checkpoint, too."""
+    processes: Processes = 1
+    hosts: int = Field(default=1, ge=1, le=1024)
+    """Machines that train together; each is given this same command."""
+    rendezvous: str | None = Field(default=None, pattern=r"^\S+:\d+$")
+    """HOST:PORT at which the machines meet, on one of them."""
+    dry_run: bool = False
+    """Say what it would take, or why it cannot be, and train nothing."""
+
+    @property
+    def subject(self) -> str:
+        """What is trained on, as a run's name has it."""
+        return self.dataset or "the newest dataset"
+
+    @property
+    def devices(self) -> int:
+        """None where nothing is trained."""
+        return 0 if self.dry_run else super().devices
+
+    @model_validator(mode="after")
+    def _hosts_meet(self) -> TrainParameters:
+        if (self.hosts > 1) != (self.rendezvous is not None):
+            raise ValueError("hosts and rendezvous belong together: give both, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _beginning_is_clear(self) -> TrainParameters:
+        if self.optimiser and self.parent is None:
+            raise ValueError("optimiser is of the checkpoint to start from: name it, too")
+        if self.stages and self.subset:
+            raise ValueError("a stage of the recipe names its own subset: leave subset out")
+        if self.stages:
+            preset = self.load_preset()
+            for name in self.stages:
+                preset.training_stage(name)
+        return self
+
+
+class AblateParameters(BatchParameters):
+    """The same training with one thing changed.
+
+    How video tokens are pooled, or whether the clips are curated.
+    """
+
+    what: Literal["pooling", "curation"]
+    """What is changed."""
+    dataset: DatasetName = None
+    poolings: Annotated[
+        tuple[Literal["frame", "grid2", "grid4", "grid8", "grid16"], ...], FROM_COMMAS
+    ] = ()
+    """Variants, such as frame,grid2, no finer than the encoder's grid; the preset's by default."""
+    marks: Annotated[tuple[Annotated[int, Field(ge=1)], ...], FROM_COMMAS] = ()
+    """Steps to score at, such as 100,200; the preset's by default, for curation the last."""
+    limit: int | None = Field(default=None, ge=1)
+    """Score on so many clips of the test split only."""
+    seed: Seed = 0
+    """Seed of initialisation, order of clips and noise."""
+    processes: Processes = 1
+
+
+class DemoParameters(BatchParameters):
+    """The main job, end to end, on clips that are rendered here."""
+
+    preset: PresetName = "toy"
+    """toy, world, paper, or a folder with a preset.toml."""
+
+    home: Path = Field(default_factory=lambda: Path("foley-demo").absolute())
+    """Folder with all state."""
+    batch_size: int | None = Field(default=82, ge=1, le=65536)
+    """Clips a task."""
+    max_attempts: int = Field(default=1, ge=1, le=100)
+    """Rendered clips that are broken stay so: once will do."""
+    clips: int = Field(default=320, ge=64, le=100_000)
+    """Good clips to render; half as many flawed and a few broken ones on top."""
+    seed: Seed = 0
+    """Seed of clips, training and generated sounds."""
+    steps: Steps = None

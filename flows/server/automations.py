@@ -1,7 +1,5 @@
 """Brings a server's automations to what automations.yaml says, beside this file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ WEBHOOK = "foley-webhook"  # name of the block, and what stands for its id in th
 
 
 def set_up(client: SyncPrefectClient) -> None:
-    """Create or update the automations; that of the webhook is there once a webhook is saved."""
+    """Create or update the automations; those of the webhook once a webhook is saved."""
     try:
         block = str(client.read_block_document_by_name(WEBHOOK, "custom-webhook").id)
     except ObjectNotFound:

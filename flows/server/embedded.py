@@ -15,12 +15,18 @@ from pathlib import Path
 from flows.server.processes import end, start
 from flows.server.server import SETTINGS, answers, running_server
 from warehouse.errors import FoleyError
-from warehouse.files import file_lock, make_folder
+from warehouse.files import make_folder
 
 _EPHEMERAL = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
+}
+# The terminal shows progress; every log line still goes to Prefect's API. Of its own workings it
+# would tell that a busy server did not take one heartbeat, which is followed by another.
+_QUIET = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
 }
 
 
@@ -32,8 +38,7 @@ def set_up_prefect(home: Path) -> EmbeddedServer | None:
     where there is none, to an embedded one with its database under HOME/prefect, which starts in
     the background and is returned.
     """
-    # The terminal shows progress; every log line still goes to Prefect's API.
-    for name, value in {**SETTINGS, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}.items():
+    for name, value in {**SETTINGS, **_QUIET}.items():
         os.environ.setdefault(name, value)
     if "PREFECT_API_URL" in os.environ or "PREFECT_HOME" in os.environ:
         return None
@@ -41,7 +46,7 @@ def set_up_prefect(home: Path) -> EmbeddedServer | None:
     if serving := running_server(home):
         os.environ |= serving.environment()
         return None
-    server = EmbeddedServer(home / "prefect")
+    server = EmbeddedServer(home)
     server.start()
     os.environ["PREFECT_API_URL"] = server.url
     return server
@@ -56,9 +61,10 @@ class EmbeddedServer:
     first flow.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Take a port, so that the address is known at once; `folder` is for the server's log."""
-        self.log = folder / "server.log"
+    def __init__(self, home: Path) -> None:
+        """Take a port, so that the address is known at once; the log is HOME/prefect/server.log."""
+        self.home = home
+        self.log = home / "prefect" / "server.log"
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
 
@@ -74,8 +80,9 @@ class EmbeddedServer:
         """
         make_folder(self.log.parent)
         with self._listener as listener:
-            module = ["flows.server.embedded", str(listener.fileno()), str(self.log.parent)]
-            self._process = start(module, self.log, _EPHEMERAL, [listener.fileno()])
+            module = ["flows.server.embedded", str(listener.fileno())]
+            own = _EPHEMERAL | {"FOLEY_HOME": str(self.home)}
+            self._process = start(module, self.log, own, [listener.fileno()])
         atexit.register(end, [self._process], 15)
 
     def wait(self, seconds: float = 300.0) -> None:
@@ -90,21 +97,16 @@ class EmbeddedServer:
                 raise FoleyError(f"Prefect's embedded server did not start: see {self.log}")
 
 
-def _serve(listener: socket.socket, folder: Path) -> None:
+def _serve(listener: socket.socket) -> None:
     """Serve Prefect's API on an open socket until SIGTERM."""
     import uvicorn
 
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            with file_lock(folder / "migration.lock"):  # two migrations of one database fail
-                await super().startup(sockets)
-
-    app = "prefect.server.api.server:create_app"
+    app = "flows.server.web_app:create"
     options = uvicorn.Config(
         app, factory=True, lifespan="on", log_level="error", timeout_graceful_shutdown=5
     )
-    Server(options).run(sockets=[listener])
+    uvicorn.Server(options).run(sockets=[listener])
 
 
 if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))
+    _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -1,10 +1,6 @@
 """Child processes: they end with their parent, and in bounded time where they are told to."""
 
-from __future__ import annotations
-
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Collection, Iterable, Mapping
@@ -29,22 +25,19 @@ def start(
     process ends in any way. `env` is on top of this process' own. Raises FoleyError when its log
     cannot be written.
     """
+    # not by `preexec_fn`: Python code between fork and exec crashes now and then where there are
+    # threads, or libraries with handlers of fork
+    mortal = () if outlives_us else ("flows.running.signals", str(os.getpid()))
     with clear_os_errors(f"write {log}"), log.open("ab") as output:
         return psutil.Popen(
-            [sys.executable, "-m", *module],
+            [sys.executable, "-m", *mortal, *module],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
             pass_fds=pass_fds,
             env=os.environ | (env or {}),
-            preexec_fn=None if outlives_us else _end_with_parent,
         )
-
-
-def _end_with_parent() -> None:
-    """Have Linux end this process when its parent is gone, so that no server keeps the port."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def end(processes: Iterable[psutil.Process], seconds: float) -> None:

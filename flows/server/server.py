@@ -3,12 +3,11 @@
 Nothing here imports prefect, so that every command can ask whether there is a server to report to.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
@@ -23,6 +22,8 @@ from warehouse.files import is_locked, make_folder, read_json, write_json
 
 #: user:password of the API; Prefect's own name, so that its clients need no other setting.
 AUTH = "PREFECT_SERVER_API_AUTH_STRING"
+#: Work pools: what needs no device, and what does. deployments/prefect.yaml names them.
+POOLS = (CPU_POOL, GPU_POOL) = ("foley", "foley-gpu")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _START_SECONDS = 600.0
 _STOP_SECONDS = 60.0
@@ -32,6 +33,7 @@ SETTINGS = {
     "DO_NOT_TRACK": "1",
     # flows/server/automations.yaml finds a run whose process is gone by its missing heartbeats.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "flows.server.event_order",
     # How soon a worker looks for runs, and the scheduler for due ones; Prefect's are 10 s and 60 s.
     "PREFECT_WORKER_QUERY_SECONDS": "5",
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "20",
@@ -74,7 +76,7 @@ class Serving:
             "PREFECT_SERVER_UI_API_URL": "/api",  # the page asks the host that it came from
             "FOLEY_HOME": str(self.home),
         }
-        if AUTH in os.environ:
+        if os.environ.get(AUTH):
             own["PREFECT_API_AUTH_STRING"] = os.environ[AUTH]
         return SETTINGS | dict(os.environ) | own
 
@@ -99,29 +101,34 @@ def _note(home: Path) -> dict[str, Any] | None:
     return note if psutil.pid_exists(note["pid"]) else None
 
 
-def start(serving: Serving) -> None:
-    """Start server and workers in the background and return when the server answers.
+def check_address(host: str, port: int) -> None:
+    """Raises FoleyError where the port is taken, or others could come in without a password."""
+    if host not in _LOOPBACK and ":" not in os.environ.get(AUTH, ""):
+        raise FoleyError(f"--host {host} is open to other machines: set {AUTH}=user:password first")
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        place = f"{host} port {port}"
+        why = error.strerror or str(error)
+        raise FoleyError(f"cannot serve on {place}: {why}: choose another --port") from error
+
+
+def start(serving: Serving, pools: Sequence[str] = POOLS) -> None:
+    """Start server and a worker of each pool in the background; return when the server answers.
 
     Raises FoleyError where one is up already, the port is taken, or it would be open to others
     without a password.
     """
     if running_server(serving.home):
         raise _up_already(serving)
-    if serving.host not in _LOOPBACK and ":" not in os.environ.get(AUTH, ""):
-        raise FoleyError(
-            f"--host {serving.host} is open to other machines: set {AUTH}=user:password first"
-        )
-    try:
-        socket.create_server((serving.host, serving.port)).close()
-    except OSError as error:
-        place = f"{serving.host} port {serving.port}"
-        why = error.strerror or str(error)
-        raise FoleyError(f"cannot serve on {place}: {why}: choose another --port") from error
+    check_address(serving.host, serving.port)
     for name in ("prefect", "locks", "tmp", "reports"):
         make_folder(serving.home / name)
-    module = ["flows.server.supervisor", str(serving.home), serving.host, str(serving.port)]
+    module = ["flows.server.supervisor", str(serving.home), serving.host, str(serving.port), *pools]
     log = serving.folder / "supervisor.log"
-    process = processes.start(module, log, serving.environment(), outlives_us=True)
+    elsewhere = {} if GPU_POOL in pools else {"FOLEY_GPU_STAGES": "pool"}  # other machines' workers
+    environment = serving.environment() | elsewhere
+    process = processes.start(module, log, environment, outlives_us=True)
     try:
         _wait(serving, process)
     except BaseException:

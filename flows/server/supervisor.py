@@ -1,12 +1,11 @@
 """The process behind `foley up`: keeps Prefect's server and one worker a pool running."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from flows.server.processes import end, start
 from flows.server.server import Serving, answers
 from warehouse.files import file_lock
 
-#: Work pools: what needs no device, and what does. deployments/prefect.yaml names them.
-POOLS = ("foley", "foley-gpu")
 _PATIENCE = 20.0  # seconds from the polite signal to the other one
 _PAUSE = 10.0  # seconds from one start to the next, of what ends again and again
 
@@ -55,15 +52,15 @@ def runs_of(serving: Serving) -> list[psutil.Process]:
     ]
 
 
-def supervise(serving: Serving, stop: threading.Event) -> None:
-    """Keep server and workers running until `stop` is set, then end them and their runs."""
+def supervise(serving: Serving, pools: Sequence[str], stop: threading.Event) -> None:
+    """Keep server and a worker a pool running until `stop` is set, then end them and their runs."""
     where = ["--host", serving.host, "--port", str(serving.port), "--log-level", "warning"]
     ending = ["--timeout-graceful-shutdown", "5", "--timeout-keep-alive", "5"]
     app = ["uvicorn", "flows.server.web_app:create", "--factory"]
     server = Child("server", [*app, *where, *ending])
     workers = [
         Child(f"worker-{pool}", ["prefect", "worker", "start", "--type", "process", "--pool", pool])
-        for pool in POOLS
+        for pool in pools
     ]
     try:
         while not stop.wait(0.5):
@@ -79,8 +76,8 @@ def supervise(serving: Serving, stop: threading.Event) -> None:
 
 
 def main() -> None:
-    """`python -m flows.server.supervisor HOME HOST PORT`, with `Serving.environment`."""
-    home, host, port = sys.argv[1:]
+    """`python -m flows.server.supervisor HOME HOST PORT POOL...`, with `Serving.environment`."""
+    home, host, port, *pools = sys.argv[1:]
     serving = Serving(Path(home), host, int(port))
     os.chdir(serving.folder)
     stop = threading.Event()
@@ -88,7 +85,7 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     with file_lock(serving.home / "locks" / "up.lock"):
         serving.note()
-        supervise(serving, stop)
+        supervise(serving, pools, stop)
 
 
 if __name__ == "__main__":

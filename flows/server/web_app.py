@@ -1,54 +1,64 @@
-"""Prefect's own web application, with the home folder's reports beside its pages."""
-
-from __future__ import annotations
+"""Prefect's own web application, with the home folder's catalog and reports beside its pages."""
 
 import os
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI
 from prefect.server.api.server import create_app
-from starlette.responses import PlainTextResponse
-from starlette.routing import Mount
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocketClose
+from starlette.types import Receive, Scope, Send
 
-from flows.server.server import AUTH
+from flows.server.guards import OwnPagesOnly, PasswordWanted, own_names
+from warehouse.errors import FoleyError
+from warehouse.files import file_lock, make_folder
 
 
-class OwnPagesOnly:
-    """Refuses what another web page sends, whose browser names that page as `Origin`.
+def create() -> Starlette:
+    """The application that uvicorn serves: API and UI, /catalog, and HOME/reports at /reports.
 
-    Else any page that somebody opens on this machine could start runs, by a plain POST or a
-    WebSocket of events, for which CORS does not ask.
+    The guards stand around Prefect's application, which its automations ask from within.
     """
+    home = Path(os.environ["FOLEY_HOME"])
+    lock = make_folder(home / "prefect") / "migration.lock"
+    prefect = create_app()
+    reports = StaticFiles(directory=home / "reports", html=True, check_dir=False)
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    async def catalog(scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await run_in_threadpool(_catalog, home)
+        await answer(scope, receive, send)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what comes from no page, or from one of this server."""
-        headers = dict(scope.get("headers", ()))
-        origin = headers.get(b"origin")
-        if origin is None or origin.partition(b"://")[2] == headers.get(b"host"):
-            await self.app(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await WebSocketClose()(scope, receive, send)
-        else:
-            await PlainTextResponse("not from another page", 403)(scope, receive, send)
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        async with AsyncExitStack() as stack:
+            with file_lock(lock):  # two migrations of one database fail
+                await stack.enter_async_context(prefect.router.lifespan_context(prefect))
+            yield
+
+    return Starlette(
+        routes=[
+            Route("/catalog", PasswordWanted(catalog)),
+            Mount("/reports", PasswordWanted(reports)),
+            Mount("/", prefect),
+        ],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=own_names(), www_redirect=False),
+            Middleware(OwnPagesOnly),
+        ],
+        lifespan=lifespan,
+    )
 
 
-def create() -> FastAPI:
-    """The application that uvicorn serves: API and UI, and HOME/reports at /reports.
+def _catalog(home: Path) -> Response:
+    from pipeline.report.catalog import catalog_page
 
-    Reports are not behind Prefect's password, so with one set (the server may be open to others)
-    they are left out.
-    """
-    app = create_app()
-    app.add_middleware(OwnPagesOnly)
-    reports = Path(os.environ["FOLEY_HOME"]) / "reports"
-    if AUTH not in os.environ:
-        app.router.routes.insert(
-            0, Mount("/reports", StaticFiles(directory=reports, html=True), name="reports")
-        )
-    return app
+    try:
+        return HTMLResponse(catalog_page(home))
+    except FoleyError as error:  # nothing was published yet
+        return PlainTextResponse(str(error), 404)

@@ -1,0 +1,60 @@
+"""Forms of deployments: machine settings in a group, and names of what is there to choose from."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.parameters import MACHINE
+from warehouse.catalog.query import query
+from warehouse.errors import FoleyError
+
+_QUERIES = {
+    "dataset": "select name from datasets union select version from datasets order by name",
+    "checkpoint": "select id from checkpoints order by created_at desc",
+}
+_SAME_AS = {"parent": "checkpoint"}
+
+
+def choices(home: Path) -> dict[str, list[str]]:
+    """Names by field; none where nothing was published yet."""
+    found: dict[str, list[str]] = {}
+    for field, sql in _QUERIES.items():
+        try:
+            found[field] = [name for row in query(home, sql).to_pylist() for name in row.values()]
+        except FoleyError:  # no catalog, or one of an earlier version
+            found[field] = []
+    return found | {field: found[other] for field, other in _SAME_AS.items()}
+
+
+def form(schema: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The schema of a deployment's parameters as a person is to fill it in.
+
+    Fields offer the names, and text beside; those of the machine are a group, the last one. Without
+    the group they are taken as well, as from schedules and other programs.
+    """
+    definitions = dict(schema.get("definitions", {}))
+    for model, said in definitions.items():
+        fields = {
+            name: _offering(field, names.get(name, ()))
+            for name, field in said.get("properties", {}).items()
+        }
+        machine = {name: fields.pop(name) for name in MACHINE if name in fields}
+        definitions[model] = {**said, "properties": fields}
+        if machine:
+            about = {"title": "Machine", "description": "What it runs on."}
+            group = {"type": "object", "properties": machine, "additionalProperties": False}
+            alone = {f"^{name}$": field for name, field in machine.items()}
+            fields["machine"] = about | group | {"default": {}}
+            definitions[model]["patternProperties"] = alone
+    return {**schema, "definitions": definitions}
+
+
+def _offering(field: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+    """An optional text, with names to choose from before it; another field as it is."""
+    shapes = field.get("anyOf", ())
+    text = [shape for shape in shapes if shape.get("type") == "string"]
+    if not names or len(text) != 1:
+        return field
+    offered = {"title": "one that is there", "type": "string", "enum": list(names)}
+    rest = [{**shape, "title": "another"} if shape is text[0] else shape for shape in shapes]
+    return {**field, "anyOf": [offered, *rest]}

@@ -1,42 +1,31 @@
 """The ablate flow: the same training with one thing changed, scored at the same marks and clips."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
-from prefect import flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger, task
 
 from flows.display.progress_bars import bar
 from flows.parameters import AblateParameters
 from flows.running.batches import run_stages
 from flows.running.devices import all_cores
-from flows.running.recording import one_line_errors, recorded
+from flows.running.recording import named_flow, recorded
 from flows.train import train_on
-from model.presets.preset import load_preset
 from pipeline.curation.stage_graph import StageGraph
-from pipeline.evaluation.ablation import (
-    Mark,
-    pooled,
-    score_mark,
-    table,
-    trained_to,
-    uncurated,
-    write_results,
-)
+from pipeline.evaluation import ablation
 from pipeline.evaluation.results import machine, versions
 from pipeline.generation.provenance import code_revision
+from pipeline.stages.engine import fingerprints
 from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint
+from pipeline.training.launch import Layout
 from warehouse import Dataset, FoleyError, Warehouse
-from warehouse.datasets.versions import choose_dataset
+from warehouse.datasets.corpus import choose_dataset
 
 
-@flow(name="ablate", flow_run_name="ablate {parameters.what}")
-@one_line_errors
+@named_flow("ablate {parameters.what}")
 def ablate(parameters: AblateParameters) -> Path:
     """Train every variant and score it at every mark on the dataset's test split.
 
@@ -49,22 +38,25 @@ def ablate(parameters: AblateParameters) -> Path:
         dataset = choose_dataset(wh, parameters.dataset)
         record["dataset"] = dataset.version
         variants = _variants(wh, dataset, parameters)
-        held_out = dataset.clip_ids("test")
+        held_out = next(iter(variants.values())).held_out_clips()
         clips = {name: v.dataset.clip_ids("train", v.subset) for name, v in variants.items()}
         if not held_out or not all(clips.values()):
             raise FoleyError(
                 f"{dataset.version} has nothing to train on, or no test split: select more clips"
             )
-        marks: list[Mark] = []
+        heard = ablation.true_sound_stages(parameters.load_preset())
+        run_stages(wh, heard, fingerprints(heard), parameters, held_out)
+        marks: list[ablation.Mark] = []
         for name, data in variants.items():
             graph = StageGraph(data.preset)
             ids = sorted({*clips[name], *data.dataset.clip_ids("val"), *held_out})
-            run_stages(wh, graph.features, graph.fingerprints, parameters, ids)
-            checkpoint = train_on(data, parameters.seed, parameters.processes)
-            marks += score_variant(replace(data, dataset=dataset), name, checkpoint)
+            run_stages(wh, graph.features, graph.feature_fingerprints, parameters, ids)
+            checkpoint = train_on(data, parameters.seed, Layout(parameters.processes))
+            trials = _trials(replace(data, dataset=dataset), name, checkpoint)
+            marks += [score(trial, parameters) for trial in trials]
         facts = {
             "dataset": dataset.version,
-            "preset": load_preset(parameters.preset, parameters.weights).name,
+            "preset": parameters.load_preset().name,
             "seed": parameters.seed,
             "clips": {name: len(ids) for name, ids in clips.items()},
             "held_out_clips": len(held_out),
@@ -73,8 +65,10 @@ def ablate(parameters: AblateParameters) -> Path:
             "versions": versions(),
             "commit": code_revision(),
         }
-        page = write_results(wh.folder("reports") / f"ablation-{parameters.what}", marks, facts)
-        get_run_logger().info("%s\n%s", page, table(marks))
+        page = ablation.write_results(
+            wh.folder("reports") / f"ablation-{parameters.what}", marks, facts
+        )
+        get_run_logger().info("%s\n%s", page, ablation.table(marks))
     return page
 
 
@@ -82,32 +76,57 @@ def _variants(
     wh: Warehouse, dataset: Dataset, parameters: AblateParameters
 ) -> Mapping[str, DatasetFeatures]:
     """What is trained, by the variant's name."""
-    preset = load_preset(parameters.preset, parameters.weights)
+    preset = parameters.load_preset()
     pooling = parameters.what == "pooling"
     usual = preset.ablation.marks if pooling else (preset.train.steps,)
-    preset = trained_to(preset, sorted(parameters.marks or usual))
+    preset = ablation.trained_to(preset, sorted(parameters.marks or usual))
     if pooling:
         names = parameters.poolings or preset.ablation.poolings
-        presets = {name: pooled(preset, name) for name in names}
+        presets = {name: ablation.pooled(preset, name) for name in names}
         return {
             name: DatasetFeatures(
-                wh, dataset, changed, StageGraph(changed).feature_fingerprints, "ablation"
+                wh,
+                dataset,
+                changed,
+                StageGraph(changed).feature_fingerprints,
+                "ablation",
+                parameters.limit,
             )
             for name, changed in presets.items()
         }
-    data = DatasetFeatures(wh, dataset, preset, StageGraph(preset).feature_fingerprints)
-    return {"curated": data, "uncurated": replace(data, dataset=uncurated(wh, dataset))}
+    fingerprints = StageGraph(preset).feature_fingerprints
+    shorter = bool(parameters.marks)  # than what `foley train` makes
+    data = DatasetFeatures(
+        wh, dataset, preset, fingerprints, limit=parameters.limit, ablation=shorter
+    )
+    return {"curated": data, "uncurated": replace(data, dataset=ablation.uncurated(wh, dataset))}
 
 
-@task(name="score", task_run_name="score {variant}", cache_policy=NO_CACHE, persist_result=False)
-def score_variant(data: DatasetFeatures, variant: str, checkpoint: Checkpoint) -> list[Mark]:
-    """Figures of one variant at every mark, on the test split of the dataset."""
+def _trials(data: DatasetFeatures, variant: str, checkpoint: Checkpoint) -> list[ablation.Trial]:
+    """A variant at every mark."""
     settings = data.preset.train
     ids = {step: f"{checkpoint.id}-step{step:06d}" for step in settings.keep_steps}
     ids[settings.steps] = checkpoint.id
-    marks: list[Mark] = []
-    with all_cores(), bar(f"score {variant}", len(ids)) as progress:
-        for step, id in ids.items():
-            marks.append(score_mark(data, id, variant, step))
-            progress.update()
-    return marks
+    kept = {step: ablation.checkpoint_at(data.wh, id) for step, id in ids.items()}
+    return [ablation.Trial.of(data, at, variant, step) for step, at in kept.items()]
+
+
+def score(trial: ablation.Trial, parameters: AblateParameters) -> ablation.Mark:
+    """Figures of a trial: those of an earlier run, or from sounds that are made now."""
+    if known := trial.known():
+        return known
+    data = trial.data
+    # a bridge is conditioned on one batch of videos at a time
+    exclusive = parameters.model_copy(update={"workers": 1})
+    with all_cores():
+        run_stages(data.wh, [trial.stage], data.fingerprints, exclusive, data.held_out_clips())
+        return compute_figures(trial)
+
+
+@task(name="score", task_run_name="score {trial.variant} {trial.steps}", persist_result=False)
+def compute_figures(trial: ablation.Trial) -> ablation.Mark:
+    """The figures, from what was heard."""
+    with bar(f"score {trial.variant}", 1) as progress:
+        mark = trial.score()
+        progress.update()
+    return mark

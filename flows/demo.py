@@ -1,7 +1,5 @@
 """The main job end to end: render clips, curate, train, evaluate, and report."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,13 +8,20 @@ from time import perf_counter
 from typing import Any
 
 from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
 
 from flows.curate import Curated, curate
 from flows.display.artifacts import show_report
 from flows.display.progress_bars import bar
 from flows.evaluate import HeldOut, evaluate
-from flows.parameters import CurateParameters, DemoParameters, EvaluateParameters, TrainParameters
+from flows.parameters import (
+    BatchParameters,
+    CurateParameters,
+    DemoParameters,
+    EvaluateParameters,
+    ModelParameters,
+    TrainParameters,
+)
+from flows.running.names import named
 from flows.train import train
 from pipeline.curation.dataset_clips import dataset_clips
 from pipeline.curation.known_flaws import flaw_figures
@@ -60,23 +65,25 @@ class Demo:
     worked: bool
 
 
-@flow(name="demo", flow_run_name="demo {parameters.clips} clips seed {parameters.seed}")
+@flow(name="demo", flow_run_name=named("demo {parameters.clips} clips"))
 def demo(parameters: DemoParameters, corpus: Path, before: dict[str, float]) -> Demo:
     """Curate, train, evaluate and report on the clips in `corpus`; `before`: seconds spent so far.
 
     What an earlier run of the same code and parameters has done is not done again.
     """
     clock, seed = Clock(before), parameters.seed
-    shared = parameters.model_dump(include={"home", "preset", "weights"})
-    split = parameters.model_dump(include={"workers", "batch_size", "max_attempts"})
+    shared = parameters.model_dump(include={*ModelParameters.model_fields})
+    split = parameters.model_dump(include={*BatchParameters.model_fields} - shared.keys())
     with clock.step("curate"):
-        source: dict[str, Any] = dict.fromkeys(("source", "dataset"), f"procedural.{seed}")
-        curated = curate(CurateParameters(**shared, **split, **source, folder=corpus, policy="toy"))
+        name = f"procedural.{seed}"
+        source: dict[str, Any] = {"folder": corpus, "name": name, "sources": (name,)}
+        curated = curate(CurateParameters(**shared, **split, **source, dataset=name, policy="toy"))
     with clock.step("train"):
         version = curated.dataset.version
         checkpoint = train(
             TrainParameters(**shared, dataset=version, steps=parameters.steps, seed=seed)
         )
+        assert isinstance(checkpoint, Checkpoint)
     with clock.step("evaluate"):
         split["batch_size"] = max(1, split["batch_size"] // 4)  # a tenth of the clips is held out
         evaluated = evaluate(
@@ -90,7 +97,7 @@ def demo(parameters: DemoParameters, corpus: Path, before: dict[str, float]) -> 
     return Demo(results, page, curated, checkpoint, worked)
 
 
-@task(name="report", cache_policy=NO_CACHE, persist_result=False)
+@task(name="report", persist_result=False)
 def report(
     parameters: DemoParameters, clock: Clock, curated: Curated, evaluated: HeldOut
 ) -> dict[str, Any]:

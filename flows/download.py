@@ -3,41 +3,45 @@
 Clips of a public corpus or of a list of addresses, a task an archive or a batch of files.
 """
 
-from __future__ import annotations
-
-import csv
 import json
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger, task
 from prefect.futures import PrefectFuture
 from tqdm import tqdm
 
 from flows.display.progress_bars import bar
 from flows.parameters import DownloadParameters
-from flows.running.recording import one_line_errors, recorded
+from flows.running.recording import named_flow, recorded
+from pipeline.curation.registry import check, register
 from pipeline.curation.sources import read_rows
-from pipeline.download import (
+from pipeline.download.kinetics import (
+    Comparison,
+    Kinetics,
+    annotated_clips,
+    archives,
+    choice,
+    compare,
+)
+from pipeline.download.transfer import Fetcher, TransferSettings
+from pipeline.download.units import (
     Choice,
-    Fetcher,
-    TransferSettings,
+    Progress,
     UnitResult,
     archive_folder,
     check_space,
     fetch_archive,
     fetch_file,
     manifest_of,
+    scratch,
     sweep,
 )
-from pipeline.download.kinetics import Kinetics, annotated_clips, archives, choice, compare
-from pipeline.download.units import Progress, scratch
 from warehouse import FoleyError, Warehouse
 from warehouse.files import make_folder, write_file, write_json
 
@@ -61,64 +65,65 @@ class Downloaded:
     counts: dict[str, dict[str, int]]
 
 
-@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{name}")
-def fetch(
-    name: str,
-    fetcher: Fetcher,
-    urls: Sequence[str],
-    root: Path,
-    chosen: Choice | None,
-    progress: Progress,
-) -> list[UnitResult]:
-    """One archive (with a choice of its clips), or a batch of files."""
+@dataclass(frozen=True)
+class _Job:
+    """What the tasks of a download share; `choice` is of the clips of archives, None for files."""
+
+    fetcher: Fetcher
+    root: Path
+    workers: int
+    choice: Choice | None = None
+
+
+@task(persist_result=False, task_run_name="{name}")
+def fetch(name: str, urls: Sequence[str], job: _Job, progress: Progress) -> list[UnitResult]:
+    """One archive, or a batch of files."""
     del name
-    found = [
-        fetch_file(fetcher, url, root, progress)
-        if chosen is None
-        else fetch_archive(fetcher, url, root, chosen, progress)
+    units = [
+        fetch_file(job.fetcher, url, job.root, progress)
+        if job.choice is None
+        else fetch_archive(job.fetcher, url, job.root, job.choice, progress)
         for url in urls
     ]
-    for unit in found:
+    for unit in units:
         if unit.error:
             get_run_logger().error("%s", unit.error)
-    return found
+    return units
 
 
-@flow(name="download", flow_run_name="download {parameters.source}", validate_parameters=True)
-@one_line_errors
+@named_flow("download {parameters.source}")
 def download(parameters: DownloadParameters) -> Downloaded:
     """Fetch what is not there yet, then list the clips in `clips.jsonl`, which `curate` reads.
 
     Stopped at any moment, it goes on where it was: an archive or file that is whole is not fetched
     again. What could not be had is in the result and in `download.json`, and is tried again by the
-    next run. Raises FoleyError if the disk cannot hold it, or the source makes no sense.
+    next run. The folder becomes a source of the warehouse. Raises FoleyError if the disk cannot
+    hold it, the source makes no sense, or another has its name.
     """
     wh = Warehouse(parameters.home)
     name = Path(parameters.source).stem
     root = make_folder((parameters.folder or parameters.home / "sources" / name).absolute())
+    check(wh, root, parameters.name)
     sweep(root)
-    fetcher = Fetcher(TransferSettings(retries=parameters.retries, per_host=parameters.per_host))
+    settings = TransferSettings(retries=parameters.retries, per_host=parameters.per_host)
+    job = _Job(Fetcher(settings), root, parameters.workers)
     with recorded(wh, "download", parameters) as record:
         if parameters.source == "kinetics700":
-            result, rows = _kinetics(parameters, fetcher, root)
+            result, rows = _kinetics(parameters, job)
         else:
-            result, rows = _list(parameters, fetcher, root)
-        lines = "".join(
-            json.dumps(row, ensure_ascii=False) + "\n"
-            for row in sorted(rows, key=lambda r: r["file"])
-        )
+            result, rows = _list(Path(parameters.source), job)
+        rows = sorted(rows, key=lambda row: row["file"])
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_file(scratch(root), lambda file: file.write(lines.encode()), root / "clips.jsonl")
-        record["download"] = {
-            "clips": result.clips,
-            "failed": len(result.failed),
-            "folder": str(root),
-        }
+        kind = parameters.source if parameters.source == "kinetics700" else "list"
+        register(wh, root, parameters.name, kind)
+        failed = len(result.failed)
+        record["download"] = {"clips": result.clips, "failed": failed, "folder": str(root)}
     return result
 
 
-def _kinetics(
-    parameters: DownloadParameters, fetcher: Fetcher, root: Path
-) -> tuple[Downloaded, list[dict[str, Any]]]:
+def _kinetics(parameters: DownloadParameters, job: _Job) -> tuple[Downloaded, list[dict[str, Any]]]:
+    fetcher, root = job.fetcher, job.root
     chosen = Kinetics(
         parameters.base_url.rstrip("/") + "/",
         parameters.splits,
@@ -130,43 +135,24 @@ def _kinetics(
     urls = [url for split in chosen.splits for url in archives(fetcher, chosen, split)]
     wanted = choice(chosen, annotated)
     left = [url for url in urls if not wanted.is_in(manifest_of(archive_folder(root, url)))]
-    total = _announced(fetcher, left, parameters.workers)
+    total = _announced(job, left)
     check_space(root, round(total * wanted.share))
-    units = _fetch_all(parameters.workers, fetcher, [[url] for url in urls], root, wanted, total)
-    found = compare(chosen, annotated, [unit for unit in units if not unit.error], root)
-    report = {
-        "without_video": found.without_video,
-        "without_row": found.without_row,
-        "counts": found.counts,
-    }
-    result = _summed(root, units, len(found.rows), report)
-    return result, [*_listed_before(root, {row["file"] for row in found.rows}), *found.rows]
+    units = _fetch_all(replace(job, choice=wanted), [[url] for url in urls], total)
+    compared = compare(chosen, annotated, [unit for unit in units if not unit.error], root)
+    listed = _listed_before(root, {row["file"] for row in compared.rows})
+    return _summed(root, units, len(compared.rows), compared), [*listed, *compared.rows]
 
 
 def _listed_before(root: Path, now: set[str]) -> list[dict[str, Any]]:
     """What earlier downloads of other classes or splits listed, and is still there."""
-    try:
-        rows = [
-            json.loads(line)
-            for line in (root / "clips.jsonl").read_text(encoding="utf-8").splitlines()
-        ]
-    except FileNotFoundError:
-        return []
+    listing = root / "clips.jsonl"
+    lines = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
+    rows = [json.loads(line) for line in lines]
     return [row for row in rows if row["file"] not in now and (root / row["file"]).is_file()]
 
 
-def _list(
-    parameters: DownloadParameters, fetcher: Fetcher, root: Path
-) -> tuple[Downloaded, list[dict[str, Any]]]:
-    path = Path(parameters.source)
-    if path.suffix.lower() != ".csv":
-        raise FoleyError(
-            f"source {parameters.source!r}: use kinetics700, or the path of a .csv file"
-        )
-    try:
-        listed = read_rows(path)
-    except (OSError, ValueError, csv.Error) as error:
-        raise FoleyError(f"{path}: cannot be read as CSV: {error}") from None
+def _list(path: Path, job: _Job) -> tuple[Downloaded, list[dict[str, Any]]]:
+    listed = read_rows(path)
     urls = list(dict.fromkeys(row["url"] for row in listed if row.get("url")))
     wrong = [row for row in listed if not row.get("url") and not row.get("file")]
     if wrong or not listed:
@@ -174,22 +160,18 @@ def _list(
             f"{path}: {'a line has' if wrong else 'no line,'} neither a url nor a file"
         )
     batches = [urls[i : i + _BATCH] for i in range(0, len(urls), _BATCH)]
-    units = {
-        unit.url: unit
-        for unit in _fetch_all(parameters.workers, fetcher, batches, root, None, None)
-    }
+    units = {unit.url: unit for unit in _fetch_all(job, batches)}
     rows: list[dict[str, Any]] = []
     for row in listed:
         unit = units.get(row.get("url", ""))
-        if unit is None or not unit.error:
-            place = (
-                str(unit.manifest["file"]) if unit else str((path.parent / row["file"]).absolute())
-            )
-            rows.append({**row, "file": place})
-    return _summed(root, list(units.values()), len(rows), {}), rows
+        if unit is None:
+            rows.append({**row, "file": str((path.parent / row["file"]).absolute())})
+        elif not unit.error:
+            rows.append({**row, "file": str(unit.manifest["file"])})
+    return _summed(job.root, list(units.values()), len(rows)), rows
 
 
-def _announced(fetcher: Fetcher, urls: Sequence[str], workers: int) -> int:
+def _announced(job: _Job, urls: Sequence[str]) -> int:
     """Bytes that the servers announce.
 
     One that says nothing counts as none, and is found out when it is fetched.
@@ -197,85 +179,60 @@ def _announced(fetcher: Fetcher, urls: Sequence[str], workers: int) -> int:
 
     def length(url: str) -> int:
         try:
-            return fetcher.look(url).length or 0
+            return job.fetcher.look(url).length or 0
         except FoleyError:
             return 0
 
-    with bar("look", len(urls), "file") as progress, ThreadPoolExecutor(workers) as pool:
+    with bar("look", len(urls), "file") as progress, ThreadPoolExecutor(job.workers) as pool:
         return sum(n for n in pool.map(length, urls) if progress.update() or True)
 
 
 def _fetch_all(
-    workers: int,
-    fetcher: Fetcher,
-    batches: Sequence[list[str]],
-    root: Path,
-    chosen: Choice | None,
-    total: int | None,
+    job: _Job, batches: Sequence[list[str]], total: int | None = None
 ) -> list[UnitResult]:
-    """All batches, a task each; the bar counts bytes and clips."""
-    units: list[UnitResult] = []
-    with tqdm(
-        total=total, desc=f"{'download':<16}", unit="B", unit_scale=True, disable=None
-    ) as progress:
-        for found in _results(workers, fetcher, batches, root, chosen, progress.update):
-            units += found
-            clips, failed = (
-                sum(unit.clips for unit in units),
-                sum(unit.error is not None for unit in units),
-            )
-            progress.set_postfix_str(f"{clips} clips, {failed} failed")
-    return units
-
-
-def _results(
-    workers: int,
-    fetcher: Fetcher,
-    batches: Sequence[list[str]],
-    root: Path,
-    chosen: Choice | None,
-    progress: Progress,
-) -> Iterator[list[UnitResult]]:
-    """Results as they come, never more than `workers` tasks unfinished.
+    """All batches, a task each, never more than `workers` unfinished; the bar counts bytes.
 
     Raises what no other task would survive.
     """
     finished: queue.SimpleQueue[PrefectFuture[list[UnitResult]]] = queue.SimpleQueue()
-    waiting = iter(batches)
-    running = 0
-    while True:
-        for urls in islice(waiting, workers - running):
-            name = Path(urls[0]).name
-            future = fetch.submit(name, fetcher, urls, root, chosen, progress)
-            future.add_done_callback(finished.put)
-            running += 1
-        if not running:
-            return
-        found: Any = finished.get().result(raise_on_failure=False)
-        running -= 1
-        if isinstance(found, BaseException):
-            raise found
-        yield found
+    waiting, running = iter(batches), 0
+    units: list[UnitResult] = []
+    with tqdm(
+        total=total, desc=f"{'download':<16}", unit="B", unit_scale=True, disable=None
+    ) as progress:
+        while True:
+            for urls in islice(waiting, job.workers - running):
+                future = fetch.submit(Path(urls[0]).name, urls, job, progress.update)
+                future.add_done_callback(finished.put)
+                running += 1
+            if not running:
+                return units
+            result: Any = finished.get().result(raise_on_failure=False)
+            running -= 1
+            if isinstance(result, BaseException):
+                raise result
+            units += result
+            failed = sum(unit.error is not None for unit in units)
+            progress.set_postfix_str(f"{sum(u.clips for u in units)} clips, {failed} failed")
 
 
 def _summed(
-    root: Path, units: Sequence[UnitResult], clips: int, report: dict[str, Any]
+    root: Path, units: Sequence[UnitResult], clips: int, compared: Comparison | None = None
 ) -> Downloaded:
-    failed = tuple((unit.url, unit.error) for unit in units if unit.error)
-    left_out = {
-        unit.url: unit.manifest["left_out"] for unit in units if unit.manifest.get("left_out")
-    }
-    write_json(
-        scratch(root),
-        root / "download.json",
-        {"clips": clips, "failed": dict(failed), "left_out": left_out, **report},
-    )
+    """The result, and download.json."""
+    failed = {unit.url: unit.error for unit in units if unit.error}
+    left_out = {u.url: u.manifest["left_out"] for u in units if u.manifest.get("left_out")}
+    report: dict[str, Any] = {"clips": clips, "failed": failed, "left_out": left_out}
+    if compared:
+        names = ("without_video", "without_row", "counts")
+        report |= {name: getattr(compared, name) for name in names}
+    write_json(scratch(root), root / "download.json", report)
     return Downloaded(
         folder=root,
         units=len(units),
         fetched=sum(unit.fetched for unit in units),
         clips=clips,
-        failed=failed,
+        failed=tuple(failed.items()),
         without_video=len(report.get("without_video", ())),
         without_row=len(report.get("without_row", ())),
         counts=report.get("counts", {}),

@@ -4,42 +4,32 @@ The figures of a checkpoint are onset F1, v-loss and prompt swap. Table 2 has al
 systems: folders of sounds on an evaluation set, or the checkpoint's sounds on its held-out clips.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 
 from flows.display.artifacts import show_figures
 from flows.display.progress_bars import bar
 from flows.parameters import EvaluateParameters
 from flows.running.batches import StageCounts, run_stages
 from flows.running.devices import all_cores
-from flows.running.recording import one_line_errors, recorded
-from model.presets.preset import Preset, load_preset
+from flows.running.recording import named_flow, recorded
+from model.bridge_file import read_bridge_facts
+from model.presets.preset import Preset
 from pipeline.curation.stage_graph import StageGraph
-from pipeline.evaluation import held_out
+from pipeline.evaluation import evaluation, held_out
 from pipeline.evaluation.conditions import generation_stages
-from pipeline.evaluation.evaluation import (
-    Evaluation,
-    Setup,
-    evaluation_warehouse,
-    ingest_files,
-    record,
-    score,
-    write_tables,
-)
 from pipeline.evaluation.page import write_page
 from pipeline.evaluation.sets import evaluation_set, system
 from pipeline.stages.engine import fingerprints
 from pipeline.training.batches import DatasetFeatures
-from pipeline.training.checkpoints import Checkpoint, find_checkpoint
-from warehouse import FoleyError, Warehouse
+from pipeline.training.checkpoints import Checkpoint, choose_checkpoint
+from warehouse import Dataset, Warehouse
+from warehouse.datasets.corpus import choose_dataset
 
 
 @dataclass(frozen=True)
@@ -60,20 +50,19 @@ class Evaluated:
     """Figures of a checkpoint, Table 2, or both; the stages that ran, and the files written."""
 
     held_out: HeldOut | None
-    table2: Evaluation | None = None
+    table2: evaluation.Evaluation | None = None
     stages: list[StageCounts] = field(default_factory=list[StageCounts])
     files: Mapping[str, Path] = field(default_factory=dict[str, Path])
 
 
-@flow(name="evaluate", flow_run_name="evaluate {parameters.subject}")
-@one_line_errors
+@named_flow("evaluate {parameters.subject}")
 def evaluate(parameters: EvaluateParameters) -> Evaluated:
     """Score a checkpoint on its held-out clips, or systems on an evaluation set.
 
     Raises FoleyError for a checkpoint or folder that does not exist, or in which no name fits.
     """
     wh = Warehouse(parameters.home)
-    preset = load_preset(parameters.preset, parameters.weights)
+    preset = parameters.load_preset()
     with recorded(wh, "evaluate", parameters) as run:
         result = Evaluated(None)
         if parameters.on is None:
@@ -91,16 +80,20 @@ def evaluate(parameters: EvaluateParameters) -> Evaluated:
 
 def score_held_out(wh: Warehouse, preset: Preset, parameters: EvaluateParameters) -> HeldOut:
     """Make sound for held-out clips with true, another's and no video and a swapped material."""
-    checkpoint = _checkpoint(wh, parameters.checkpoint)
-    dataset = wh.dataset(checkpoint.record["dataset"])
+    checkpoint = choose_checkpoint(wh, preset, parameters.checkpoint)
+    get_run_logger().info("bridge %s: %s", checkpoint.id, checkpoint.origin)
+    facts = read_bridge_facts(checkpoint.path)
+    facts.check_tokens(preset, checkpoint.path)
+    preset = facts.apply(preset, checkpoint.path)  # clips are given to it as in its training
+    dataset = _held_out_of(wh, checkpoint)
     graph = StageGraph(preset)
-    data = DatasetFeatures(wh, dataset, preset, graph.fingerprints)
-    stages = generation_stages(data, checkpoint.id, parameters.seed)
-    data = replace(data, fingerprints=fingerprints([*graph.stages, *stages]))
+    data = DatasetFeatures(wh, dataset, preset, graph.feature_fingerprints, limit=parameters.limit)
+    stages = generation_stages(data, checkpoint, parameters.seed)
+    data = replace(data, fingerprints=fingerprints([*graph.feature_stages, *stages]))
     # a bridge is conditioned on one batch of videos at a time
     exclusive = parameters.model_copy(update={"workers": 1})
     with all_cores():
-        clips = dataset.clip_ids(split="test")
+        clips = data.held_out_clips()
         counts = run_stages(wh, stages, data.fingerprints, exclusive, clips)
     figures = compute_figures(data, checkpoint)
     get_run_logger().info("sync: %s", figures["sync"])
@@ -108,9 +101,7 @@ def score_held_out(wh: Warehouse, preset: Preset, parameters: EvaluateParameters
     return HeldOut(figures, counts, data, checkpoint)
 
 
-@task(
-    name="score", task_run_name="score {checkpoint.id}", cache_policy=NO_CACHE, persist_result=False
-)
+@task(name="score", task_run_name="score {checkpoint.id}", persist_result=False)
 def compute_figures(data: DatasetFeatures, checkpoint: Checkpoint) -> dict[str, Any]:
     """The figures of the generated sounds, or those of an earlier run for the same sounds."""
     with bar("score", 1) as progress:
@@ -119,22 +110,14 @@ def compute_figures(data: DatasetFeatures, checkpoint: Checkpoint) -> dict[str, 
     return figures
 
 
-def _checkpoint(wh: Warehouse, id: str | None) -> Checkpoint:
-    """The checkpoint of that id, or the newest."""
-    records = wh.records("checkpoints")
-    if not records:
-        raise FoleyError(f"there is no checkpoint in {wh.home} yet: run foley train first")
-    newest = max(records, key=lambda record: str(record.get("created_at", "")))
-    checkpoint = find_checkpoint(wh, id or str(newest["id"]))
-    if checkpoint is None:
-        raise FoleyError(
-            f"no checkpoint {id or newest['id']!r} in {wh.home}: run foley train, or give one of "
-            "its ids"
-        )
-    return checkpoint
+def _held_out_of(wh: Warehouse, checkpoint: Checkpoint) -> Dataset:
+    """The dataset that a checkpoint was trained on; of a bridge from elsewhere, the newest here."""
+    version = checkpoint.record.get("dataset")
+    known = {dataset.version for dataset in wh.datasets()}
+    return wh.dataset(version) if version in known else choose_dataset(wh)
 
 
-def _setup(preset: Preset, parameters: EvaluateParameters, own: HeldOut | None) -> Setup:
+def _setup(preset: Preset, parameters: EvaluateParameters, own: HeldOut | None) -> evaluation.Setup:
     """The set, and the systems on it: those of the checkpoint first."""
     if own is None:
         assert parameters.on is not None
@@ -143,10 +126,10 @@ def _setup(preset: Preset, parameters: EvaluateParameters, own: HeldOut | None) 
         )
         systems = []
     else:
-        evaluated = held_out.held_out_set(own.data.wh, own.data.dataset)
+        evaluated = held_out.held_out_set(own.data)
         systems = held_out.held_out_systems(own.data, own.checkpoint, evaluated.items)
     systems += [system(s.name, s.folder, evaluated.items) for s in parameters.systems]
-    return Setup(
+    return evaluation.Setup(
         evaluated,
         systems,
         preset,
@@ -159,17 +142,17 @@ def _setup(preset: Preset, parameters: EvaluateParameters, own: HeldOut | None) 
 
 
 def score_systems(
-    wh: Warehouse, parameters: EvaluateParameters, setup: Setup, result: Evaluated
+    wh: Warehouse, parameters: EvaluateParameters, setup: evaluation.Setup, result: Evaluated
 ) -> Evaluated:
     """Table 2 of a setup, with its records and files."""
-    own = evaluation_warehouse(wh.home)
+    own = evaluation.systems_warehouse(wh.home)
     with bar("ingest", 1) as progress:
-        sounds, videos = ingest_files(own, setup)
+        sounds, videos = evaluation.ingest_files(own, setup)
         progress.update()
     counts = run_stages(own, setup.sound_stages, setup.fingerprints, parameters, sounds)
     counts += run_stages(own, setup.video_stages, setup.fingerprints, parameters, videos)
     table2 = compute_table(own, setup)
-    record(wh, table2, setup)
+    evaluation.record(wh, table2, setup)
     folder = parameters.out or wh.folder("reports") / f"evaluation-{table2.id}"
     files = publish(folder, table2, setup)
     text = files["table2.md"].read_text()
@@ -178,18 +161,20 @@ def score_systems(
     return replace(result, table2=table2, stages=[*result.stages, *counts], files=files)
 
 
-@task(name="compute", cache_policy=NO_CACHE, persist_result=False)
-def compute_table(wh: Warehouse, setup: Setup) -> Evaluation:
+@task(name="compute", persist_result=False)
+def compute_table(wh: Warehouse, setup: evaluation.Setup) -> evaluation.Evaluation:
     """Metrics, intervals and tests from the features."""
     with bar("score", len(setup.systems) + 1) as progress:
-        return score(wh, setup, progress.update)
+        return evaluation.score(wh, setup, progress.update)
 
 
-@task(name="publish", cache_policy=NO_CACHE, persist_result=False)
-def publish(folder: Path, table2: Evaluation, setup: Setup) -> dict[str, Path]:
+@task(name="publish", persist_result=False)
+def publish(
+    folder: Path, table2: evaluation.Evaluation, setup: evaluation.Setup
+) -> dict[str, Path]:
     """Tables and page into a folder; where each file is."""
     with bar("report", 1) as progress:
-        files = write_tables(folder, table2)
+        files = evaluation.write_tables(folder, table2)
         files["table2.html"] = write_page(folder / "table2.html", table2, setup)
         progress.update()
     return files

@@ -1,33 +1,40 @@
-"""The generate flow: sound for one video."""
+"""The generate flow: sound for videos."""
 
-from __future__ import annotations
-
+from dataclasses import replace
 from pathlib import Path
 
-from prefect import flow, get_run_logger
+from prefect import get_run_logger
 
 from flows.display.artifacts import ProgressArtifact
 from flows.parameters import GenerateParameters
-from flows.running.devices import all_cores
-from flows.running.recording import one_line_errors, recorded
+from flows.running.devices import all_cores, claimed_name
+from flows.running.recording import named_flow, recorded
 from warehouse import FoleyError, Warehouse
 
 
-@flow(name="generate", flow_run_name="generate {parameters.out}")
-@one_line_errors
+@named_flow("generate {parameters.out.name}")
 def generate(parameters: GenerateParameters) -> Path:
-    """Make sound for one video, and write the video with it."""
-    from pipeline.generation.dub import prepare
-    from pipeline.generation.requests import GenerateOptions
+    """Make sound for one video or several, and write them with it."""
+    from pipeline.generation.dub import prepare, sampled
 
-    fields = {*GenerateOptions.__dataclass_fields__} & {*GenerateParameters.model_fields}
-    options = GenerateOptions(**parameters.model_dump(include=fields))
-    wh = Warehouse(parameters.home)
-    make = prepare(parameters.video, parameters.out, options)
+    wh, logger = Warehouse(parameters.home), get_run_logger()
+    dubbing = prepare(parameters.video, parameters.out, parameters, wh.home)
+    bridge, failed = dubbing.checkpoint, list[str]()
+    logger.info("bridge %s: %s", bridge.id, bridge.origin)
+    for note in dubbing.notes:
+        logger.warning(note)
+    shown = parameters.model_copy(update={"device": claimed_name(parameters.device)})
+    dubbing = replace(dubbing, options=shown)
     with recorded(wh, "generate", parameters), all_cores():
-        progress = ProgressArtifact("generate", options.load_preset().sample.steps, "steps")
-        for result in make(wh, lambda done, _: progress.show(done)):
+        steps = dubbing.preset.sample.steps * sampled(dubbing.requests)
+        progress = ProgressArtifact("generate", steps, "steps")
+        for result in dubbing.run(lambda done, _: progress.show(done)):
+            for note in result.notes:
+                logger.warning(note)
             if result.error:
-                raise FoleyError(result.error)
-            get_run_logger().info("%s: %.2f s of sound", parameters.out, result.seconds)
+                failed.append(result.error)
+            else:
+                logger.info("%s: %.2f s of sound", result.request.out, result.seconds)
+        if failed:
+            raise FoleyError("; ".join(dict.fromkeys(failed)))
     return parameters.out

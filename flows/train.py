@@ -1,49 +1,83 @@
 """The train flow: a dataset version in, a checkpoint out."""
 
-from __future__ import annotations
+from dataclasses import replace
 
-from prefect import flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger, task
 
 from flows.display.artifacts import ProgressArtifact, TrainingCurves, note_asset, show_training
 from flows.display.progress_bars import bar
 from flows.parameters import TrainParameters
 from flows.running.devices import all_cores
-from flows.running.recording import one_line_errors, recorded
-from model.presets.preset import Preset, load_preset
+from flows.running.recording import named_flow, recorded
+from model.presets.preset import Preset
 from model.training.trainer import Progress
 from pipeline.curation.stage_graph import StageGraph
-from pipeline.training.batches import DatasetFeatures
-from pipeline.training.checkpoints import Checkpoint
-from pipeline.training.distributed import train_in_processes
+from pipeline.training.batches import DatasetFeatures, epoch_facts
+from pipeline.training.checkpoints import Checkpoint, choose_checkpoint
+from pipeline.training.estimate import Estimate, estimate
+from pipeline.training.launch import Layout, train_in_processes
+from pipeline.training.parent import Parent
 from pipeline.training.train import train as train_bridge
-from warehouse import Warehouse
-from warehouse.datasets.versions import choose_dataset
+from warehouse import Dataset, Warehouse
+from warehouse.datasets.corpus import choose_dataset
 
 _LOG_EVERY = 50  # steps
+_MUCH = 0.02  # of the sound: more should not be cut off
 
 
-@flow(name="train", flow_run_name="train seed {parameters.seed}")
-@one_line_errors
-def train(parameters: TrainParameters) -> Checkpoint:
+@named_flow("train on {parameters.subject}")
+def train(parameters: TrainParameters) -> Checkpoint | list[Estimate]:
     """Train the bridge on a dataset's cached features, or find the checkpoint of the same settings.
 
-    Raises FoleyError when there is no such dataset, or its features are not cached.
+    A dry run says what each training would take. Raises FoleyError when there is no such dataset,
+    or its features are not cached.
     """
     wh = Warehouse(parameters.home)
-    preset = with_steps(load_preset(parameters.preset, parameters.weights), parameters.steps)
+    preset = with_steps(parameters.load_preset(), parameters.steps)
     with recorded(wh, "train", parameters) as record:
         dataset = choose_dataset(wh, parameters.dataset)
         record["dataset"] = dataset.version
+        get_run_logger().info("dataset %s: %s", dataset.version, dataset.counts)
         fingerprints = StageGraph(preset).feature_fingerprints
         data = DatasetFeatures(wh, dataset, preset, fingerprints, parameters.subset)
-        checkpoint = train_on(data, parameters.seed, parameters.processes)
-        record["checkpoint"] = checkpoint.id
-        facts = {"steps": checkpoint.record["steps"], "loss": checkpoint.record["losses"][-1][1]}
-        note_asset("checkpoint", checkpoint.id, [("dataset", dataset.version)], facts)
-        if not checkpoint.trained:
-            get_run_logger().info("nothing to do: checkpoint %s was trained before", checkpoint.id)
-    return checkpoint
+        layout = Layout(parameters.processes, parameters.hosts, parameters.rendezvous)
+        seed = preset.train.seed if parameters.seed is None else parameters.seed
+        for name in parameters.stages:
+            layout.check(preset.training_stage(name)[0].train.micro_batches)
+        checkpoint, parent = None, _parent(wh, preset, parameters)
+        estimates: list[Estimate] = []
+        for name in parameters.stages or (None,):
+            if name is not None:
+                get_run_logger().info("stage %s", name)
+                staged, subset = preset.training_stage(name)
+                data = replace(data, preset=with_steps(staged, parameters.steps), subset=subset)
+            if parameters.dry_run:
+                estimates.append(estimate(data, layout))
+                continue
+            checkpoint = train_on(data, seed, layout, parent)
+            parent = Parent(checkpoint)
+            record["checkpoint"] = checkpoint.id
+            _note(checkpoint, dataset)
+    return estimates if checkpoint is None else checkpoint
+
+
+def _parent(wh: Warehouse, preset: Preset, parameters: TrainParameters) -> Parent | None:
+    """The bridge to start from, which is known to fit."""
+    if parameters.parent is None:
+        return None
+    parent = Parent(choose_checkpoint(wh, preset, parameters.parent), parameters.optimiser)
+    parent.check(preset)
+    return parent
+
+
+def _note(checkpoint: Checkpoint, dataset: Dataset) -> None:
+    facts = {"steps": checkpoint.record["steps"], "loss": checkpoint.record["losses"][-1][1]}
+    came_from = [("dataset", dataset.version)]
+    if "parent" in checkpoint.record:
+        came_from.append(("checkpoint", checkpoint.record["parent"]))
+    note_asset("checkpoint", checkpoint.id, came_from, facts)
+    if not checkpoint.trained:
+        get_run_logger().info("nothing to do: checkpoint %s was trained before", checkpoint.id)
 
 
 def with_steps(preset: Preset, steps: int | None) -> Preset:
@@ -53,15 +87,13 @@ def with_steps(preset: Preset, steps: int | None) -> Preset:
     return preset.model_copy(update={"train": preset.train.model_copy(update={"steps": steps})})
 
 
-@task(
-    name="train",
-    task_run_name="train {data.dataset.version}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
-def train_on(data: DatasetFeatures, seed: int, processes: int = 1) -> Checkpoint:
+@task(name="train", task_run_name="train {data.dataset.version}", persist_result=False)
+def train_on(
+    data: DatasetFeatures, seed: int, layout: Layout, parent: Parent | None = None
+) -> Checkpoint:
     """Training itself, with a bar, curves, and a log line every few steps."""
     steps = data.preset.train.steps
+    _log_epoch(data)
     artifact, curves = ProgressArtifact("train", steps, "steps"), TrainingCurves()
     with all_cores(), bar("train", steps) as progress:
 
@@ -72,13 +104,26 @@ def train_on(data: DatasetFeatures, seed: int, processes: int = 1) -> Checkpoint
             curves.add(state)
             _log(state)
 
-        if processes > 1:
-            checkpoint = train_in_processes(processes, data, show, seed)
+        if layout.count > 1:
+            checkpoint = train_in_processes(layout, data, show, seed, parent)
         else:
-            checkpoint = train_bridge(data, show, seed)
+            checkpoint = train_bridge(data, show, seed, parent=parent)
     record = checkpoint.record
+    if "ended_after" in record:
+        ended, best = record["ended_after"], record["steps"]
+        get_run_logger().info("ended after step %d; step %d is best by validation", ended, best)
     show_training(record["losses"], record["validation"])  # those before a stop too
     return checkpoint
+
+
+def _log_epoch(data: DatasetFeatures) -> None:
+    """Say what an epoch takes of the clips, and what can be done where it cuts much off."""
+    facts = epoch_facts(data.split("train"), data.preset.train, data.canvas)
+    what = f"an epoch takes {facts['clips_an_epoch']} of {facts['clips']} clips"
+    if cut := facts["sound_cut"]:
+        what += f" and cuts off {cut:.1%} of their sound, because a batch has one length"
+        what += "; a smaller train.batch_size cuts less" if cut > _MUCH else ""
+    get_run_logger().info(what)
 
 
 def _log(state: Progress) -> None:

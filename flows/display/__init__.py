@@ -1,1 +1,1 @@
-"""What Prefect's UI and the terminal show: artifacts, thumbnails, progress."""
+"""What Prefect's UI and the terminal show: artifacts and progress."""

@@ -8,18 +8,18 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import prefect.artifacts
 from prefect import get_run_logger
 from prefect.assets import Asset, AssetProperties, materialize
-from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
-from prefect.settings import get_current_settings
 
-from flows.display.thumbnails import funnel_svg, histograms_svg, training_svg
 from pipeline.evaluation.results import funnel, reason
+from pipeline.report.pictures import funnel_svg, histograms_svg, training_svg
 from warehouse import Dataset, Warehouse
 
 if TYPE_CHECKING:
@@ -44,16 +44,23 @@ def _show(kind: str, **values: Any) -> Any:
         return None
 
 
+@cache
+def _bar_of(run: UUID | None) -> UUID | None:
+    """The progress bar of a run, made for its first step; there is one a run, for all its steps."""
+    del run  # whose context this is called in
+    return _show("create_progress", progress=0.0, key="progress")
+
+
 class ProgressArtifact:
-    """A progress bar in the UI for one step of a run."""
+    """The progress bar of a run in the UI, for one step after another."""
 
     def __init__(self, name: str, total: int, unit: str = "clips") -> None:
         self.total = max(1, total)
         self.updated = monotonic()
-        # Prefect takes keys of lower case letters, digits and dashes
-        key = re.sub(r"[^a-z0-9]+", "-", f"progress-{name}".lower()).strip("-")
-        text = f"{name}: {total} {unit}"
-        self.id = _show("create_progress", progress=0.0, key=key, description=text)
+        self.text = f"{name}: {total} {unit}"
+        run = FlowRunContext.get()
+        self.id = _bar_of(run.flow_run.id if run and run.flow_run else None)
+        self._set(0.0)
 
     def show(self, done: int) -> None:
         """Move the bar there; seldom, and always to its end.
@@ -66,8 +73,12 @@ class ProgressArtifact:
         if self.id is None or (done < self.total and now - self.updated < _EVERY):
             return
         self.updated = now
-        share = min(100.0, 100 * done / self.total)
-        _show("update_progress", artifact_id=self.id, progress=share)
+        self._set(min(100.0, 100 * done / self.total))
+
+    def _set(self, share: float) -> None:
+        if self.id is not None:
+            text = self.text
+            _show("update_progress", artifact_id=self.id, progress=share, description=text)
 
 
 class TrainingCurves:
@@ -99,12 +110,13 @@ def show_training(losses: Sequence[Sequence[float]], validation: Sequence[Sequen
 
 
 def show_curation(wh: Warehouse, dataset: Dataset) -> None:
-    """Funnel and scores as pictures, failures as a table, and the SQL to look further."""
+    """Funnel and scores as pictures, failures as a table, and the SQL to look further.
+
+    The UI has the newest of a run on top: what a person wants first is made last.
+    """
     everyone = dataset.members(kept=None)["clip_id"].to_pylist()
     title = f"{dataset.version}: {dataset.counts['kept']} of {dataset.counts['clips']} clips kept"
-    _picture("funnel", funnel_svg(title, dataset.funnel), title)
-    scores = histograms_svg(_scores(wh, dataset, everyone))
-    _picture("scores", scores, f"{dataset.version}: scores of all clips")
+    _show("create_markdown", markdown=_look_further(wh, dataset), key="look-further")
     reasons = [
         {"stage": step["stage"], "reason": why, "clips": number}
         for step in funnel(wh, dataset.fingerprints, everyone)
@@ -112,7 +124,9 @@ def show_curation(wh: Warehouse, dataset: Dataset) -> None:
     ]
     show_rows("dropped", reasons, "why clips were dropped")
     show_rows("failures", _failures(wh, dataset, everyone), "clips that failed a stage")
-    _show("create_markdown", markdown=_look_further(wh, dataset), key="look-further")
+    scores = histograms_svg(_scores(wh, dataset, everyone))
+    _picture("scores", scores, f"{dataset.version}: scores of all clips")
+    _picture("funnel", funnel_svg(title, dataset.funnel), title)
 
 
 def _picture(key: str, svg: str, text: str) -> None:
@@ -165,7 +179,7 @@ def _look_further(wh: Warehouse, dataset: Dataset) -> str:
     parts = [
         f'### {text}\n```\nfoley sql --home {wh.home} "{sql}"\n```' for text, sql in queries.items()
     ]
-    return "\n".join(["## Look further", *parts])
+    return "\n".join(["## Look further", "[The catalog](/catalog), or by SQL:", *parts])
 
 
 def show_figures(name: str, figures: Mapping[str, Any]) -> None:
@@ -176,9 +190,11 @@ def show_figures(name: str, figures: Mapping[str, Any]) -> None:
 
 
 def show_report(name: str, key: str = "report") -> None:
-    """A link to HOME/reports/NAME, which the server of `foley up` has beside its pages."""
-    base = (get_current_settings().api.url or "").removesuffix("/api")
-    _show("create_link", link=f"{base}/reports/{name}", link_text=name, key=key)
+    """A link to HOME/reports/NAME, which the server of `foley up` has beside its pages.
+
+    Without a host: it is the one that the person who follows it knows the server by.
+    """
+    _show("create_link", link=f"/reports/{name}", link_text=name, key=key)
 
 
 def show_rows(key: str, rows: Sequence[Mapping[str, Any]], text: str) -> None:
@@ -199,7 +215,7 @@ def note_asset(
         asset.add_metadata(dict(facts))
         return id
 
-    options: Any = {"cache_policy": NO_CACHE, "persist_result": False, "asset_deps": parents}
+    options: Any = {"persist_result": False, "asset_deps": parents}
     task: Any = materialize(asset, name=f"{kind} made", **options)(note)
     task()
 

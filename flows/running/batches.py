@@ -1,7 +1,5 @@
 """Runs stages inside a flow, a task a batch: the one place where stages and Prefect meet."""
 
-from __future__ import annotations
-
 import queue
 import time
 from collections import Counter
@@ -12,15 +10,15 @@ from time import perf_counter
 from typing import Any
 
 from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
 from flows.display.artifacts import ProgressArtifact
 from flows.display.progress_bars import bar
-from flows.errors import is_user_error
 from flows.parameters import BatchParameters
-from flows.running.runners import Runners, is_transient
+from flows.running.devices import settle_on_one
+from flows.running.runners import BATCHES_A_DEVICE, Runners, is_transient
 from pipeline.stages.engine import Batch, BatchResult, Plan, Split, plan, run_batch
+from pipeline.stages.loading import let_go
 from pipeline.stages.progress import progress_to
 from pipeline.stages.stage import Stage
 from warehouse import FoleyError, Warehouse
@@ -71,6 +69,7 @@ def run_stages(
         for stage in stages:
             work = plan(wh, stage, fingerprints, clip_ids, split)
             counts.append(_StageRun(wh, stage, work, runners).run())
+            let_go(stage)
     lost = [count for count in counts if count.lost]
     if lost:
         first = lost[0]
@@ -82,7 +81,7 @@ def run_stages(
     return counts
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
+@task(persist_result=False)
 def process_batch(
     wh: Warehouse,
     stage: Stage,
@@ -91,6 +90,8 @@ def process_batch(
     on_progress: Callable[[int], None] | None = None,
 ) -> BatchResult:
     """One batch of clips through one stage, committed to the warehouse."""
+    if stage.needs == "gpu":
+        settle_on_one(BATCHES_A_DEVICE)
     with progress_to(on_progress):
         result = run_batch(wh, stage, work, batch)
     get_run_logger().info(
@@ -110,7 +111,9 @@ class _StageRun:
 
     def __init__(self, wh: Warehouse, stage: Stage, work: Plan, runners: Runners) -> None:
         self.wh, self.stage, self.work, self.runners = wh, stage, work, runners
-        self._task: Any = process_batch.with_options(name=stage.name, tags=[stage.name])
+        self._has_model = stage.needs == "gpu"
+        tags = [stage.name, stage.needs]
+        self._task: Any = process_batch.with_options(name=stage.name, tags=tags)
         self._running: dict[PrefectFuture[BatchResult], tuple[int, Batch]] = {}
         self._finished: queue.SimpleQueue[PrefectFuture[BatchResult]] = queue.SimpleQueue()
         #: Clips that are through in batches that are not. Only threads of this process tell.
@@ -138,7 +141,7 @@ class _StageRun:
                 if isinstance(outcome, BatchResult):
                     results.append(outcome)
                 elif outcome is not None:
-                    if is_user_error(outcome):
+                    if isinstance(outcome, FoleyError):
                         raise outcome  # every other batch would meet it: no weights, a full disk
                     lost.append(f"{type(outcome).__name__}: {outcome}".splitlines()[0])
         return self._counts(results, lost, perf_counter() - started)
@@ -185,7 +188,7 @@ class _StageRun:
     def _once(self, waiting: Sequence[tuple[int, Batch]]) -> Iterator[_Event]:
         """Submit batches, never more unfinished than can run at once."""
         for number, batch in waiting:
-            yield from self._until_fewer_than(self.runners.at_once)
+            yield from self._until_fewer_than(self.runners.at_once(self._has_model))
             try:
                 future = self._submit(number, batch)
             except Exception as error:  # noqa: BLE001 (a broken pool refuses what comes after)
@@ -201,7 +204,8 @@ class _StageRun:
         arguments["work"] = self.work.header()
         if self.runners.here:
             arguments["on_progress"] = partial(self._advance, number)
-        return self.runners.submit(self._task.with_options(task_run_name=name), arguments)
+        task = self._task.with_options(task_run_name=name)
+        return self.runners.submit(task, arguments, self._has_model)
 
     def _advance(self, number: int, clips: int) -> None:
         self._inside[number] += clips

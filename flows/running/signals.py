@@ -1,10 +1,10 @@
 """When a run ends: in time where it is told to, and not because its worker is gone."""
 
-from __future__ import annotations
-
+import ctypes
 import os
 import select
 import signal
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 
 #: Seconds from the signal to the end, whatever the process is doing; a person who cancels is
-#: promised 10.
-PATIENCE = 4.0
+#: promised 10. A training at full size keeps 3 GB of state meanwhile.
+PATIENCE = 8.0
 
 
 @contextmanager
@@ -69,6 +69,11 @@ def handler_kept() -> Generator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def end_with_parent(number: int = signal.SIGKILL) -> None:
+    """Have Linux signal this process when its parent is gone, so that nothing outlives it."""
+    ctypes.CDLL(None).prctl(1, number)
+
+
 def _watch(reading: int) -> None:
     with suppress(OSError), os.fdopen(reading, "rb", buffering=0) as pipe:
         while number := pipe.read(1):
@@ -84,3 +89,18 @@ def _drop_unread() -> None:
         reader.poll()
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), output)
+
+
+def main() -> None:
+    """`python -m flows.running.signals PARENT MODULE ARGUMENT...`: the module, as a mortal child.
+
+    It gets SIGTERM when its parent ends in any way; PARENT is that one's process id.
+    """
+    parent, *module = sys.argv[1:]
+    end_with_parent(signal.SIGTERM)
+    if os.getppid() == int(parent):  # else it was gone before the kernel was told
+        os.execv(sys.executable, [sys.executable, "-m", *module])  # noqa: S606 (none is wanted)
+
+
+if __name__ == "__main__":
+    main()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from flows.display.thumbnails import training_svg
+from pipeline.report.pictures import training_svg
 from tests.foley.commands import foley, other_than_steps
 from warehouse import Warehouse, query
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from flows.parameters import DownloadParameters
+from pipeline.curation.registry import registered, scan_source
 from pipeline.curation.sources import folder_source
 from tests.foley.commands import foley, one_line_error
 from tests.pipeline.download.mirror import Faults, Mirror, layout
-from warehouse import FoleyError
+from warehouse import FoleyError, Warehouse
 
 pytestmark = pytest.mark.usefixtures("api")
 
@@ -20,13 +21,9 @@ pytestmark = pytest.mark.usefixtures("api")
 @pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[tuple[Mirror, str]]:
     (tmp_path / "made").mkdir()
-    found = Mirror(layout(tmp_path / "made"))
-    base = found.start()
-    for path in found.files:
-        if path.endswith("path.txt"):
-            found.files[path] = found.files[path].replace(b"BASE", base.encode())
-    yield found, base
-    found.stop()
+    server = Mirror(layout(tmp_path / "made"))
+    yield server, server.start()
+    server.stop()
 
 
 def test_download_then_curate(tmp_path: Path, mirror: tuple[Mirror, str]) -> None:
@@ -53,6 +50,13 @@ def test_download_then_curate(tmp_path: Path, mirror: tuple[Mirror, str]) -> Non
     sent = len(server.log)
     again = download(parameters)
     assert (again.fetched, again.clips) == (0, 13)
+    assert not [path for path, _, _ in server.log[sent:] if ".tar" in path]
+    (source,) = registered(Warehouse(home))
+    assert (source.name, source.kind, source.place) == ("k700", "kinetics700", folder)
+    assert scan_source(Warehouse(home), source).result.new == 13
+    twin = parameters.model_copy(update={"folder": tmp_path / "b" / "k700"})
+    with pytest.raises(FoleyError, match=r"k700 is there already .* --name b-k700"):
+        download(twin)
     assert not [path for path, _, _ in server.log[sent:] if ".tar" in path]
 
 

@@ -15,9 +15,12 @@ import httpx
 import pytest
 
 from flows.curate import curate
-from flows.parameters import CurateParameters
+from flows.generate import generate
+from flows.maintenance import maintenance
+from flows.parameters import CurateParameters, GenerateParameters, MaintainParameters
+from flows.running.devices import devices
 from pipeline.evaluation.results import funnel
-from pipeline.procedural import Corpus, read_ledger, write_corpus
+from pipeline.procedural import Corpus, read_ledger, sample_clip, write_clip, write_corpus
 from tests.foley.commands import foley, other_than_steps
 from warehouse import FoleyError, Warehouse, query
 
@@ -41,9 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def curated(api: str, corpus: Path, home: Path) -> Any:
-    return curate(
-        CurateParameters(home=home, folder=corpus, source="small", batch_size=6, workers=2)
-    )
+    return curate(CurateParameters(home=home, folder=corpus, name="small", batch_size=6, workers=2))
 
 
 def kinds(corpus: Path) -> dict[str, str | None]:
@@ -105,7 +106,7 @@ def test_features_are_cached_for_the_dataset_alone(curated: Any, home: Path) -> 
 def test_a_second_run_does_no_work_again(curated: Any, corpus: Path, home: Path) -> None:
     before = files(home)
     again = curate(
-        CurateParameters(home=home, folder=corpus, source="small", batch_size=6, max_attempts=1)
+        CurateParameters(home=home, folder=corpus, name="small", batch_size=6, max_attempts=1)
     )
     assert [count.batches for count in again.stages] == [0] * len(curated.stages)
     assert again.ingest is not None
@@ -119,18 +120,18 @@ def test_a_second_corpus_with_the_same_settings_touches_only_what_is_new(
     curated: Any, home: Path, tmp_path: Path
 ) -> None:
     before = files(home)
+    del before[str(home / "datasets" / "NEWEST.json")]  # which names the version that comes of it
     new = tmp_path / "more"
     write_corpus(new, Corpus(3, seed=8, seconds=2.0, bad=("silent", "truncated")))
     added = curate(
-        CurateParameters(home=home, folder=new, source="more", batch_size=6, max_attempts=1)
+        CurateParameters(home=home, folder=new, name="more", batch_size=6, max_attempts=1)
     )
     assert {path: stamp for path, stamp in files(home).items() if path in before} == before
     assert [count.processed for count in added.stages] == [5, 4, *[3] * (len(curated.stages) - 2)]
     everything = curate(CurateParameters(home=home, dataset="both", max_attempts=1))
     assert [count.batches for count in everything.stages] == [0] * len(curated.stages)
-    both = sorted(curated.dataset.clip_ids() + added.dataset.clip_ids())
-    assert everything.dataset.clip_ids() == both
-    assert len(both) == len(curated.dataset.clip_ids()) + 3
+    assert everything.dataset.clip_ids() == added.dataset.clip_ids()
+    assert added.dataset.diff == {"added": 3, "removed": 0, "moved": 0}
 
 
 def test_a_curation_leaves_its_page(curated: Any, home: Path) -> None:
@@ -154,38 +155,38 @@ def test_a_folder_without_clips_fails_with_its_reason(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_reports_to_the_server_at_prefect_api_url(
-    api: str, corpus: Path, home: Path, curated: Any
+    api: str, few: Path, home: Path, curated: Any
 ) -> None:
-    done = foley("curate", corpus, "--home", home, PREFECT_API_URL=api, PREFECT_HOME=None)
+    done = foley("curate", few, "--home", home, PREFECT_API_URL=api, PREFECT_HOME=None)
     assert done.returncode == 0, done.stderr
-    assert "Dataset all-" in done.stdout
+    assert "Dataset main-" in done.stdout
     assert not (home / "prefect").exists()  # no server of its own
     record = max(Warehouse(home).records("runs"), key=lambda run: run["started_at"])
     found = httpx.get(f"{api}/flow_runs/{record['flow_run_id']}").raise_for_status().json()
     assert found["state"]["type"] == "COMPLETED"
     assert found["name"] == record["flow_run"]
-    assert json.loads(json.dumps(found["parameters"]["parameters"]))["folder"] == str(corpus)
+    assert json.loads(json.dumps(found["parameters"]["parameters"]))["folder"] == str(few)
 
 
 @pytest.mark.slow
 def test_without_a_server_the_command_brings_its_own_and_leaves_none_behind(
-    corpus: Path, tmp_path: Path
+    few: Path, tmp_path: Path
 ) -> None:
     from warehouse.store import Warehouse as Store
 
     home = tmp_path / "home"
-    done = foley("curate", corpus, "--home", home, PREFECT_API_URL=None, PREFECT_HOME=None)
+    done = foley("curate", few, "--home", home, PREFECT_API_URL=None, PREFECT_HOME=None)
     assert done.returncode == 0, done.stderr
     assert other_than_steps(done) == []
-    assert re.findall(r" probe: (.*) in", done.stderr) == ["16 clips"]
+    assert re.findall(r" probe: (.*) in", done.stderr) == ["4 clips"]
     assert [run["state"] for run in Store(home).records("runs")] == ["completed"]
     assert (home / "prefect" / "prefect.db").stat().st_size > 0
     assert not serving(home), "the server outlived its parent"
 
 
 def serving(home: Path) -> bool:
-    """Whether a process has a file of the home open (Linux), 20 s after the command's end."""
-    end = time.monotonic() + 20
+    """Whether a process has a file of the home open (Linux), 300 s after the command's end."""
+    end = time.monotonic() + 300
     while time.monotonic() < end:
         open_files = [_target(link) for link in Path("/proc").glob("[0-9]*/fd/*")]
         if not any(str(home) in name for name in open_files):
@@ -199,3 +200,39 @@ def _target(link: Path) -> str:
         return str(link.readlink())
     except OSError:
         return ""
+
+
+def test_a_catalog_that_cannot_be_published_fails_no_run(tmp_path: Path) -> None:
+    (tmp_path / "catalog.duckdb").mkdir()  # no file can take its place
+    assert maintenance(MaintainParameters(home=tmp_path))["problems"] == 0
+    [run] = Warehouse(tmp_path).records("runs")
+    assert run["state"] == "completed"
+
+
+@pytest.mark.skipif(bool(devices()), reason="it would sample on a GPU")
+def test_a_gpu_that_is_named_is_the_first_of_those_that_torch_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    asked = GenerateParameters(
+        home=tmp_path, out=tmp_path / "o.wav", prompt="rain", seconds=1, device="cuda:1"
+    )
+    with pytest.raises(FoleyError, match=r"device 'cuda' was asked for"):
+        generate(asked)
+
+
+@pytest.mark.slow
+def test_sounds_of_a_folder_are_made_and_what_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        write_clip(sample_clip(1, 1.0), tmp_path / "in" / f"{name}.mp4")
+    (tmp_path / "in" / "bad.mp4").write_text("<!doctype html>")
+    asked = GenerateParameters(
+        home=tmp_path / "home", video=tmp_path / "in", out=tmp_path / "out", prompt="", steps=1
+    )
+    with pytest.raises(FoleyError, match=r"bad.mp4: not a media file") as caught:
+        generate(asked)
+    assert "\n" not in str(caught.value)
+    assert {path.name for path in (tmp_path / "out").glob("*.mp4")} == {"a.mp4", "b.mp4"}
+    (tmp_path / "in" / "bad.mp4").unlink()
+    assert generate(asked) == tmp_path / "out"

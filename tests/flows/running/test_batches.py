@@ -6,7 +6,9 @@ A task a batch, nothing done twice, a lost batch costs no other.
 from __future__ import annotations
 
 import queue
+import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,4 +210,56 @@ def test_batches_are_named_and_tagged_in_the_api(wh: Warehouse) -> None:
     _, flow_run = run(wh, Length(LengthSettings()))
     found = task_runs(flow_run, 3)
     assert sorted(run.name for run in found) == ["length 1/3", "length 2/3", "length 3/3"]
-    assert [run.tags for run in found] == [["length"]] * 3
+    assert [set(run.tags) for run in found] == [{"length", "gpu"}] * 3
+
+
+def test_a_stage_gives_up_its_models_before_the_next_loads_its_own(wh: Warehouse) -> None:
+    class Model:
+        pass
+
+    seen: list[int] = []
+    models: list[weakref.ref[Model]] = []
+
+    class Heavy(Length):
+        def setup(self) -> None:
+            self.model = Model()
+            models.append(weakref.ref(self.model))
+            seen.append(sum(model() is not None for model in models))
+
+    class Heavier(Heavy):
+        name = "heavier"
+        schema = pa.schema([field("weight", pa.int64(), "a column of its own")])
+
+        def process(self, clips: Sequence[Clip]) -> list[Outcome]:
+            return [Passed({"weight": 1}) for _ in clips]
+
+    @flow(name="stages-test")
+    def both() -> list[StageCounts]:
+        own: list[Stage] = [Heavy(LengthSettings()), Heavier(LengthSettings())]
+        return run_stages(wh, own, fingerprints(own), BatchParameters(home=wh.home, workers=2))
+
+    assert [count.passed for count in both()] == [8, 10]
+    assert seen == [1, 1]
+
+
+def test_few_batches_share_a_gpu(wh: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, running, most = Length(LengthSettings()), 0, list[int]()
+    lock, full = threading.Lock(), threading.Event()
+
+    def process(clips: Sequence[Clip]) -> list[Outcome]:
+        nonlocal running
+        with lock:
+            running += 1
+            most.append(running)
+            if running == 3:
+                full.set()
+        full.wait(0.05)
+        with lock:
+            running -= 1
+        return [Passed({"length": 1}) for _ in clips]
+
+    monkeypatch.setattr(stage, "process", process, raising=True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    counts, _ = run(wh, stage, workers=4, batch_size=1)
+    assert counts.passed == 10
+    assert max(most) <= 2

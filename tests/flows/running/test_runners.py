@@ -11,13 +11,16 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from prefect import flow
+from distributed import Scheduler, SpecCluster, Worker, get_worker
+from prefect import flow, task
 
 from flows.parameters import BatchParameters
 from flows.running.batches import StageCounts, run_stages
+from flows.running.runners import GPU, Runners
 from pipeline.stages.engine import fingerprints
 from tests.flows.running.mortal import Mortal
-from warehouse import FoleyError, Warehouse, query
+from warehouse import FoleyError, Warehouse
+from warehouse.datasets.digest import digests
 
 pytestmark = [pytest.mark.usefixtures("api"), pytest.mark.slow]
 
@@ -34,44 +37,41 @@ def warehouse(folder: Path) -> Warehouse:
     return wh
 
 
-def run(wh: Warehouse, stage: Mortal, runner: str) -> StageCounts:
+def run(wh: Warehouse, stage: Mortal, runner: str, workers: int = 2) -> StageCounts:
     @flow(name="runner-test")
     def once() -> StageCounts:
-        parameters = BatchParameters(home=wh.home, runner=runner, workers=3)  # type: ignore[arg-type]
+        parameters = BatchParameters(home=wh.home, runner=runner, workers=workers)  # type: ignore[arg-type]
         return run_stages(wh, [stage], fingerprints([stage]), parameters)[0]
 
     return once()
-
-
-def rows(wh: Warehouse) -> list[dict[str, Any]]:
-    """What the catalog says of every clip."""
-    wh.publish()
-    sql = (
-        "select clip_id, status, reason, id_length, attempt, fingerprint"
-        " from history.mortal where live order by all"
-    )
-    return query(wh.home, sql).to_pylist()
 
 
 @pytest.fixture(scope="module")
 def expected(api: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     wh = warehouse(tmp_path_factory.mktemp("threads"))
     run(wh, Mortal(), "thread")
-    return rows(wh)
+    return digests(wh)
 
 
 @pytest.mark.parametrize("runner", ["process", "dask", "ray"])
-def test_three_workers_one_of_them_killed_and_the_same_catalog(
-    runner: str, expected: list[dict[str, Any]], tmp_path: Path
+def test_two_workers_one_of_them_killed_and_the_same_catalog(
+    runner: str, expected: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7a")
     wh = warehouse(tmp_path)
     death = tmp_path / "death"
     counts = run(wh, Mortal(death), runner)
     assert death.read_text() != str(os.getpid())
     assert (counts.lost, counts.passed, counts.rejected) == ((), 11, 1)
-    assert rows(wh) == expected
-    processes = {row["pid"] for row in wh.rows("mortal", counts.fingerprint).to_pylist()}
-    assert os.getpid() not in processes
+    assert digests(wh) == expected
+    ran = {path.read_text() for path in tmp_path.glob("*.ran")}
+    pids = {path.read_text().split()[0] for path in tmp_path.glob("*.ran")}
+    assert str(os.getpid()) not in pids
+    assert len(pids) < 12, "models stay in the processes that loaded them"
+    if runner != "dask":  # each process has one GPU of the run's
+        assert {text.split()[1] for text in ran} <= {"4", "GPU-7a"}
+    if runner == "process":
+        assert len(ran) == len(pids)
 
 
 def test_a_worker_that_dies_every_time_is_said(tmp_path: Path) -> None:
@@ -83,4 +83,33 @@ def test_a_worker_that_dies_every_time_is_said(tmp_path: Path) -> None:
 
     wh = warehouse(tmp_path)
     with pytest.raises(FoleyError, match=r"stage mortal: \d+ of 12 batches were lost"):
-        run(wh, Always(tmp_path / "death"), "process")
+        run(wh, Always(tmp_path / "death"), "process", workers=1)
+
+
+def test_dask_sends_a_stage_with_a_model_to_a_worker_with_a_gpu(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    @task
+    def where() -> str:
+        return str(get_worker().name)
+
+    @flow(name="place-test")
+    def placed(cluster: str) -> list[str]:
+        parameters = BatchParameters(home=tmp_path, runner="dask", cluster=cluster, workers=2)
+        with Runners(parameters) as runners:
+            futures = [
+                runners.submit(where, {}, has_model) for has_model in [True] * 4 + [False] * 4
+            ]
+            return [future.result() for future in futures]
+
+    def worker(**options: Any) -> dict[str, Any]:
+        return {"cls": Worker, "options": {"nthreads": 1, **options}}
+
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": None, "host": "127.0.0.1"}}
+    for having, expected in (({"resources": {GPU: 1}}, {"gpu"}), ({}, {"cpu", "gpu"})):
+        workers = {"cpu": worker(), "gpu": worker(**having)}
+        with SpecCluster(workers, scheduler, silence_logs=False) as cluster:
+            assert isinstance(cluster, SpecCluster)
+            address: Any = cluster.scheduler_address
+            assert {*placed(address)[:4]} <= expected
+            assert ("no worker of the cluster" in caplog.text) == (not having)

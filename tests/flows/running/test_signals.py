@@ -44,7 +44,7 @@ def test_the_kernel_ends_what_does_not_hear() -> None:
     assert process.stdout
     assert process.stdout.readline() == "deaf\n"
     os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(60) == -signal.SIGALRM
+    assert process.wait(110) == -signal.SIGALRM
 
 
 ORPHAN = """
@@ -77,7 +77,7 @@ def test_a_run_goes_on_without_the_worker_that_reads_its_output(of_worker: bool,
     process.stdout.close()
     process.stderr.close()
     process.stdin.close()
-    assert process.wait(60) == code
+    assert process.wait(110) == code
 
 
 @pytest.mark.usefixtures("api")

@@ -1,0 +1,111 @@
+"""Parts of a curation: stages that run here, or in the work pool of what they need."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from prefect import get_run_logger
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
+
+from flows.parameters import BatchParameters, SharedOutParameters
+from flows.running.batches import StageCounts, run_stages
+from pipeline.curation.registry import clips_of
+from pipeline.curation.stage_graph import StageGraph
+from warehouse import Dataset, FoleyError, Warehouse
+
+DEPLOYMENT = "stages/stages"
+_LOOK_EVERY = 2.0  # seconds
+#: A run that crashed is started again meanwhile by an automation, up to its fourth start.
+_RESTART, _STARTS = 60.0, 4
+
+
+@dataclass(frozen=True)
+class Part:
+    """Scores of the clips of sources (all without any), or features of a dataset's clips.
+
+    `stages` are those of them alone, where there are any.
+    """
+
+    policy: str
+    sources: tuple[str, ...] = ()
+    dataset: Dataset | None = None
+    stages: tuple[str, ...] = ()
+
+
+def run_part(
+    wh: Warehouse, graph: StageGraph, parameters: BatchParameters, part: Part
+) -> list[StageCounts]:
+    """Run the stages of a part in order; Prefect runs those for another pool as runs of their own.
+
+    Raises FoleyError where one is not there, and where batches, or a run in another pool, were
+    lost.
+    """
+    if part.dataset:
+        stages, hashes = graph.features, graph.feature_fingerprints
+        clip_ids: Sequence[str] | None = part.dataset.clip_ids()
+    else:
+        stages, hashes = graph.scoring, graph.scoring_fingerprints
+        clip_ids = clips_of(wh, part.sources)
+    names = [stage.name for stage in stages]
+    if unknown := ", ".join(name for name in part.stages if name not in names):
+        raise FoleyError(f"no stage {unknown}: there are {', '.join(names)}")
+    wanted = [stage for stage in stages if stage.name in (part.stages or names)]
+    if not isinstance(parameters, SharedOutParameters) or not parameters.sends_away:
+        return run_stages(wh, wanted, hashes, parameters, clip_ids)
+    counts: list[StageCounts] = []
+    for needs, several in groupby(wanted, key=lambda stage: stage.needs):
+        group = list(several)
+        if needs == "gpu":
+            counts += _elsewhere(wh, parameters, part, [stage.name for stage in group])
+        else:
+            counts += run_stages(wh, group, hashes, parameters, clip_ids)
+    return counts
+
+
+def _elsewhere(
+    wh: Warehouse, parameters: SharedOutParameters, part: Part, names: Sequence[str]
+) -> list[StageCounts]:
+    """The same by a run of the deployment `stages`, which is of the pool of those that need a GPU.
+
+    It is cancelled with this run. One that this run left behind when it crashed is waited for by
+    the next, as they share a lock.
+    """
+    asked: dict[str, Any] = parameters.model_dump(
+        mode="json", include={*BatchParameters.model_fields}
+    )
+    asked |= {"stages": names, "policy": part.policy, "sources": part.sources}
+    asked["dataset"] = part.dataset and part.dataset.version
+    key = f"{flow_run.id}-{flow_run.run_count}-{names[0]}"
+    get_run_logger().info("%s: in a run of deployment %s", ", ".join(names), DEPLOYMENT)
+    run = _ended({"parameters": asked}, key)
+    if run.state and run.state.is_completed():
+        # a start that crashed has left a record without stages
+        of_run = (r for r in wh.records("runs") if r["flow_run_id"] == str(run.id))
+        found = next((r for r in of_run if "stages" in r), None)
+        if found is None:
+            raise FoleyError(f"run {run.name} has left no record in {wh.home}: is it on this disk?")
+        return [StageCounts(**(count | {"lost": ()})) for count in found["stages"]]
+    why = run.state and (run.state.message or run.state.name)
+    raise FoleyError(f"run {run.name} of {', '.join(names)} ended: {why}")
+
+
+def _ended(parameters: dict[str, Any], key: str) -> FlowRun:
+    """A run of the deployment, asked for once however often this is called, when it has ended."""
+    run: Any = None
+    for start in range(_STARTS):
+        if start:
+            time.sleep(_RESTART)
+        try:
+            run = run_deployment(
+                DEPLOYMENT, parameters=parameters, idempotency_key=key, poll_interval=_LOOK_EVERY
+            )
+        except ObjectNotFound:
+            raise FoleyError(f"there is no deployment {DEPLOYMENT}: run foley deploy") from None
+        if not run.state.is_crashed():
+            break
+    return run

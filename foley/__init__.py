@@ -12,11 +12,10 @@ line. May import every room.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,10 +24,8 @@ if TYPE_CHECKING:
     from flows.evaluate import Evaluated
     from pipeline.generation.generator import SoundGenerator
     from pipeline.training.checkpoints import Checkpoint
+    from pipeline.training.estimate import Estimate
     from pipeline.training.feature_dataset import FeatureDataset
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def _refuse_shadows() -> None:
@@ -50,38 +47,27 @@ from warehouse.errors import FoleyError  # noqa: E402 (after the check above)
 __all__ = ["FoleyError", "catalog", "curate", "evaluate", "features", "load", "train"]
 
 
-def _one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
-    """Have everything that a person can mend raised as a FoleyError."""
-
-    @wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except Exception as error:
-            from flows.errors import is_user_error
-
-            if isinstance(error, FoleyError) or not is_user_error(error):
-                raise
-            raise FoleyError(" ".join(str(error).split())) from error
-
-    return run
-
-
-@_one_line_errors
 def load(
     preset: str = "toy",
     *,
     weights: str | Path | None = None,
-    bridge: str | Path | None = None,
+    settings: Sequence[str] = (),
+    checkpoint: str | Path | None = None,
+    home: str | Path | None = None,
     device: str = "auto",
+    low_memory: bool = False,
 ) -> SoundGenerator:
     """Load a preset's models, ready to make sound for videos.
 
     Args:
         preset: toy, paper, or a folder that holds a preset.toml.
         weights: folder of weights, in place of the preset's own.
-        bridge: a bridge.safetensors; None for the one beside the weights.
+        settings: what is to differ from the preset, each as section.name=value.
+        checkpoint: the bridge: an id, "newest", "shipped" or a file; None for the newest that was
+            trained for this preset in the home folder, else the one beside the weights.
+        home: folder with all state; None for FOLEY_HOME, else ~/.foley.
         device: cpu, cuda, cuda:N, or auto: cuda where there is one.
+        low_memory: keep the DiT's matrices in 8 bits, and one model at a time on the device.
 
     Returns:
         A generator; its `generate(video, prompt)` gives a sound with `.audio` (samples in -1..1,
@@ -96,16 +82,25 @@ def load(
     """
     from model.presets.preset import load_preset
     from pipeline.generation.generator import SoundGenerator
+    from pipeline.training.checkpoints import choose_checkpoint
+    from warehouse import Warehouse
+    from warehouse.home import home_folder
 
-    settings = load_preset(preset, Path(weights) if weights else None)
-    return SoundGenerator(settings, Path(bridge) if bridge else None, device)
+    chosen = load_preset(preset, Path(weights) if weights else None, settings)
+    folder = home_folder(home)
+    wh = Warehouse(folder) if folder.is_dir() else None
+    bridge = choose_checkpoint(wh, chosen, str(checkpoint) if checkpoint else None)
+    return SoundGenerator(chosen, bridge.path, device, low_memory)
 
 
-def curate(folder: str | Path, *, home: str | Path | None = None, **options: Any) -> Curated:
-    """Probe, score and select the videos of a folder, and cache their features for training.
+def curate(
+    folder: str | Path | None = None, *, home: str | Path | None = None, **options: Any
+) -> Curated:
+    """Probe, score and select videos, and cache their features for training.
 
     Args:
-        folder: videos, with a clips.csv of prompts if there is one.
+        folder: videos, with a clips.csv of prompts if there is one; it becomes a source. None for
+            what is new in all sources.
         home: folder with all state; None for FOLEY_HOME, else ~/.foley. So for all functions here.
         options: `preset`, `policy`, `dataset`, `workers` and the other fields of
             flows.parameters.CurateParameters.
@@ -119,13 +114,22 @@ def curate(folder: str | Path, *, home: str | Path | None = None, **options: Any
     Example:
         >>> foley.curate("videos", home="factory", policy="strict").dataset.counts
     """
-    from foley.cli.options import check_media
-
-    check_media(Path(folder))
-    return _run("curate", home, folder=Path(folder), **options)
+    return _run("curate", home, folder=Path(folder) if folder else None, **options)
 
 
-def train(*, home: str | Path | None = None, **options: Any) -> Checkpoint:
+@overload
+def train(
+    *, home: str | Path | None = None, dry_run: Literal[False] = False, **options: Any
+) -> Checkpoint: ...
+
+
+@overload
+def train(
+    *, home: str | Path | None = None, dry_run: Literal[True], **options: Any
+) -> list[Estimate]: ...
+
+
+def train(*, home: str | Path | None = None, **options: Any) -> Checkpoint | list[Estimate]:
     """Train the bridge on a dataset's cached features, or find what was trained so before.
 
     Args:
@@ -134,17 +138,16 @@ def train(*, home: str | Path | None = None, **options: Any) -> Checkpoint:
             flows.parameters.TrainParameters.
 
     Returns:
-        The checkpoint: its `.id`, and the `.path` of a file that `load(bridge=...)` takes.
+        The checkpoint: its `.id`, and the `.path` of a file; `load(checkpoint=...)` takes either.
+        With `dry_run` a list of what each training would take.
 
     Raises:
         FoleyError: no dataset, or an option out of its limits.
 
     Example:
-        >>> bridge = foley.train(home="factory", steps=500).path
+        >>> foley.train(home="factory", steps=500)
+        >>> sound = foley.load("toy", home="factory").generate("clip.mp4", "a ball on wood")
     """
-    from foley.cli.options import check_dataset
-
-    check_dataset(_folder(home), options.get("dataset"))
     return _run("train", home, **options)
 
 
@@ -153,17 +156,18 @@ def evaluate(*, home: str | Path | None = None, **options: Any) -> Evaluated:
 
     Args:
         home: as for :func:`curate`.
-        options: `checkpoint` (the newest by default), `preset`, `seed` and the other fields of
-            flows.parameters.EvaluateParameters.
+        options: `checkpoint` (by default as for :func:`load`), `preset`, `seed` and the other
+            fields of flows.parameters.EvaluateParameters.
 
     Returns:
-        The figures by name (`.figures`), and the checkpoint that they are of.
+        The figures by name (`.held_out.figures`), the checkpoint that they are of
+        (`.held_out.checkpoint`), and Table 2 where it was asked for (`.table2`).
 
     Raises:
         FoleyError: no checkpoint, or an option out of its limits.
 
     Example:
-        >>> foley.evaluate(home="factory").figures["sync"]
+        >>> foley.evaluate(home="factory").held_out.figures["sync"]
     """
     return _run("evaluate", home, **options)
 
@@ -178,25 +182,27 @@ def catalog(home: str | Path | None = None) -> duckdb.DuckDBPyConnection:
         >>> foley.catalog("factory").sql("from funnel").show()
     """
     from warehouse.catalog.query import connect
+    from warehouse.home import home_folder
 
-    return connect(_folder(home))
+    return connect(home_folder(home))
 
 
-@_one_line_errors
 def features(
     home: str | Path | None = None,
     dataset: str | None = None,
     *,
     split: str = "train",
     preset: str = "toy",
+    settings: Sequence[str] = (),
 ) -> FeatureDataset:
     """The cached features of one split of a dataset, for training of one's own.
 
     Args:
         home: as for :func:`curate`.
-        dataset: name or version; None for the newest.
+        dataset: name or version; None for the newest of the warehouse's own.
         split: train, val or test.
         preset: the one that the dataset was curated with.
+        settings: what differed from the preset then, each as section.name=value.
 
     Returns:
         A map-style torch Dataset, whose `.arrow` is the same as a pyarrow Dataset.
@@ -208,21 +214,17 @@ def features(
         >>> loader = torch.utils.data.DataLoader(foley.features("factory"), batch_size=8)
         >>> next(iter(loader))["video_tokens"].shape  # [B, effective frames, tokens, width]
     """
-    from foley.cli.options import check_dataset
+    from model.presets.preset import load_preset
     from pipeline.training.feature_dataset import open_features
+    from warehouse.home import home_folder
+    from warehouse.store import open_warehouse
 
-    check_dataset(_folder(home), dataset)
-    return open_features(_folder(home), dataset, split, preset)
+    wh = open_warehouse(home_folder(home))
+    return open_features(wh, dataset, split, load_preset(preset, settings=settings))
 
 
-@_one_line_errors
 def _run(flow: str, home: str | Path | None, **options: Any) -> Any:
     from foley.cli.launch import run_flow
+    from warehouse.home import home_folder
 
-    return run_flow(flow, _folder(home), options)
-
-
-def _folder(home: str | Path | None) -> Path:
-    from flows.parameters import home_folder
-
-    return Path(home).expanduser().absolute() if home else home_folder()
+    return run_flow(flow, home_folder(home), options)

@@ -7,52 +7,39 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from foley.cli.options import HOME, SEED, home_folder
-from warehouse.errors import FoleyError
+from foley.cli.options import FORMAT, HOME, SEED
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from warehouse import Warehouse
     from warehouse.catalog.rendering import Format
+    from warehouse.datasets.exchange import Exchanged
 
 COUNT, PRICE = click.IntRange(1), click.FloatRange(0)
 OUTPUT = click.Path(dir_okay=False, path_type=Path)
 
 
-def _open(home: Path | None) -> Warehouse:
-    """The warehouse of a home folder. Raises FoleyError for one that is not there."""
-    from warehouse import Warehouse
-
-    folder = home_folder(home)
-    if not folder.is_dir():
-        advice = "run foley demo, or foley curate FOLDER, or give --home"
-        raise FoleyError(f"there is nothing in {folder} yet: {advice}")
-    return Warehouse(folder)
-
-
-def _print(rows: pa.Table, format: Format = "table") -> None:
+def show(rows: pa.Table, format: Format = "table") -> None:
+    """Print rows."""
     from warehouse.catalog.rendering import render
 
-    click.echo(render(rows.column_names, rows.to_pylist(), format))
+    click.echo(render(rows.to_pylist(), format, rows.column_names))
 
 
 @click.command()
 @click.argument("query")
 @HOME
-@click.option("--format", type=click.Choice(["table", "csv", "json"]), default="table")
+@FORMAT
 @click.option("--output", type=OUTPUT, help="Write the rows to this .csv, .json or .parquet file.")
 @click.option("--features", metavar="ID", help="Add this feature set, as the view `arrays`.")
-def sql(
-    query: str, home: Path | None, format: Any, output: Path | None, features: str | None
-) -> None:
+def sql(query: str, home: Path, format: Format, output: Path | None, features: str | None) -> None:
     """Run a read-only SQL query on the catalog, such as "select * from funnel"."""
     from warehouse import query as run
     from warehouse.catalog.rendering import write
 
-    rows = run(home_folder(home), query, features=features)
+    rows = run(home, query, features=features)
     if output is None:
-        _print(rows, format)
+        show(rows, format)
     else:
         write(rows, output)
         click.echo(f"{rows.num_rows} rows in {output}")
@@ -60,14 +47,16 @@ def sql(
 
 @click.command()
 @HOME
-def status(home: Path | None) -> None:
+def status(home: Path) -> None:
     """Where the work stands: clips by stage, speed, time to finish, disk."""
     from foley.cli.output import status as summary
     from warehouse import status as read
     from warehouse.runs import mark_killed_runs
+    from warehouse.store import open_warehouse
 
-    warehouse = _open(home)
-    mark_killed_runs(warehouse)
+    warehouse = open_warehouse(home)
+    if warehouse.writable:
+        mark_killed_runs(warehouse)
     click.echo(summary(read(warehouse)))
 
 
@@ -75,33 +64,106 @@ def status(home: Path | None) -> None:
 @HOME
 @click.option("--delete", is_flag=True, help="Remove what is left behind; without it, only list.")
 @click.option("--unused", is_flag=True, help="Also results and pages that are out of use.")
+@click.option("--keep", type=COUNT, help="Dataset versions to keep of each name.  [default: all]")
 @click.option("--deep", is_flag=True, help="Read every file and check its checksums.")
 @click.option("--retry", metavar="STAGE", multiple=True, help="Let failed clips be tried again.")
 @click.option("--reason", metavar="LIKE", help="SQL pattern of '<error>: <message>' to retry.")
 @click.option("--dry-run", is_flag=True, help="Change nothing: only list and look for damage.")
-def maintain(home: Path | None, **options: Any) -> None:
+def maintain(home: Path, **options: Any) -> None:
     """Merge small commits, list what dead runs left, and name damaged files (exit code 1)."""
     from foley.cli.output import maintained as summary
     from warehouse.maintenance import Maintenance
     from warehouse.maintenance import maintain as run
+    from warehouse.store import open_warehouse
 
-    warehouse = _open(home)
+    warehouse = open_warehouse(home)
     done = run(warehouse, Maintenance(**options))
     if not options["dry_run"]:
-        warehouse.publish()
+        warehouse.publish_if_possible()
     click.echo(summary(done, options["delete"]))
     if done.problems:
         raise click.exceptions.Exit(1)
 
 
 @click.command()
+@HOME
+@click.option("--repair", is_flag=True, help="Set aside what can be made again, to be made again.")
+@click.option("--digest", is_flag=True, help="Print hashes of the results too, the last of all.")
+def verify(home: Path, repair: bool, digest: bool) -> None:
+    """Read every file, and name those that are not as they were written (exit code 1)."""
+    from foley.cli.output import problems
+    from warehouse import verify as look
+    from warehouse.catalog.rendering import render
+    from warehouse.datasets.digest import digests
+    from warehouse.maintenance import repair as mend
+    from warehouse.store import open_warehouse
+
+    warehouse = open_warehouse(home)
+    done, left = mend(warehouse) if repair else ([], look(warehouse))
+    click.echo(problems([*done, *left]))
+    if digest:
+        click.echo(render(digests(warehouse), "table", ["table", "rows", "md5"]))
+    if left:
+        raise click.exceptions.Exit(1)
+
+
+_ADDRESS = click.argument("address")
+_ONLY = click.argument("only", nargs=-1, metavar="[PATH]...")
+
+
+@click.command()
+@_ADDRESS
+@_ONLY
+@HOME
+def push(address: str, only: tuple[str, ...], home: Path) -> None:
+    """Copy finished work to s3://bucket/folder, or any address that pyarrow opens.
+
+    Commits, datasets, features, bridges and records: what is there is left alone. With PATHs, such
+    as features/ID, what starts with them alone.
+    """
+    from warehouse.datasets.exchange import push as copy
+    from warehouse.store import open_warehouse
+
+    _told(copy(open_warehouse(home), address, only))
+
+
+@click.command()
+@_ADDRESS
+@_ONLY
+@HOME
+def pull(address: str, only: tuple[str, ...], home: Path) -> None:
+    """Take over what `foley push` copied to an address, each file checked first."""
+    from warehouse.datasets.exchange import pull as copy
+    from warehouse.datasets.object_store import Store, offered
+    from warehouse.store import Warehouse
+
+    offered(Store(address), only)  # before a home is made for nothing
+    warehouse = Warehouse(home)
+    done = copy(warehouse, address, only)
+    warehouse.publish_if_possible()
+    _told(done)
+
+
+def _told(done: Exchanged) -> None:
+    click.echo(f"{done.files} files, {done.bytes:,} bytes copied")
+    for name in done.damaged:
+        click.echo(f"{name} is damaged: left out")
+    if done.damaged:
+        click.echo(
+            "what is damaged in a home: foley verify --repair; what is damaged at an address: "
+            "remove it there and push it again"
+        )
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
 @click.argument("what")
 @HOME
-def lineage(what: str, home: Path | None) -> None:
+def lineage(what: str, home: Path) -> None:
     """Show what WHAT came from: a sound, checkpoint, evaluation, feature set, dataset or clip."""
     from warehouse import trace
 
-    _print(trace(home_folder(home), what))
+    show(trace(home, what))
 
 
 @click.command()
@@ -111,31 +173,29 @@ def lineage(what: str, home: Path | None) -> None:
 @click.option("--workers", type=COUNT, default=1, show_default=True, help="Cores for the rest.")
 @click.option("--gpu-price", type=PRICE, default=0.0, help="Price of a device's hour.")
 @click.option("--worker-price", type=PRICE, default=0.0, help="Price of a core's hour.")
-def plan(home: Path | None, clips: int, **resources: Any) -> None:
+def plan(home: Path, clips: int, **resources: Any) -> None:
     """Hours, disk and cost of each stage for more clips, from the rates measured here."""
     from foley.cli.output import plan as summary
     from warehouse.catalog.capacity import Resources, capacity
 
-    click.echo(summary(capacity(home_folder(home), clips, Resources(**resources))))
+    click.echo(summary(capacity(home, clips, Resources(**resources))))
 
 
 @click.command()
 @click.argument("what", type=click.Choice(["curation"]), expose_value=False)
 @HOME
-@click.option("--dataset", help="Dataset name or version.  [default: the newest]")
+@click.option(
+    "--dataset", help="Dataset name or version.  [default: the newest of the warehouse's own]"
+)
 @click.option("--out", type=OUTPUT, help="File to write.  [default: in HOME/reports]")
 @SEED
-def report(home: Path | None, dataset: str | None, out: Path | None, seed: int) -> None:
+def report(home: Path, dataset: str | None, out: Path | None, seed: int) -> None:
     """Write a page of what a curation kept and dropped, and why, with clips to watch and hear."""
     from pipeline.curation.page import gather_page
     from pipeline.report.curation import write_curation_page
     from warehouse.datasets.versions import page_of
 
-    folder = home_folder(home)
-    page = gather_page(folder, dataset, seed)
-    path = out or page_of(folder, page.dataset["version"])
+    page = gather_page(home, dataset, seed)
+    path = out or page_of(home, page.dataset["version"])
     write_curation_page(path, page)
     click.echo(str(path))
-
-
-KEEPING: tuple[click.Command, ...] = (sql, status, report, maintain, lineage, plan)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
@@ -17,43 +19,51 @@ from flows.parameters import (
     DemoParameters,
     DownloadParameters,
     EvaluateParameters,
+    GenerateParameters,
+    Parameters,
     TrainParameters,
 )
+from flows.running.checks import check
 from flows.server.embedded import EmbeddedServer, set_up_prefect
+from pipeline.generation.options import said_of
 from warehouse.errors import FoleyError
+from warehouse.store import open_warehouse
 
 if TYPE_CHECKING:
-    from flows.demo import Demo
-    from pipeline.generation.dub import Dubbed
+    from tqdm import tqdm
+
+    from pipeline.generation.dub import Dubbed, Dubbing
+    from pipeline.generation.generator import SoundGenerator
 
 FLAWED_SHARE = 0.5  # mis-dubbed and degraded clips in the demo, to each good one
-_FLOWS = {
+PARAMETERS: Mapping[str, type[Parameters]] = {
     "download": DownloadParameters,
     "curate": CurateParameters,
     "train": TrainParameters,
     "evaluate": EvaluateParameters,
     "ablate": AblateParameters,
+    "demo": DemoParameters,
+    "generate": GenerateParameters,
 }
 
 
 def run_flow(name: str, home: Path, options: Mapping[str, Any]) -> Any:
-    """Run a flow; returns its result. Raises FoleyError for a parameter out of its limits."""
-    parameters = _checked(_FLOWS[name], home, options)
-    flow = _started(name, set_up_prefect(home))
-    return flow(parameters)
+    """Run a flow; returns its result.
 
-
-def run_demo(home: Path, options: Mapping[str, Any]) -> Demo:
-    """Render the clips while Prefect's server starts, then run the demo flow."""
+    Raises FoleyError, before a server is started, for a parameter out of its limits, a folder
+    without clips, and a dataset that is not there.
+    """
     began = perf_counter()
-    parameters: DemoParameters = _checked(DemoParameters, home, options)
+    parameters = _checked(PARAMETERS[name], home, options)
     server = set_up_prefect(home)
-    rendering = perf_counter()
+    if not isinstance(parameters, DemoParameters):
+        return _started(name, server)(parameters)
+    rendering = perf_counter()  # while the server starts
     corpus = _render(parameters)
     rendered = perf_counter() - rendering
-    demo = _started("demo", server)
+    flow = _started(name, server)
     before = {"render": rendered, "start": perf_counter() - began - rendered}
-    return demo(parameters, corpus, before)
+    return flow(parameters, corpus, before)
 
 
 def _started(name: str, server: EmbeddedServer | None) -> Any:
@@ -79,31 +89,57 @@ def _render(parameters: DemoParameters) -> Path:
     return folder
 
 
-def run_dub(
-    source: Path, out: Path, home: Path | None, options: Mapping[str, Any]
-) -> Iterator[Dubbed]:
-    """Sound for a video, a folder or a CSV; options are those of `GenerateOptions`.
+def run_dub(home: Path, record: bool, options: Mapping[str, Any]) -> Iterator[Dubbed]:
+    """Sound for a video, a folder, a CSV or a text; options are those of `GenerateParameters`.
 
-    `home` is the folder that keeps a record of every sound, None for none. Raises FoleyError for a
-    wrong path or setting, before anything is made.
+    With `record` the home folder has its checkpoints looked at, and keeps a record of every sound.
+    Raises FoleyError for a wrong path or setting, before anything is made.
     """
     from pipeline.generation.dub import prepare
-    from pipeline.generation.requests import GenerateOptions
-    from warehouse.store import Warehouse
 
-    make = prepare(source, out, GenerateOptions(**options))
-    wh = None if home is None else Warehouse(home)
-    with bar("generate") as progress:
-        yield from make(wh, follow(progress))
-    if wh is not None:
-        wh.publish()
+    parameters = _checked(GenerateParameters, home, options)
+    assert isinstance(parameters, GenerateParameters)
+    dubbing = prepare(parameters.video, parameters.out, parameters, home if record else None)
+    bridge, logger = dubbing.checkpoint, logging.getLogger("foley.generate")
+    logger.info("bridge %s: %s", bridge.id, bridge.origin)
+    for note in dubbing.notes:
+        logger.warning(note)
+    with ExitStack() as stack:
+        progress: tqdm[Any] | None = None
+
+        def load(dubbing: Dubbing) -> SoundGenerator:
+            nonlocal progress
+            with bar("load models", 1, "preset") as loading:
+                generator = dubbing.load()
+                loading.update()
+            progress = stack.enter_context(bar("generate"))  # whose seconds are without loading
+            return generator
+
+        def on_step(done: int, total: int) -> None:
+            if progress is not None:
+                follow(progress)(done, total)
+
+        yield from dubbing.run(on_step, load)
+    if dubbing.home is not None:
+        dubbing.home.publish_if_possible()
 
 
-def _checked(kind: type[Any], home: Path, options: Mapping[str, Any]) -> Any:
-    """The parameters of a flow; what is out of its limits is a FoleyError."""
+def _checked(kind: type[Parameters], home: Path, options: Mapping[str, Any]) -> Parameters:
+    """The parameters of a flow, as far as they can be checked before anything is started."""
     try:
-        return kind(home=home, **options)
+        parameters = kind.model_validate({"home": home, **options})
     except ValidationError as error:
-        first = error.errors()[0]
-        where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        raise FoleyError(f"{where}: {what}" if where else what) from None
+        raise FoleyError(said_of(error)) from None
+    check(parameters)
+    if isinstance(parameters, CurateParameters) and not parameters.folder:
+        _check_sources(parameters)
+    return parameters
+
+
+def _check_sources(parameters: CurateParameters) -> None:
+    """Raise FoleyError where there are neither sources nor clips: nothing would be done."""
+    from pipeline.curation.registry import registered
+
+    wh = open_warehouse(parameters.home)
+    if not registered(wh, parameters.sources) and not wh.listing("clips", "source").good:
+        raise FoleyError(f"there are no clips in {wh.home} yet: run foley curate FOLDER first")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.evaluation.results import figures
@@ -14,15 +16,11 @@ if TYPE_CHECKING:
     from flows.demo import Demo
     from flows.download import Downloaded
     from flows.evaluate import Evaluated
+    from pipeline.training.checkpoints import Checkpoint
+    from pipeline.training.estimate import Estimate
     from warehouse import Status
     from warehouse.catalog.capacity import CapacityPlan
-    from warehouse.maintenance import Maintained
-
-
-def _table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows of the same columns as a table; nothing for no rows."""
-    rows = list(rows)
-    return render(list(rows[0]), rows, "table") if rows else ""
+    from warehouse.maintenance import Maintained, Problem
 
 
 def _counts(item: Any, names: str) -> dict[str, Any]:
@@ -30,12 +28,13 @@ def _counts(item: Any, names: str) -> dict[str, Any]:
     return {name.replace("_", " "): getattr(item, name) for name in names.split()}
 
 
-def curated(result: Curated) -> str:
+def curate(result: Curated) -> str:
     """The end of `foley curate`."""
     counts = result.dataset.counts
     names = "stage passed rejected failed done_before quarantined"
     rows = [_counts(c, names) | {"seconds": round(c.seconds, 1)} for c in result.stages]
-    lines = [_table(rows), ""]
+    taken = ", ".join(f"{number} {what}" for what, number in asdict(result.ingest).items())
+    lines = [f"Clips of the sources: {taken}.", "", render(rows), ""]
     if not any(count.batches for count in result.stages):
         lines += ["Nothing to do: every clip was done before.", ""]
     splits = ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test"))
@@ -45,14 +44,14 @@ def curated(result: Curated) -> str:
     return "\n".join([*lines, *(f"  {s['dropped']} dropped by {s['step']}" for s in funnel)])
 
 
-def downloaded(result: Downloaded) -> str:
+def download(result: Downloaded) -> str:
     """The end of `foley download`."""
     before = result.units - result.fetched - len(result.failed)
     done = f"{result.clips} clips; {result.fetched} fetched, {before} there before"
     lines = [f"{result.folder}: {done}."]
     if result.counts:
         rows = [{"split": split, **counts} for split, counts in result.counts.items()]
-        lines += ["", _table({k.replace("_", " "): v for k, v in row.items()} for row in rows), ""]
+        lines += ["", render([{k.replace("_", " "): v for k, v in r.items()} for r in rows]), ""]
     if result.without_video or result.without_row:
         without = f"{result.without_row} videos no annotation"
         lines.append(f"{result.without_video} annotated clips have no video, {without}.")
@@ -60,13 +59,24 @@ def downloaded(result: Downloaded) -> str:
     if len(result.failed) > 10:
         lines.append(f"... and {len(result.failed) - 10} more")
     again = "; run again for what failed" if result.failed else ""
-    return "\n".join(
-        [
-            *lines,
-            f"Details are in download.json{again}.",
-            f"Go on with: foley curate {result.folder}",
-        ]
-    )
+    return "\n".join([*lines, f"Details are in download.json{again}.", "Go on with: foley curate"])
+
+
+def train(result: Checkpoint | list[Estimate]) -> str:
+    """The end of `foley train`."""
+    if isinstance(result, list):
+        return "\n\n".join(map(str, result))
+    before = "" if result.trained else "Nothing to do, it was trained before: "
+    best = ""
+    if last := result.record.get("ended_after"):
+        best = f": step {result.record['steps']}, the best by validation up to step {last}"
+    dataset = result.record["dataset"]
+    return f"{before}checkpoint {result.id} of dataset {dataset}{best}\n{result.path}"
+
+
+def ablate(page: Path) -> str:
+    """The end of `foley ablate`."""
+    return f"{page.read_text()}\n{page}"
 
 
 def demo(result: Demo) -> str:
@@ -77,11 +87,11 @@ def demo(result: Demo) -> str:
     return "\n".join(
         [
             *([] if result.worked else ["Nothing to do: every stage was done before.", ""]),
-            render(["stage", "passed", "rejected", "failed"], results["funnel"], "table"),
+            render(results["funnel"], columns=["stage", "passed", "rejected", "failed"]),
             "",
             *(f"  {count} clip{'' if count == 1 else 's'}: {reason}" for reason, count in reasons),
             "",
-            _table(_flaw(kind, row) for kind, row in results["curation"].items()),
+            render([_flaw(kind, row) for kind, row in results["curation"].items()]),
             "",
             f"Synchronisation on {results['held_out_clips']} held-out clips",
             figures(results),
@@ -93,7 +103,7 @@ def demo(result: Demo) -> str:
     )
 
 
-def evaluated(result: Evaluated) -> str:
+def evaluate(result: Evaluated) -> str:
     """The end of `foley evaluate`."""
     lines = [figures(result.held_out.figures)] if result.held_out else []
     if table2 := result.table2:
@@ -126,7 +136,7 @@ def status(status: Status) -> str:
     lines = [f"{status.clips} clips, {status.unreadable} that cannot be read", ""]
     sizes = [f"{name} {size / 1e6:.1f}" for name, size in status.disk_bytes.items() if size]
     disk = f"MB on disk: {', '.join(sizes) or 'nothing yet'}"
-    return "\n".join([*lines, *([_table(rows), ""] if rows else []), disk])
+    return "\n".join([*lines, *([render(rows), ""] if rows else []), disk])
 
 
 def maintained(done: Maintained, deleted: bool) -> str:
@@ -139,8 +149,13 @@ def maintained(done: Maintained, deleted: bool) -> str:
     lines.append(
         f"{size:.1f} MB in {len(done.garbage)} places {ending}" if done.garbage else "clean"
     )
-    lines += [f"{problem.path}: {problem.what}" for problem in done.problems]
-    return "\n".join(lines if done.problems else [*lines, "every file is as it was written"])
+    return "\n".join([*lines, problems(done.problems)])
+
+
+def problems(found: Sequence[Problem]) -> str:
+    """What is wrong with files, a line each."""
+    lines = [f"{problem.path}: {problem.what}" for problem in found]
+    return "\n".join(lines or ["every file is as it was written"])
 
 
 def _round(value: float | None, digits: int) -> float | None:
@@ -165,4 +180,4 @@ def plan(plan: CapacityPlan) -> str:
     total: dict[str, Any] = dict.fromkeys(rows[0]) | {"stage": "total", "clips": plan.clips}
     for title, name in (("hours", "hours"), ("GB", "gigabytes"), ("cost", "cost")):
         total[title] = round(sum(getattr(stage, name) for stage in plan.stages), 2)
-    return f"{_table([*rows, total])}\n\nclips themselves: {plan.source_gigabytes:.1f} GB"
+    return f"{render([*rows, total])}\n\nclips themselves: {plan.source_gigabytes:.1f} GB"

@@ -1,10 +1,10 @@
 """Libraries print warnings, bars and greetings; a command prints its result and its steps."""
 
-from __future__ import annotations
-
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager, redirect_stdout
@@ -14,7 +14,6 @@ from pathlib import Path
 @contextmanager
 def quietly() -> Generator[None]:
     """Keep standard output for results and standard error for steps; libraries print to neither."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     _show_steps()
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), warnings.catch_warnings():
         if not sys.warnoptions:
@@ -22,12 +21,24 @@ def quietly() -> Generator[None]:
         yield
 
 
-def _show_steps() -> None:
-    """Write the lines that stand for bars (flows/display/progress_bars.py) to standard error."""
-    from flows.display.progress_bars import STEPS
+def keep_interrupts() -> None:
+    """Have Ctrl-C count also where it comes during a `__del__`, where Python drops it."""
 
+    def hook(dropped: "sys.UnraisableHookArgs") -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            # from another thread and a moment later: here it would be dropped again
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        else:
+            sys.__unraisablehook__(dropped)
+
+    sys.unraisablehook = hook
+
+
+def _show_steps() -> None:
+    """Write what our own loggers say (steps, in place of bars, among it) to standard error."""
     lines = logging.StreamHandler()
     lines.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    STEPS.handlers = [lines]
-    STEPS.propagate = False
-    STEPS.setLevel(logging.INFO)
+    ours = logging.getLogger("foley")
+    ours.handlers = [lines]
+    ours.propagate = False
+    ours.setLevel(logging.INFO)

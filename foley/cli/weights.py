@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from foley.cli.options import NEW_WEIGHTS, PRESET
+from foley.cli.options import FORMAT, PRESET
 from foley.cli.quiet import quietly
 
 if TYPE_CHECKING:
     from model.hub.check import ModelState
     from model.presets.networks import ModelFiles
+    from warehouse.catalog.rendering import Format
+
+NEW_WEIGHTS = click.option(
+    "--weights", type=click.Path(path_type=Path), help="Folder of weights; made where it is none."
+)
 
 
 @click.group()
@@ -48,10 +53,8 @@ def fetch(names: tuple[str, ...], preset: str, weights: Path | None) -> None:
 @models.command()
 @PRESET
 @NEW_WEIGHTS
-@click.option(
-    "--format", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
-)
-def check(preset: str, weights: Path | None, format: Any) -> None:
+@FORMAT
+def check(preset: str, weights: Path | None, format: Format) -> None:
     """What is there of each model, its hash and licence, and whether it fits.
 
     Exit code 1 if something is amiss.
@@ -68,8 +71,7 @@ def check(preset: str, weights: Path | None, format: Any) -> None:
         rows = [
             row | {name: (row[name] or "")[:12] for name in ("sha256", "revision")} for row in rows
         ]
-    columns = list(rows[0]) if format != "table" else list(rows[0])[:8]
-    click.echo(render(columns, rows, format))
+    click.echo(render(rows, format, list(rows[0])[:8] if format == "table" else None))
     problems = [state for state in states if state.problem]
     for state in problems:
         click.echo(f"{state.model}: {state.problem}", err=True)

@@ -1,0 +1,50 @@
+"""The command that makes sound for videos of one's own."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from foley.cli.options import FlowCommand
+from foley.cli.quiet import quietly
+
+
+class GenerateCommand(FlowCommand):
+    """Makes the sounds here, without a server; prints each as it is made.
+
+    The exit code is 0 if all were made, 1 if some were, 2 if none was.
+    """
+
+    def _run(self, home: Path, **options: Any) -> int:
+        from foley.cli.launch import run_dub
+
+        source_of = click.get_current_context().get_parameter_source
+        given = source_of("home") is not ParameterSource.DEFAULT
+        results = sys.stdout
+        failed, told = list[bool](), set[str]()
+        with quietly():
+            for sound in run_dub(home, given or home.is_dir(), options):
+                failed.append(sound.error is not None)
+                for line in (*sound.notes, *([sound.error] if sound.error else ())):
+                    if line not in told:  # an unreadable video is said once for all takes
+                        click.echo(f"foley: {line}", err=True)
+                    told.add(line)
+                if not sound.error:
+                    before = ", there already" if sound.before else ""
+                    said = f"{sound.request.out}: {sound.seconds:.2f} s of sound{before}"
+                    click.echo(said, file=results)
+        return 2 if all(failed) else 1 if any(failed) else 0
+
+
+generate = GenerateCommand(
+    "generate",
+    """Make sound for VIDEO: a video, a folder of them, or a CSV; or for a text alone.
+
+    A CSV has the columns video, prompt, seed, negative_prompt, cues, out. Where a home folder is
+    given, or there is one, every sound gets a row in its catalog. A command that was stopped goes
+    on where it was when it is given again.
+    """,
+    ("[video]",),
+)

@@ -1,0 +1,78 @@
+"""The command that renders simulated worlds into a folder of clips."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from foley.cli.options import SEED
+from warehouse.errors import FoleyError
+from warehouse.files import make_folder
+
+if TYPE_CHECKING:
+    from pipeline.world import WorldCorpus
+
+_COUNT = click.IntRange(0, 100_000)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--level",
+    type=click.IntRange(1, 3),
+    default=1,
+    show_default=True,
+    help="1: one thing near the camera; 2: several that hit each other; 3: a moving camera too.",
+)
+@click.option("--clips", type=_COUNT, default=100, show_default=True, help="True clips, of 4 s.")
+@click.option(
+    "--flawed",
+    type=_COUNT,
+    default=0,
+    help="Mis-dubbed and degraded ones, and some under speech or music, besides.",
+)
+@click.option("--pairs", type=_COUNT, default=0, help="Pairs of which one act differs, besides.")
+@click.option("--long", type=_COUNT, default=0, help="Takes of 16 s, besides.")
+@click.option("--duplicates", type=_COUNT, default=0, help="Clips once more, as other files.")
+@SEED
+def render(folder: Path, level: int, clips: int, seed: int, **besides: int) -> None:
+    """Render simulated worlds, whose truth is known, into FOLDER, for `foley curate`.
+
+    clips.jsonl says what happens in each. A command that was stopped goes on where it was.
+    """
+    if find_spec("mujoco") is None:
+        raise FoleyError("the simulator is not installed: uv sync --extra world")
+    from flows.display.progress_bars import bar, follow
+    from pipeline.procedural import write_corpus
+    from pipeline.world import WorldCorpus
+
+    if besides["duplicates"] > clips:
+        raise FoleyError(f"--duplicates {besides['duplicates']} is more than --clips {clips}")
+    corpus = WorldCorpus(clips, seed, bad=(), level=level, **besides)
+    _check(make_folder(folder.absolute()), corpus)
+    with bar("render", unit="clip") as progress:
+        rows = write_corpus(folder, corpus, len(os.sched_getaffinity(0)), follow(progress))
+    impacts = sum(len(row["truth"]["impacts"]) for row in rows)
+    click.echo(f"{folder}: {len(rows)} clips with {impacts} hits of level {level}, seed {seed}")
+
+
+def _check(folder: Path, corpus: "WorldCorpus") -> None:
+    """Raises FoleyError where the folder holds anything but clips of this corpus."""
+    from pipeline.procedural.corpus import LEDGER, read_ledger
+
+    wanted = {clip.name: clip.clip.seed for clip in corpus.clips()}
+    if not wanted:
+        raise FoleyError("nothing to render: give --clips, --flawed, --pairs or --long")
+    found = sorted(path.name for path in folder.iterdir())
+    # a hidden file is what a render that was stopped has left
+    others = [name for name in found if name[0] != "." and name not in {LEDGER, *wanted}]
+    if others:
+        raise FoleyError(f"{folder} holds other files, such as {others[0]}: choose another folder")
+    for name, row in read_ledger(folder).items():
+        truth = row.get("truth") or {}
+        if (wanted.get(name), corpus.level) != (truth.get("seed"), truth.get("level")):
+            raise FoleyError(
+                f"{folder} holds another corpus ({name} is not of it): choose another folder"
+            )

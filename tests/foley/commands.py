@@ -40,6 +40,6 @@ def one_line_error(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def other_than_steps(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """Lines on standard error that do not say where a step started or ended."""
-    step = r"\d\d:\d\d:\d\d [\w -]+: (started|\d+ \w+ in|stopped at)"
+    """Lines on standard error but for those of steps, and of the bridge that was chosen."""
+    step = r"\d\d:\d\d:\d\d ([\w -]+: (started|\d+ \w+ in|stopped at)|bridge \w+: )"
     return [line for line in done.stderr.strip().splitlines() if not re.match(step, line)]

@@ -13,6 +13,7 @@ from pipeline.stages.engine import fingerprints
 from tests.foley.commands import foley, one_line_error
 from tests.warehouse.toys import POLICY, make_files, run_all, run_once, stages
 from warehouse import Warehouse, query
+from warehouse.datasets.digest import digests
 from warehouse.datasets.feature_build import FeatureRequest, build
 from warehouse.datasets.versions import page_of
 
@@ -117,6 +118,13 @@ def test_damaged_files_are_named(home: Path) -> None:
     done = foley("maintain", "--deep", "--home", home)
     assert done.returncode == 1
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["clean", str(shard)]
+    done = foley("verify", "--home", home)
+    assert done.returncode == 1
+    assert str(shard) in done.stdout
+    assert "set aside" in printed("verify", "--repair", "--home", home)
+    first, *_, last = printed("verify", "--digest", "--home", home).splitlines()
+    assert ("every file" in first, last.split()[0]) == (True, "all")
+    assert last.split()[-1] == digests(Warehouse(home))[-1]["md5"]
 
 
 def test_lineage_of_a_clip_names_its_file_and_url(home: Path) -> None:

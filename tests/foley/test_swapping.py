@@ -18,8 +18,9 @@ import pytest
 import torch
 from transformers import DINOv3ViTConfig, DINOv3ViTModel, VJEPA2Config, VJEPA2Model
 
+from model.backbone import bare_backbone
 from model.bridge import Bridge, VideoBatch
-from model.hub.check import bare_backbone, count, on_meta
+from model.hub.check import count, on_meta
 from model.presets.preset import Preset, load_preset
 from model.video_encoder import DinoV3Encoder, VJepa2Encoder
 from tests.foley.commands import ROOT, environment
@@ -145,12 +146,12 @@ def test_stable_audio_open_small(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_worked_example_runs(api: str, corpus: Path, tmp_path: Path) -> None:
+def test_the_worked_example_runs(api: str, few: Path, tmp_path: Path) -> None:
     (code,), (commands,) = blocks("python"), blocks("sh")
     (text,) = [block for block in blocks("toml") if 'base = "toy"' in block]
     (tmp_path / "dino").mkdir()
     (tmp_path / "dino/preset.toml").write_text(text)
-    (tmp_path / "clips").symlink_to(corpus)
+    (tmp_path / "clips").symlink_to(few)
     for command in [
         [sys.executable, "-c", code],
         *(

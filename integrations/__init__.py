@@ -1,0 +1,1 @@
+"""Nodes of other programs that stand on foley-control."""

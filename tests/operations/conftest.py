@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.foley.commands import one_line_error
-from tests.operations.factory import Factory, foley, free_port, until
+from tests.operations.factory import IMPATIENT, Factory, foley, free_port, until
 
 
 class Told:
@@ -70,8 +70,11 @@ def factory(tmp_path_factory: pytest.TempPathFactory, told: Told) -> Iterator[Fa
     ports = [free_port(), free_port()]
     with ThreadPoolExecutor() as pool:
         both = [
-            pool.submit(foley, "up", "--home", home, "--port", str(p), "--webhook", told.url)
-            for p in ports
+            pool.submit(
+                *(foley, "up", "--home", home, "--port", str(port), "--webhook", told.url),
+                **IMPATIENT,
+            )
+            for port in ports
         ]
     done, other = sorted((future.result() for future in both), key=lambda done: done.returncode)
     assert done.returncode == 0, done.stderr
@@ -85,7 +88,7 @@ def factory(tmp_path_factory: pytest.TempPathFactory, told: Told) -> Iterator[Fa
     done = foley("down", "--home", found.home)
     assert done.stdout == "stopped\n", done
     try:
-        until(lambda: not found.processes(), 120, "every process of the factory is gone")
+        until(lambda: not found.processes(), 300, "every process of the factory is gone")
     except AssertionError:
         left = [
             Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
@@ -96,17 +99,17 @@ def factory(tmp_path_factory: pytest.TempPathFactory, told: Told) -> Iterator[Fa
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten good clips of 2 s and one bad one of every kind."""
+    """Four good clips of a second and one bad one of every kind."""
     from pipeline.procedural import Corpus, write_corpus
 
     folder = tmp_path_factory.mktemp("corpus") / "clips"
-    write_corpus(folder, Corpus(10, seed=7, seconds=2.0))
+    write_corpus(folder, Corpus(4, seed=7, seconds=1.0))
     return folder
 
 
 @pytest.fixture(scope="session")
 def curated(factory: Factory, clips: Path) -> str:
     """Id of a finished curate run, as the form starts it."""
-    id = factory.start("curate", folder=str(clips), source="small", batch_size=6, max_attempts=1)
+    id = factory.start("curate", folder=str(clips), name="small", batch_size=6, max_attempts=1)
     factory.reaches(id, "COMPLETED")
     return id

@@ -5,20 +5,25 @@ Kubernetes manifests by schema, shell scripts by the shell, the image by what it
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
+import tomllib
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import kubernetes_validate
 import pytest
 import yaml
 
+from flows.parameters import GPU_STAGES, SharedOutParameters, TrainParameters
+from flows.running.runners import BATCHES_A_DEVICE, GPU
 from tests.foley.commands import ROOT
 
 FOLDER = ROOT / "deployments"
-MANIFESTS = sorted((FOLDER / "kubernetes").glob("*.yaml"))
+MANIFESTS = sorted((FOLDER / "kubernetes").rglob("*.yaml"))
 KUBERNETES = "1.30"
 
 
@@ -49,12 +54,72 @@ def test_shell_scripts_parse(path: Path) -> None:
     assert "#SBATCH --time=" in path.read_text()
 
 
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_training_on_several_nodes_is_started_as_the_command_takes_it(
+    tmp_path: Path, nodes: int
+) -> None:
+    """By Slurm, whose two commands say here what they are given; and by Kubernetes."""
+    variables = {"SLURM_JOB_NODELIST": "node[7-8]", "SLURM_GPUS_ON_NODE": "8"}
+    variables |= {"SLURM_NNODES": str(nodes)}
+    told = told_by_slurm(tmp_path, ["train.sbatch", "--preset", "paper"], variables)
+    slurm = trained_by(told[told.index("foley") :])
+    assert (slurm.preset, slurm.processes, slurm.hosts) == ("paper", 8, nodes)
+    assert slurm.rendezvous == ("node7:29400" if nodes > 1 else None)
+    _, job = documents(FOLDER / "kubernetes" / "train" / "train.yaml")
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    kubernetes = trained_by(container["command"] + container["args"])
+    assert kubernetes.hosts == job["spec"]["completions"] == job["spec"]["parallelism"]
+    devices = container["resources"]["limits"]["nvidia.com/gpu"]
+    assert str(kubernetes.processes) == devices
+
+
+def told_by_slurm(folder: Path, command: list[str], variables: dict[str, str]) -> list[str]:
+    """What a script of ours has srun start, where Slurm's commands and uv only print."""
+    for name, says in (
+        ("scontrol", "printf 'node7\\nnode8\\n'"),
+        ("srun", 'printf "%s\\n" "$@"'),
+        ("uv", 'echo "$@" >&2'),
+    ):
+        (folder / name).write_text(f"#!/bin/sh\n{says}\n")
+        (folder / name).chmod(0o755)
+    variables |= {"FOLEY_HOME": str(folder), "PATH": f"{folder}:{os.environ['PATH']}"}
+    script, *arguments = command
+    return subprocess.run(
+        ["bash", str(FOLDER / "slurm" / script), *arguments],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+
+
+def test_dask_workers_with_a_device_say_what_the_code_asks_for(tmp_path: Path) -> None:
+    told = told_by_slurm(tmp_path, ["dask.sbatch", "tcp://head:8786"], {"SLURM_GPUS_PER_TASK": "1"})
+    worker = told.index("tcp://head:8786")
+    assert told[worker - 2 : worker] == ["dask", "worker"]
+    assert told[told.index("--resources") + 1] == f"{GPU}=1"
+    assert told[told.index("--nworkers") + 1] == str(BATCHES_A_DEVICE)
+    assert not (tmp_path / "dask.address").exists()
+    plain = told_by_slurm(tmp_path, ["dask.sbatch"], {"SLURM_CPUS_PER_TASK": "6"})
+    assert "--resources" not in plain
+    assert plain[plain.index("worker") + 1] == (tmp_path / "dask.address").read_text().strip()
+
+
+def trained_by(command: list[str]) -> TrainParameters:
+    """Parameters of a `foley train` with such options."""
+    assert command[:2] == ["foley", "train"]
+    names = [option.removeprefix("--") for option in command[2::2]]
+    return TrainParameters.model_validate(dict(zip(names, command[3::2], strict=True)))
+
+
 def test_the_image_copies_what_there_is_and_installs_with_options_that_uv_has() -> None:
     text = (FOLDER / "Containerfile").read_text()
     sources = [
         word for line in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE) for word in line.split()
     ]
-    assert {"flows", "pipeline", "model", "warehouse", "deployments"} <= set(sources)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    rooms = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert {*rooms, *project["project"]["license-files"], "deployments"} <= set(sources)
     assert [name for name in sources if not (ROOT / name).exists()] == []
     sync = re.search(r"uv (sync [^&]*)", text)
     assert sync
@@ -64,10 +129,33 @@ def test_the_image_copies_what_there_is_and_installs_with_options_that_uv_has() 
     assert done.returncode == 0, done.stderr
 
 
+def test_each_pool_has_what_its_stages_need() -> None:
+    """A worker without a device sends stages that need one to the pool of those that have one."""
+    from flows.running.parts import DEPLOYMENT
+    from flows.server.server import CPU_POOL, GPU_POOL
+
+    deployments = yaml.safe_load((FOLDER / "prefect.yaml").read_text())["deployments"]
+    pools = {deployment["name"]: deployment["work_pool"]["name"] for deployment in deployments}
+    assert pools[DEPLOYMENT.rpartition("/")[2]] == GPU_POOL
+    for deployment in deployments:
+        module, _, flow = deployment["entrypoint"].rpartition(".")
+        kind = get_type_hints(getattr(import_module(module), flow).fn)["parameters"]
+        wants = kind.on_device and not issubclass(kind, SharedOutParameters)
+        assert pools[deployment["name"]] == (GPU_POOL if wants else CPU_POOL), deployment["name"]
+        assert ("gpu" in deployment["tags"]) == wants
+    for document in documents(FOLDER / "kubernetes" / "workers.yaml"):
+        [worker] = document["spec"]["template"]["spec"]["containers"]
+        pool = worker["command"][worker["command"].index("--pool") + 1]
+        variables = {variable["name"]: variable.get("value") for variable in worker["env"]}
+        has_device = "nvidia.com/gpu" in worker["resources"]["limits"]
+        assert pool == (GPU_POOL if has_device else CPU_POOL)
+        assert variables.get(GPU_STAGES) == (None if has_device else "pool")
+    assert f"--pool {GPU_POOL}" in (FOLDER / "slurm" / "worker.sbatch").read_text()
+
+
 def test_pools_and_heartbeats_are_the_same_everywhere() -> None:
     from flows.server.automations import FILE
-    from flows.server.server import SETTINGS
-    from flows.server.supervisor import POOLS
+    from flows.server.server import POOLS, SETTINGS
 
     deployments = yaml.safe_load((FOLDER / "prefect.yaml").read_text())["deployments"]
     assert {deployment["work_pool"]["name"] for deployment in deployments} == set(POOLS)

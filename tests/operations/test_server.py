@@ -95,6 +95,7 @@ def guarded(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
     Without a database, which would take its time.
     """
     monkeypatch.setenv(AUTH, PASSWORD)
+    monkeypatch.setenv("PREFECT_UI_URL", "https://foley.example")
     serving = Serving(home, "127.0.0.2", free_port())
     where = [
         "--host",
@@ -135,14 +136,18 @@ def test_prefect_takes_the_settings_that_keep_its_database_small(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_the_api_wants_the_password_and_its_own_page_and_serves_no_reports(
+def test_the_api_and_the_reports_want_the_password_and_their_own_page_and_name(
     guarded: Serving,
 ) -> None:
     (guarded.home / "reports" / "report.html").write_text("what was found")
     with httpx.Client(base_url=guarded.address, timeout=120) as client:
-        assert client.get("/api/admin/version").status_code == 401
-        assert client.get("/api/admin/version", auth=("somebody", "else")).status_code == 401
-        assert client.get("/api/admin/version", auth=("somebody", "s3cret")).status_code == 200
+        for path in ("/api/admin/version", "/reports/report.html"):
+            assert client.get(path).status_code == 401
+            assert client.get(path, auth=("somebody", "else")).status_code == 401
+            assert client.get(path, auth=("somebody", "s3cret")).status_code == 200
+        assert client.get("/catalog").status_code == 401
+        answer = client.get("/catalog", auth=("somebody", "s3cret"))
+        assert (answer.status_code, "no catalog" in answer.text) == (404, True)
         assert client.get("/api/block_types/slug/secret").status_code == 401
         for origin, status in (
             (guarded.address, 200),
@@ -150,7 +155,18 @@ def test_the_api_wants_the_password_and_its_own_page_and_serves_no_reports(
             ("null", 403),
         ):
             assert client.get("/api/health", headers={"Origin": origin}).status_code == status
-        assert "what was found" not in client.get("/reports/report.html").text
+        assert client.get("/reports/report.html").headers["www-authenticate"].startswith("Basic")
+        for host, status in (
+            (guarded.host, 200),
+            ("localhost:1", 200),
+            ("foley.example", 200),  # as the proxy before it is called: PREFECT_UI_URL
+            ("evil.example", 400),
+            ("foley.example.evil.example", 400),
+        ):  # a name that its owner has resolve to this machine makes its page one of ours
+            headers = {"Host": host, "Origin": f"http://{host}"}
+            assert client.get("/api/health", headers=headers).status_code == status, host
+        policy = client.get("/v2/").headers["content-security-policy"]
+        assert "connect-src 'self' data: blob:;" in policy
     events = f"{guarded.address.replace('http', 'ws')}/api/events/in"
     with connect(
         events, origin=Origin(guarded.address), subprotocols=[Subprotocol("prefect")]
@@ -170,7 +186,7 @@ def test_first_runs_at_once_share_a_database_and_killed_ones_leave_no_server(
     tmp_path: Path,
 ) -> None:
     command = [sys.executable, "-c", FIRST_RUN, str(tmp_path)]
-    variables = environment(PREFECT_HOME=str(tmp_path))
+    variables = environment(PREFECT_HOME=str(tmp_path / "prefect"))
     runs = [
         subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True)
         for _ in range(3)
@@ -178,12 +194,14 @@ def test_first_runs_at_once_share_a_database_and_killed_ones_leave_no_server(
     try:
         for run in runs:
             assert run.stdout
-            assert run.stdout.readline() == "answers\n", (tmp_path / "server.log").read_text()
+            assert run.stdout.readline() == "answers\n", (
+                tmp_path / "prefect" / "server.log"
+            ).read_text()
     finally:
         for run in runs:
             run.kill()
             run.communicate()
-    until(lambda: not servers(tmp_path), 60, "every server is gone")
+    until(lambda: not servers(tmp_path / "prefect"), 300, "every server is gone")
 
 
 def servers(home: Path) -> list[psutil.Process]:

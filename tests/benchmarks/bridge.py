@@ -38,7 +38,7 @@ def bridge() -> Iterator[Figure]:
 def _figures() -> Iterator[Figure]:
     preset = load_preset("toy")
     backbone, bare = Backbone.from_pretrained(preset), Backbone.from_pretrained(preset)
-    bridge = build_bridge(backbone, preset.video.width)
+    bridge = build_bridge(backbone)
     bridge.insert(backbone.dit)
     inputs = backbone.inputs(
         backbone.conditioning(backbone.encode_text(["wood"] * BATCH), [4.0] * BATCH)

@@ -13,9 +13,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
-Figure = dict[str, Any]
+from tests.benchmarks.figures import Figure, figure
+
 _ROOT = Path(__file__).parent.parent.parent
 
 
@@ -25,12 +25,12 @@ def demo() -> Iterator[Figure]:
         first, used = _foley_demo(Path(folder))
         results = json.loads((Path(folder) / "reports" / "results.json").read_text())
         for step, seconds in results["seconds"].items():
-            yield _figure(f"demo {step}", seconds, "s")
-        yield _figure("demo whole command", first, "s")
-        yield _figure("demo processor time", used, "CPU-s")
+            yield figure(f"demo {step}", seconds, "s")
+        yield figure("demo whole command", first, "s")
+        yield figure("demo processor time", used, "CPU-s")
         again, used_again = _foley_demo(Path(folder))
-        yield _figure("demo rerun with nothing to do", again, "s", "the first run", again / first)
-        yield _figure(
+        yield figure("demo rerun with nothing to do", again, "s", "the first run", again / first)
+        yield figure(
             "demo rerun processor time", used_again, "CPU-s", "the first run", used_again / used
         )
 
@@ -53,15 +53,15 @@ def orchestration() -> Iterator[Figure]:
         command = [sys.executable, "-c", _MEASURE, folder]
         done = subprocess.run(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    yield _figure("embedded server start, first", found["server"] * 1e3, "ms")
-    yield _figure("flow", found["flow"] * 1e3, "ms")
-    yield _figure("task", found["task"] * 1e3, "ms", "a batch of one minute", found["task"] / 60)
+    yield figure("embedded server start, first", found["server"] * 1e3, "ms")
+    yield figure("flow", found["flow"] * 1e3, "ms")
+    yield figure("task", found["task"] * 1e3, "ms", "a batch of one minute", found["task"] / 60)
 
 
 _MEASURE = """
 import json, sys, time
 from pathlib import Path
-from flows.server.environment import set_up_prefect
+from flows.server.embedded import set_up_prefect
 started = time.perf_counter()
 server = set_up_prefect(Path(sys.argv[1]))
 server.wait()
@@ -95,16 +95,3 @@ many(10)
 found["task"] = many(100)
 print(json.dumps(found))
 """
-
-
-def _figure(
-    name: str, value: float, unit: str, against: str | None = None, ratio: float | None = None
-) -> Figure:
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "better": "lower",
-        "against": against,
-        "ratio": ratio,
-    }

@@ -22,13 +22,7 @@ from scipy.stats import spearmanr
 from model.metrics.metrics import frechet_distance, frechet_samples
 from model.presets.preset import Preset, load_preset
 from pipeline.evaluation.conditions import other_material
-from pipeline.evaluation.evaluation import (
-    Evaluation,
-    Setup,
-    evaluation_warehouse,
-    ingest_files,
-    score,
-)
+from pipeline.evaluation.evaluation import Evaluation, Setup, ingest_files, score, systems_warehouse
 from pipeline.evaluation.metrics import METRICS
 from pipeline.evaluation.sets import EvaluationSet, evaluation_set, system
 from pipeline.evaluation.tables import heading, number
@@ -66,7 +60,7 @@ def evaluate_folders(
 
     `provenance` holds how many clips each stage had to do.
     """
-    wh = evaluation_warehouse(home)
+    wh = systems_warehouse(home)
     systems = [system(name, folder, evaluated.items) for name, folder in folders.items()]
     setup = Setup(evaluated, systems, preset, scaling=scaling, resamples=resamples)
     sounds, videos = ingest_files(wh, setup)

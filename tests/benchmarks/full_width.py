@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model.bridge import Bridge, VideoBatch
 from model.presets.preset import load_preset
+from tests.benchmarks.figures import Figure, figure
 
-Figure = dict[str, Any]
 BLOCKS, BATCH, LATENTS, FRAMES, ROUNDS = 2, 2, 259, 96, 5
 # where memory is measured: with two, what lies outside the blocks weighs more than it does in 24
 MEMORY_BLOCKS = 4
@@ -243,12 +243,4 @@ def _seconds(runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
 def _figure(
     name: str, value: float, unit: str, against: str | None = None, other: float | None = None
 ) -> Figure:
-    ratio = value / other if other else None
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "better": "lower",
-        "against": against,
-        "ratio": ratio,
-    }
+    return figure(name, value, unit, against, value / other if other else None)

@@ -25,14 +25,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model.backbone import Backbone
 from model.bridge import Bridge, VideoBatch
-from model.foley import SoundRequest, build_bridge, save_bridge
+from model.bridge_file import BridgeFacts, save_bridge
+from model.foley import build_bridge
 from model.presets.preset import Preset, load_preset
-from model.training.trainer import FeatureBatch, Trainer
-from model.video_encoder import VideoEncoder
+from model.training.feature_batch import FeatureBatch
+from model.training.trainer import Trainer
 from pipeline.evaluation.results import machine, versions
+from pipeline.generation.asking import Watched
 from pipeline.generation.generator import SoundGenerator
+from pipeline.generation.options import sample_settings
 from pipeline.generation.provenance import code_revision
-from pipeline.generation.requests import sample_settings
+from pipeline.generation.requests import Request
 from tests.model.hub.published import write_backbone, write_t5, write_vjepa2
 from tests.pipeline.media.samples import write_sample
 
@@ -230,21 +233,17 @@ def _generating(
     with TemporaryDirectory() as folder:
         video, path = Path(folder) / "video.mp4", Path(folder) / "bridge.safetensors"
         write_sample(video, [i / 24 for i in range(round(24 * sizes.seconds))], None)
-        save_bridge(
-            path,
-            _bridged(preset, "cpu")[1],
-            Backbone.revision(preset),
-            VideoEncoder.revision(preset),
-        )
+        facts = BridgeFacts.of(preset, "v", sizes.seconds)
+        save_bridge(path, _bridged(preset, "cpu")[1], facts)
         generator = SoundGenerator(preset, path, device)
         if backend:
             generator.foley.backbone.compile_blocks(backend)
-        tokens = generator.tokens(video, sizes.seconds)
-        request = SoundRequest("a ball bounces on wood", sizes.seconds, 0, tokens)
+        watched = Watched(generator.tokens(video, sizes.seconds))
+        asked = [(Request(video, Path("unwritten.wav"), "metal", 0), sizes.seconds, watched)]
         sample = sample_settings(preset, steps=sizes.steps)
         rounds = max(1, sizes.rounds // 3)
         looking, a = _median(lambda: generator.tokens(video, sizes.seconds), device, rounds)
-        sampling, b = _median(lambda: generator.sounds([video], [request], sample), device, rounds)
+        sampling, b = _median(lambda: generator.sounds(asked, sample), device, rounds)
     kind = "12 s of sound, compiled" if backend else "12 s of sound"
     return {
         f"{kind}: frames and video tokens": looking,
@@ -258,7 +257,7 @@ def _bridged(preset: Preset, device: str) -> tuple[Backbone, Bridge]:
     """The preset's backbone with an untrained bridge, on a device."""
     backbone = Backbone.from_pretrained(preset)
     torch.manual_seed(0)
-    bridge = build_bridge(backbone, preset.video.width)
+    bridge = build_bridge(backbone)
     bridge.insert(backbone.dit)
     return backbone.to(device), bridge.to(device)
 

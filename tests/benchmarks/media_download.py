@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.download import Fetcher, fetch_archive
+from pipeline.download.transfer import Fetcher
+from pipeline.download.units import fetch_archive
 
 _CLIPS, _BYTES = 60, 750_000  # an archive of 45 MB, of clips as large as Kinetics' are
 _ROUNDS = 3

@@ -56,7 +56,7 @@ def frames(path: Path) -> object:
 def front_end(path: Path) -> object:
     """Ours, one after the other; what is silent throughout goes no further."""
     media.probe(path)
-    if measure_file(path, SilenceSettings()).silent_share >= SilenceSettings().reject_share:
+    if measure_file(path, SilenceSettings())["silent_share"] >= SilenceSettings().reject_share:
         return None
     return frames(path)
 

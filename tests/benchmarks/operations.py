@@ -12,9 +12,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-Figure = dict[str, Any]
+from tests.benchmarks.figures import Figure, figure
+
 _ROOT = Path(__file__).parent.parent.parent
 
 
@@ -33,31 +33,31 @@ def batches() -> Iterator[Figure]:
     bare = "the same batch without Prefect"
     for what in ("wall", "CPU"):
         cost, plain = found[what], found[f"bare {what}"]
-        yield _figure(f"{of}a batch, {what}", cost * 1e3, "ms", bare, cost / plain)
-        yield _figure(f"{of}Prefect's share of a minute, {what}", (cost - plain) / 60 * 100, "%")
+        yield figure(f"{of}a batch, {what}", cost * 1e3, "ms", bare, cost / plain)
+        yield figure(f"{of}Prefect's share of a minute, {what}", (cost - plain) / 60 * 100, "%")
     early, late = found["early"], found["late"]
-    yield _figure(
+    yield figure(
         f"{of}a batch of the last tenth, CPU of both",
         late * 1e3,
         "ms",
         "of the first tenth",
         late / early,
     )
-    yield _figure(f"{of}the flow's process, peak memory on top", found["grown"] / 2**20, "MiB")
-    yield _figure(f"{of}server's CPU a batch", found["server CPU"] * 1e3, "ms")
-    yield _figure(f"{of}its share of a minute", found["server CPU"] / 60 * 100, "%")
-    yield _figure(f"{of}server's memory at the start", found["memory before"] / 2**20, "MiB")
+    yield figure(f"{of}the flow's process, peak memory on top", found["grown"] / 2**20, "MiB")
+    yield figure(f"{of}server's CPU a batch", found["server CPU"] * 1e3, "ms")
+    yield figure(f"{of}its share of a minute", found["server CPU"] / 60 * 100, "%")
+    yield figure(f"{of}server's memory at the start", found["memory before"] / 2**20, "MiB")
     grown = found["memory peak"] - found["memory before"]
-    yield _figure(f"{of}server's peak memory on top", grown / 2**20, "MiB")
-    yield _figure(f"{of}its database, a batch", found["database"] / 1024, "KiB")
-    yield _figure(f"{of}task runs not taken in when the flow ends", found["behind"], "task runs")
-    yield _figure(f"{of}seconds until they are", found["catch up"], "s")
+    yield figure(f"{of}server's peak memory on top", grown / 2**20, "MiB")
+    yield figure(f"{of}its database, a batch", found["database"] / 1024, "KiB")
+    yield figure(f"{of}task runs not taken in when the flow ends", found["behind"], "task runs")
+    yield figure(f"{of}seconds until they are", found["catch up"], "s")
 
 
 _MEASURE = """
 import json, os, resource, sys, time
 from pathlib import Path
-from flows.server.environment import set_up_prefect
+from flows.server.embedded import set_up_prefect
 
 home, count = Path(sys.argv[1]), int(sys.argv[2])
 server = set_up_prefect(home / "home")
@@ -83,8 +83,8 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from flows.parameters import BatchParameters
 from flows.running.batches import run_stages
-from pipeline.engine import fingerprints, plan, run_batch
-from pipeline.stage import Passed, Stage
+from pipeline.stages.engine import fingerprints, plan, run_batch
+from pipeline.stages.stage import Passed, Stage
 from warehouse import Warehouse, field
 
 marks = []
@@ -149,16 +149,3 @@ with get_client(sync_client=True) as client:
     found["memory peak"], found["database"] = memory("VmHWM"), (database() - size) / count
 print(json.dumps(found))
 """
-
-
-def _figure(
-    name: str, value: float, unit: str, against: str | None = None, ratio: float | None = None
-) -> Figure:
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "better": "lower",
-        "against": against,
-        "ratio": ratio,
-    }

@@ -20,7 +20,8 @@ from model.backbone import Backbone
 from model.foley import FoleyControl, SoundRequest, build_bridge
 from model.metrics.onsets import Sync, detect_onsets, sync_score
 from model.presets.preset import Preset, load_preset
-from model.training.trainer import FeatureBatch, Trainer
+from model.training.feature_batch import FeatureBatch
+from model.training.trainer import Trainer
 from model.video_encoder import VideoEncoder, VJepa2Encoder
 from pipeline.procedural import ProceduralClip, render_audio, render_frames, sample_clip
 from recipes.toy.weights import build_video_encoder
@@ -90,8 +91,9 @@ def _trained(preset: Preset, clips: Clips, video: Tensor) -> FoleyControl:
     """The toy's bridge, trained by its own recipe on the first clips."""
     backbone = Backbone.from_pretrained(preset)
     torch.manual_seed(0)
-    bridge = build_bridge(backbone, video.shape[-1])
-    bridge.fit_scale(video[:TRAINED_ON].flatten(0, -2))
+    bridge = build_bridge(backbone)
+    tokens = video[:TRAINED_ON].flatten(0, -2)
+    bridge.set_scale(tokens.mean(0), tokens.std(0))
     bridge.insert(backbone.dit)
     trainer, size = Trainer(backbone, bridge, preset.train), preset.train.batch_size
     generator = torch.Generator().manual_seed(0)

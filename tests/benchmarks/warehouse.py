@@ -94,17 +94,48 @@ def warehouse(clips: int = CLIPS_COUNT) -> Iterator[Figure]:
         yield from _timed(
             "catalog publish, no news", wh.publish, "s", bare, "the same rows as bare tables"
         )
+        fill(wh, stages, clips // 100, clips)
+        yield from _timed(
+            "catalog publish, 1% news", wh.publish, "s", bare, "the same rows as bare tables"
+        )
+        _make_sounds(wh, 5000)
+        wh.publish()
+        _make_sounds(wh, 5001)
+        yield from _timed("catalog publish, one sound more than 5,000", wh.publish, "s", 1.0)
         yield from _timed("funnel query", lambda: query(home, "from funnel"), "s", 1.0)
         yield from _timed("status", lambda: status(wh), "s", 5.0)
+        corpus = wh.clips(["path", "source", "source_video", "url", "label", "prompt"])
+        known = Warehouse(home)
+        yield from _timed("ingest of a known corpus", lambda: _known(known, corpus), "s", 10.0)
+
+
+def _make_sounds(wh: Warehouse, count: int) -> None:
+    """Write records of sounds, but not so that they survive a power cut: that takes minutes."""
+    for number in range(count):
+        path = wh.record_path("sounds", f"sound{number:05d}")
+        if not path.exists():
+            record = {"sound": f"{number:064x}", "prompt": "a drop", "seed": number, "seconds": 8.0}
+            path.write_text(json.dumps(record | {"id": path.stem, "checkpoint": "bridge"}))
+
+
+def _known(wh: Warehouse, corpus: pa.Table) -> None:
+    """Ingest clips that are there; raises when one is not seen as known."""
+    result = wh.ingest(corpus)
+    if result.unchanged != corpus.num_rows:
+        raise AssertionError(result)
 
 
 def _timed(
     name: str, do: Callable[[], object], unit: str, budget: float, against: str = "budget"
 ) -> Iterator[Figure]:
-    """Wall and CPU seconds of one call, and their ratio to a budget or a reference."""
+    """Seconds of one call with their ratio to a budget or a reference, and its peak of memory."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is that of the call
+    before = _resident("VmRSS")
     wall, cpu = time.perf_counter(), time.process_time()
     do()
     figures = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    peak = _resident("VmHWM") - before
+    yield {"name": f"{name} (memory)", "value": round(peak), "unit": "MB", "better": "lower"}
     for kind, value in figures.items():
         ratio = round(value / budget, 3) if kind == "wall" else None
         yield {
@@ -117,6 +148,12 @@ def _timed(
         }
 
 
+def _resident(field: str) -> float:
+    """MB of memory of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1e3
+
+
 def nothing(wh: Warehouse, stages: list[Synthetic], fps: dict[str, str]) -> None:
     """Plan every stage; raises when there is anything to do."""
     for stage in stages:
@@ -124,8 +161,12 @@ def nothing(wh: Warehouse, stages: list[Synthetic], fps: dict[str, str]) -> None
             raise AssertionError(f"{stage.name} has work left")
 
 
-def fill(wh: Warehouse, stages: list[Synthetic], count: int) -> None:
-    """Write the clips and one passed row a clip and stage."""
+def fill(wh: Warehouse, stages: list[Synthetic], count: int, first: int = 0) -> None:
+    """Write the clips from number `first` on and one passed row a clip and stage."""
+    file = wh.home / "media"
+    if not file.exists():
+        file.write_bytes(bytes(1000))
+    constant = {"path": str(file), "mtime_ns": file.stat().st_mtime_ns}
     fps = fingerprints(stages)
     reads = {}
     for stage in stages:
@@ -135,7 +176,7 @@ def fill(wh: Warehouse, stages: list[Synthetic], count: int) -> None:
         con.execute(f"""create table base as select
             format('{{:011x}}_{{:06d}}', i, i * 7 % 600) as clip_id, sha256(clip_id) as sha256,
             'a prompt for ' || clip_id as prompt
-            from range({count}) t(i) order by clip_id""")
+            from range({first}, {first + count}) t(i) order by clip_id""")
         for begin in range(0, count, PER_COMMIT):
             piece = f"(from base limit {PER_COMMIT} offset {begin})"
             inputs = ", ".join(
@@ -145,18 +186,19 @@ def fill(wh: Warehouse, stages: list[Synthetic], count: int) -> None:
             table = con.sql(
                 f"select *, {input_sql(())} as input_clips, {inputs} from {piece}"
             ).to_arrow_table()
-            id_ = f"{begin:016x}"
-            wh.commit("clips", "source", id_, _rows(table, "clips", CLIPS, id_))
+            id_ = f"{first + begin:016x}"
+            wh.commit("clips", "source", id_, _rows(table, "clips", CLIPS, id_, constant))
             for stage in stages:
-                wh.commit(
-                    stage.name, fps[stage.name], id_, _rows(table, stage.name, stage.schema, id_)
-                )
+                rows = _rows(table, stage.name, stage.schema, id_, constant)
+                wh.commit(stage.name, fps[stage.name], id_, rows)
 
 
-def _rows(base: pa.Table, name: str, own: pa.Schema, id_: str) -> pa.Table:
+def _rows(
+    base: pa.Table, name: str, own: pa.Schema, id_: str, constant: dict[str, Any]
+) -> pa.Table:
     """Spine and made-up columns for the clips of `base`."""
     count, rng = base.num_rows, np.random.default_rng(int(id_, 16))
-    constant = {
+    constant = constant | {
         "generation": 0,
         "status": "passed",
         "attempt": 1,
@@ -164,14 +206,14 @@ def _rows(base: pa.Table, name: str, own: pa.Schema, id_: str) -> pa.Table:
         "commit": id_,
         "source": "made up",
     }
-    constant |= {"committed_at": datetime.now(UTC), "bytes": 1000, "mtime_ns": 1, "label": "label"}
+    constant |= {"committed_at": datetime.now(UTC), "bytes": 1000, "label": "label"}
     columns: list[Any] = []
     for column in [*SPINE, *own]:
         if column.name == "input":
             columns.append(base[f"input_{name}"])
         elif column.name in base.column_names:
             columns.append(base[column.name])
-        elif column.name in ("path", "url", "source_video"):
+        elif column.name in ("url", "source_video"):
             columns.append(base["clip_id"])
         elif column.name in constant or not pa.types.is_floating(column.type):
             columns.append(pa.array([constant.get(column.name)] * count, column.type))

@@ -2,8 +2,9 @@
 
 In alternating rounds, clips of 191 kB in batches of 12 by one thread, the epoch shuffled: fully for
 memmap and Lance, by row groups and a window for the FeatureSet, by a buffer of 256 clips for
-WebDataset. Cold means that the files' pages were dropped from the page cache. WebDataset and Lance
-are no dependencies: their lines are there when `webdataset` and `lance` can be imported.
+WebDataset. The grown FeatureSet is that of a sixth version, with shards of those before it. Cold
+means that the files' pages were dropped from the page cache. WebDataset and Lance are no
+dependencies: their lines are there when `webdataset` and `lance` can be imported.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from pipeline.curation.policy import Policy, select
 from pipeline.stages.engine import fingerprints, plan, run_batch
 from pipeline.stages.stage import Clip, Outcome, Passed, Stage
 from warehouse import FeatureSet, Warehouse, array_field, to_bytes
+from warehouse.datasets.epoch import Epoch
 from warehouse.datasets.feature_build import FeatureRequest, build
 
 Figure = dict[str, Any]
-Epoch = Callable[[int], int]
+ReadEpoch = Callable[[int], int]
 CLIPS, BATCH, ROUNDS = 2000, 12, 5
 SHAPE = (32, 16, 186)  # float16: 190,464 bytes
 
@@ -87,22 +89,22 @@ def _figures(state: str, speeds: dict[str, list[float]]) -> Iterator[Figure]:
         }
 
 
-def _layouts(folder: Path) -> tuple[dict[str, Epoch], list[Path]]:
+def _layouts(folder: Path) -> tuple[dict[str, ReadEpoch], list[Path]]:
     """Write the data in every layout.
 
     Returns a function a layout that reads an epoch, and all files.
     """
     built = _feature_set(folder)
+    grown = _feature_set(folder, (0.5, 0.6, 0.7, 0.8, 0.9, 1.0))
     table = np.lib.format.open_memmap(folder / "all.npy", "w+", np.float16, (CLIPS, *SHAPE))
     for i in range(CLIPS):
         table[i] = array(str(i))
     table.flush()
     del table
-    epochs: dict[str, Epoch] = {
+    epochs: dict[str, ReadEpoch] = {
         "memmap": lambda seed: _read_memmap(folder / "all.npy", seed),
-        "FeatureSet": lambda seed: sum(
-            1 for _ in built.batches(BATCH, seed=seed, columns=["tokens"])
-        ),
+        "FeatureSet": lambda seed: _read_features(built, seed),
+        "FeatureSet, grown": lambda seed: _read_features(grown, seed),
     }
     if find_spec("webdataset"):
         epochs["WebDataset"] = _webdataset(folder)
@@ -112,23 +114,31 @@ def _layouts(folder: Path) -> tuple[dict[str, Epoch], list[Path]]:
     return epochs, [path for path in folder.rglob("*") if path.is_file()]
 
 
-def _feature_set(folder: Path) -> FeatureSet:
+def _read_features(features: FeatureSet, seed: int) -> int:
+    return sum(1 for _ in features.batches(Epoch(BATCH, seed), columns=["tokens"]))
+
+
+def _feature_set(folder: Path, shares: Sequence[float] = (1.0,)) -> FeatureSet:
+    """The features of the last of several versions, which have these shares of the clips."""
     media = folder / "media"
-    media.mkdir()
+    media.mkdir(exist_ok=True)
     rows = [
         {"clip_id": str(i), "path": str(media / str(i)), "source": "random"} for i in range(CLIPS)
     ]
     for row in rows:
         Path(row["path"]).write_text(row["clip_id"])
-    wh = Warehouse(folder / "home")
+    wh = Warehouse(folder / f"home{len(shares)}")
     wh.ingest(pa.Table.from_pylist(rows))
     stage = Arrays()
     fps = fingerprints([stage])
     work = plan(wh, stage, fps)
     for batch in work.batches:
         run_batch(wh, stage, work, batch)
-    dataset = select(wh, fps, Policy("all", 1, ()))
-    return build(wh, FeatureRequest(dataset, fps, ["tokens"], split=None))
+    ids = [row["clip_id"] for row in rows]
+    parts = [ids[: round(share * CLIPS)] for share in shares]
+    versions = [select(wh, fps, Policy("all", 1, ()), clip_ids=part) for part in parts]
+    sets = [build(wh, FeatureRequest(v, fps, ["tokens"], split=None)) for v in versions]
+    return sets[-1]
 
 
 def _read_memmap(path: Path, seed: int) -> int:
@@ -137,7 +147,7 @@ def _read_memmap(path: Path, seed: int) -> int:
     return sum(1 for i in range(0, CLIPS - BATCH + 1, BATCH) if table[order[i : i + BATCH]].shape)
 
 
-def _webdataset(folder: Path) -> Epoch:
+def _webdataset(folder: Path) -> ReadEpoch:
     wds: Any = import_module("webdataset")
 
     pattern = str(folder / "web-%04d.tar")
@@ -161,7 +171,7 @@ def _webdataset(folder: Path) -> Epoch:
     return epoch
 
 
-def _lance(folder: Path) -> Epoch:
+def _lance(folder: Path) -> ReadEpoch:
     lance: Any = import_module("lance")
 
     width = int(np.prod(SHAPE)) * 2
@@ -194,14 +204,14 @@ def _drop(files: list[Path]) -> None:
 
 def _memory(folder: Path) -> Figure:
     """Growth of the peak resident memory over an epoch, in a process of its own."""
-    path = next((folder / "home" / "features").iterdir())
+    path = next((folder / "home1" / "features").iterdir())
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
         features = FeatureSet.open(path)
-        next(features.batches(BATCH))
+        next(features.batches(Epoch(BATCH)))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for _ in features.batches(BATCH):
+        for _ in features.batches(Epoch(BATCH)):
             pass
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         os.write(writer, str(grown).encode())

@@ -1,0 +1,214 @@
+"""What the preset `world` is worth: its goals, measured on worlds that nothing was trained on.
+
+`python -m tests.benchmarks world`, in some minutes on two cores, writes docs/figures/world.json,
+which docs/toy.md shows. Pictures and sounds are rendered apart, without a codec in between.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor
+
+from model.foley import SoundRequest
+from model.presets.preset import load_preset
+from model.types import Audio
+from pipeline.evaluation.results import machine
+from pipeline.generation.generator import SoundGenerator
+from pipeline.generation.options import sample_settings
+from pipeline.generation.provenance import code_revision
+from pipeline.world import LEVELS, WorldClip, claims, counterfactual
+from pipeline.world.materials import NAMES
+from pipeline.world.picture import render_frames
+from pipeline.world.sound import SAMPLE_RATE
+from tests.benchmarks.figures import Figure, figure
+
+FIRST_SEED, CLIPS, PAIRS = 500_000_000, 48, 32  # of no corpus; a level
+JUDGED = 300  # clips of one thing that the judge of materials learns from
+_RESULTS = Path(__file__).parent.parent.parent / "docs" / "figures" / "world.json"
+_WARM_UP = 0.3  # s of an act in which what was before may ring
+
+
+class Made(NamedTuple):
+    """Clips of a level, what is true of them, and their tokens."""
+
+    clips: list[WorldClip]
+    truths: list[dict[str, Any]]
+    tokens: list[Tensor]
+    true: list[Audio]  # [2, S] at the preset's rate
+
+
+class Studio:
+    """Renders worlds, and makes sound for them."""
+
+    def __init__(self, preset: str = "world", weights: Path | None = None) -> None:
+        self.preset = load_preset(preset, weights=weights)
+        self.generator = SoundGenerator(self.preset, device="cpu")
+        self.rate = self.preset.sample_rate
+
+    def watch(self, clips: Sequence[WorldClip]) -> Made:
+        """Clips with their truth, tokens and true sound."""
+        video, encoder = self.preset.video, self.generator.encoder
+        pictures = (render_frames(c.world, c.motion, video.fps, video.crop) for c in clips)
+        tokens = [encoder.encode(picture) for picture in pictures]
+        return Made([*clips], [c.truth() for c in clips], tokens, [self.true(c) for c in clips])
+
+    def true(self, clip: WorldClip) -> Audio:
+        """A clip's own sound."""
+        return soxr.resample(clip.audio().T, SAMPLE_RATE, self.rate).T
+
+    def make(
+        self, made: Made, tokens: Sequence[Tensor | None], prompts: Sequence[str] | None = None
+    ) -> list[Audio]:
+        """Sounds for tokens; the prompts are the clips' own where none are given."""
+        prompts = prompts or [clip.world.prompt for clip in made.clips]
+        requests = [
+            SoundRequest(prompt, clip.seconds, clip.seed % 2**31, video)
+            for prompt, clip, video in zip(prompts, made.clips, tokens, strict=True)
+        ]
+        settings = sample_settings(self.preset)
+        foley = self.generator.foley
+        return [
+            sound if len(sound) == 2 else np.repeat(sound, 2, 0)
+            for i in range(0, len(requests), 16)
+            for sound in foley.generate(requests[i : i + 16], settings)
+        ]
+
+    def through_vae(self, made: Made) -> list[Audio]:
+        """The true sounds, encoded and decoded."""
+        backbone = self.generator.foley.backbone
+        latents = backbone.encode_audio(torch.from_numpy(np.stack(made.true)))[0]
+        return [*backbone.decode_audio(latents).numpy()]
+
+
+def world() -> Iterator[Figure]:
+    """All goals."""
+    results = measure(Studio())
+    results |= {"machine": machine(), "commit": code_revision()}
+    _RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    for level, found in results["time"].items():
+        for name, value in found["f1_60ms"].items():
+            line = f"level {level}, onset F1 at 60 ms, {name}"
+            yield figure(line, value["value"], "F1") | {"better": "higher"}
+    for name in ("force", "place", "material", "cause", "rest", "unseen"):
+        for what, value in results[name].items():
+            yield figure(f"{name}, {what}", value, "") | {"better": "higher"}
+
+
+def measure(studio: Studio, clips: int = CLIPS, pairs: int = PAIRS) -> dict[str, Any]:
+    """Every claim, on so many clips of each level and so many pairs."""
+    made = {
+        level: studio.watch([WorldClip(FIRST_SEED + i, level) for i in range(clips)])
+        for level in LEVELS
+    }
+    own = {level: studio.make(of, of.tokens) for level, of in made.items()}
+    hits = {level: claims.at_hits(of.truths, of.true, own[level], studio.rate)
+            for level, of in made.items()}  # fmt: skip
+    seen = {level: partial(claims.recall, of.truths, own[level], studio.rate)
+            for level, of in made.items()}  # fmt: skip
+    rests, seconds = claims.false_onsets([*map(_rests, made[3].clips)], own[3], studio.rate)
+    return {
+        "time": {str(level): _time(studio, of, own[level]) for level, of in made.items()},
+        "force": {f"level {level}": round(of.force, 4) for level, of in hits.items()},
+        "place": {f"level {level}": round(of.place, 4) for level, of in hits.items()}
+        | {f"hits of level {level}": of.off_the_middle for level, of in hits.items()},
+        "material": _material(studio, made[1], own[1]),
+        "cause": _cause(studio, pairs),
+        "rest": {"onsets a second": round(rests, 4), "seconds": round(seconds, 1)},
+        "unseen": {
+            "hits in the picture that are met": round(seen[3](True), 4),
+            "hits outside of it that are met": round(seen[3](False), 4),
+        },
+    }
+
+
+def _time(studio: Studio, made: Made, own: Sequence[Audio]) -> dict[str, Any]:
+    others = [*made.tokens[1:], made.tokens[0]]
+    sounds = {
+        "own video": own,
+        "another's video": studio.make(made, others),
+        "no video": studio.make(made, [None] * len(made.clips)),
+        "true sound, decoded": studio.through_vae(made),
+        "true sound": made.true,
+    }
+    return {
+        "clips": len(made.clips),
+        "impacts_a_clip": round(float(np.mean([len(t["impacts"]) for t in made.truths])), 2),
+        "f1_60ms": {
+            name: {
+                "value": round(claims.f1(made.truths, of, studio.rate), 4),
+                "interval": [round(x, 4) for x in claims.interval(made.truths, of, studio.rate)],
+            }
+            for name, of in sounds.items()
+        },
+    }
+
+
+def _material(studio: Studio, made: Made, own: Sequence[Audio]) -> dict[str, Any]:
+    """Of clips of one thing: what material is heard, by their own prompt, another and none."""
+    learnt = [WorldClip(FIRST_SEED + 1_000_000 + i) for i in range(JUDGED)]
+    labels = [clip.world.things[0].material for clip in learnt]
+    judge = claims.MaterialJudge([studio.true(clip) for clip in learnt], labels, studio.rate)
+    seen = [clip.world.things[0].material for clip in made.clips]
+    wanted = [NAMES[(NAMES.index(name) + 1 + i % 5) % 6] for i, name in enumerate(seen)]
+    prompts = [
+        clip.world.prompt.replace(f"a {old} ", f"a {new} ", 1)
+        for clip, old, new in zip(made.clips, seen, wanted, strict=True)
+    ]
+    swapped = studio.make(made, made.tokens, prompts)
+    unasked = studio.make(made, made.tokens, [""] * len(prompts))
+    return {
+        "of true sounds the judge tells": round(claims.shares(judge, made.true, seen), 4),
+        "by the own prompt": round(claims.shares(judge, own, seen), 4),
+        "by a swapped prompt, the new one": round(claims.shares(judge, swapped, wanted), 4),
+        "F1 by a swapped prompt": round(claims.f1(made.truths, swapped, studio.rate), 4),
+        "by no prompt, the visible one": round(claims.shares(judge, unasked, seen), 4),
+        "F1 by no prompt": round(claims.f1(made.truths, unasked, studio.rate), 4),
+    }
+
+
+def _cause(studio: Studio, pairs: int) -> dict[str, Any]:
+    """Of pairs of level 1 that differ in one act."""
+    ones = [WorldClip(FIRST_SEED + 2_000_000 + i) for i in range(pairs)]
+    others = [counterfactual(one) for one in ones]
+    a, b = studio.watch(ones), studio.watch(others)
+    found = [
+        claims.follows_cause(truths, sounds, _changed(other), studio.rate)
+        for truths, sounds, other in zip(
+            zip(a.truths, b.truths, strict=True),
+            zip(studio.make(a, a.tokens), studio.make(b, b.tokens), strict=True),
+            others,
+            strict=True,
+        )
+    ]
+    there, alone = np.array(found).T
+    return {
+        "pairs": pairs,
+        "heard in the act": round(float(there.mean()), 4),
+        "nowhere else": round(float(alone.mean()), 4),
+        "both": round(float((there & alone).mean()), 4),
+    }
+
+
+def _changed(clip: WorldClip) -> tuple[float, float]:
+    """From when to when the act lasts in which a clip differs."""
+    assert clip.change is not None
+    act = clip.world.acts[clip.change[0]]
+    return act.begin, act.end
+
+
+def _rests(clip: WorldClip) -> list[tuple[float, float]]:
+    """Stretches of a clip in which things are carried, without a hit."""
+    hits = [hit.act for hit in clip.motion.hits]
+    return [
+        (act.begin + _WARM_UP, act.end)
+        for i, act in enumerate(clip.world.acts)
+        if act.deed == "carry" and i not in hits
+    ]

@@ -28,6 +28,15 @@ def test_the_sync_table_in_the_readme_is_that_of_the_committed_results(condition
     assert line in README
 
 
+def test_the_fine_tuning_table_is_that_of_the_committed_results() -> None:
+    text = (ROOT / "docs/training.md").read_text()
+    for name, row in json.loads((ROOT / "docs/figures/fine-tune.json").read_text())[
+        "bridges"
+    ].items():
+        figures = f"{row['f1_60ms']:.3f} | {row['mae_ms']:.0f} ms | {row['v_loss']:.3f}"
+        assert f"| {name} | {row['steps']} | {figures} |" in text
+
+
 def test_the_other_figures_in_the_readme_are_those_of_the_committed_results() -> None:
     loss, swap = RESULTS["v_loss"], RESULTS["prompt_swap"]
     text = " ".join(README.split())
@@ -62,6 +71,102 @@ def test_the_table_of_the_metric_check_is_that_of_its_committed_results() -> Non
     assert f"{results['clips']} clips that no network has seen" in page
     true = (results["sounds"]["true"]["ib"], results["bilinear"]["true"]["ib"])
     assert f"change IB of true sounds from {true[0]:.3f} to {true[1]:.3f}" in page
+
+
+def test_the_table_of_the_pooling_ablation_is_that_of_its_committed_results() -> None:
+    results = json.loads((ROOT / "docs/figures/ablation-pooling.json").read_text())
+    page = (ROOT / "docs" / "training.md").read_text()
+    for steps in sorted({mark["steps"] for mark in results["marks"]}):
+        cells: list[str] = []
+        for mark in (m for m in results["marks"] if m["steps"] == steps):
+            kl, f1, loss = (mark["figures"][name] for name in ("kl_panns", "f1_60ms", "v_loss"))
+            cells.append(f"{kl['value']:.3f} ({kl['low']:.3f} to {kl['high']:.3f})")
+            cells += [f"{f1['value']:.3f}", f"{loss['value']:.4f}"]
+        assert f"| {steps} | {' | '.join(cells)} |" in page
+    text = " ".join(page.split())
+    trained, held_out = results["clips"]["frame"], results["held_out_clips"]
+    assert f"{trained} training and {held_out} held-out clips" in text
+    assert f"at {results['commit'][:10]}; {results['seconds']} s on" in text
+
+
+def test_the_table_of_the_curation_ablation_is_that_of_its_committed_results() -> None:
+    results = json.loads((ROOT / "docs/figures/ablation-curation.json").read_text())
+    page = (ROOT / "docs" / "curation.md").read_text()
+    names = {"curated": "what the policy kept", "uncurated": "all that decodes"}
+    for mark in results["marks"]:
+        kl, f1, loss = (mark["figures"][name] for name in ("kl_panns", "f1_60ms", "v_loss"))
+        told = f"{kl['value']:.3f} ({kl['low']:.3f} to {kl['high']:.3f})"
+        row = f"{told} | {f1['value']:.3f} | {loss['value']:.4f}"
+        assert f"| {names[mark['variant']]} | {row} |" in page
+    text = " ".join(page.split())
+    clips = results["clips"]
+    assert f"in the demo {clips['curated']} clips against {clips['uncurated']}," in text
+    assert f"({results['commit'][:10]}, " in text
+    assert f"{results['held_out_clips']} held-out clips" in text
+
+
+def test_the_tables_of_simulated_worlds_are_those_of_their_committed_results() -> None:
+    results = json.loads((ROOT / "docs/figures/world.json").read_text())
+    page = (ROOT / "docs" / "toy.md").read_text()
+    shown = ("own video", "another's video", "no video", "true sound, decoded", "true sound")
+    for level, found in results["time"].items():
+        low, high = found["f1_60ms"]["own video"]["interval"]
+        cells = [f"{found['f1_60ms'][name]['value']:.2f}" for name in shown]
+        cells[0] += f" ({low:.2f} to {high:.2f})"
+        assert f"| {level} | {' | '.join(cells)} |" in page
+        assert f"{found['clips']} worlds a level" in page
+    names = {
+        "force": ("level 1", "level 2", "level 3"),
+        "place": ("level 1", "level 2", "level 3"),
+        "material": (
+            "of true sounds the judge tells",
+            "by a swapped prompt, the new one",
+            "F1 by a swapped prompt",
+            "by no prompt, the visible one",
+        ),
+        "cause": ("both", "heard in the act", "nowhere else"),
+        "rest": ("onsets a second",),
+        "unseen": ("hits in the picture that are met", "hits outside of it that are met"),
+    }
+    for claim, figures in names.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| {claim} |"))
+        for name in figures:
+            assert f"{results[claim][name]:.2f}" in row, (claim, name)
+    assert results["commit"][:10] in page
+
+
+def test_how_few_steps_do_is_what_was_measured() -> None:
+    lines = (ROOT / "docs/figures/toy-steps.jsonl").read_text().splitlines()
+    text = " ".join((ROOT / "docs/generating.md").read_text().split())
+    for figure in map(json.loads, lines):
+        steps = figure["name"].split()[-2]
+        assert re.search(rf"\b{steps} (steps |\([^)]*\) )?{figure['value']:.2f}\b", text), steps
+
+
+def test_what_editing_does_in_the_toy_is_what_was_measured() -> None:
+    lines = (ROOT / "docs/figures/toy-editing.jsonl").read_text().splitlines()
+    found = {figure["name"]: figure["value"] for figure in map(json.loads, lines)}
+    page = (ROOT / "docs/generating.md").read_text()
+    strengths = (0.7, 0.8, 0.85, 0.9, 1.0)
+    for row, name in (
+        ("onset F1 against the picture", "onset F1 at 60 ms, reference of strength {}"),
+        ("share with the material of the reference", "material of the reference, strength {}"),
+    ):
+        values = " | ".join(f"{found[name.format(s)] + 1e-9:.2f}" for s in strengths)
+        assert f"| {row} | {values} |" in page
+    inside = "onset F1 at 60 ms within 1-3 s, {}"
+    retakes, takes = (found[inside.format(name)] for name in ("retakes", "whole takes"))
+    text = " ".join(page.split())
+    assert f"F1 is {retakes:.2f} for retakes and {takes:.2f} for whole takes" in text
+    assert f"at F1 {found['onset F1 at 60 ms with two prompts']:.2f}." in text
+    level = "level within 0.25 s of the edges against the rest, {}"
+    false = "onsets near the edges without an impact, {}"
+    retakes, takes = (
+        (f"{found[level.format(name)]:.1f} dB", f"{found[false.format(name)]:.0%}")
+        for name in ("retakes", "whole takes")
+    )
+    assert f"level is {retakes[0]} over the rest (whole takes {takes[0][:3]})" in text
+    assert f"{retakes[1]} of onsets are no impact (whole takes {takes[1]})" in text
 
 
 def test_every_local_link_leads_somewhere() -> None:

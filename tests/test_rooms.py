@@ -19,15 +19,16 @@ MAY_IMPORT = {
     "pipeline": {"pipeline", "model", "warehouse"},
     "model": {"model", "warehouse"},
     "warehouse": {"warehouse"},
+    "integrations": {"integrations", "foley", "pipeline"},
     "recipes": {"recipes", "foley", "flows", "pipeline", "model", "warehouse"},
 }
 #: Inside a room: files and sub-rooms from the ground up. Each imports from lines above its own, and
 #: from itself; what is not named stands on top.
 GROUND_UP = {
-    "flows": ["errors parameters", "display", "running", "server"],
+    "flows": ["parameters", "display", "running", "server"],
     "pipeline": [
         "media procedural report download",
-        "stages",
+        "world stages tables",
         "scoring features",
         "curation",
         "training",
@@ -37,9 +38,9 @@ GROUND_UP = {
     "model": [
         "types",
         "presets metrics",
-        "device weights",
+        "weights",
         "backbone bridge video_encoder",
-        "sampling networks",
+        "bridge_file sampling networks low_memory",
         "foley",
         "training hub",
     ],
@@ -56,7 +57,16 @@ GROUND_UP = {
         "store",
     ],
 }
-HEAVY = {"torch", "prefect", "transformers", "av", "stable_audio_tools", "imagebind", "scipy"}
+HEAVY = {
+    "torch",
+    "prefect",
+    "transformers",
+    "av",
+    "stable_audio_tools",
+    "imagebind",
+    "scipy",
+    "mujoco",
+}
 MOST_ENTRIES = 14
 
 

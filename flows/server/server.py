@@ -34,6 +34,9 @@ SETTINGS = {
     # flows/server/automations.yaml finds a run whose process is gone by its missing heartbeats.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "flows.server.event_order",
+    # What automations wait for is kept until it was looked at, also by a server that was down or
+    # busy. Prefect drops it 60 s after its time: then nobody is told of a failed run.
+    "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P1D",
     # How soon a worker looks for runs, and the scheduler for due ones; Prefect's are 10 s and 60 s.
     "PREFECT_WORKER_QUERY_SECONDS": "5",
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "20",

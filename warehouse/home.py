@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import weakref
 from collections.abc import Mapping
@@ -39,7 +40,23 @@ RECORDS = {
     "health": "*.json",
 }
 _MOUNTS = Path("/proc/self/mountinfo")
-_OBJECT_STORES = {"s3fs", "gcsfuse", "goofys", "geesefs", "rclone", "blobfuse2", "mountpoint-s3"}
+#: Programs that show an object store as a folder; a mount's type or its source names them.
+_OBJECT_STORES = frozenset(
+    {
+        "blobfuse",
+        "blobfuse2",
+        "cosfs",
+        "gcsfuse",
+        "geesefs",
+        "goofys",
+        "mountpoint-s3",
+        "obsfs",
+        "ossfs",
+        "rclone",
+        "s3fs",
+        "yas3fs",
+    }
+)
 _FOLDERS = ("clips", "commits", "datasets", "features", *RECORDS, "reports", "locks", "tmp")
 
 
@@ -56,21 +73,27 @@ def _check_mount(home: Path) -> None:
     """
     if not _MOUNTS.exists():
         return
-    mounts: dict[Path, tuple[str, str]] = {}
+    mounts: dict[Path, list[str]] = {}
     for line in _MOUNTS.read_text(errors="replace").splitlines():
         before, _, after = line.partition(" - ")
-        place = before.split()[4].replace("\\040", " ")
-        mounts[Path(place)] = after.split()[0], after.split()[-1]
+        mounts[Path(_unescaped(before.split()[4]))] = [*after.split(" "), "", ""]
+    home = home.resolve()  # what a link leads to is what counts
     place = next((p for p in (home, *home.parents) if p in mounts), None)
-    kind, options = mounts[place] if place else ("", "")
+    kind, source, options = mounts[place][:3] if place else ["", "", ""]
     local = [o for o in options.split(",") if o in ("nolock", "local_lock=all", "local_lock=flock")]
     what = "cannot hold a home of foley"
     if kind.startswith("nfs") and local:
         advice = f"mount it without {', '.join(local)}"
         raise FoleyError(f"{place} {what}: its locks stay on this machine; {advice}")
-    if kind.removeprefix("fuse.") in _OBJECT_STORES:
+    # "fuse.s3fs bucket", "fuse mountpoint-s3", "fuse goofys#bucket", or the name alone
+    if _OBJECT_STORES & {kind.removeprefix("fuse."), source.partition("#")[0]}:
         advice = "choose a local --home, and foley push and pull"
-        raise FoleyError(f"{place} {what}: it is an object store ({kind}); {advice}")
+        raise FoleyError(f"{place} {what}: it is an object store ({kind} {source}); {advice}")
+
+
+def _unescaped(place: str) -> str:
+    """A path of the table of mounts, in which blanks and backslashes are octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), place)
 
 
 @cache

@@ -69,6 +69,14 @@ REFUSED: dict[str, str] = {
     "ext4 rw": "",
     "fuse.gcsfuse rw,user_id=0": "object store",
     "fuse.s3fs rw": "object store",
+    "fuse.goofys rw": "object store",
+    "fuse.rclone rw": "object store",
+    "fuse.mountpoint-s3 rw": "object store",
+    "mountpoint-s3 rw": "object store",
+    "fuse mountpoint-s3 rw": "object store",
+    "fuse goofys#bucket rw": "object store",
+    "fuse.juicefs rw": "",
+    "fuseblk /dev/sdb1 rw": "",
 }
 
 
@@ -76,17 +84,24 @@ REFUSED: dict[str, str] = {
 def test_a_file_system_that_cannot_hold_a_home_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mount: str
 ) -> None:
-    kind, options = mount.split()
+    kind, options = mount.rsplit(" ", 1)
+    kind += "" if " " in kind else " server:/x"
     (tmp_path / "a b").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a b")
     place = str(tmp_path / "a b").replace(" ", "\\040")
     table = tmp_path / "mountinfo"
     table.write_text(
         "22 1 0:1 / / rw - ext4 /dev/vda rw\n"
-        f"23 22 0:2 / {place} rw,relatime shared:1 - {kind} server:/x {options}\n"
+        f"23 22 0:2 / {place} rw,relatime shared:1 - {kind} {options}\n"
         f"24 22 0:3 / {place}c rw - tmpfs none rw\n"
     )
     monkeypatch.setattr(home, "_MOUNTS", table)
-    for folder, expected in (("a b", REFUSED[mount]), ("a bc", ""), ("other", "")):
+    for folder, expected in (
+        ("a b", REFUSED[mount]),
+        ("link", REFUSED[mount]),
+        ("a bc", ""),
+        ("other", ""),
+    ):
         (tmp_path / folder / "clips").mkdir(parents=True, exist_ok=True)
         command = ["source", "add", str(tmp_path / folder / "clips"), "--home"]
         done = CliRunner().invoke(cli, [*command, str(tmp_path / folder / "home")])

@@ -52,7 +52,7 @@ GROUND_UP = {
         "home",
         "rows runs",
         "datasets",
-        "catalog cleanup ingest",
+        "catalog cleanup exchange ingest",
         "maintenance",
         "store",
     ],

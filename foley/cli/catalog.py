@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from warehouse.catalog.rendering import Format
-    from warehouse.datasets.exchange import Exchanged
+    from warehouse.exchange.transfer import Exchanged
 
 COUNT, PRICE = click.IntRange(1), click.FloatRange(0)
 OUTPUT = click.Path(dir_okay=False, path_type=Path)
@@ -115,16 +115,21 @@ _ONLY = click.argument("only", nargs=-1, metavar="[PATH]...")
 @_ADDRESS
 @_ONLY
 @HOME
-def push(address: str, only: tuple[str, ...], home: Path) -> None:
+@click.option("--verify", is_flag=True, help="Read what is there, and mend what went bad there.")
+def push(address: str, only: tuple[str, ...], home: Path, verify: bool) -> None:
     """Copy finished work to s3://bucket/folder, or any address that pyarrow opens.
 
     Commits, datasets, features, bridges and records: what is there is left alone. With PATHs, such
-    as features/ID, what starts with them alone.
+    as features/ID, what starts with them alone. What was planned and selected last comes with it,
+    unless another home changed that there since (exit code 1).
     """
-    from warehouse.datasets.exchange import push as copy
+    from warehouse.exchange.copies import push as copy
     from warehouse.store import open_warehouse
 
-    _told(copy(open_warehouse(home), address, only))
+    done = copy(open_warehouse(home), address, only, verify)
+    _told(done, "foley pull, then foley push puts this home's there")
+    if done.differing:
+        raise click.exceptions.Exit(1)
 
 
 @click.command()
@@ -133,25 +138,27 @@ def push(address: str, only: tuple[str, ...], home: Path) -> None:
 @HOME
 def pull(address: str, only: tuple[str, ...], home: Path) -> None:
     """Take over what `foley push` copied to an address, each file checked first."""
-    from warehouse.datasets.exchange import pull as copy
-    from warehouse.datasets.object_store import Store, offered
+    from warehouse.exchange.copies import pull as copy
+    from warehouse.exchange.object_store import Store, offered
     from warehouse.store import Warehouse
 
     offered(Store(address), only)  # before a home is made for nothing
     warehouse = Warehouse(home)
     done = copy(warehouse, address, only)
     warehouse.publish_if_possible()
-    _told(done)
+    _told(done, "the next foley push puts this home's there")
 
 
-def _told(done: Exchanged) -> None:
+def _told(done: Exchanged, advice: str) -> None:
     click.echo(f"{done.files} files, {done.bytes:,} bytes copied")
+    for name in done.differing:
+        click.echo(f"{name}: this home and another changed it; each stays as it is: {advice}")
     for name in done.damaged:
         click.echo(f"{name} is damaged: left out")
     if done.damaged:
         click.echo(
             "what is damaged in a home: foley verify --repair; what is damaged at an address: "
-            "remove it there and push it again"
+            "foley push --verify from a home that has it"
         )
         raise click.exceptions.Exit(1)
 

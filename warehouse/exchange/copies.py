@@ -1,20 +1,18 @@
 """Copies of what a warehouse holds in an object store, or wherever pyarrow opens an address.
 
-What is copied never changes under its name, and commits of several homes add up: their ids hash
-what went in, and no clock says which row of a clip counts. So no locks, renames or conditional
-writes are needed there. A file is done when it is there with its size, what lists files comes after
-them, and nothing is ever removed. A killed copy goes on where it was.
+What is copied never changes under its name, but for a few notes (notes.py), and commits of several
+homes add up: their ids hash what went in, and no clock says which row of a clip counts. So no
+locks, renames or conditional writes are needed there. A file is done when it is there with its
+size, what lists files comes after them, and nothing is ever removed. A killed copy goes on where it
+was.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -22,9 +20,12 @@ import pyarrow as pa
 
 from warehouse.commits import Commit, footer, parse
 from warehouse.datasets.check import check_folder, check_records
-from warehouse.datasets.object_store import Store, clear_store_errors, offered, wanted_by
-from warehouse.datasets.versions import NEWEST, list_datasets
+from warehouse.datasets.versions import list_datasets
 from warehouse.errors import FoleyError
+from warehouse.exchange.notes import NOTES, is_note, pull_notes, push_notes
+from warehouse.exchange.object_store import Store, clear_store_errors, offered, wanted_by
+from warehouse.exchange.transfer import DamagedError, Exchanged, each, here, take
+from warehouse.exchange.transfer import there as whole_there
 from warehouse.files import file_crc, make_folder, new_folder, write_file
 from warehouse.rows.damage import sound
 
@@ -32,35 +33,23 @@ if TYPE_CHECKING:
     from warehouse.home import Home
 
 #: Folders that come whole or not at all: their note, which lists the files or is of the only one.
-_NOTES = {
+_LISTS = {
     "datasets": "dataset.json",
     "features": "_features.json",
     "checkpoints": "checkpoint.json",
 }
 _FILES = ("commits/*/*/*.parquet", "datasets/*/*.parquet", "features/*/*.parquet")
 BRIDGE = "bridge.safetensors"
-_LAST = (f"checkpoints/*/{BRIDGE}", *(f"{kind}/*/{note}" for kind, note in _NOTES.items()))
-#: What differs from home to home, and what never changes: taken where there is none.
-_OWN = ("commits/*/*/stage.json", "commits/*/CURRENT", "datasets/*.json", "sources/*.json")
+_LAST = (f"checkpoints/*/{BRIDGE}", *(f"{kind}/*/{note}" for kind, note in _LISTS.items()))
 _RECORDS = ("evaluations/*.json", "sounds/*.json")
-_AT_ONCE = 8
-_WAITS = (0.1, 0.4, 1.6)  # seconds
 
 
-@dataclass
-class Exchanged:
-    """Files and folders that were copied, their bytes, and those that were damaged."""
-
-    files: int = 0
-    bytes: int = 0
-    damaged: list[str] = field(default_factory=list[str])
-
-
-def push(home: Home, address: str, only: Sequence[str] = ()) -> Exchanged:
+def push(home: Home, address: str, only: Sequence[str] = (), verify: bool = False) -> Exchanged:
     """Copy what is finished to an address.
 
     That is commits (damaged ones are set aside instead), dataset versions, feature sets, bridges,
     and records of evaluations and sounds; with `only` what starts with one of these paths alone.
+    With `verify` what is there is read, and copied again where it is not what is here.
     Raises FoleyError where the address cannot be reached or written, is a home, or where another
     version of a dataset has one's number there; and where there is nothing to copy.
     """
@@ -71,19 +60,21 @@ def push(home: Home, address: str, only: Sequence[str] = ()) -> Exchanged:
         _refuse_clashes(home, there, only)
         wanted = {
             pattern: [name for name in _names(home, pattern) if wanted_by(name, only)]
-            for pattern in (*_FILES, *_LAST, *_RECORDS, *_OWN)
+            for pattern in (*_FILES, *_LAST, *_RECORDS, *NOTES)
         }
         if only and not any(wanted.values()):
             raise FoleyError(
                 f"there is nothing that starts with {' or '.join(only)} in {home.home}"
             )
-        damaged = _damaged_folders(home, wanted, there)
-        done.damaged += damaged
-        for pattern, of_pattern in wanted.items():
-            names = [name for name in of_pattern if name.rpartition("/")[0] not in damaged]
-            changing = pattern in _OWN
+        notes = [name for pattern in NOTES for name in wanted.pop(pattern)]
+        if verify:
+            there = _as_here(home, store, there)
+        others = _others(home, store, wanted, there, done)
+        for of_pattern in wanted.values():
+            left_out = others.union(done.damaged)
+            names = [name for name in of_pattern if _folder(name) not in left_out]
 
-            def copy(name: str, changing: bool = changing) -> int | None:
+            def copy(name: str) -> int | None:
                 commit = parse(home.home / name)
                 try:
                     source = open(home.home / name, "rb")  # noqa: SIM115 (closed below)
@@ -91,33 +82,71 @@ def push(home: Home, address: str, only: Sequence[str] = ()) -> Exchanged:
                     return 0
                 with source:
                     size = os.fstat(source.fileno()).st_size
-                    if not changing and there.get(name) == size:
+                    if there.get(name) == size:
                         return 0
                     if commit and not sound(home, [commit]):
                         return None
                     store.put(source, name)
                 return size
 
-            _each(names, copy, done)
+            each(names, copy, done)
+        push_notes(home, store, notes, done)
     return done
 
 
-def _damaged_folders(
-    home: Home, wanted: Mapping[str, Sequence[str]], there: Mapping[str, int]
-) -> list[str]:
-    """Folders with files that are not there yet, of which one reads otherwise than written."""
-    notes = [name for pattern in _LAST for name in wanted[pattern] if not name.endswith(BRIDGE)]
-    found: list[str] = []
-    for note in notes:
-        folder = note.rpartition("/")[0]
-        files = [n for names in wanted.values() for n in names if n.rpartition("/")[0] == folder]
-        if all(there.get(name) == (home.home / name).stat().st_size for name in files):
-            continue
-        try:
-            _check_folder(home.home / note)
-        except _DamagedError:
-            found.append(folder)
-    return found
+def _as_here(home: Home, store: Store, there: Mapping[str, int]) -> dict[str, int]:
+    """What is there with the content that it has here, or is not here."""
+    same = {name: size for name, size in there.items() if not (home.home / name).is_file()}
+
+    def compare(name: str) -> int:
+        if store.crc(name) == file_crc(home.home / name):
+            same[name] = there[name]
+        return 0
+
+    each([name for name in there if name not in same and not is_note(name)], compare, Exchanged())
+    return same
+
+
+def _others(
+    home: Home,
+    store: Store,
+    wanted: Mapping[str, Sequence[str]],
+    there: Mapping[str, int],
+    done: Exchanged,
+) -> set[str]:
+    """Folders that another home put there in other files, which hold the same under that name.
+
+    Notes in `done` those that are damaged here and not there yet.
+    """
+    others: set[str] = set()
+    files: dict[str, list[str]] = {}
+    for name in (name for names in wanted.values() for name in names):
+        files.setdefault(_folder(name), []).append(name)
+    lists = {_folder(name): name for names in wanted.values() for name in names if _is_list(name)}
+
+    def look(folder: str) -> int:
+        if all(there.get(name) == (home.home / name).stat().st_size for name in files[folder]):
+            return 0
+        mine = here(home, lists[folder])
+        with suppress(FileNotFoundError, DamagedError):
+            theirs = whole_there(store, lists[folder])
+            if mine and json.loads(mine).get("shards") != json.loads(theirs).get("shards"):
+                others.add(folder)
+                return 0
+        _check_folder(home.home / lists[folder])
+        return 0
+
+    each(list(lists), look, done)
+    return others
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _is_list(name: str) -> bool:
+    kind, _, rest = name.partition("/")
+    return rest.count("/") == 1 and rest.endswith(f"/{_LISTS.get(kind)}")
 
 
 def _names(home: Home, pattern: str) -> list[str]:
@@ -147,69 +176,23 @@ def pull(home: Home, address: str, only: Sequence[str] = ()) -> Exchanged:
     """Copy what was pushed to an address, but for what is here; see :func:`push`.
 
     Each file and folder is compared with its checksums before it is here. What was planned and
-    selected last is taken over too, unless this home has commits or versions of its own.
+    selected last is taken over too, unless this home has changed it itself.
     """
     store, done = Store(address), Exchanged()
     there = offered(store, only)
     with clear_store_errors(address):
         _refuse_clashes(home, there, only)
         _pull_commits(home, store, list(there), done)
-        notes = [name for name in there if name.endswith(f"/{_NOTES.get(name.partition('/')[0])}")]
-        _each(notes, lambda note: _pull_folder(home, store, note, there), done)
-        own = [name for name in there if _is_record(name)]
-        new = [n for n in own if not _reads(home.home / n) or _follows(home, n, there)]
-        _each(new, lambda name: _write_note(home, store, name), done)
+        lists = [name for name in there if _is_list(name)]
+        each(lists, lambda name: _pull_folder(home, store, name, there), done)
+        new = [name for name in there if _is_record(name) and here(home, name) is None]
+        each(new, lambda name: take(home, name, whole_there(store, name)), done)
+        pull_notes(home, store, [name for name in there if is_note(name)], done)
     return done
 
 
-def _reads(path: Path) -> bool:
-    """Whether a record or a note is there, whole."""
-    try:
-        _parse_note(path.name, path.read_bytes())
-    except (OSError, _DamagedError):
-        return False
-    return True
-
-
-def _parse_note(name: str, content: bytes) -> None:
-    try:
-        if not (content.decode().strip() if name == "CURRENT" else json.loads(content)):
-            raise _DamagedError
-    except ValueError:
-        raise _DamagedError from None
-
-
-def _write_note(home: Home, store: Store, name: str) -> int:
-    """Take over a record or a note; returns 0 where the same is here already."""
-    content = io.BytesIO()
-    store.get(name, content)
-    _parse_note(PurePosixPath(name).name, content.getvalue())
-    place = make_folder((home.home / name).parent) / Path(name).name
-    if place.is_file() and place.read_bytes() == content.getvalue():
-        return 0
-    write_file(home.tmp, lambda handle: handle.write(content.getvalue()), place)
-    return len(content.getvalue())
-
-
-def _each(names: Sequence[str], copy: Callable[[str], int | None], done: Exchanged) -> None:
-    """Copy several at once; `copy` returns bytes, 0 for what is there, None for what is damaged."""
-
-    def tried(name: str) -> int | None:
-        for wait in (*_WAITS, None):  # pyarrow tries again itself, but not after every fault
-            try:
-                return copy(name)
-            except _DamagedError:
-                return None
-            except OSError as exc:
-                if wait is None or isinstance(exc, FileNotFoundError | PermissionError):
-                    raise
-                time.sleep(wait)
-        return None
-
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for name, size in zip(names, pool.map(tried, names), strict=True):
-            done.files, done.bytes = done.files + bool(size), done.bytes + (size or 0)
-            done.damaged += [name] if size is None and name not in done.damaged else []
+def _is_record(name: str) -> bool:
+    return any(PurePosixPath(name).match(pattern) for pattern in _RECORDS)
 
 
 def _pull_commits(home: Home, store: Store, names: Sequence[str], done: Exchanged) -> None:
@@ -222,7 +205,7 @@ def _pull_commits(home: Home, store: Store, names: Sequence[str], done: Exchange
         def check(handle: BinaryIO) -> None:
             size = handle.tell()
             if size != commit.bytes or commit.crc not in (None, file_crc(handle)):
-                raise _DamagedError
+                raise DamagedError
 
         return _write(home, store, name, check)
 
@@ -230,7 +213,7 @@ def _pull_commits(home: Home, store: Store, names: Sequence[str], done: Exchange
     for compacted, known in ((True, commits), (True, {}), (False, {})):
         replaced = _replaced(home, store, commits, [c.path for c in known.values()])
         new = {n: c for n, c in commits.items() if c.compacted == compacted and not c.path.exists()}
-        _each([name for name, commit in new.items() if commit.path not in replaced], copy, done)
+        each([name for name, commit in new.items() if commit.path not in replaced], copy, done)
 
 
 def _replaced(
@@ -277,10 +260,10 @@ def _pull_folder(home: Home, store: Store, note: str, there: Mapping[str, int]) 
 
 
 def _check_folder(note: Path) -> None:
-    bridge = note.name == _NOTES["checkpoints"]
+    bridge = note.name == _LISTS["checkpoints"]
     problems = check_records([note], deep=True) if bridge else check_folder(note, deep=True)
     if any(True for _ in problems):
-        raise _DamagedError
+        raise DamagedError
 
 
 def _write(home: Home, store: Store, name: str, check: Callable[[BinaryIO], None]) -> int:
@@ -293,23 +276,6 @@ def _write(home: Home, store: Store, name: str, check: Callable[[BinaryIO], None
     return write_file(home.tmp, lambda handle: store.get(name, handle), checked).stat().st_size
 
 
-def _is_record(name: str) -> bool:
-    return any(PurePosixPath(name).match(pattern) for pattern in (*_RECORDS, *_OWN)) and not any(
-        name.endswith(f"/{note}") for note in _NOTES.values()
-    )
-
-
-def _follows(home: Home, name: str, there: Mapping[str, int]) -> bool:
-    """Whether a note of what was planned or selected last is taken over from there."""
-    path = home.home / name
-    if path.name == "CURRENT":
-        commits = (path.parent / path.read_text()).glob("*.parquet")
-        return all(c.relative_to(home.home).as_posix() in there for c in commits)
-    if name == NEWEST:
-        return all(f"datasets/{d.version}/dataset.json" in there for d in list_datasets(home))
-    return False
-
-
 def _refuse_clashes(home: Home, there: Iterable[str], only: Sequence[str]) -> None:
     """Raises FoleyError where here and there two versions of a dataset have one number."""
     here = {d.version.rpartition("-")[0]: d.version for d in list_datasets(home)}
@@ -320,7 +286,3 @@ def _refuse_clashes(home: Home, there: Iterable[str], only: Sequence[str]) -> No
         if clash and (wanted_by(name, only) or wanted_by(f"datasets/{other}", only)):
             advice = "select in one home and pull in the others, or select under another name"
             raise FoleyError(f"datasets {other} here and {version} there clash: {advice}")
-
-
-class _DamagedError(Exception):
-    """What was copied is not what was written."""

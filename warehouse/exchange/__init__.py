@@ -1,0 +1,1 @@
+"""Copies of finished work in object stores. May import rows and datasets."""

@@ -29,12 +29,19 @@ _QUERIES = {
         select system, checkpoint, dataset, created_at, record
         from evaluations order by created_at desc, system limit {_LATEST}""",
     "runs": f"""
-        select flow, state, started_at, seconds, dataset
+        select coalesce(record->>'flow_run', flow) as run, state, started_at,
+               round(seconds, 1) as seconds, dataset,
+               regexp_replace(record->>'error', '^FoleyError: ', '') as error
         from runs order by started_at desc limit {_LATEST}""",
 }
 _OPTIONAL = {  # tables that a catalog of an earlier version has not
-    "sources": "select * from sources order by name",
-    "health": "from health where checked_at = (select max(checked_at) from health) order by ok",
+    "sources": """
+        select name, kind, place, clips, unreadable, newest_clip, scanned_at,
+               if(removed, 'removed', error) as error
+        from sources order by removed, name""",
+    "health": """
+        select what, subject, message, checked_at, ok from health
+        where checked_at = (select max(checked_at) from health)""",
 }
 
 

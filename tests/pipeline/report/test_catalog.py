@@ -37,6 +37,17 @@ def wh(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     ):
         heard = {"system": system, "checkpoint": "b0", "figures": figures}
         wh.write_record("evaluations", f"{system}-of-b0", heard)
+    for name, ended in (("curate a: 3 new", {}), ("health", {"error": "1 of 9 clips failed"})):
+        said = {
+            "flow": name.split()[0],
+            "flow_run": name,
+            "state": "failed" if ended else "completed",
+        }
+        wh.write_record("runs", name.split()[0], said | ended | {"seconds": 1.25})
+    said = ("what", "subject", "message", "ok")
+    found = (("failures", "probe", "many failed", False), ("freshness", "a", "it is fresh", True))
+    checks = [dict(zip(said, one, strict=True)) | {"value": 0.5, "most": 0.1} for one in found]
+    wh.write_record("health", "now", {"checked_at": "2026-01-02T03:04:05+00:00", "checks": checks})
     wh.publish()
     return wh
 
@@ -69,6 +80,17 @@ def test_versions_failures_curves_and_figures_are_on_the_page(wh: Warehouse) -> 
     heard = {row[0]: row[4:] for row in cells(page, "evaluations")}
     assert heard["foley-control"][0] == "0.625"
     assert heard["silence"][1] == "80"
+
+
+def test_runs_have_their_names_and_errors_and_of_health_what_is_not_well_is_shown(
+    wh: Warehouse,
+) -> None:
+    page = catalog_page(wh.home)
+    ended = {row[0]: row[-1] for row in cells(page, "flows")}
+    assert {*ended} == {"curate a: 3 new", "health"}
+    assert ended["health"] == "1 of 9 clips failed"
+    assert cells(page, "health") == [["failures", "probe", "many failed"]]
+    assert "Of 2 checks at 2026-01-02 03:04 UTC 1 found" in page
 
 
 def test_a_home_without_a_catalog_is_said_to_have_none(tmp_path: Path) -> None:

@@ -23,34 +23,43 @@ def source() -> None:
 @HOME
 @click.option("--name", help="Name of the source.  [default: the folder's own]")
 def add(folder: Path, home: Path, name: str | None) -> None:
-    """Register FOLDER, for the next `foley curate` or nightly run to scan."""
+    """Register FOLDER: the next curation scans it."""
     from pipeline.curation.registry import register
+    from pipeline.curation.sources import has_media
     from warehouse import Warehouse
 
     warehouse = Warehouse(home)
     added = register(warehouse, folder, name)
     warehouse.publish()
     click.echo(f"{added.name}: {added.place}")
+    if not has_media(added.place):
+        note = "there is no clip in it yet; is it the right folder? foley source remove"
+        click.echo(f"foley: {note} {added.name} takes it back", err=True)
 
 
 @source.command("list")
 @HOME
 @FORMAT
 def list_(home: Path, format: Format) -> None:
-    """Sources with their clips, the newest of them, and the last scan."""
+    """Sources, their clips, and the last scan."""
     from foley.cli.catalog import show
     from warehouse import query
     from warehouse.store import open_warehouse
 
     open_warehouse(home).publish()
-    show(query(home, "from sources where not removed order by name"), format)
+    show(
+        query(home, "select * exclude removed from sources where not removed order by name"), format
+    )
 
 
 @source.command()
 @click.argument("name")
 @HOME
 def remove(name: str, home: Path) -> None:
-    """Scan NAME no more, and select none of its clips; their facts stay for when it is added."""
+    """Scan NAME no more, and select none of its clips.
+
+    What was measured of them stays, for when it is added again.
+    """
     from pipeline.curation.registry import remove as run
     from warehouse.store import open_warehouse
 

@@ -95,10 +95,15 @@ def source_root(folder: Path) -> Path:
 
 
 def check_media(folder: Path) -> None:
-    """Raises FoleyError where `folder_source` would list nothing; ends at the first file."""
-    files = _files(source_root(folder), [])
-    if not any(path.name in SIDECARS or _is_media(path) for path in files):
+    """Raises FoleyError where `folder_source` would list nothing."""
+    if not has_media(folder):
         raise no_media(folder)
+
+
+def has_media(folder: Path) -> bool:
+    """Whether `folder_source` would list anything; ends at the first file."""
+    files = _files(source_root(folder), [])
+    return any(path.name in SIDECARS or _is_media(path) for path in files)
 
 
 def no_media(folder: Path) -> FoleyError:

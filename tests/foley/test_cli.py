@@ -185,6 +185,15 @@ def test_what_cannot_be_is_refused_before_anything_is_started(home: Path, tmp_pa
     assert not (home / "prefect").exists()
 
 
+def test_a_source_without_a_clip_is_added_with_a_doubt(tmp_path: Path) -> None:
+    (tmp_path / "wrong").mkdir()
+    done = foley("source", "add", tmp_path / "wrong", "--home", tmp_path / "home")
+    assert done.returncode == 0
+    assert "foley source remove wrong takes it back" in done.stderr
+    listed = foley("source", "list", "--home", tmp_path / "home", "--format", "json")
+    assert [row["name"] for row in json.loads(listed.stdout)] == ["wrong"]
+
+
 def test_sql_before_anything_was_curated(tmp_path: Path) -> None:
     assert str(tmp_path) in one_line_error(foley("sql", "select 1", "--home", tmp_path))
 

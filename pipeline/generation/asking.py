@@ -94,7 +94,7 @@ def notes_on(foley: FoleyControl, request: Request, seconds: float) -> list[str]
     ]
     if request.earlier is not None:
         notes += mixed_down(request.earlier, MOST_CHANNELS)
-    elif request.options.mix is not None and request.video is not None:
+    if request.options.mix is not None and request.video is not None:
         notes += mixed_down(request.video, foley.preset.audio_channels)
     return notes
 

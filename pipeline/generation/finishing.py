@@ -43,10 +43,12 @@ def finish(request: Request, audio: Audio, rate: int) -> tuple[Audio, int]:
     options = request.options
     if request.earlier is not None and options.redo is not None:
         old = own_sound(request.earlier)
-        new = resampled(with_channels(audio, len(old.samples)), rate, old.sample_rate)
-        return spliced(old.samples, new, read_spans(options.redo), old.sample_rate), old.sample_rate
-    wanted = options.sample_rate or rate
-    audio = resampled(audio, rate, wanted)
+        wanted = old.sample_rate
+        new = resampled(with_channels(audio, len(old.samples)), rate, wanted)
+        audio = spliced(old.samples, new, read_spans(options.redo), wanted)
+    else:
+        wanted = options.sample_rate or rate
+        audio = resampled(audio, rate, wanted)
     if options.mix is not None and request.video is not None:
         own = own_sound(request.video, len(audio))
         audio = mixed(audio, resampled(own.samples, own.sample_rate, wanted), options.mix)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.generation.cues import read_cues
 from pipeline.generation.options import MAX_SEED, GenerateOptions, SoundOptions
-from pipeline.generation.provenance import told_of
-from pipeline.generation.requests import MUXED, SOUND_ALONE, Request, check_out, places_of
+from pipeline.generation.provenance import is_made, told_of
+from pipeline.generation.requests import MUXED, SOUND_ALONE, STEM, Request, check_out, places_of
 from pipeline.generation.sources import sound_seconds
 from pipeline.media import printable
 from pipeline.tables import read_table
 from warehouse.errors import FoleyError
+from warehouse.files import path_of
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "video": ("file", "file_name", "filename", "path"),
@@ -23,6 +25,9 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "cues": (),
     "out": ("output",),
 }
+
+#: What a mix and its stem have in common in their sidecars.
+_SAME_SOUND = ("video", "prompt", "negative_prompt", "seed", "bridge", "settings", "earlier")
 
 
 @dataclass(frozen=True)
@@ -104,9 +109,13 @@ def of_sound(sound: Path | None, out: Path, options: GenerateOptions) -> Iterato
 
     A video that holds the sound is its own picture.
     """
-    if sound is None or not sound.is_file():
-        raise FoleyError(f"--redo of what? name the sound's file, not {printable(sound or Path())}")
+    if sound is None or not sound.is_file() or sound.suffix.lower() == ".csv":
+        told = f", not {printable(sound)}" if sound else ""
+        raise FoleyError(f"--redo is of one earlier sound: name its file{told}")
     told = told_of(sound)
+    if "mix" in told.get("options", {}):
+        yield from _of_mix(sound, told, out, options)
+        return
     if not told and options.prompt is None:
         raise FoleyError(
             f"{printable(sound)} has no sidecar that tells its prompt: give a --prompt"
@@ -120,6 +129,24 @@ def of_sound(sound: Path | None, out: Path, options: GenerateOptions) -> Iterato
             raise FoleyError(f"{printable(sound)} was made for {printable(video)}: not there now")
     asked = options.model_copy(update={**known, **own})
     yield from _of_file(video, out, asked, sound)
+
+
+def _of_mix(
+    mix: Path, told: Mapping[str, Any], out: Path, options: GenerateOptions
+) -> Iterator[Request]:
+    """A mix of which a stretch is made anew: of its stem, which is then mixed as before."""
+    stem, later = mix.with_suffix(STEM), ("mix", "loudness", "keep_audio")
+    same = {name: told.get(name) for name in _SAME_SOUND}
+    same["options"] = {k: v for k, v in told["options"].items() if k not in later}
+    if not is_made(stem, same):
+        raise FoleyError(
+            f"{printable(mix)} is a mix, and its own new sound ({printable(Path(stem.name))}) is "
+            "not beside it: give the command that made the mix again, with --stem"
+        )
+    levels = {name: told["options"].get(name) for name in ("mix", "loudness")}
+    for request in of_sound(stem, out, options.model_copy(update={"stem": False})):
+        mixed = replace(request, options=request.options.model_copy(update=levels))
+        yield from (mixed, mixed.stem())
 
 
 def of_call(
@@ -137,8 +164,7 @@ def of_call(
         return Request(video, Path(), prompt or "", seed, negative, options)
     own = options.model_dump(exclude_defaults=True)
     asked = GenerateOptions.of(prompt=prompt, negative_prompt=negative, seed=seed, **own)
-    (request,) = of_sound(video, Path("redone.wav"), asked)
-    return request
+    return next(of_sound(video, Path("redone.wav"), asked))
 
 
 def _of_folder(
@@ -182,7 +208,7 @@ def _of_row(
 ) -> Iterator[Request]:
     if not row["video"]:
         raise ValueError("names no video")
-    video, name, cues = folder / row["video"], row.get("out"), row.get("cues")
+    video, name, cues = folder / path_of(row["video"]), row.get("out"), row.get("cues")
     if cues:
         cues = str(folder / cues) if cues.lower().endswith((".csv", ".edl")) else cues
         read_cues(cues)

@@ -28,7 +28,7 @@ class SoundOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    seconds: float | None = Field(default=None, gt=0, le=MAX_SECONDS)
+    seconds: float | None = Field(default=None, ge=0.1, le=MAX_SECONDS)
     """Length of a sound that is made of text alone, without a video."""
     redo: str | None = Field(default=None, min_length=1)
     """Make only this stretch of an earlier sound anew, as 2.5-4.0 seconds; VIDEO is that sound, or

@@ -18,6 +18,7 @@ from warehouse.errors import FoleyError
 from warehouse.files import file_sha256
 
 MUXED, SOUND_ALONE = (".mp4", ".m4v", ".mov", ".mkv", ".webm"), (".wav", ".flac")
+STEM = ".stem.wav"  # in place of the extension
 _SLACK = 0.05  # seconds by which a stretch may end behind the sound: lengths are told rounded
 LONGEST_NAME = 255  # bytes, of file systems in use
 Place = Path | tuple[int, int]  # a resolved path, or a device and an inode
@@ -54,11 +55,11 @@ class Request:
         return seconds
 
     def _seconds(self) -> float:
+        if self.video is not None and self.options.mix is not None:
+            sound_seconds(self.video)
         if self.earlier is not None:
             return earlier_seconds(self.earlier)
         if self.video is not None:
-            if self.options.mix is not None:
-                sound_seconds(self.video)
             return video_seconds(self.video)
         if self.options.seconds is None:
             raise FoleyError("sound for what? name a video, or give --seconds for a text alone")
@@ -77,14 +78,17 @@ class Request:
         return replace(self, out=Path(), options=self.options.model_copy(update=later))
 
     def stem(self) -> Request:
-        """The new sound by itself, in a file beside this one.
+        """The new sound by itself, as it goes into the mix, in a file beside this one.
 
         Raises FoleyError where this one holds nothing else.
         """
         if self.options.mix is None and self.out.suffix.lower() not in MUXED:
             raise FoleyError(f"--stem: {printable(self.out)} is the new sound by itself already")
-        alone = self.options.model_copy(update={"mix": None, "keep_audio": False})
-        return replace(self, out=self.out.with_suffix(".stem.wav"), options=alone)
+        alone: dict[str, object] = {"mix": None, "keep_audio": False}
+        if self.options.mix is not None:
+            alone["loudness"] = None  # which is that of the mix
+        options = self.options.model_copy(update=alone)
+        return replace(self, out=self.out.with_suffix(STEM), options=options)
 
     def facts(self) -> dict[str, Any]:
         """What the sound is made of: video and its hash, prompts, seed, options."""

@@ -70,7 +70,8 @@ def test_every_command_of_the_page_makes_its_files(folder: Path) -> None:
         assert not code, command
     made = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {
-        "dubbed.mp4", "dubbed.mov", "mixed.mp4", "rain.wav", "take.10.wav", "take.13.wav",
+        "dubbed.mp4", "dubbed.mov", "mixed.mp4", "premix.mov", "remix.mov", "remix.stem.wav",
+        "rain.wav", "take.10.wav", "take.13.wav",
         "retake.7.wav", "retake.9.wav", "dubbed/one.flac", "dubbed/two.flac", "dubbed/one.3.mp4",
     } <= made  # fmt: skip
     assert len(COMMANDS) >= 12

@@ -58,7 +58,11 @@ def test_what_a_file_has_not_is_said_before_any_work(source: Path, tmp_path: Pat
     sidecar_of(tmp_path / "a.wav").write_text(json.dumps(told))
     for file, options, said in (
         ("a.wav", {"redo": "0.2-0.6"}, "was made for .*gone.mp4: not there now"),
-        ("gone.wav", {"redo": "0.2-0.6"}, "--redo of what"),
+        (
+            "gone.wav",
+            {"redo": "0.2-0.6"},
+            "--redo is of one earlier sound: name its file, not .*gone.wav",
+        ),
         ("in.mp4", {"like": tmp_path / "silent.mp4"}, "silent.mp4: holds no sound"),
         ("in.mp4", {"like": tmp_path / "gone.wav"}, "gone.wav"),
         ("in.mp4", {"cues": "footsteps"}, "is no cue"),

@@ -168,6 +168,15 @@ def test_what_spreadsheets_and_pandas_write_is_read(
     assert [said in note for note in found.notes] == [True] * ("notes" in text)
 
 
+def test_a_table_may_name_videos_as_file_managers_do(folder: Path, tmp_path: Path) -> None:
+    rows = f"video,prompt\nfile://{folder}/my%20dog%23.mp4,rain\nmy%20dog.mp4,rain\n"
+    found = requests_for(table(folder / "jobs.csv", rows), tmp_path, GenerateOptions())
+    assert [r.video for r in found] == [folder / "my dog#.mp4", folder / "my%20dog.mp4"]
+    far = table(folder / "jobs.csv", "video\nfile://nas/a.mp4\n")
+    with pytest.raises(FoleyError, match=r"line 2: file://nas/a\.mp4 is no file on this machine"):
+        requests_for(far, tmp_path, GenerateOptions())
+
+
 def test_a_video_may_do_without_words(folder: Path, tmp_path: Path) -> None:
     path = table(folder / "jobs.csv", "video,prompt\na.mp4,\nb.mp4,rain\n")
     assert [r.prompt for r in requests_for(path, tmp_path, GenerateOptions())] == ["", "rain"]

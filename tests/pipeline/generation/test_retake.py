@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.generation.dub import prepare
+from pipeline.generation.finishing import measure
 from pipeline.generation.generator import SoundGenerator
 from pipeline.generation.listing import requests_for
 from pipeline.generation.options import GenerateOptions
@@ -40,6 +42,49 @@ def test_a_retake_changes_its_stretch_alone(
     assert (told["seed"], told["options"]) == (9, {"redo": "0.5-1.2"})
 
 
+@pytest.mark.parametrize("loudness", [None, -30.0])
+def test_a_stretch_of_a_mix_is_made_anew_in_its_stem(
+    generator: SoundGenerator, source: Path, tmp_path: Path, loudness: float | None
+) -> None:
+    """The video's own sound is heard once, at every time, and so after another retake."""
+
+    def make(of: Path, out: str, **options: object) -> Path:
+        asked = GenerateOptions.model_validate(FAST | options)
+        made = prepare(of, tmp_path / out, asked, None).run(lambda *_: None, lambda _: generator)
+        assert {one.error for one in made} == {None}
+        return tmp_path / out
+
+    levels = {"mix": -6.0, "loudness": loudness, "sample_rate": 48_000}
+    first = make(source, "first.wav", **levels, stem=True)
+    second = make(first, "second.wav", prompt=None, redo="0.5-1.2", seed=9)
+    third = make(second, "third.wav", prompt=None, redo="0.2-0.4", seed=8)
+    stems = [samples(mix.with_suffix(".stem.wav"))[0] for mix in (first, second, third)]
+    changed = [np.flatnonzero(a != b) / 48_000 for a, b in pairwise(stems)]
+    assert [(x.min() >= low, x.max() < high) for x, low, high in
+            zip(changed, (0.5, 0.2), (1.2, 0.4), strict=True)] == [(True, True)] * 2  # fmt: skip
+    own = samples(source)[0, : stems[0].size]
+    for mix, stem in zip((first, second, third), stems, strict=True):
+        both = own + 10 ** (-6 / 20) * stem
+        heard = samples(mix)[0]
+        if loudness is None:
+            np.testing.assert_allclose(heard, both, atol=2**-22)
+        else:
+            assert np.corrcoef(heard, both)[0, 1] > 0.999
+            assert measure(heard[None], 48_000).integrated == pytest.approx(
+                loudness, abs=0.6
+            )  # limited
+    told = json.loads(sidecar_of(third).read_text())
+    assert told["earlier"] == {"sha256": file_sha256(second.with_suffix(".stem.wav"))}
+    assert told["video"]["path"] == str(source)
+
+    ask = GenerateOptions.model_validate(FAST | {"prompt": None, "redo": "0.2-0.4"})
+    again = make(source, "first.wav", **levels, seed=3)  # whose stem is another's now
+    third.with_suffix(".stem.wav").unlink()
+    for mix in (again, third):
+        with pytest.raises(FoleyError, match=rf"{mix.name} is a mix, .*--stem"):
+            prepare(mix, tmp_path / "o.wav", ask, None)
+
+
 def test_python_makes_a_part_anew_too(
     generator: SoundGenerator, source: Path, tmp_path: Path
 ) -> None:
@@ -52,7 +97,7 @@ def test_python_makes_a_part_anew_too(
     made.save(tmp_path / "first.wav")
     again = generator.generate(tmp_path / "first.wav", seed=4, steps=2, redo="0.2-0.6")
     assert (again.provenance["prompt"], again.video) == ("wood", source)
-    with pytest.raises(FoleyError, match="redo of what"):
+    with pytest.raises(FoleyError, match="name its file"):
         generator.generate(None, "wood", redo="1.0-1.5")
 
 

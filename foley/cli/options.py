@@ -1,5 +1,7 @@
 """Options that several commands share, and commands whose options are a flow's parameters."""
 
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import click
 
 from foley.cli.quiet import quietly
+from warehouse.files import path_of
 
 
 def home_option(default: str = "~/.foley") -> Callable[..., Any]:
@@ -107,7 +110,38 @@ def _type(field: Mapping[str, Any]) -> click.ParamType:
     if "enum" in shapes[0]:
         return click.Choice(shapes[0]["enum"])
     if "path" in shapes[0].get("format", ""):
-        return click.Path(path_type=Path)
-    return {"integer": click.IntRange(*limits), "number": click.FloatRange(*limits)}.get(
-        shapes[0]["type"], click.STRING
-    )
+        return _File()
+    if shapes[0]["type"] == "number":
+        return _Number(shapes[0])
+    return click.IntRange(*limits) if shapes[0]["type"] == "integer" else click.STRING
+
+
+class _File(click.Path):
+    """A path, or the file:// address of one."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(path_of(os.fspath(value)), param, ctx)
+
+
+class _Number(click.FloatRange):
+    """A number within the limits of a field's JSON schema."""
+
+    name = "number"
+
+    def __init__(self, field: Mapping[str, Any]) -> None:
+        low, high = field.get("exclusiveMinimum"), field.get("exclusiveMaximum")
+        super().__init__(
+            field.get("minimum", low),
+            field.get("maximum", high),
+            min_open=low is not None,
+            max_open=high is not None,
+        )
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):  # which no comparison finds
+            self.fail(f"{number} is not in the range {self._describe_range()}.", param, ctx)
+        return number

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from tests.warehouse.toys import POLICY, facts_of, make_files, run_all, stages
 from warehouse import FoleyError, Warehouse, compact, query, verify
 from warehouse.datasets.feature_build import FeatureRequest, build
 from warehouse.exchange.copies import pull, push
+from warehouse.exchange.object_store import Store
 
 HASHES = fingerprints(stages())
 
@@ -256,6 +258,12 @@ def test_a_home_is_no_address_to_push_to(worked: Warehouse, tmp_path: Path) -> N
         push(worked, f"file://{other.home}")
     assert before
     assert {path: path.read_bytes() for path in worked.home.rglob("*.json")} == before
+
+
+def test_an_address_may_hold_signs_as_they_are(tmp_path: Path) -> None:
+    """A person types them; pyarrow wants a space as %20."""
+    for name in ("my disk", "my%20disk", "größe"):
+        assert Store(f"file://{tmp_path}/{name}").folder == tmp_path / unquote(name)
 
 
 def test_what_is_not_there_is_not_pushed(worked: Warehouse, folder: str) -> None:

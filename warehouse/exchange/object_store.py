@@ -8,6 +8,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
 from uuid import uuid4
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow as pa
 from warehouse.errors import FoleyError
 
 _CHUNK = 8 << 20
+_OF_ADDRESSES = "%:/?#[]@!$&'()*+,;="  # signs that an address may hold as they are (RFC 3986)
 
 
 class Store:
@@ -26,7 +28,7 @@ class Store:
 
         self.address = address
         try:
-            self._files, self._root = fs.FileSystem.from_uri(address)
+            self._files, self._root = fs.FileSystem.from_uri(quote(address, _OF_ADDRESSES))
         except (OSError, ValueError, pa.ArrowException) as exc:
             kinds = "such as s3://bucket/folder, gs://bucket/folder or file:///folder"
             raise FoleyError(f"{address} is no address of a folder, {kinds} ({exc})") from exc

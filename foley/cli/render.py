@@ -9,12 +9,13 @@ import click
 
 from foley.cli.options import SEED
 from warehouse.errors import FoleyError
-from warehouse.files import make_folder
+from warehouse.files import make_folder, read_json, write_json
 
 if TYPE_CHECKING:
     from pipeline.world import WorldCorpus
 
 _COUNT = click.IntRange(0, 100_000)
+MARK = ".render.json"  # of which corpus a folder is
 
 
 @click.command()
@@ -51,28 +52,37 @@ def render(folder: Path, level: int, clips: int, seed: int, **besides: int) -> N
     if besides["duplicates"] > clips:
         raise FoleyError(f"--duplicates {besides['duplicates']} is more than --clips {clips}")
     corpus = WorldCorpus(clips, seed, bad=(), level=level, **besides)
-    _check(make_folder(folder.absolute()), corpus)
+    _claim(make_folder(folder.absolute()), corpus)
     with bar("render", unit="clip") as progress:
         rows = write_corpus(folder, corpus, len(os.sched_getaffinity(0)), follow(progress))
     impacts = sum(len(row["truth"]["impacts"]) for row in rows)
     click.echo(f"{folder}: {len(rows)} clips with {impacts} hits of level {level}, seed {seed}")
 
 
-def _check(folder: Path, corpus: "WorldCorpus") -> None:
-    """Raises FoleyError where the folder holds anything but clips of this corpus."""
+def _claim(folder: Path, corpus: "WorldCorpus") -> None:
+    """Mark the folder as that of this corpus, before the first clip is there.
+
+    Raises FoleyError where it holds anything but clips of this corpus.
+    """
     from pipeline.procedural.corpus import LEDGER, read_ledger
 
     wanted = {clip.name: clip.clip.seed for clip in corpus.clips()}
     if not wanted:
         raise FoleyError("nothing to render: give --clips, --flawed, --pairs or --long")
-    found = sorted(path.name for path in folder.iterdir())
+    mark, own = folder / MARK, {"level": corpus.level, "seed": corpus.seed}
+    ledger, marked = read_ledger(folder), read_json(mark) if mark.exists() else {}
     # a hidden file is what a render that was stopped has left
-    others = [name for name in found if name[0] != "." and name not in {LEDGER, *wanted}]
-    if others:
+    found = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+    if found and marked and marked != own:
+        before = "--level {level} --seed {seed}".format(**marked)
+        raise FoleyError(f"{folder} is of another corpus: give {before}, or choose another folder")
+    ours = {LEDGER, *(wanted if marked or ledger else ())}
+    if others := [name for name in found if name not in ours]:
         raise FoleyError(f"{folder} holds other files, such as {others[0]}: choose another folder")
-    for name, row in read_ledger(folder).items():
+    for name, row in ledger.items():
         truth = row.get("truth") or {}
         if (wanted.get(name), corpus.level) != (truth.get("seed"), truth.get("level")):
             raise FoleyError(
                 f"{folder} holds another corpus ({name} is not of it): choose another folder"
             )
+    write_json(folder, mark, own)

@@ -110,6 +110,9 @@ def test_the_command_renders_and_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     assert read_ledger(folder)["clip-00000.mp4"]["truth"]["seed"] == 4_000_000
     whole = (folder / LEDGER).read_bytes()
     (folder / LEDGER).unlink()  # as of a render that was killed
+    for other in (["--seed", "4"], ["--level", "2"]):
+        failed = run(cli, ["render", str(folder), "--clips", "1", *other])
+        assert "give --level 2 --seed 4, or choose another" in str(failed.exception)
     again = run(cli, ["render", str(folder), "--clips", "1", "--level", "2", "--seed", "4"])
     assert (again.exit_code, (folder / LEDGER).read_bytes()) == (0, whole)
     for wrong, said in (
@@ -122,11 +125,13 @@ def test_the_command_renders_and_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
         assert said in str(failed.exception)
 
 
-def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "holiday.mp4").write_bytes(b"mine")
+@pytest.mark.parametrize("name", ["holiday.mp4", "clip-00000.mp4"])
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"mine")
     failed = CliRunner().invoke(cli, ["render", str(tmp_path), "--clips", "1"])
-    assert "holds other files, such as holiday.mp4" in str(failed.exception)
-    assert [path.name for path in tmp_path.iterdir()] == ["holiday.mp4"]
+    assert f"holds other files, such as {name}" in str(failed.exception)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"mine"
 
 
 def test_long_takes_and_duplicates_are_other_files_of_known_worlds(tmp_path: Path) -> None:

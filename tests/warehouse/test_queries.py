@@ -157,6 +157,35 @@ def test_lineage_leads_from_a_sound_to_its_address(wh: Warehouse, tmp_path: Path
         trace(wh.home, "no such thing")
 
 
+def test_lineage_of_a_retake_is_the_chain_of_its_sounds(wh: Warehouse) -> None:
+    made = {"prompt": "rain", "bridge": "b", "checkpoint": None, "video_sha256": "clip"}
+    records = {
+        "first": {"options": {"like": {"path": "hit.wav", "sha256": "hit"}}},
+        "second": {"earlier": {"sha256": "first"}, "options": {"redo": "1-2"}},
+        "third": {
+            "earlier": {"sha256": "second"}, "options": {"redo": "0-1"}, "video_sha256": None
+        },
+        "fourth": {"earlier": {"sha256": "theirs"}, "options": {"redo": "0-1"}},
+    }  # fmt: skip
+    for seed, (sound, own) in enumerate(records.items(), 1):
+        wh.write_record("sounds", sound, made | {"sound": sound, "seed": seed} | own)
+    wh.publish()
+    found = trace(wh.home, "third").to_pylist()
+    assert [
+        (row["depth"], row["id"], row["detail"]) for row in found if row["kind"] == "sound"
+    ] == [
+        (0, "third", "rain, seed 3, 0-1 s anew"),
+        (1, "second", "rain, seed 2, 1-2 s anew"),
+        (2, "first", "rain, seed 1"),
+    ]
+    assert {(row["id"], row["of"]) for row in found if row["kind"] == "file"} == {
+        ("clip", "second"), ("hit", "first"),
+    }  # fmt: skip
+    assert None not in {row["id"] for row in found}
+    kinds = {row["id"]: row["kind"] for row in trace(wh.home, "fourth").to_pylist()}
+    assert kinds["theirs"] == "file"
+
+
 def test_records_keep_what_has_no_column_of_its_own(wh: Warehouse) -> None:
     [row] = rows(wh, "select steps, record from checkpoints")
     assert row["steps"] == 7

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from warehouse.home import Home
 
-FORMAT = "8"  # another number for another catalog of the same files
+FORMAT = "9"  # another number for another catalog of the same files
 
 
 @dataclass(frozen=True)

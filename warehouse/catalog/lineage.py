@@ -22,14 +22,16 @@ _WALK = """
         where not (l.kind = 'dataset' and l.parent_kind = 'clip')
     )
     select min(w.depth)::INTEGER as depth, w.kind, w.id,
-           any_value(w.child_kind) as of_kind, any_value(w.child) as "of",
+           arg_min(w.child_kind, w.depth) as of_kind, arg_min(w.child, w.depth) as "of",
            any_value(case w.kind
                when 'clip' then c.path
                when 'dataset' then concat(
                    json_extract_string(d.policy, '$.name'), ' v',
                    json_extract(d.policy, '$.version'), ': ', d.kept, ' of ', d.clips, ' clips')
                when 'features' then concat(f.clips, ' clips')
-               when 'sound' then concat(g.prompt, ', seed ', g.seed)
+               when 'sound' then concat(
+                   g.prompt, ', seed ', g.seed, ', ' ||
+                   json_extract_string(g.record, '$.options.redo') || ' s anew')
                when 'checkpoint' then concat(k.preset, ', ', k.steps, ' steps')
            end) as detail
     from walk w left join clips c on w.kind = 'clip' and c.clip_id = w.id

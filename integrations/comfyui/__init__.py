@@ -1,8 +1,9 @@
 """Nodes of foley-control for ComfyUI: this folder, linked into ComfyUI's `custom_nodes`.
 
-ComfyUI's Python needs the package itself: `uv pip install --config-file uv.toml .` in it. Written
-against the node contract that ComfyUI publishes (INPUT_TYPES, RETURN_TYPES, FUNCTION; IMAGE
-[B, H, W, 3] in 0..1, AUDIO {"waveform": [B, C, S], "sample_rate"}, VIDEO an object with `save_to`).
+ComfyUI's Python needs the package itself: `uv pip install --config-file uv.toml .` in it. They keep
+to the node contract that ComfyUI publishes (INPUT_TYPES, RETURN_TYPES, FUNCTION; IMAGE
+[B, H, W, 3] in 0..1, AUDIO {"waveform": [B, C, S], "sample_rate"}, VIDEO an object with `save_to`),
+and ComfyUI 0.19.3 ran them (tests/integrations).
 """
 
 from __future__ import annotations

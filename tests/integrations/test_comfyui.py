@@ -1,6 +1,7 @@
 """ComfyUI's nodes keep to its published contract; what they give is what the package gives.
 
-ComfyUI is on no package index, so it is not run here: a graph is walked as its executor does.
+ComfyUI is on no package index, so a graph is walked as its executor does; test_comfyui_itself.py
+runs it where somebody has it.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ from pipeline.media.opening import open_media, video_stream
 
 MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 _APPLE = (".mp4", ".m4v", ".mov")  # what has edit lists, and four letters for a codec
+#: Names by which Apple tells kinds of HEVC and ProRes.
+_TAGS = ("hvc1", "dvh1", "apco", "apcs", "apcn", "apch", "ap4h", "ap4x")
 _TECHNICAL = frozenset(["major_brand", "minor_version", "compatible_brands", "encoder", "duration"])
 _KINDS = {"audio": "a sound track", "subtitle": "subtitles", "video": "another picture"} | {
     "attachment": "an attached file", "data": "a data track"
@@ -71,8 +73,8 @@ def add_picture(target: OutputContainer, stream: av.VideoStream, out: Path) -> a
         codec = stream.codec_context.codec.canonical_name
         raise MediaError(out, f"cannot hold a picture of {codec}") from None
     tag = stream.codec_context.codec_tag
-    if tag in ("hvc1", "dvh1") and out.suffix.lower() in _APPLE:
-        picture.codec_context.codec_tag = tag  # the library's own hev1 is nothing to Apple
+    if tag in _TAGS and out.suffix.lower() in _APPLE:
+        picture.codec_context.codec_tag = tag  # the library's own is hev1, or ProRes of its best
     told = stream.metadata
     kept = {k: told[k] for k in ("language", "title", "creation_time", "alpha_mode") if k in told}
     picture.metadata.update(kept)

@@ -208,3 +208,18 @@ def test_work_files_hold_pcm(tmp_path: Path, suffix: str, codec: str) -> None:
     assert probe(out).audio_codec == codec
     if codec != "aac":
         np.testing.assert_allclose(decode_audio(out).samples[:, :96_000], sound, atol=2**-22)
+
+
+@pytest.mark.parametrize("suffix", ["mov", "mkv"])
+def test_what_editors_cut_in_stays_as_it_is(tmp_path: Path, suffix: str) -> None:
+    write_sample(tmp_path / "a.mp4", TIMES[:10], None)
+    ffmpeg("-i", tmp_path / "a.mp4", "-c:v", "prores_ks", "-profile:v", "1", tmp_path / "a.mov")
+    out = tmp_path / f"out.{suffix}"
+    mux(tmp_path / "a.mov", clicks(1, [0.1]), 48_000, out, Muxing(pcm=True))
+    assert [content for content, _ in packets(out)] == [
+        content for content, _ in packets(tmp_path / "a.mov")
+    ]
+    assert (probe(out).video_codec, probe(out).audio_codec) == ("prores", "pcm_s24le")
+    if suffix == "mov":
+        with av.open(str(out)) as container:
+            assert container.streams.video[0].codec_context.codec_tag == "apcs"

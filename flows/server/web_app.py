@@ -15,6 +15,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
+from flows.server.database import garbage_aside, use_sqlite_in_turn
 from flows.server.guards import OwnPagesOnly, PasswordWanted, own_names
 from warehouse.errors import FoleyError
 from warehouse.files import file_lock, make_folder
@@ -27,6 +28,7 @@ def create() -> Starlette:
     """
     home = Path(os.environ["FOLEY_HOME"])
     lock = make_folder(home / "prefect") / "migration.lock"
+    use_sqlite_in_turn()
     prefect = create_app()
     reports = StaticFiles(directory=home / "reports", html=True, check_dir=False)
 
@@ -39,6 +41,7 @@ def create() -> Starlette:
         async with AsyncExitStack() as stack:
             with file_lock(lock):  # two migrations of one database fail
                 await stack.enter_async_context(prefect.router.lifespan_context(prefect))
+            stack.enter_context(garbage_aside())
             yield
 
     return Starlette(

@@ -75,6 +75,11 @@ class ProgressArtifact:
         self.updated = now
         self._set(min(100.0, 100 * done / self.total))
 
+    def say(self, text: str) -> None:
+        """Have another text beside the bar, which starts again."""
+        self.text = text
+        self._set(0.0)
+
     def _set(self, share: float) -> None:
         if self.id is not None:
             text = self.text

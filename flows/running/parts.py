@@ -1,5 +1,6 @@
 """Parts of a curation: stages that run here, or in the work pool of what they need."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +8,15 @@ from itertools import groupby
 from typing import Any
 
 from prefect import get_run_logger
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, WorkPool, WorkPoolStatus
 from prefect.deployments import run_deployment
+from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
 
+from flows.display.artifacts import ProgressArtifact
 from flows.parameters import BatchParameters, SharedOutParameters
 from flows.running.batches import StageCounts, run_stages
 from pipeline.curation.registry import clips_of
@@ -22,6 +27,8 @@ DEPLOYMENT = "stages/stages"
 _LOOK_EVERY = 2.0  # seconds
 #: A run that crashed is started again meanwhile by an automation, up to its fourth start.
 _RESTART, _STARTS = 60.0, 4
+#: Seconds after which it is said that no worker takes a run; workers look every 5 to 10 s.
+_SILENCE = 30.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ def _elsewhere(
     asked["dataset"] = part.dataset and part.dataset.version
     key = f"{flow_run.id}-{flow_run.run_count}-{names[0]}"
     get_run_logger().info("%s: in a run of deployment %s", ", ".join(names), DEPLOYMENT)
-    run = _ended({"parameters": asked}, key)
+    run = _ended({"parameters": asked}, key, ", ".join(names))
     if run.state and run.state.is_completed():
         # a start that crashed has left a record without stages
         of_run = (r for r in wh.records("runs") if r["flow_run_id"] == str(run.id))
@@ -94,18 +101,64 @@ def _elsewhere(
     raise FoleyError(f"run {run.name} of {', '.join(names)} ended: {why}")
 
 
-def _ended(parameters: dict[str, Any], key: str) -> FlowRun:
+def _ended(parameters: dict[str, Any], key: str, what: str) -> FlowRun:
     """A run of the deployment, asked for once however often this is called, when it has ended."""
     run: Any = None
     for start in range(_STARTS):
         if start:
             time.sleep(_RESTART)
         try:
-            run = run_deployment(
-                DEPLOYMENT, parameters=parameters, idempotency_key=key, poll_interval=_LOOK_EVERY
-            )
+            run = run_deployment(DEPLOYMENT, parameters=parameters, idempotency_key=key, timeout=0)
         except ObjectNotFound:
             raise FoleyError(f"there is no deployment {DEPLOYMENT}: run foley deploy") from None
+        with get_client(sync_client=True) as client:
+            waiting = _Waiting(client, what)
+            while not run.state.is_final():
+                time.sleep(_LOOK_EVERY)
+                run = client.read_flow_run(run.id)
+                waiting.look(run)
         if not run.state.is_crashed():
             break
     return run
+
+
+class _Waiting:
+    """Says aloud that nobody takes a run of another pool, and when somebody has."""
+
+    def __init__(self, client: SyncPrefectClient, what: str) -> None:
+        self.client, self.what = client, what
+        self.since = time.monotonic()
+        self.told = False
+        self.artifact = ProgressArtifact(what, 1, f"run of {DEPLOYMENT}")
+
+    def look(self, run: FlowRun) -> None:
+        """Say it once; by then a worker that is free would have taken it."""
+        self.artifact.show(0)  # which ends this run where a person paused it
+        is_taken = run.start_time is not None
+        if is_taken and self.told:
+            self.told = False
+            self._say(logging.INFO, f"{self.what}: a worker of pool {run.work_pool_name} has begun")
+        if not is_taken and not self.told and time.monotonic() - self.since > _SILENCE:
+            self.told = True
+            pool = self.client.read_work_pool(run.work_pool_name or "")
+            self._say(logging.WARNING, f"{self.what}: {_why_nobody(pool)}")
+
+    def _say(self, level: int, text: str) -> None:
+        get_run_logger().log(level, text)
+        self.artifact.say(text)
+
+
+def _why_nobody(pool: WorkPool) -> str:
+    """Why no worker of a pool takes a run, and what to type; the webhook is told where none is."""
+    if pool.is_paused:
+        return f"pool {pool.name} is paused: resume it in the UI, under Work Pools"
+    if pool.status == WorkPoolStatus.READY:
+        return f"the workers of pool {pool.name} are busy, or have just ended: it waits"
+    # Prefect tells of a worker that is gone, not of one that never was
+    name = {"prefect.resource.id": f"prefect.work-pool.{pool.id}"}
+    emit_event("prefect.work-pool.not-ready", name | {"prefect.resource.name": pool.name})
+    return (
+        f"no worker of pool {pool.name} is there, and it waits. On a machine with a GPU that sees "
+        f"this home, type: PREFECT_API_URL={PREFECT_API_URL.value()} prefect worker start "
+        f"--type process --pool {pool.name}; or cancel this run, and give gpu_stages: here"
+    )

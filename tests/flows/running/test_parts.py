@@ -47,10 +47,16 @@ class Heavy(Mortal):
 def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A worker of the pool of GPUs, in a thread of this process, and the deployment it runs.
 
-    The first run crashes; what asked for it asks again, and then it is started again.
+    It comes once it was said aloud that there is none. The first run crashes; what asked for it
+    asks again, and then it is started again.
     """
-    monkeypatch.setattr(parts, "_RESTART", 0.2)
-    monkeypatch.setattr(parts, "_STARTS", 1000)
+    for name, value in {
+        "_RESTART": 0.2,
+        "_STARTS": 1000,
+        "_LOOK_EVERY": 0.1,
+        "_SILENCE": 0.2,
+    }.items():
+        monkeypatch.setattr(parts, name, value)
     with get_client(sync_client=True) as client:
         make_pool(client, GPU_POOL)
         place: dict[str, Any] = {"name": "stages", "work_pool_name": GPU_POOL}
@@ -62,6 +68,8 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         above = client.read_task_run(run.parent_task_run_id).flow_run_id
         asks = {"flow_run_filter": FlowRunFilter.model_validate({"id": {"any_": [above]}})}
         client.set_flow_run_state(run.id, Crashed(message="its machine is gone"), force=True)
+        while not said_aloud(client, "no worker of pool foley-gpu is there"):
+            assert not stop.wait(0.2)
         while sum("run_deployment" in ask.task_key for ask in client.read_task_runs(**asks)) < 2:  # type: ignore[arg-type]
             assert not stop.wait(0.2)
         client.set_flow_run_state(run.id, Scheduled(), force=True)
@@ -74,6 +82,8 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         with get_client(sync_client=True) as client:
             while not stop.wait(0.2):
                 for run in client.read_flow_runs(flow_run_filter=chosen):
+                    if not said_aloud(client, "no worker of pool foley-gpu is there"):
+                        continue
                     if not crashed:
                         crash(client, run)
                         crashed = True
@@ -88,6 +98,13 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     thread.join()
     with get_client(sync_client=True) as client:
         client.delete_deployment(deployment)
+
+
+def said_aloud(client: SyncPrefectClient, what: str) -> bool:
+    """Whether the newest progress artifact says this of the stage."""
+    said = {"artifacts": {"key": {"any_": ["progress"]}}, "sort": "UPDATED_DESC", "limit": 1}
+    [artifact] = client.request("POST", "/artifacts/filter", json=said).json() or [{}]
+    return what in artifact.get("description", "") and "heavy" in artifact["description"]
 
 
 def test_gpu_stages_run_in_the_pool_of_gpus(
@@ -110,3 +127,16 @@ def test_gpu_stages_run_in_the_pool_of_gpus(
         ("curate", ["probe", "silence", "picture", "heavy"]),
         ("stages", ["heavy"]),
     ]
+    with get_client(sync_client=True) as client:
+        assert said_aloud(client, "heavy: a worker of pool foley-gpu has begun")
+        # by which the automation of the webhook goes (tests/operations/test_factory.py)
+        pool = client.read_work_pool(GPU_POOL)
+        asked = {"filter": {"event": {"name": ["prefect.work-pool.not-ready"]}}}
+        resources = [
+            event["resource"]
+            for event in client.request("POST", "/events/filter", json=asked).json()["events"]
+        ]
+        assert {
+            "prefect.resource.id": f"prefect.work-pool.{pool.id}",
+            "prefect.resource.name": GPU_POOL,
+        } in resources

@@ -3,7 +3,7 @@
 import queue
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -16,9 +16,10 @@ from flows.display.artifacts import ProgressArtifact
 from flows.display.progress_bars import bar
 from flows.parameters import BatchParameters
 from flows.running.devices import settle_on_one
-from flows.running.runners import BATCHES_A_DEVICE, Runners, is_transient
+from flows.running.runners import BATCHES_A_DEVICE, Runners, check_room, is_transient
 from pipeline.stages.engine import Batch, BatchResult, Plan, Split, plan, run_batch
 from pipeline.stages.loading import let_go
+from pipeline.stages.memory import memory_here
 from pipeline.stages.progress import progress_to
 from pipeline.stages.stage import Stage
 from warehouse import FoleyError, Warehouse
@@ -61,10 +62,12 @@ def run_stages(
 
     A batch that is lost (a crash, not a bad clip, which is a row) costs the others nothing. Raises
     FoleyError at the end if any was lost, so that the run fails visibly; the next run does what is
-    missing.
+    missing; and before any work where this machine has too little memory for a stage.
     """
     split = Split(parameters.max_attempts, parameters.batch_size, parameters.batches_at_once)
     counts: list[StageCounts] = []
+    if not parameters.cluster:
+        _check_room(stages, (plan(wh, stage, fingerprints, clip_ids, split) for stage in stages))
     with Runners(parameters) as runners:
         for stage in stages:
             work = plan(wh, stage, fingerprints, clip_ids, split)
@@ -79,6 +82,18 @@ def run_stages(
             f"({first.lost[0]}){more}; the rest is kept, run again for these"
         )
     return counts
+
+
+def _check_room(stages: Sequence[Stage], plans: Iterable[Plan]) -> None:
+    """Raise FoleyError where this machine is too small for a stage that has work, or will have."""
+    here = memory_here()
+    if all(stage.memory <= here for stage in stages):
+        return  # nothing is planned twice
+    begun = False
+    for stage, work in zip(stages, plans, strict=True):
+        begun = begun or work.todo > 0
+        if begun:
+            check_room(stage, [here])
 
 
 @task(persist_result=False)
@@ -111,7 +126,6 @@ class _StageRun:
 
     def __init__(self, wh: Warehouse, stage: Stage, work: Plan, runners: Runners) -> None:
         self.wh, self.stage, self.work, self.runners = wh, stage, work, runners
-        self._has_model = stage.needs == "gpu"
         tags = [stage.name, stage.needs]
         self._task: Any = process_batch.with_options(name=stage.name, tags=tags)
         self._running: dict[PrefectFuture[BatchResult], tuple[int, Batch]] = {}
@@ -188,7 +202,7 @@ class _StageRun:
     def _once(self, waiting: Sequence[tuple[int, Batch]]) -> Iterator[_Event]:
         """Submit batches, never more unfinished than can run at once."""
         for number, batch in waiting:
-            yield from self._until_fewer_than(self.runners.at_once(self._has_model))
+            yield from self._until_fewer_than(self.runners.at_once(self.stage))
             try:
                 future = self._submit(number, batch)
             except Exception as error:  # noqa: BLE001 (a broken pool refuses what comes after)
@@ -205,7 +219,7 @@ class _StageRun:
         if self.runners.here:
             arguments["on_progress"] = partial(self._advance, number)
         task = self._task.with_options(task_run_name=name)
-        return self.runners.submit(task, arguments, self._has_model)
+        return self.runners.submit(task, arguments, self.stage)
 
     def _advance(self, number: int, clips: int) -> None:
         self._inside[number] += clips

@@ -1,7 +1,8 @@
 """What runs the batches of a stage: threads or processes of this machine, Dask, or Ray."""
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any, Self, cast
@@ -13,6 +14,8 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from flows.parameters import BatchParameters
 from flows.running.devices import devices
 from flows.running.signals import end_with_parent, handler_kept
+from pipeline.stages.memory import memory_here
+from pipeline.stages.stage import Stage
 from warehouse import FoleyError
 
 #: Errors of the machinery, not of the work: a worker that was killed, a connection that broke.
@@ -41,76 +44,133 @@ _DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 
 
 class Runners:
-    """The runner of a run's stages: started for the first batch, and anew after workers died.
+    """The runner of a run's stages, one at a time.
 
-    Of processes there are two: models stay in those that loaded them, and share what GPUs hold.
+    It is started for the first batch, and anew after workers died, or where a stage has room for
+    fewer processes or more: models stay in those that loaded them.
     """
 
     def __init__(self, parameters: BatchParameters) -> None:
         self.parameters = parameters
-        self._runners: dict[int, TaskRunner[Any]] = {}
-        self._told = False
+        self._runner: TaskRunner[Any] | None = None
+        self._size = 0
+        self._told = set[str]()
 
     @property
     def here(self) -> bool:
         """Whether batches run in this process."""
         return self.parameters.runner == "thread"
 
-    def at_once(self, has_model: bool) -> int:
+    def at_once(self, stage: Stage) -> int:
         """Batches of a stage to have submitted: on a cluster one more, so that no worker waits."""
         local = self.parameters.runner in ("thread", "process")
-        return self._workers(has_model) + (0 if local else 1)
+        return self._workers(stage) + (0 if local else 1)
 
-    def submit(self, task: Any, parameters: dict[str, Any], has_model: bool) -> PrefectFuture[Any]:
-        """Submit a task with its arguments by name."""
-        workers = self._workers(has_model and self.parameters.runner == "process")
-        if workers not in self._runners:
+    def submit(self, task: Any, arguments: dict[str, Any], stage: Stage) -> PrefectFuture[Any]:
+        """Submit a task of a stage with its arguments by name.
+
+        Raises FoleyError where no machine of a cluster has the memory that the stage needs.
+        """
+        size = self._workers(stage)
+        if self._runner is None or size != self._size:
+            self.renew()
             with handler_kept():
-                self._runners[workers] = task_runner(self.parameters, workers).__enter__()
-        runner = self._runners[workers]
-        with self._on_gpu(runner) if has_model else nullcontext():
-            return runner.submit(task, parameters)
+                self._runner, self._size = task_runner(self.parameters, size).__enter__(), size
+        with self._placed(stage, self._runner):
+            return self._runner.submit(task, arguments)
 
-    def _on_gpu(self, runner: TaskRunner[Any]) -> AbstractContextManager[object]:
-        """Have a cluster give a task a worker with a GPU, where any of its workers has one."""
+    def _placed(self, stage: Stage, runner: TaskRunner[Any]) -> AbstractContextManager[object]:
+        """Have a cluster give a task a worker with the stage's memory, and with a GPU if any has.
+
+        On this machine there are just as many workers as have it.
+        """
         if self.parameters.runner == "ray":
-            import ray
-            from prefect_ray.context import remote_options
-
-            if ray.cluster_resources().get(
-                GPU
-            ):  # its default for GPUs: a process ends after a task
-                return remote_options(num_gpus=1 / BATCHES_A_DEVICE, max_calls=0)
-        elif self.parameters.runner == "dask":
-            from dask.base import annotate
-
-            workers = cast("Any", runner).client.scheduler_info(n_workers=-1)["workers"].values()
-            if any(worker["resources"].get(GPU) for worker in workers):
-                return annotate(resources={GPU: 1})
-        if self.parameters.cluster and not self._told:
-            self._told = True
-            get_run_logger().warning("no worker of the cluster says that it has a GPU")
+            return self._placed_by_ray(stage)
+        if self.parameters.runner == "dask" and self.parameters.cluster:
+            return self._placed_by_dask(stage, cast("Any", runner).client)
         return nullcontext()
 
-    def _workers(self, has_model: bool) -> int:
-        """How many there are: few where models share a GPU, whose memory holds them all."""
-        workers = self.parameters.batches_at_once
-        if has_model and not self.parameters.cluster and devices():
-            return min(workers, BATCHES_A_DEVICE * len(devices()))
+    def _placed_by_ray(self, stage: Stage) -> AbstractContextManager[object]:
+        import ray
+        from prefect_ray.context import remote_options
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        having = self._with_gpu(stage, nodes)
+        check_room(stage, [node.get("memory", 0) for node in having])
+        options = {"memory": stage.memory}
+        if stage.needs == "gpu" and having[0].get(GPU):
+            # its default for GPUs: a process ends after a task
+            options |= {"num_gpus": 1 / BATCHES_A_DEVICE, "max_calls": 0}
+        return remote_options(**options)
+
+    def _placed_by_dask(self, stage: Stage, client: Any) -> AbstractContextManager[object]:
+        from dask.base import annotate
+
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        nodes = [w["resources"] | w | {"at": address} for address, w in workers.items()]
+        having = self._with_gpu(stage, nodes)
+        rooms = {w["at"]: w["memory_limit"] or math.inf for w in having}  # 0: without a limit
+        check_room(stage, rooms.values())
+        large = [address for address, room in rooms.items() if room >= stage.memory]
+        gpu = {"resources": {GPU: 1}} if stage.needs == "gpu" and having[0].get(GPU) else {}
+        return annotate(workers=large, **gpu)
+
+    def _with_gpu(
+        self, stage: Stage, nodes: Sequence[Mapping[str, Any]]
+    ) -> Sequence[Mapping[str, Any]]:
+        """Those for a stage: with a GPU where it needs one, else all; it is said if none has."""
+        if stage.needs != "gpu":
+            return nodes
+        having = [node for node in nodes if node.get(GPU)]
+        if self.parameters.cluster and not having:
+            self._tell("no worker of the cluster says that it has a GPU")
+        return having or nodes
+
+    def _workers(self, stage: Stage) -> int:
+        """How many there are: few where models share a GPU, or the memory of this machine."""
+        workers, runner = self.parameters.batches_at_once, self.parameters.runner
+        if self.parameters.cluster:
+            return workers
+        if stage.needs == "gpu" and devices():
+            workers = min(workers, BATCHES_A_DEVICE * len(devices()))
+        room = memory_here() // stage.memory
+        if runner in ("process", "dask") and room < workers:
+            self._tell(
+                f"{stage.name}: {max(1, room)} workers and not {workers}: each takes about "
+                f"{stage.memory / 1e9:.1f} GB of the {memory_here() / 1e9:.1f} GB here"
+            )
+            workers = max(1, room)
         return workers
 
+    def _tell(self, what: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            get_run_logger().warning(what)
+
     def renew(self) -> None:
-        """End the runners; the next batch starts another."""
-        while self._runners:
-            self._runners.popitem()[1].__exit__(None, None, None)
+        """End the runner; the next batch starts another."""
+        if self._runner:
+            self._runner, runner = None, self._runner
+            runner.__exit__(None, None, None)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End the runners; where the run was told to end, its batches are not waited for."""
+        """End the runner; where the run was told to end, its batches are not waited for."""
         if kind is None or issubclass(kind, Exception):
             self.renew()
+
+
+def check_room(stage: Stage, rooms: Iterable[float]) -> None:
+    """Raises FoleyError where none of these has the memory that a stage needs, in bytes."""
+    largest = max(rooms, default=0)
+    if largest < stage.memory:
+        raise FoleyError(
+            f"stage {stage.name} needs about {stage.memory / 1e9:.1f} GB of memory, and the "
+            f"largest machine or worker for it has {largest / 1e9:.1f} GB: run it where there is "
+            "more, or leave it out (docs/operating.md#memory)"
+        )
 
 
 def task_runner(parameters: BatchParameters, workers: int) -> TaskRunner[Any]:
@@ -118,20 +178,20 @@ def task_runner(parameters: BatchParameters, workers: int) -> TaskRunner[Any]:
     makers: dict[str, Callable[[], TaskRunner[Any]]] = {
         "thread": lambda: ThreadPoolTaskRunner(max_workers=workers),
         "process": lambda: ProcessPoolTaskRunner(workers, initializer=end_with_parent),
-        "dask": lambda: _dask(parameters),
+        "dask": lambda: _dask(parameters, workers),
         "ray": lambda: _ray(parameters),
     }
     return makers[parameters.runner]()
 
 
-def _dask(parameters: BatchParameters) -> TaskRunner[Any]:
+def _dask(parameters: BatchParameters, workers: int) -> TaskRunner[Any]:
     _check("prefect_dask", "dask")
     from prefect_dask.task_runners import DaskTaskRunner
 
     if parameters.cluster:
         return DaskTaskRunner(address=parameters.cluster)
     own = {
-        "n_workers": parameters.batches_at_once,
+        "n_workers": workers,  # who share the machine's memory
         "threads_per_worker": 1,  # a worker is a process with its own models
         "dashboard_address": None,
         "host": "127.0.0.1",  # Dask's messages are pickles: nobody else may send one

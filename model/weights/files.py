@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 import time
@@ -26,6 +27,25 @@ def visible_files(folder: Path) -> list[Path]:
         if path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+
+
+def weights_bytes(path: Path, prefix: str = "") -> int:
+    """Bytes that weights take in memory: those of a file, or of a folder's files; 0 without any.
+
+    Of a safetensors file it is what its header lists, as float32, and with a `prefix` only tensors
+    whose keys begin so. Another file takes what it has on disk.
+    """
+    if path.is_dir():
+        return sum(weights_bytes(file, prefix) for file in path.glob("*.safetensors"))
+    if not path.is_file():
+        return 0
+    with path.open("rb") as file, suppress(ValueError, KeyError, AttributeError):
+        if path.suffix == ".safetensors":
+            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), LARGE)))
+            header.pop("__metadata__", None)
+            shapes = [said["shape"] for key, said in header.items() if key.startswith(prefix)]
+            return 4 * sum(map(math.prod, shapes))
+    return path.stat().st_size
 
 
 def file_sha256(path: Path) -> str:

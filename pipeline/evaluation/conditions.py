@@ -21,6 +21,7 @@ from model.metrics.onsets import detect_onsets
 from model.presets.preset import Preset
 from model.types import Audio
 from model.weights.device import choose_device, sampling_dtype
+from model.weights.files import weights_bytes
 from pipeline.features.video_tokens import tokens_from_bytes
 from pipeline.procedural import MATERIALS, material_of, swap_material
 from pipeline.stages.progress import advance
@@ -116,6 +117,12 @@ class Generate(Stage):
     def model_revision(self) -> str:
         """The checkpoint's id: it covers backbone, encoder and training."""
         return self.settings.checkpoint
+
+    @property
+    def weights(self) -> int:
+        """Those of backbone, text encoder and bridge."""
+        models = (self.preset.model("backbone"), self.preset.model("text"), self.bridge)
+        return sum(map(weights_bytes, models))
 
     def setup(self) -> None:
         """Load backbone and bridge."""

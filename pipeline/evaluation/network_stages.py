@@ -19,6 +19,7 @@ import pyarrow as pa
 from model.presets.networks import NETWORKS
 from model.presets.preset import Preset
 from model.presets.settings import revision_in
+from model.weights.files import weights_bytes
 from pipeline.media import Framing, Scaling, read_frames
 from pipeline.media.mono import Channel, check_sound, read_sound
 from pipeline.stages.reading import read_each, read_then_run
@@ -105,6 +106,11 @@ class Embed(Stage):
     def model_revision(self) -> str:
         """Content hash of the network's weights, and the precision where that is not float32."""
         return revision_in(self.kind.revision(self.preset), self.preset.precision.networks)
+
+    @property
+    def weights(self) -> int:
+        """Those of the network."""
+        return weights_bytes(self.preset.model(self.kind.name))
 
     def running(self) -> AbstractContextManager[object]:
         """In the preset's precision."""

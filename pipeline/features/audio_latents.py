@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from model.presets.preset import Preset
 from model.presets.settings import revision_in
+from model.weights.files import weights_bytes
 from pipeline.features.columns import clip_seconds, half_bytes, middle_times
 from pipeline.media import read_audio
 from pipeline.stages.reading import read_then_run
@@ -78,6 +79,11 @@ class AudioLatents(BackboneStage):
     def model_revision(self) -> str:
         """That of the backbone, and the precision where that is not float32."""
         return revision_in(super().model_revision, self.preset.precision.latents)
+
+    @property
+    def weights(self) -> int:
+        """Those of the VAE."""
+        return weights_bytes(self.preset.model("backbone"), "pretransform.")
 
     def setup(self) -> None:
         """Load the VAE, and no other part of the backbone."""

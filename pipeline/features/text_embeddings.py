@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from model.presets.preset import Preset
+from model.weights.files import weights_bytes
 from pipeline.features.audio_latents import CHUNK, BackboneStage
 from pipeline.features.columns import half_bytes
 from pipeline.stages.progress import advance
@@ -33,6 +34,11 @@ class TextEmbeddings(BackboneStage):
                 field("n_text_tokens", pa.int32(), "text tokens"),
             ]
         )
+
+    @property
+    def weights(self) -> int:
+        """Those of the text encoder."""
+        return weights_bytes(self.preset.model("text"))
 
     def setup(self) -> None:
         """Load the text encoder, and no other part of the backbone."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from model.presets.preset import Preset
 from model.presets.settings import revision_in
+from model.weights.files import weights_bytes
 from pipeline.features.columns import clip_seconds, half_bytes, middle_times
 from pipeline.media import Framing, read_frames
 from pipeline.stages.reading import read_then_run
@@ -82,6 +83,11 @@ class VideoTokens(Stage):
         from model.video_encoder import VideoEncoder
 
         return revision_in(VideoEncoder.revision(self.preset), self.preset.precision.video)
+
+    @property
+    def weights(self) -> int:
+        """Those of the video encoder."""
+        return weights_bytes(self.preset.model("video"))
 
     def setup(self) -> None:
         """Load V-JEPA2."""

@@ -8,6 +8,7 @@ import pyarrow as pa
 from model.presets.networks import NETWORKS
 from model.presets.preset import Preset
 from model.presets.settings import revision_in
+from model.weights.files import weights_bytes
 from pipeline.stages.stage import Stage
 from warehouse import field
 
@@ -28,6 +29,11 @@ class NetworkScore(Stage):
         """Content hash of the network's weights, and the precision where that is not float32."""
         revision = NETWORKS[self.network].load_class().revision(self.preset)
         return revision_in(revision, self.preset.precision.networks)
+
+    @property
+    def weights(self) -> int:
+        """Those of the network."""
+        return weights_bytes(self.preset.model(self.network))
 
     def running(self) -> AbstractContextManager[object]:
         """In the preset's precision."""

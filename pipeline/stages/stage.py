@@ -47,6 +47,10 @@ class Failed:
 
 Outcome = Passed | Rejected | Failed
 
+#: Bytes that a process takes beside its models, for Python, its libraries and a batch's media; and
+#: what a model computes at most, which is twice the size of its weights where that is less.
+_LIBRARIES, _ACTIVATIONS = 2**30, 2**31
+
 
 @dataclass(frozen=True)
 class NoSettings:
@@ -88,6 +92,19 @@ class Stage(ABC):
     def needs(self) -> str:
         """What it is to run on: gpu where it loads a model, and takes a GPU's memory; else cpu."""
         return "cpu" if type(self).setup is Stage.setup else "gpu"
+
+    @property
+    def weights(self) -> int:
+        """Bytes that its models' weights take in memory; 0 where it has none."""
+        return 0
+
+    @property
+    def memory(self) -> int:
+        """Bytes that a process takes to run it, about.
+
+        `python -m tests.benchmarks stage_memory` measures them at full size.
+        """
+        return _LIBRARIES + self.weights + min(2 * self.weights, _ACTIVATIONS)
 
     def running(self) -> AbstractContextManager[object]:
         """What :meth:`process` runs in: the precision of the models, say."""

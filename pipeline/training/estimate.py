@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 
-import psutil
 import torch
 
 from model.training.cost import MicroBatchCost, micro_batch_cost
+from pipeline.stages.memory import memory_here
 from pipeline.training.batches import DatasetFeatures, epoch_facts
 from pipeline.training.launch import Layout
 from pipeline.training.meter import device_peak
@@ -116,7 +116,7 @@ def _hours(flops: float, layout: Layout) -> float | None:
 def _check_room(found: Estimate) -> None:
     """Raises FoleyError where memory or disk is too small."""
     needed = sum(found.memory.values())
-    there = psutil.virtual_memory().total // found.layout.processes
+    there = memory_here() // found.layout.processes
     if torch.cuda.is_available():
         there = torch.cuda.mem_get_info()[1]
     if needed > there:

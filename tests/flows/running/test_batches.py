@@ -25,8 +25,10 @@ from prefect.client.schemas.objects import TaskRun
 from flows.parameters import BatchParameters
 from flows.running import batches as stages
 from flows.running.batches import StageCounts, run_stages
+from flows.running.runners import Runners
 from model.presets.preset import ModelError
 from pipeline.stages.engine import fingerprints
+from pipeline.stages.memory import memory_here
 from pipeline.stages.progress import advance
 from pipeline.stages.stage import Clip, Outcome, Passed, Rejected, Stage
 from warehouse import FoleyError, Warehouse, field
@@ -124,6 +126,10 @@ def commits(wh: Warehouse) -> dict[str, int]:
     return {str(p): p.stat().st_mtime_ns for p in wh.home.glob("commits/**/*.parquet")}
 
 
+def commits_of(wh: Warehouse, stage: str) -> list[str]:
+    return [path for path in commits(wh) if f"/{stage}/" in path]
+
+
 def test_every_clip_gets_its_row_and_every_batch_its_task(wh: Warehouse) -> None:
     counts, _ = run(wh, Length(LengthSettings()), workers=2)
     assert (counts.passed, counts.rejected, counts.failed, counts.batches) == (8, 1, 1, 3)
@@ -166,7 +172,7 @@ def test_a_lost_batch_costs_no_other_and_is_done_by_the_next_run(
     with pytest.raises(FoleyError, match=r"stage length: 1 of 3 batches were lost .*device busy"):
         run(wh, stage, workers=workers)
     kept = commits(wh)
-    assert len([path for path in kept if "/length/" in path]) == 2
+    assert len(commits_of(wh, "length")) == 2
     counts, _ = run(wh, stage, workers=workers, max_attempts=1)
     assert counts.processed + counts.done_before + counts.quarantined == 10
     assert kept.items() <= commits(wh).items()
@@ -177,7 +183,7 @@ def test_what_every_batch_would_meet_stops_the_stage_at_once(wh: Warehouse) -> N
     with pytest.raises(ModelError, match="no weights"):
         run(wh, Length(LengthSettings(), at_setup), workers=1)
     assert at_setup.calls == 1
-    assert not [path for path in commits(wh) if "/length/" in path]
+    assert not commits_of(wh, "length")
 
 
 def test_little_work_is_shared_by_all_workers(wh: Warehouse) -> None:
@@ -263,3 +269,53 @@ def test_few_batches_share_a_gpu(wh: Warehouse, monkeypatch: pytest.MonkeyPatch)
     counts, _ = run(wh, stage, workers=4, batch_size=1)
     assert counts.passed == 10
     assert max(most) <= 2
+
+
+class Hungry(Length):
+    """A stage that takes a part of this machine's memory, or more than all of it."""
+
+    name = "hungry"
+    schema = pa.schema([field("hunger", pa.int64(), "nothing that is computed")])
+
+    def __init__(self, share: float) -> None:
+        super().__init__(LengthSettings())
+        self.share = share
+
+    @property
+    def memory(self) -> int:
+        return int(memory_here() * self.share)
+
+
+@pytest.mark.parametrize(
+    ("runner", "expected"), [("process", 2), ("dask", 2 + 1), ("thread", 5), ("ray", 5 + 1)]
+)
+def test_processes_are_as_many_as_have_room_in_memory(
+    tmp_path: Path, runner: Any, expected: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Threads share their models; Ray counts memory itself. Dask has one more waiting."""
+
+    @flow(name="room-test")
+    def at_once(stage: Stage) -> int:
+        return Runners(BatchParameters(home=tmp_path, workers=5, runner=runner)).at_once(stage)
+
+    assert at_once(Length(LengthSettings())) >= 2
+    caplog.clear()
+    assert at_once(Hungry(0.4)) == expected
+    assert ("hungry: 2 workers and not 5: each takes about" in caplog.text) == (expected < 5)
+
+
+def test_a_machine_that_is_too_small_is_said_before_any_work(wh: Warehouse) -> None:
+    own: list[Stage] = [Length(LengthSettings()), Hungry(1.5)]
+
+    @flow(name="room-test")
+    def both(stages: list[Stage]) -> list[StageCounts]:
+        parameters = BatchParameters(home=wh.home, workers=2, max_attempts=1)
+        return run_stages(wh, stages, fingerprints(stages), parameters)
+
+    with pytest.raises(
+        FoleyError, match=r"^stage hungry needs about .* run it where there is more"
+    ):
+        both(own)
+    assert not commits_of(wh, "length")
+    both([*own[:1], Hungry(0.5)])
+    assert [count.processed for count in both(own)] == [0, 0], "nothing is left to do"

@@ -53,17 +53,24 @@ def expected(api: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
     return digests(wh)
 
 
-@pytest.mark.parametrize("runner", ["process", "dask", "ray"])
-def test_two_workers_one_of_them_killed_and_the_same_catalog(
-    runner: str, expected: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("runner", "workers"), [("process", 2), ("dask", 3), ("ray", 3)])
+def test_workers_one_of_them_killed_and_the_same_catalog(
+    runner: str,
+    workers: int,
+    expected: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7a")
     wh = warehouse(tmp_path)
     death = tmp_path / "death"
-    counts = run(wh, Mortal(death), runner)
+    counts = run(wh, Mortal(death), runner, workers)
     assert death.read_text() != str(os.getpid())
     assert (counts.lost, counts.passed, counts.rejected) == ((), 11, 1)
-    assert digests(wh) == expected
+    found = digests(wh)
+    for what, rows in (("threads", expected), (f"{runner}, {workers} workers", found)):
+        print(f"{what}: {rows[-1]['md5']}")
+    assert found == expected
     ran = {path.read_text() for path in tmp_path.glob("*.ran")}
     pids = {path.read_text().split()[0] for path in tmp_path.glob("*.ran")}
     assert str(os.getpid()) not in pids
@@ -86,7 +93,21 @@ def test_a_worker_that_dies_every_time_is_said(tmp_path: Path) -> None:
         run(wh, Always(tmp_path / "death"), "process", workers=1)
 
 
-def test_dask_sends_a_stage_with_a_model_to_a_worker_with_a_gpu(
+class Plain(Mortal):
+    needs = "cpu"  # type: ignore[assignment]
+
+
+class Huge(Plain):
+    """A stage that takes more memory than the small worker has."""
+
+    memory = 3 * 2**30  # type: ignore[assignment]
+
+
+class TooLarge(Plain):
+    memory = 2**50  # type: ignore[assignment]
+
+
+def test_dask_sends_a_stage_to_a_worker_with_a_gpu_and_the_memory_that_it_needs(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     @task
@@ -94,22 +115,24 @@ def test_dask_sends_a_stage_with_a_model_to_a_worker_with_a_gpu(
         return str(get_worker().name)
 
     @flow(name="place-test")
-    def placed(cluster: str) -> list[str]:
+    def placed(cluster: str, *stages: Mortal) -> list[str]:
         parameters = BatchParameters(home=tmp_path, runner="dask", cluster=cluster, workers=2)
         with Runners(parameters) as runners:
-            futures = [
-                runners.submit(where, {}, has_model) for has_model in [True] * 4 + [False] * 4
-            ]
+            futures = [runners.submit(where, {}, stage) for stage in stages for _ in range(4)]
             return [future.result() for future in futures]
 
     def worker(**options: Any) -> dict[str, Any]:
-        return {"cls": Worker, "options": {"nthreads": 1, **options}}
+        small = {"nthreads": 1, "memory_limit": 2 * 2**30}
+        return {"cls": Worker, "options": small | options}
 
     scheduler = {"cls": Scheduler, "options": {"dashboard_address": None, "host": "127.0.0.1"}}
-    for having, expected in (({"resources": {GPU: 1}}, {"gpu"}), ({}, {"cpu", "gpu"})):
-        workers = {"cpu": worker(), "gpu": worker(**having)}
+    for having, expected in (({"resources": {GPU: 1}}, {"gpu"}), ({}, {"cpu", "gpu", "large"})):
+        workers = {"cpu": worker(), "gpu": worker(**having), "large": worker(memory_limit=2**40)}
         with SpecCluster(workers, scheduler, silence_logs=False) as cluster:
             assert isinstance(cluster, SpecCluster)
             address: Any = cluster.scheduler_address
-            assert {*placed(address)[:4]} <= expected
+            assert {*placed(address, Mortal())} <= expected
+            assert {*placed(address, Huge())} == {"large"}
+            with pytest.raises(FoleyError, match=r"mortal needs about 1125899.9 GB .* has \d+"):
+                placed(address, TooLarge())
             assert ("no worker of the cluster" in caplog.text) == (not having)

@@ -1,4 +1,4 @@
-"""Hashes of large files are computed once, and never taken for those of another content."""
+"""Hashes of large files are computed once, and never taken for those of another content; sizes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from model.weights import files
-from model.weights.files import LARGE, known_sha256
+from model.weights.files import LARGE, known_sha256, weights_bytes
+from model.weights.load import save_weights
 
 ZEROS, ONES = bytes(LARGE), b"1" * LARGE
 
@@ -80,3 +82,18 @@ def test_a_damaged_cache_is_none(read: list[Path], tmp_path: Path) -> None:
     known_sha256(path)
     assert len(read) == 5
     assert [file.name for file in cache.parent.iterdir()] == [cache.name]
+
+
+def test_weights_take_what_they_hold_as_float32(tmp_path: Path) -> None:
+    tensors = {"vae.a": torch.zeros(3, 5), "vae.b": torch.zeros(7), "dit.a": torch.zeros(11)}
+    for dtype in (torch.float16, torch.float32):
+        save_weights(tmp_path / "some.safetensors", tensors, dtype, {"made": "here"})
+        assert weights_bytes(tmp_path / "some.safetensors") == 4 * (15 + 7 + 11)
+        assert weights_bytes(tmp_path / "some.safetensors", "vae.") == 4 * (15 + 7)
+        assert weights_bytes(tmp_path) == 4 * (15 + 7 + 11)
+    (tmp_path / "other.pth").write_bytes(ZEROS)
+    assert weights_bytes(tmp_path / "other.pth") == LARGE
+    assert weights_bytes(tmp_path / "none.safetensors") == 0
+    for broken in (b"", b"12", (2**40).to_bytes(8, "little") + b"no"):  # loading it says what it is
+        (tmp_path / "broken.safetensors").write_bytes(broken)
+        assert weights_bytes(tmp_path / "broken.safetensors") == len(broken)

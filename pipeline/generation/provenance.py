@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -30,11 +31,13 @@ def code_version() -> str:
     return f"{package}+{commit}" if commit else package
 
 
-def code_revision() -> str | None:
-    """The commit of the source tree that this runs from (`-dirty` where files differ), if any."""
-    folder = Path(__file__).parents[2]
+def code_revision(folder: Path = Path(__file__).parents[2]) -> str | None:
+    """The commit of the source tree that this runs from (`-dirty` where files differ), if any.
+
+    An image has no tree, and says its commit in FOLEY_COMMIT.
+    """
     if not (folder / ".git").exists():
-        return None
+        return os.environ.get("FOLEY_COMMIT") or None
     command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)

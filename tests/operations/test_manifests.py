@@ -5,9 +5,11 @@ Kubernetes manifests by schema, shell scripts by the shell, the image by what it
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import tomllib
 from importlib import import_module
@@ -20,6 +22,9 @@ import yaml
 
 from flows.parameters import GPU_STAGES, SharedOutParameters, TrainParameters
 from flows.running.runners import BATCHES_A_DEVICE, GPU
+from model.presets.preset import load_preset
+from pipeline.curation.stage_graph import StageGraph
+from pipeline.generation.provenance import code_revision
 from tests.foley.commands import ROOT
 
 FOLDER = ROOT / "deployments"
@@ -129,6 +134,35 @@ def test_the_image_copies_what_there_is_and_installs_with_options_that_uv_has() 
     assert done.returncode == 0, done.stderr
 
 
+def test_the_image_that_is_pushed_is_the_one_that_every_pod_runs(tmp_path: Path) -> None:
+    """The commands of the README, of which those that need a registry are left out."""
+    shutil.copytree(FOLDER / "kubernetes", tmp_path / "deployments" / "kubernetes")
+    text = (FOLDER / "README.md").read_text()
+    lines = re.findall(r"^(?:image=|sed ).*$", text, re.MULTILINE)
+    assert len(lines) == 2
+    git = {"GIT_DIR": str(ROOT / ".git"), "PATH": os.environ["PATH"]}
+    subprocess.run(["bash", "-ec", "\n".join(lines)], cwd=tmp_path, env=git, check=True)
+    images = set[str]()
+    for path in (tmp_path / "deployments").rglob("*.yaml"):
+        images |= set(re.findall(r"image: (.*)", path.read_text()))
+        for document in documents(path):
+            kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    [image] = images
+    assert re.fullmatch(r"registry.example/foley:[0-9a-f]{12}", image)
+    assert "--build-arg COMMIT=$(git rev-parse HEAD) -t $image" in text
+    assert "\nARG COMMIT\n" in (container := (FOLDER / "Containerfile").read_text())
+    assert "\nENV FOLEY_COMMIT=$COMMIT\n" in container
+
+
+def test_records_name_the_commit_of_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert code_revision(tmp_path) is None
+    monkeypatch.setenv("FOLEY_COMMIT", "0123abcd")
+    assert code_revision(tmp_path) == "0123abcd"
+    assert code_revision() != "0123abcd", "a tree knows better"
+
+
 def test_each_pool_has_what_its_stages_need() -> None:
     """A worker without a device sends stages that need one to the pool of those that have one."""
     from flows.running.parts import DEPLOYMENT
@@ -151,6 +185,60 @@ def test_each_pool_has_what_its_stages_need() -> None:
         assert pool == (GPU_POOL if has_device else CPU_POOL)
         assert variables.get(GPU_STAGES) == (None if has_device else "pool")
     assert f"--pool {GPU_POOL}" in (FOLDER / "slurm" / "worker.sbatch").read_text()
+
+
+#: Parameters of the published files (tests/model/test_full_size.py), in millions, by model; of the
+#: backbone by what its keys begin with.
+PUBLISHED: dict[str, dict[str, float]] = {
+    "backbone": {"model": 1056.8, "pretransform": 156.1},
+    "text": {"all": 223.0},
+    "video": {"all": 326.0},
+    "imagebind": {"all": 1200.8},
+    "audiobox": {"all": 94.4},
+}
+
+
+def test_each_worker_has_the_memory_that_the_papers_stages_need(tmp_path: Path) -> None:
+    """By files of the published size that hold nothing. Two processes share a device."""
+    preset = load_preset("paper", tmp_path)
+    for model, parts in PUBLISHED.items():
+        path = preset.model(model)
+        path = path if path.suffix else path / "model.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shapes = {f"{part}.x": {"shape": [round(n * 1e6)]} for part, n in parts.items()}
+        header = json.dumps(shapes).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        if path.suffix == ".pth":
+            os.truncate(path, round(4 * sum(parts.values()) * 1e6))
+    graph = StageGraph(preset)
+    needs = {
+        kind: max(s.memory for s in graph.stages if s.needs == kind) for kind in ("cpu", "gpu")
+    }
+    assert {stage.name for stage in graph.stages if stage.memory > needs["cpu"]} == {
+        *("imagebind", "audiobox", "video_tokens", "audio_latents", "text_embeddings")
+    }
+    for document in documents(FOLDER / "kubernetes" / "workers.yaml"):
+        [worker] = document["spec"]["template"]["spec"]["containers"]
+        asked = worker["resources"]["requests"]
+        memory, kind = int(asked["memory"].removesuffix("Gi")) * 2**30, "cpu"
+        together = int(asked["cpu"])
+        if "nvidia.com/gpu" in worker["resources"]["limits"]:
+            kind, together = "gpu", BATCHES_A_DEVICE
+        assert together * needs[kind] <= memory, document["metadata"]["name"]
+    assert BATCHES_A_DEVICE * needs["gpu"] <= asked_of_slurm("worker.sbatch", "mem")
+    a_task = asked_of_slurm("dask.sbatch", "mem-per-cpu") * 4
+    assert "#SBATCH --cpus-per-task=4\n" in (FOLDER / "slurm" / "dask.sbatch").read_text()
+    assert 4 * needs["cpu"] <= a_task
+    assert BATCHES_A_DEVICE * needs["gpu"] <= a_task
+
+
+def asked_of_slurm(script: str, option: str) -> int:
+    """Bytes that a script asks for."""
+    found = re.search(
+        rf"^#SBATCH --{option}=(\d+)G$", (FOLDER / "slurm" / script).read_text(), re.MULTILINE
+    )
+    assert found
+    return int(found[1]) * 2**30
 
 
 def test_pools_and_heartbeats_are_the_same_everywhere() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from os.path import relpath
 from pathlib import Path
 from threading import Event
@@ -16,6 +17,7 @@ from foley.studio.workshop import Take, Workshop
 from model.presets.settings import ModelError
 from pipeline.generation.options import MAX_SEED, GenerateOptions
 from warehouse.errors import FoleyError
+from warehouse.files import path_of
 
 NEWEST = "newest of the home, else shipped"
 MOST_TAKES = 6
@@ -169,6 +171,7 @@ def _many_videos(workshop: Workshop) -> None:
         out = gr.Textbox(label="Folder for the results", elem_id="out")
     prompt = gr.Textbox(label="What is to be heard, where a table does not say it")
     count = gr.Slider(1, MOST_TAKES, 1, step=1, label="Takes")
+    stems = gr.Checkbox(label="Stems: the new sounds by themselves beside the videos, too")
     asked = [prompt, count, *_settings(workshop)]
     with gr.Row():
         make = gr.Button("Make sounds", variant="primary", elem_id="make-many")
@@ -178,23 +181,37 @@ def _many_videos(workshop: Workshop) -> None:
     table = gr.Dataframe(
         headers=names, interactive=False, elem_id="states", column_widths=widths, wrap=True
     )
+    made, pack = gr.State([]), gr.Button("All files as one .zip", elem_id="pack")
+    file = gr.File(label="Download", elem_id="packed", visible=False)
 
-    def run(folder: str, to: str, *values: Any, progress: gr.Progress = PROGRESS) -> Iterator[Any]:
+    def run(
+        folder: str, to: str, stem: bool, *values: Any, progress: gr.Progress = PROGRESS
+    ) -> Iterator[Any]:
         if not folder.strip() or not to.strip():
             raise _error("Say which folder or CSV, and where the results go.")
-        options, event = _options(workshop, *values), Event()
-        if options.prompt == "":  # a table's, or a file's name
-            options = options.model_copy(update={"prompt": None})
-        yield {stop: event}
-        paths = Path(folder).expanduser(), Path(to).expanduser()
+        # words of a table, or of a file's name, where the page has none
+        given = {"stem": stem} | ({} if values[0] else {"prompt": None})
+        options, event = _options(workshop, *values).model_copy(update=given), Event()
+        yield {stop: event, made: [], file: gr.File(None, visible=False)}
+        videos, target = (_said(partial(path_of, text.strip())) for text in (folder, to))
+        videos, target = videos.expanduser(), target.expanduser()
         rows: list[list[object]] = []
-        for sound in _each(workshop.batch(*paths, options, _on(progress), event)):
+        done: list[Path] = []
+        for sound in _each(workshop.batch(videos, target, options, _on(progress), event)):
             state = sound.error or ("there already" if sound.before else "made")
-            rows.append([relpath(sound.request.out, paths[1]), round(sound.seconds, 2), state])
-            yield {table: rows}
+            rows.append([relpath(sound.request.out, target), round(sound.seconds, 2), state])
+            done += [] if sound.error else [sound.request.out]
+            yield {table: rows, made: done}
 
-    gr.on([make.click], run, [source, out, *asked], [stop, table])
+    def packed(sounds: Sequence[Path], to: str) -> gr.File:
+        if not sounds:
+            raise _error("Make sounds first.")
+        name = Path(to.strip()).name or "sounds"
+        return gr.File(str(_said(lambda: workshop.packed(sounds, name))), visible=True)
+
+    gr.on([make.click], run, [source, out, stems, *asked], [stop, table, made, file])
     halt.click(_stop, [stop], None, queue=False)
+    pack.click(packed, [made, out], file)
 
 
 def _settings(workshop: Workshop) -> list[Any]:

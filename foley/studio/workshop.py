@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from os.path import commonpath
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import Event, Lock
 from typing import TYPE_CHECKING
+from zipfile import ZipFile
 
 from pipeline.generation.dub import Dubbed, Dubbing, prepare
 from pipeline.generation.options import GenerateOptions
@@ -126,6 +128,22 @@ class Workshop:
             mux(take.video, sound.samples, sound.sample_rate, out)
         Warehouse(self.home).publish_if_possible()
         return [out, take.sound, sidecar_of(out)]
+
+    def packed(self, sounds: Sequence[Path], name: str) -> Path:
+        """One file to download, `name`.zip: sounds of a batch, their sidecars beside them.
+
+        Raises FoleyError where it cannot be written.
+        """
+        root = Path(commonpath([sound.absolute().parent for sound in sounds]))
+        archive = self._new_folder(name) / f"{name}.zip"
+        files = [path for sound in sounds for path in (sound, sidecar_of(sound))]
+        try:
+            with ZipFile(archive, "w") as pack:
+                for path in files:  # which are compressed already
+                    pack.write(path, path.absolute().relative_to(root))
+        except OSError as error:
+            raise FoleyError(f"{archive.name} cannot be written: {error}") from None
+        return archive
 
     def _models(self, dubbing: Dubbing) -> SoundGenerator:
         """Those that a request asks for: loaded for the one before, or now."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import uvicorn
@@ -125,3 +126,28 @@ def test_from_a_video_to_the_files_of_the_take_that_is_kept(
     download.value.save_as(out)
     assert out.name == "my clip.2.mp4"
     assert len(read_audio(out, 16_000)) == 40_000
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_from_a_folder_to_one_file_with_videos_and_stems(
+    page: Page, video: Path, tmp_path: Path
+) -> None:
+    page.get_by_role("tab", name="Many videos").click()
+    pack = page.locator("#pack")
+    pack.click()
+    expect(page.get_by_text("Make sounds first.")).to_be_visible()
+    page.locator("#source textarea").fill(f"file://{video.parent}")
+    page.locator("#out textarea").fill(str(tmp_path / "out"))
+    page.get_by_label("Stems").check()
+    page.locator("#make-many").click()
+    cells = page.locator("#states").get_by_role("gridcell")
+    made = ["my clip.mp4", "2.5", "made", "my clip.stem.wav", "2.5", "made"]
+    expect(cells).to_have_text(made, timeout=PATIENCE)
+    pack.click()
+    link = page.locator("#packed a").first
+    with page.expect_download(timeout=PATIENCE) as download:
+        link.click(timeout=PATIENCE)
+    download.value.save_as(tmp_path / "packed.zip")
+    with ZipFile(tmp_path / "packed.zip") as packed:
+        assert "my clip.stem.wav" in packed.namelist()

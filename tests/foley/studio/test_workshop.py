@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 from threading import Event
+from zipfile import ZipFile
 
 import av
 import numpy as np
@@ -128,3 +129,19 @@ def test_a_folder_is_done_as_the_command_does_it(
         [sound] = workshop.batch(video.parent, out, ask(4, 1), ignore, Event())
         assert (sound.error, sound.before) == (None, before)
         assert sound.request.out == out / "my clip.mp4"
+
+
+def test_all_files_of_a_batch_are_one_to_download(
+    workshop: Workshop, video: Path, tmp_path: Path
+) -> None:
+    options = ask(4, 1).model_copy(update={"stem": True})
+    made = [*workshop.batch(video.parent, tmp_path / "out", options, ignore, Event())]
+    sounds = [sound.request.out for sound in made]
+    with ZipFile(workshop.packed(sounds, "out")) as packed:
+        names = ("my clip.mp4", "my clip.stem.wav")
+        assert {*packed.namelist()} == {f"{name}{end}" for name in names for end in ("", ".json")}
+        for sound in sounds:
+            assert packed.read(sound.name) == sound.read_bytes()
+    sounds[0].unlink()
+    with pytest.raises(FoleyError, match=r"out\.zip cannot be written: .*my clip\.mp4"):
+        workshop.packed(sounds, "out")

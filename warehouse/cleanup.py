@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,16 @@ import pyarrow.parquet as pq
 
 from warehouse.commits import Commit, commit_id, footer, reads_as_written, write_commit
 from warehouse.datasets.layout import REMOVED_SETS
-from warehouse.datasets.versions import VERSION, VERSIONS, Dataset, find_dataset, list_datasets
+from warehouse.datasets.versions import (
+    VERSION,
+    VERSIONS,
+    Dataset,
+    damaged_versions,
+    find_dataset,
+    list_datasets,
+    read_dataset,
+)
+from warehouse.errors import FoleyError
 from warehouse.files import (
     discard,
     disk_bytes,
@@ -32,6 +42,7 @@ from warehouse.runs import works_on_versions
 if TYPE_CHECKING:
     from warehouse.home import Home
 
+_log = logging.getLogger("foley.warehouse")
 _COMPACT_ROWS = 65_536
 _COMPACT_BYTES = 256 << 20
 
@@ -197,7 +208,7 @@ def _old_commits(home: Home, unused: bool) -> Iterator[Garbage]:
 
 def _old_versions(home: Home, keep: int) -> list[Garbage]:
     """Versions that retention lets go, with feature sets of these and of versions that are gone."""
-    if works_on_versions(home):
+    if works_on_versions(home) or damaged_versions(home):  # who may refer to these is not known
         return []
     records = [*home.records("checkpoints"), *home.records("evaluations")]
     named = {record.get(what) for record in records for what in ("dataset", "features")}
@@ -211,9 +222,10 @@ def _old_versions(home: Home, keep: int) -> list[Garbage]:
     garbage = [Garbage(dataset.path, unshared_bytes(dataset.path), why) for dataset in old]
     left = {d.version for every in by_name.values() for d in every} - {d.version for d in old}
     for path in sorted(home.folder("features").glob("*/_features.json")):
-        if read_json(path).get("dataset") not in left and path.parent.name not in named:
-            why = "features of a dataset version that goes"
-            garbage.append(Garbage(path.parent, unshared_bytes(path.parent), why))
+        with home.leaving_out(path):
+            if read_json(path)["dataset"] not in left and path.parent.name not in named:
+                why = "features of a dataset version that goes"
+                garbage.append(Garbage(path.parent, unshared_bytes(path.parent), why))
     return garbage
 
 
@@ -234,15 +246,27 @@ def _old_pages(home: Home, unused: bool) -> Iterator[Garbage]:
 def _referenced(home: Home) -> set[tuple[str, str]]:
     """(stage, fingerprint) that are current or that a living run plans with.
 
-    With those of datasets and feature sets, and all that these build on, recursively.
+    With those of datasets and feature sets, and all that these build on, recursively; all there are
+    where a note that may name one is damaged.
     """
-    waiting = [item for dataset in list_datasets(home) for item in dataset.fingerprints.items()]
+    try:
+        return _reached(home)
+    except (FoleyError, KeyError, TypeError) as exc:
+        _log.warning("all commits count as in use: %s", exc)
+        return set(home.commits_folders())
+
+
+def _reached(home: Home) -> set[tuple[str, str]]:
+    versions = map(read_dataset, home.home.glob("datasets/*/dataset.json"))
+    waiting = [item for dataset in versions for item in dataset.fingerprints.items()]
     for path in home.folder("features").glob("*/_features.json"):
         waiting += read_json(path)["fingerprints"].items()
     for item in home.commits_folders():
         with unless_held(use_file(home.commits_folder(*item))) as free:
             waiting += [] if free else [item]
-    waiting += [(stage, descriptor.fingerprint) for stage, descriptor in home.stages().items()]
+    for path in home.home.glob("commits/*/CURRENT"):
+        stage = path.parent.name
+        waiting.append((stage, home.descriptor(stage, home.current(stage) or "").fingerprint))
     referenced: set[tuple[str, str]] = set()
     while waiting:
         item = waiting.pop()

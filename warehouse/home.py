@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
 import weakref
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,7 @@ RECORDS = {
     "sources": "*.json",
     "health": "*.json",
 }
+_log = logging.getLogger("foley.warehouse")
 _MOUNTS = Path("/proc/self/mountinfo")
 #: Programs that show an object store as a folder; a mount's type or its source names them.
 _OBJECT_STORES = frozenset(
@@ -76,24 +78,20 @@ def _check_mount(home: Path) -> None:
     mounts: dict[Path, list[str]] = {}
     for line in _MOUNTS.read_text(errors="replace").splitlines():
         before, _, after = line.partition(" - ")
-        mounts[Path(_unescaped(before.split()[4]))] = [*after.split(" "), "", ""]
+        place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4])
+        mounts[Path(place)] = [*after.split(" "), "", ""]
     home = home.resolve()  # what a link leads to is what counts
-    place = next((p for p in (home, *home.parents) if p in mounts), None)
-    kind, source, options = mounts[place][:3] if place else ["", "", ""]
+    found = next((p for p in (home, *home.parents) if p in mounts), None)
+    kind, source, options = mounts[found][:3] if found else ["", "", ""]
     local = [o for o in options.split(",") if o in ("nolock", "local_lock=all", "local_lock=flock")]
     what = "cannot hold a home of foley"
     if kind.startswith("nfs") and local:
         advice = f"mount it without {', '.join(local)}"
-        raise FoleyError(f"{place} {what}: its locks stay on this machine; {advice}")
+        raise FoleyError(f"{found} {what}: its locks stay on this machine; {advice}")
     # "fuse.s3fs bucket", "fuse mountpoint-s3", "fuse goofys#bucket", or the name alone
     if _OBJECT_STORES & {kind.removeprefix("fuse."), source.partition("#")[0]}:
         advice = "choose a local --home, and foley push and pull"
-        raise FoleyError(f"{place} {what}: it is an object store ({kind} {source}); {advice}")
-
-
-def _unescaped(place: str) -> str:
-    """A path of the table of mounts, in which blanks and backslashes are octal numbers."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), place)
+        raise FoleyError(f"{found} {what}: it is an object store ({kind} {source}); {advice}")
 
 
 @cache
@@ -179,7 +177,10 @@ class Home:
         path = self.commits_folder(stage, fingerprint) / "stage.json"
         if not path.exists():
             raise FoleyError(f"stage {stage} was never planned under {fingerprint}: run it first")
-        return Descriptor(**read_json(path))
+        try:
+            return Descriptor(**read_json(path))
+        except TypeError as exc:
+            raise FoleyError(f"{path} is damaged ({exc}): run the stage again") from exc
 
     def describe(self, descriptor: Descriptor) -> None:
         """Note what a fingerprint stands for and that it is the stage's current one.
@@ -192,9 +193,11 @@ class Home:
             if folder not in self._plans or not is_same(self._plans[folder], use_file(folder)):
                 self._plans[folder] = hold_folder(folder)
                 weakref.finalize(self, os.close, self._plans[folder])
-        path = folder / "stage.json"
-        if not path.exists() or read_json(path) != asdict(descriptor):
-            write_json(self.tmp, path, asdict(descriptor))
+        known = None
+        with suppress(FoleyError):  # absent, or damaged: written anew
+            known = self.descriptor(stage, fingerprint)
+        if known != descriptor:
+            write_json(self.tmp, folder / "stage.json", asdict(descriptor))
         if self.current(stage) != fingerprint:
             current = self.home / "commits" / stage / "CURRENT"
             write_file(self.tmp, lambda handle: handle.write(fingerprint.encode()), current)
@@ -202,14 +205,20 @@ class Home:
     def current(self, stage: str) -> str | None:
         """Fingerprint under which the stage was last planned."""
         try:
-            return (self.home / "commits" / stage / "CURRENT").read_text()
+            return (self.home / "commits" / stage / "CURRENT").read_text(errors="replace")
         except FileNotFoundError:
             return None
 
     def stages(self) -> dict[str, Descriptor]:
-        """Current descriptor of every stage planned so far, in the order of work."""
-        names = [path.parent.name for path in sorted((self.home / "commits").glob("*/CURRENT"))]
-        found = [self.descriptor(name, self.current(name) or "") for name in names]
+        """Current descriptor of every stage planned so far, in the order of work.
+
+        A stage whose notes are damaged is none of them until it is planned again.
+        """
+        found: list[Descriptor] = []
+        for path in sorted((self.home / "commits").glob("*/CURRENT")):
+            with self.leaving_out(path):
+                stage = path.parent.name
+                found.append(self.descriptor(stage, self.current(stage) or ""))
         waiting = {d.stage: d for d in sorted(found, key=lambda d: d.order)}
         ordered: dict[str, Descriptor] = {}
         while waiting:
@@ -219,10 +228,27 @@ class Home:
             ordered[first] = waiting.pop(first)
         return ordered
 
+    def descriptors(self, stage: str) -> list[Descriptor]:
+        """All that a stage was ever planned as, by fingerprint, but for what is damaged."""
+        found: list[Descriptor] = []
+        for path in sorted((self.home / "commits" / stage).glob("*/stage.json")):
+            with self.leaving_out(path):
+                found.append(self.descriptor(stage, path.parent.name))
+        return found
+
     def fingerprints(self, stage: str) -> list[str]:
         """Every fingerprint that a stage was ever planned under."""
-        paths = (self.home / "commits" / stage).glob("*/stage.json")
-        return sorted(path.parent.name for path in paths)
+        return [descriptor.fingerprint for descriptor in self.descriptors(stage)]
+
+    @contextmanager
+    def leaving_out(self, path: Path) -> Generator[None]:
+        """Go on without a note that cannot be made sense of, and say so once."""
+        try:
+            yield
+        except (FoleyError, KeyError, TypeError) as exc:
+            if self.sound.get(path, True):
+                _log.warning("%s is left out until it is written anew: %s", path, exc)
+            self.sound[path] = False
 
     def commit(self, stage: str, fingerprint: str, id_: str, rows: pa.Table) -> Path:
         """Write rows (spine columns first, see warehouse.schema) as one immutable commit.

@@ -86,9 +86,23 @@ def verify(home: Home, deep: bool = True) -> list[Problem]:
     for pattern in ("datasets/*/dataset.json", "features/*/_features.json"):
         for path in sorted(home.home.glob(pattern)):
             problems += check_folder(path, deep)
-    for pattern in ("commits/*/*/stage.json", "studio/**/*.json"):
+    problems += _stage_notes(home)
+    for pattern in ("datasets/*.json", "studio/**/*.json"):
         problems += check_records(sorted(home.home.glob(pattern)), deep)
     return problems + list(check_records(home.record_files(*RECORDS), deep))
+
+
+def _stage_notes(home: Home) -> Iterator[Problem]:
+    """Problems of what says how stages were planned."""
+    for path in sorted(home.home.glob("commits/*/CURRENT")):
+        current = home.current(path.parent.name) or ""
+        if not current or not (path.parent / current).is_dir():
+            yield Problem(path, "names no plan of the stage: run it again")
+    for path in sorted(home.home.glob("commits/*/*/stage.json")):
+        try:
+            home.descriptor(path.parts[-3], path.parts[-2])
+        except FoleyError as exc:
+            yield Problem(path, str(exc))
 
 
 def repair(home: Home) -> tuple[list[Problem], list[Problem]]:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from warehouse import Dataset, Warehouse, query, verify
-from warehouse.datasets.versions import MEMBERS, Selected, write_dataset
+from warehouse.datasets.members import MEMBERS
+from warehouse.datasets.versions import Selected, write_dataset
 
 CLIPS, VERSIONS = 1000, 20
 POLICY = {"name": "p", "val": 0.0, "test": 0.0, "seed": 0}

@@ -54,11 +54,7 @@ class Snapshot:
     def of(home: Home) -> Snapshot:
         """What is planned now."""
         current = home.stages()
-        every = {
-            stage: [home.descriptor(stage, name) for name in home.fingerprints(stage)]
-            for stage in current
-        }
-        return Snapshot(current, every)
+        return Snapshot(current, {stage: home.descriptors(stage) for stage in current})
 
     @property
     def sources(self) -> dict[str, tuple[str, str]]:
@@ -234,9 +230,10 @@ def _small_tables(con: duckdb.DuckDBPyConnection, home: Home, snapshot: Snapshot
 
 def _features(home: Home) -> Iterator[dict[str, Any]]:
     for path in sorted((home.home / "features").glob("*/_features.json")):
-        note = read_json(path)
-        size = sum(shard["bytes"] for shard in note["shards"])
-        yield note | {"path": str(path.parent), "bytes": size}
+        with home.leaving_out(path):
+            note = read_json(path)
+            size = sum(shard["bytes"] for shard in note["shards"])
+            yield note | {"path": str(path.parent), "bytes": size}
 
 
 def _layout(column: pa.Field) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from warehouse.datasets.versions import MEMBERS, Dataset
+from warehouse.datasets.members import MEMBERS
+from warehouse.datasets.versions import Dataset
 from warehouse.errors import FoleyError
 from warehouse.rows.live import literal, quote, sql_type
 

@@ -61,7 +61,11 @@ def status(home: Home) -> Status:
     dataset, stages = newest_dataset(home), list(home.stages().values())
     judged = [home.descriptor(*item) for item in dataset.fingerprints.items()] if dataset else []
     every = {(d.stage, d.fingerprint): d for d in [*stages, *judged]}
-    names = [literal(record["name"]) for record in home.records("sources") if record["removed"]]
+    names = [
+        literal(str(record.get("name")))
+        for record in home.records("sources")
+        if record.get("removed")
+    ]
     here = f"source is null or source not in ({', '.join(names)})" if names else "true"
 
     def work(listings: Listings) -> tuple[dict[str, int], list[int]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from warehouse.commits import CLIPS_DESCRIPTOR
-from warehouse.datasets.versions import MEMBERS
+from warehouse.datasets.members import MEMBERS
 from warehouse.rows.live import literal, quote
 from warehouse.schema import CLIPS, SPINE, comment_of
 

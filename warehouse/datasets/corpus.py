@@ -60,8 +60,12 @@ def corpus_settings(home: Home) -> CorpusSettings | None:
     """
     if corpus_file(home).is_file():
         raw = read_json(corpus_file(home))
-        models = _models(raw.get("models", {}))
-        return CorpusSettings(raw["dataset"], raw["policy"], models, Splits(**raw["splits"]))
+        try:
+            models = _models(raw.get("models", {}))
+            return CorpusSettings(raw["dataset"], raw["policy"], models, Splits(**raw["splits"]))
+        except (AttributeError, KeyError, TypeError) as exc:
+            advice = "mend it, or delete it to go on with the dataset that was selected last"
+            raise FoleyError(f"{corpus_file(home)} is damaged ({exc}): {advice}") from exc
     last = selected_last(home)
     if last is None:
         return None

@@ -18,9 +18,36 @@ import pyarrow.parquet as pq
 
 from warehouse.errors import FoleyError, clear_os_errors
 from warehouse.files import share_file, write_file
+from warehouse.schema import field as column
 
 pc: Any = pyarrow.compute  # its functions are made at import, so type checkers do not see them
 
+MEMBERS = pa.schema(
+    [
+        column("clip_id", pa.string(), "id of the clip"),
+        column("source_video", pa.string(), "video that the clip was cut from"),
+        column(
+            "sha256",
+            pa.string(),
+            "hash of the file's content when it was selected, null when dropped",
+        ),
+        column("kept", pa.bool_(), "whether the clip is in the dataset"),
+        column(
+            "reason",
+            pa.string(),
+            "why it was dropped: the first stage or gate that it did not pass",
+        ),
+        column(
+            "split",
+            pa.string(),
+            "train, val or test, the same for all clips of a source video; null when dropped",
+        ),
+        column("sft", pa.bool_(), "in the high-quality subset for fine-tuning"),
+        column(
+            "ablation", pa.bool_(), "in the fixed-seed share of the training split for ablations"
+        ),
+    ]
+)
 _LARGER = 2
 _OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 

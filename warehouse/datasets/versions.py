@@ -1,7 +1,6 @@
 """Dataset versions: immutable folders with members, the reason of every drop, and the policy.
 
-HOME/datasets/<name>-<number>-<hash>/members.parquet, dataset.json
-HOME/datasets/NEWEST.json    version by name, the name that was selected last at the end
+HOME/datasets/<name>-<number>-<hash>/, and NEWEST.json: version by name, the last selected last.
 """
 
 from __future__ import annotations
@@ -19,43 +18,16 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute
 
-from warehouse.datasets.members import parts_of, read_members, write_parts
+from warehouse.datasets.members import MEMBERS, parts_of, read_members, write_parts
 from warehouse.errors import FoleyError
 from warehouse.files import file_lock, new_folder, read_json, write_json
 from warehouse.rows.damage import set_aside
-from warehouse.schema import field as column
 
 if TYPE_CHECKING:
     from warehouse.home import Home
 
 pc: Any = pyarrow.compute  # its functions are made at import, so type checkers do not see them
 
-MEMBERS = pa.schema(
-    [
-        column("clip_id", pa.string(), "id of the clip"),
-        column("source_video", pa.string(), "video that the clip was cut from"),
-        column(
-            "sha256",
-            pa.string(),
-            "hash of the file's content when it was selected, null when dropped",
-        ),
-        column("kept", pa.bool_(), "whether the clip is in the dataset"),
-        column(
-            "reason",
-            pa.string(),
-            "why it was dropped: the first stage or gate that it did not pass",
-        ),
-        column(
-            "split",
-            pa.string(),
-            "train, val or test, the same for all clips of a source video; null when dropped",
-        ),
-        column("sft", pa.bool_(), "in the high-quality subset for fine-tuning"),
-        column(
-            "ablation", pa.bool_(), "in the fixed-seed share of the training split for ablations"
-        ),
-    ]
-)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
 VERSION = re.compile(rf"{_NAME.pattern}-[0-9]{{4,}}-[0-9a-f]{{8}}")
 _SUBSETS = ("sft", "ablation")
@@ -154,12 +126,13 @@ def write_dataset(home: Home, members: pa.Table, selected: Selected) -> Dataset:
         last = _newest_of(home, [dataset for dataset in every if dataset is not same])
         before = _whole(last) if last else None
         if same is None:
-            number = every[-1].number + 1 if every else 1
+            number = _number(home, every, name, digest)
             dataset = _new(home, selected, members, (number, digest, last and last.version))
             dataset = replace(dataset, diff=_diff(before, members))
         else:  # it went bad, and its members are known again
             dataset = same
-            set_aside(home, same.path)
+        if dataset.path.exists():
+            set_aside(home, dataset.path)
         parts = parts_of(last.files if last and before else [], before, members)
         with new_folder(home.tmp, dataset.path) as folder:
             dataset = replace(dataset, shards=write_parts(folder, *parts))
@@ -168,6 +141,15 @@ def write_dataset(home: Home, members: pa.Table, selected: Selected) -> Dataset:
             write_json(folder, folder / "dataset.json", record)
         _make_newest(home, dataset)
     return dataset
+
+
+def _number(home: Home, every: Sequence[Dataset], name: str, digest: str) -> int:
+    """Number of a new version: that of a damaged one with the same digest, or the next."""
+    damaged = [path.name.rsplit("-", 2) for path in damaged_versions(home)]
+    damaged = [(int(number), hash_) for of, number, hash_ in damaged if of == name]
+    same = [number for number, hash_ in damaged if hash_ == digest[:8]]
+    numbers = [dataset.number for dataset in every] + [number for number, _ in damaged]
+    return (same or [max(numbers, default=0) + 1])[0]
 
 
 def _new(
@@ -210,8 +192,11 @@ def _make_newest(home: Home, dataset: Dataset) -> None:
 
 def _noted(home: Home) -> dict[str, str]:
     """The newest version by name, the name that was selected last at the end."""
-    path = home.home / NEWEST
-    return read_json(path) if path.exists() else {}
+    path, noted = home.home / NEWEST, dict[str, str]()
+    if path.exists():
+        with home.leaving_out(path):  # the highest number counts then
+            noted = read_json(path)
+    return noted
 
 
 def _newest_of(home: Home, datasets: Sequence[Dataset]) -> Dataset | None:
@@ -259,10 +244,28 @@ def _diff(last: pa.Table | None, members: pa.Table) -> dict[str, int]:
 
 
 def list_datasets(home: Home) -> list[Dataset]:
-    """Every dataset version, by name and number."""
-    paths = home.folder("datasets").glob("*/dataset.json")
-    datasets = [Dataset(**_with_role(read_json(path)), path=path.parent) for path in paths]
+    """Every dataset version whose note is whole, by name and number."""
+    datasets: list[Dataset] = []
+    for path in home.folder("datasets").glob("*/dataset.json"):
+        with home.leaving_out(path):
+            datasets.append(read_dataset(path))
     return sorted(datasets, key=lambda dataset: (dataset.name, dataset.number))
+
+
+def read_dataset(path: Path) -> Dataset:
+    """The version that a dataset.json tells of. Raises FoleyError where it is damaged."""
+    try:
+        return Dataset(**_with_role(read_json(path)), path=path.parent)
+    except (AttributeError, KeyError, TypeError) as exc:
+        advice = "the same selection again writes it anew"
+        raise FoleyError(f"{path} is damaged ({exc}): {advice}") from exc
+
+
+def damaged_versions(home: Home) -> list[Path]:
+    """Folders of versions whose note is damaged, by name."""
+    whole = {dataset.path for dataset in list_datasets(home)}
+    folders = sorted(home.folder("datasets").iterdir())
+    return [path for path in folders if VERSION.fullmatch(path.name) and path not in whole]
 
 
 def _with_role(record: dict[str, Any]) -> dict[str, Any]:

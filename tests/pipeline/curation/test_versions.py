@@ -17,7 +17,8 @@ from pipeline.stages.engine import fingerprints
 from tests.warehouse.toys import Facts, Gain, Text, make_files, run_all
 from warehouse import Dataset, FoleyError, Warehouse
 from warehouse.datasets.corpus import CorpusSettings, Splits, choose_dataset, settle
-from warehouse.datasets.versions import MEMBERS, Selected, write_dataset
+from warehouse.datasets.members import MEMBERS
+from warehouse.datasets.versions import Selected, write_dataset
 
 CLIPS = 200
 FPS = fingerprints([Facts(), Text()])

@@ -19,6 +19,7 @@ from warehouse.catalog.growth import (
     KEPT,
     grow_clips,
     grow_history,
+    known_files,
     lost_commits,
     make_present,
     note_concerned,
@@ -109,9 +110,10 @@ def can_grow(con: duckdb.DuckDBPyConnection, contents: Contents) -> bool:
     tables = "select table_name from duckdb_tables() where schema_name = 'history'"
     if {row[0] for row in con.execute(tables).fetchall()} - contents.snapshot.current.keys():
         return False
-    keys = {row[0] for row in con.execute("select distinct key from commit_files").fetchall()}
-    listings = contents.listings
-    return keys <= listings.keys() and not any(lost_commits(con, k, listings[k]) for k in keys)
+    known, listings = known_files(con), contents.listings
+    return known.keys() <= listings.keys() and not any(
+        lost_commits(con, key, listings[key], known) for key in list(known)
+    )
 
 
 def fill(con: duckdb.DuckDBPyConnection, home: Home, contents: Contents) -> None:
@@ -120,19 +122,20 @@ def fill(con: duckdb.DuckDBPyConnection, home: Home, contents: Contents) -> None
     stages, dataset = list(snapshot.current.values()), newest_dataset(home)
     facts = {f"stage {stage}": contents.identity(stage) for stage in snapshot.current}
     other = [d for d in stages if _noted(con, f"stage {d.stage}") != facts[f"stage {d.stage}"]]
-    note_concerned(con, {} if other else listings)
-    known = None if other else _noted(con, f"funnel {dataset.version if dataset else ''}")
-    removed = _removed(con)
-    before = _numbers(con, stages, dataset, CONCERNED) if known else []
-    grow_clips(con, listings["clips"])
     con.execute("begin")
     for descriptor in other:
         _make_stage(con, descriptor, snapshot.every[descriptor.stage])
     con.execute("commit")
+    files = known_files(con)
+    note_concerned(con, {} if other else listings, files)
+    known = None if other else _noted(con, f"funnel {dataset.version if dataset else ''}")
+    removed = _removed(con)
+    before = _numbers(con, stages, dataset, CONCERNED) if known else []
+    grow_clips(con, listings["clips"], files)
     reads = {name for every in snapshot.every.values() for d in every for name in d.reads}
     make_present(con, sorted(reads), "" if other else CONCERNED)
     for stage, descriptor in snapshot.current.items():
-        grow_history(con, descriptor, snapshot.every[stage], listings)
+        grow_history(con, descriptor, snapshot.every[stage], listings, files)
     con.execute("begin")  # many small statements: one flush instead of one each
     _small_tables(con, home, snapshot)
     if known and removed == _removed(con):  # the numbers are sums over clips
@@ -269,7 +272,9 @@ def _text(value: Any, type_: str) -> str | None:
 def _numbers(
     con: duckdb.DuckDBPyConnection, stages: Sequence[Descriptor], dataset: Dataset | None, only: str
 ) -> list[int]:
-    """The funnel's numbers of all clips, or only of some."""
+    """The funnel's numbers of all clips, or only of some: sums over the clips that are there."""
+    if only and not value(con, f"select count(*) from clips where true {only}"):
+        return [0] * (5 * len(stages) + bool(dataset))
     rows, numbers_sql = sql.steps(stages, dataset, sql.published(dataset, only))
     known = f"with all_known as ({' union all '.join(rows)})"
     [numbers] = con.execute(f"{known} {numbers_sql}").fetchall()

@@ -6,6 +6,7 @@ read. Of a clip with a new row, all rows are marked again: which of them is live
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -25,14 +26,25 @@ from warehouse.rows.live import (
 if TYPE_CHECKING:
     import duckdb
 
+Known = defaultdict[str, set[str]]
 _JSON = "if(json_valid(truth), truth, null)::json as truth"
 #: Columns of the table of clips as SQL.
 KEPT = ", ".join(_JSON if name == "truth" else quote(name) for name in sql.CLIP_COLUMNS)
 
 
-def lost_commits(con: duckdb.DuckDBPyConnection, key: str, listing: CommitListing) -> bool:
+def known_files(con: duckdb.DuckDBPyConnection) -> Known:
+    """Files of the commits in the catalog, by "stage/fingerprint"."""
+    known: Known = defaultdict(set)
+    for key, file in con.execute("select key, file from commit_files").fetchall():
+        known[key].add(file)
+    return known
+
+
+def lost_commits(
+    con: duckdb.DuckDBPyConnection, key: str, listing: CommitListing, known: Known
+) -> bool:
     """Whether rows are in the catalog that are in no commit any more."""
-    if not _gone(con, key, listing):
+    if known[key] <= set(listing.files):
         return False
     now = f'select "commit" from {scan(listing.files, ["commit"])}'
     return bool(value(con, f"select count(*) from ({_known(key)} except {now})"))
@@ -42,9 +54,9 @@ def lost_commits(con: duckdb.DuckDBPyConnection, key: str, listing: CommitListin
 CONCERNED = "and clip_id in (from concerned)"
 
 
-def note_concerned(con: duckdb.DuckDBPyConnection, listings: Listings) -> None:
+def note_concerned(con: duckdb.DuckDBPyConnection, listings: Listings, known: Known) -> None:
     """Make the table concerned: all clips of files that are new."""
-    parts = [scan(_new_files(con, key, found), ["clip_id"]) for key, found in listings.items()]
+    parts = [scan(_new(found, known[key]), ["clip_id"]) for key, found in listings.items()]
     rows = " union all ".join(f"from {part}" for part in parts or [scan([], ["clip_id"])])
     con.execute(f"create or replace temp table concerned as select distinct clip_id from ({rows})")
 
@@ -57,10 +69,10 @@ def make_present(con: duckdb.DuckDBPyConnection, reads: Sequence[str], only: str
         select clip_id{hashes} from clips where status = 'passed' {only}""")
 
 
-def grow_clips(con: duckdb.DuckDBPyConnection, listing: CommitListing) -> None:
+def grow_clips(con: duckdb.DuckDBPyConnection, listing: CommitListing, known: Known) -> None:
     """Bring the table of clips up to date; leaves those that it touched in the table touched."""
     con.execute("create or replace temp table touched (clip_id varchar)")
-    files = _new_files(con, "clips", listing)
+    files = _new(listing, known["clips"])
     if files and not value(con, "select count(*) from clips"):
         rows = clips_sql(con, listing, sql.CLIP_COLUMNS)
         con.execute(f"insert into clips select {KEPT} from {rows}")
@@ -72,7 +84,7 @@ def grow_clips(con: duckdb.DuckDBPyConnection, listing: CommitListing) -> None:
         con.execute(f"""
             insert into clips by name from news
             qualify row_number() over (partition by clip_id order by {CLIPS_ORDER}) = 1""")
-    _note(con, "clips", listing, files)
+    _note(con, "clips", listing, known)
 
 
 def grow_history(
@@ -80,6 +92,7 @@ def grow_history(
     current: Descriptor,
     every: Sequence[Descriptor],
     listings: Listings,
+    known: Known,
 ) -> None:
     """Bring the rows of a stage under all its fingerprints up to date.
 
@@ -87,7 +100,7 @@ def grow_history(
     """
     table = f"history.{quote(current.stage)}"
     keys = {f"{d.stage}/{d.fingerprint}": d for d in every}
-    new = {key: _new_files(con, key, listings[key]) for key in keys}
+    new = {key: _new(listings[key], known[key]) for key in keys}
     if not value(con, f"select count(*) from {table}"):
         for key, descriptor in keys.items():
             if new[key]:
@@ -100,7 +113,7 @@ def grow_history(
         con.execute(f"create or replace temp table news as {' union all by name '.join(parts)}")
         _mark_again(con, table, every)
     for key in keys:
-        _note(con, key, listings[key], new[key])
+        _note(con, key, listings[key], known)
 
 
 def _copy_all(
@@ -140,23 +153,15 @@ def _news(key: str, files: Sequence[str], shown: str, columns: Sequence[str] = (
     return f'select {shown} from {rows} where "commit" not in ({_known(key)})'
 
 
-def _new_files(con: duckdb.DuckDBPyConnection, key: str, listing: CommitListing) -> list[str]:
-    known = f"select distinct file from commit_files where key = {literal(key)}"
-    return sorted(set(listing.files) - {row[0] for row in con.execute(known).fetchall()})
+def _new(listing: CommitListing, known: set[str]) -> list[str]:
+    return sorted(set(listing.files) - known)
 
 
-def _gone(con: duckdb.DuckDBPyConnection, key: str, listing: CommitListing) -> bool:
-    known = f"select distinct file from commit_files where key = {literal(key)}"
-    return bool({row[0] for row in con.execute(known).fetchall()} - set(listing.files))
-
-
-def _note(
-    con: duckdb.DuckDBPyConnection, key: str, listing: CommitListing, new: Sequence[str]
-) -> None:
+def _note(con: duckdb.DuckDBPyConnection, key: str, listing: CommitListing, known: Known) -> None:
     """Note which file holds which commit now."""
     stage, _, fingerprint = key.partition("/")
-    files = new
-    if _gone(con, key, listing):
+    files = _new(listing, known[key])
+    if not known[key] <= set(listing.files):
         files = listing.files
         con.execute("delete from commit_files where key = ?", [key])
         con.execute("delete from commits where stage = ? and fingerprint = ?", [stage, fingerprint])

@@ -160,7 +160,7 @@ def test_lineage_leads_from_a_sound_to_its_address(wh: Warehouse, tmp_path: Path
 def test_lineage_of_a_retake_is_the_chain_of_its_sounds(wh: Warehouse) -> None:
     made = {"prompt": "rain", "bridge": "b", "checkpoint": None, "video_sha256": "clip"}
     records = {
-        "first": {"options": {"like": {"path": "hit.wav", "sha256": "hit"}}},
+        "first": {"path": "/a.wav", "options": {"like": {"path": "hit.wav", "sha256": "hit"}}},
         "second": {"earlier": {"sha256": "first"}, "options": {"redo": "1-2"}},
         "third": {
             "earlier": {"sha256": "second"}, "options": {"redo": "0-1"}, "video_sha256": None
@@ -176,7 +176,7 @@ def test_lineage_of_a_retake_is_the_chain_of_its_sounds(wh: Warehouse) -> None:
     ] == [
         (0, "third", "rain, seed 3, 0-1 s anew"),
         (1, "second", "rain, seed 2, 1-2 s anew"),
-        (2, "first", "rain, seed 1"),
+        (2, "first", "rain, seed 1: /a.wav"),
     ]
     assert {(row["id"], row["of"]) for row in found if row["kind"] == "file"} == {
         ("clip", "second"), ("hit", "first"),

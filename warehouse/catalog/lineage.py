@@ -31,7 +31,8 @@ _WALK = """
                when 'features' then concat(f.clips, ' clips')
                when 'sound' then concat(
                    g.prompt, ', seed ', g.seed, ', ' ||
-                   json_extract_string(g.record, '$.options.redo') || ' s anew')
+                   json_extract_string(g.record, '$.options.redo') || ' s anew',
+                   ': ' || g.path)
                when 'checkpoint' then concat(k.preset, ', ', k.steps, ' steps')
            end) as detail
     from walk w left join clips c on w.kind = 'clip' and c.clip_id = w.id

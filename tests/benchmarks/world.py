@@ -24,10 +24,11 @@ from pipeline.evaluation.results import machine
 from pipeline.generation.generator import SoundGenerator
 from pipeline.generation.options import sample_settings
 from pipeline.generation.provenance import code_revision
-from pipeline.world import LEVELS, WorldClip, claims, counterfactual
+from pipeline.world import LEVELS, WorldClip, counterfactual
 from pipeline.world.materials import NAMES
 from pipeline.world.picture import render_frames
 from pipeline.world.sound import SAMPLE_RATE
+from tests.benchmarks import claims
 from tests.benchmarks.figures import Figure, figure
 
 FIRST_SEED, CLIPS, PAIRS = 500_000_000, 48, 32  # of no corpus; a level
@@ -84,8 +85,8 @@ class Studio:
     def through_vae(self, made: Made) -> list[Audio]:
         """The true sounds, encoded and decoded."""
         backbone = self.generator.foley.backbone
-        latents = backbone.encode_audio(torch.from_numpy(np.stack(made.true)))[0]
-        return [*backbone.decode_audio(latents).numpy()]
+        latents = backbone.codec.encode(torch.from_numpy(np.stack(made.true)))[0]
+        return [*backbone.codec.decode(latents).numpy()]
 
 
 def world() -> Iterator[Figure]:

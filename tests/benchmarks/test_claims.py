@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from model.types import Audio
-from pipeline.world import WorldClip, claims, counterfactual
+from pipeline.world import WorldClip, counterfactual
 from pipeline.world.sound import SAMPLE_RATE as RATE
+from tests.benchmarks import claims
 
 CLIPS = [WorldClip(400_000_000 + i) for i in range(6)]
 

@@ -13,6 +13,7 @@ from flows.running.batches import run_stages
 from flows.running.devices import all_cores
 from flows.running.recording import named_flow, recorded
 from flows.train import train_on
+from model.presets.preset import Preset
 from pipeline.curation.stage_graph import StageGraph
 from pipeline.evaluation import ablation
 from pipeline.evaluation.results import machine, versions
@@ -80,25 +81,15 @@ def _variants(
     pooling = parameters.what == "pooling"
     usual = preset.ablation.marks if pooling else (preset.train.steps,)
     preset = ablation.trained_to(preset, sorted(parameters.marks or usual))
+
+    def of(preset: Preset, subset: str | None, shorter: bool = False) -> DatasetFeatures:
+        prints, limit = StageGraph(preset).feature_fingerprints, parameters.limit
+        return DatasetFeatures(wh, dataset, preset, prints, subset, limit, shorter)
+
     if pooling:
         names = parameters.poolings or preset.ablation.poolings
-        presets = {name: ablation.pooled(preset, name) for name in names}
-        return {
-            name: DatasetFeatures(
-                wh,
-                dataset,
-                changed,
-                StageGraph(changed).feature_fingerprints,
-                "ablation",
-                parameters.limit,
-            )
-            for name, changed in presets.items()
-        }
-    fingerprints = StageGraph(preset).feature_fingerprints
-    shorter = bool(parameters.marks)  # than what `foley train` makes
-    data = DatasetFeatures(
-        wh, dataset, preset, fingerprints, limit=parameters.limit, ablation=shorter
-    )
+        return {name: of(ablation.pooled(preset, name), "ablation") for name in names}
+    data = of(preset, None, bool(parameters.marks))  # shorter than what `foley train` makes
     return {"curated": data, "uncurated": replace(data, dataset=ablation.uncurated(wh, dataset))}
 
 

@@ -17,6 +17,7 @@ from flows.parameters.shared import (
     Seed,
     Steps,
 )
+from model.presets.settings import Pooling
 
 
 class TrainParameters(ModelParameters):
@@ -82,9 +83,7 @@ class AblateParameters(BatchParameters):
     what: Literal["pooling", "curation"]
     """What is changed."""
     dataset: DatasetName = None
-    poolings: Annotated[
-        tuple[Literal["frame", "grid2", "grid4", "grid8", "grid16"], ...], FROM_COMMAS
-    ] = ()
+    poolings: Annotated[tuple[Pooling, ...], FROM_COMMAS] = ()
     """Variants, such as frame,grid2, no finer than the encoder's grid; the preset's by default."""
     marks: Annotated[tuple[Annotated[int, Field(ge=1)], ...], FROM_COMMAS] = ()
     """Steps to score at, such as 100,200; the preset's by default, for curation the last."""

@@ -23,6 +23,8 @@ _CHANGES_NO_WEIGHT = {"validate_every", "validation_clips", "checkpoint_every", 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Precision = Literal["fp32", "bf16"]
+# one token an effective frame, or a square grid of so many a side
+Pooling = Literal["frame", "grid2", "grid4", "grid8", "grid16"]
 
 
 class ModelError(FoleyError, ValueError):
@@ -65,8 +67,7 @@ class VideoSettings(Settings):
     segment_frames: int = 64
     short_side: int  # frames are scaled to this shortest side, in pixels, then cropped
     crop: int  # side of the centre crop, in pixels; must suit the encoder
-    # one token an effective frame, or a square grid of so many a side
-    pooling: Literal["frame", "grid2", "grid4", "grid8", "grid16"] = "frame"
+    pooling: Pooling = "frame"
     width: int  # of the encoder's tokens
 
     @field_validator("encoder")
@@ -260,6 +261,6 @@ def revision_in(revision: str, precision: Precision) -> str:
 class AblationSettings(Settings):
     """What `foley ablate pooling` compares (paper section 4.2, Table 1)."""
 
-    poolings: tuple[str, ...] = ("frame", "grid8")  # variants of `video.pooling`
+    poolings: tuple[Pooling, ...] = ("frame", "grid8")  # variants of `video.pooling`
     # steps after which each is scored
     marks: tuple[int, ...] = (50_000, 100_000, 200_000, 300_000, 400_000)

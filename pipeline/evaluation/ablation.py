@@ -21,8 +21,8 @@ import pyarrow as pa
 from model.foley import FoleyControl, SoundRequest
 from model.metrics.metrics import kl_divergence, mean_interval
 from model.presets.networks import NETWORKS
-from model.presets.preset import ModelError, Preset
-from model.presets.settings import revision_in
+from model.presets.preset import Preset
+from model.presets.settings import Pooling, revision_in
 from model.training.validation import validate
 from model.types import Audio
 from model.weights.device import autocast, choose_device
@@ -67,15 +67,9 @@ class Mark:
     checkpoint: str
 
 
-def pooled(preset: Preset, pooling: str) -> Preset:
-    """The preset with another pooling. Raises ModelError for one that does not exist."""
-    try:
-        video = type(preset.video).model_validate(preset.video.model_dump() | {"pooling": pooling})
-    except ValueError:
-        raise ModelError(
-            f"no pooling {pooling!r}: use frame, grid2, grid4, grid8 or grid16"
-        ) from None
-    return preset.model_copy(update={"video": video})
+def pooled(preset: Preset, pooling: Pooling) -> Preset:
+    """The preset with another pooling."""
+    return preset.model_copy(update={"video": preset.video.model_copy(update={"pooling": pooling})})
 
 
 def trained_to(preset: Preset, marks: Sequence[int]) -> Preset:
@@ -157,25 +151,18 @@ class VideoAlone(Generate):
         mono = [heard(file, ours, theirs, self.preset.evaluation_seconds) for file in files]
         with autocast(self.preset.precision.networks, choose_device()):
             embedded = self._panns.hear(mono)
-        return [
-            Passed(
-                {
-                    "onsets": onsets_text(sound.mean(0), ours),
-                    "panns_logits": np.asarray(logits, "<f4").tobytes(),
-                }
-            )
-            for (sound, _), (_, logits) in zip(made, embedded, strict=True)
-        ]
+        onsets = [onsets_text(sound.mean(0), ours) for sound, _ in made]
+        logits = [np.asarray(logits, "<f4").tobytes() for _, logits in embedded]
+        values = zip(onsets, logits, strict=True)
+        return [Passed({"onsets": when, "panns_logits": what}) for when, what in values]
 
 
 def checkpoint_at(wh: Warehouse, id: str) -> Checkpoint:
     """The checkpoint of a mark. Raises FoleyError where there is none."""
     trained = find_checkpoint(wh, id)
     if trained is None:
-        raise FoleyError(
-            f"no checkpoint {id}: it was trained before without that mark; use its marks or a "
-            "--seed"
-        )
+        why = "it was trained before without that mark"
+        raise FoleyError(f"no checkpoint {id}: {why}; use its marks or a --seed")
     return trained
 
 
@@ -254,13 +241,9 @@ class Trial:
 
     def _rows(self, stage: str, columns: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Rows of the held-out clips that passed a stage, by clip."""
-        data = self.data
-        rows = data.wh.rows(
-            stage,
-            data.fingerprints[stage],
-            columns=["clip_id", *columns],
-            clip_ids=data.held_out_clips(),
-        )
+        data, names = self.data, ["clip_id", *columns]
+        fingerprint, clips = data.fingerprints[stage], data.held_out_clips()
+        rows = data.wh.rows(stage, fingerprint, columns=names, clip_ids=clips)
         return {row["clip_id"]: row for row in rows.to_pylist()}
 
 

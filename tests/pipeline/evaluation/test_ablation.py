@@ -71,8 +71,8 @@ def test_variants_differ_in_pooling_alone_and_keep_a_checkpoint_at_each_mark() -
     assert frame.train == grid.train
     assert (frame.train.steps, frame.train.keep_steps) == (20, (10,))
     assert frame.model_copy(update={"video": grid.video}) == grid
-    with pytest.raises(ModelError, match="no pooling 'grid3x': use frame"):
-        pooled(preset, "grid3x")
+    with pytest.raises(ModelError, match=r"ablation\.poolings.* 'frame', 'grid2'"):
+        load_preset("toy", settings=["ablation.poolings=['grid3x']"])
 
 
 def test_the_table_has_a_row_a_mark_with_kl_first_and_a_figure_for_each_metric(

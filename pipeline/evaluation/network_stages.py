@@ -7,7 +7,6 @@ embedded under the same fingerprint is never embedded again.
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -91,6 +90,7 @@ class Embed(Stage):
     def __init__(self, kind: Any, preset: Preset, settings: SoundSettings | VideoSettings) -> None:
         hears = isinstance(settings, SoundSettings)
         self.kind, self.preset, self.settings = kind, preset, settings
+        self.precision = preset.precision.networks
         self.name = f"{'hear' if hears else 'watch'}_{kind.name}"
         self.upstream = ("sound",) if hears else ()
         logits = "logits, empty where the network has no classes"
@@ -105,18 +105,12 @@ class Embed(Stage):
     @property
     def model_revision(self) -> str:
         """Content hash of the network's weights, and the precision where that is not float32."""
-        return revision_in(self.kind.revision(self.preset), self.preset.precision.networks)
+        return revision_in(self.kind.revision(self.preset), self.precision)
 
     @property
     def weights(self) -> int:
         """Those of the network."""
         return weights_bytes(self.preset.model(self.kind.name))
-
-    def running(self) -> AbstractContextManager[object]:
-        """In the preset's precision."""
-        from model.weights.device import autocast, choose_device
-
-        return autocast(self.preset.precision.networks, choose_device())
 
     def setup(self) -> None:
         """Load the network."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,10 +41,10 @@ class BackboneStage(Stage):
 
     @property
     def model_revision(self) -> str:
-        """Content hash of the backbone's weights, its text encoder included."""
+        """Content hash of the backbone's weights, its text encoder included; and the precision."""
         from model.backbone import Backbone
 
-        return Backbone.revision(self.preset)
+        return revision_in(Backbone.revision(self.preset), self.precision)
 
 
 class AudioLatents(BackboneStage):
@@ -57,7 +56,7 @@ class AudioLatents(BackboneStage):
     batch_size = 512
 
     def __init__(self, preset: Preset) -> None:
-        self.preset = preset
+        self.preset, self.precision = preset, preset.precision.latents
         self.settings = AudioLatentSettings(
             preset.sample_rate, preset.audio_channels, preset.max_seconds
         )
@@ -76,11 +75,6 @@ class AudioLatents(BackboneStage):
         )
 
     @property
-    def model_revision(self) -> str:
-        """That of the backbone, and the precision where that is not float32."""
-        return revision_in(super().model_revision, self.preset.precision.latents)
-
-    @property
     def weights(self) -> int:
         """Those of the VAE."""
         return weights_bytes(self.preset.model("backbone"), "pretransform.")
@@ -91,12 +85,6 @@ class AudioLatents(BackboneStage):
         from model.weights.device import choose_device
 
         self._codec: Any = AudioCodec.from_pretrained(self.preset, choose_device())
-
-    def running(self) -> AbstractContextManager[object]:
-        """In the preset's precision."""
-        from model.weights.device import autocast, choose_device
-
-        return autocast(self.preset.precision.latents, choose_device())
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Latents of each clip."""

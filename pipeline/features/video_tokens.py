@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,8 +54,7 @@ class VideoTokens(Stage):
     batch_size = 512
 
     def __init__(self, preset: Preset) -> None:
-        self.preset = preset
-        video = preset.video
+        self.preset, self.precision, video = preset, preset.precision.video, preset.video
         self.settings = VideoTokenSettings(
             video.fps,
             video.segment_frames,
@@ -82,7 +80,7 @@ class VideoTokens(Stage):
         """Content hash of V-JEPA2's weights, and the precision where that is not float32."""
         from model.video_encoder import VideoEncoder
 
-        return revision_in(VideoEncoder.revision(self.preset), self.preset.precision.video)
+        return revision_in(VideoEncoder.revision(self.preset), self.precision)
 
     @property
     def weights(self) -> int:
@@ -95,12 +93,6 @@ class VideoTokens(Stage):
         from model.weights.device import choose_device
 
         self._encoder: Any = VideoEncoder.from_pretrained(self.preset, choose_device())
-
-    def running(self) -> AbstractContextManager[object]:
-        """In the preset's precision."""
-        from model.weights.device import autocast, choose_device
-
-        return autocast(self.preset.precision.video, choose_device())
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Tokens of each clip."""

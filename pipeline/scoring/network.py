@@ -1,6 +1,5 @@
 """What the stages share that keep a network's scores."""
 
-from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -20,7 +19,7 @@ class NetworkScore(Stage):
     upstream = ("probe", "silence")
 
     def __init__(self, preset: Preset) -> None:
-        self.preset = preset
+        self.preset, self.precision = preset, preset.precision.networks
         columns = NETWORKS[self.network].columns
         self.schema = pa.schema([field(name, pa.float32(), columns[name]) for name in columns])
 
@@ -28,18 +27,12 @@ class NetworkScore(Stage):
     def model_revision(self) -> str:
         """Content hash of the network's weights, and the precision where that is not float32."""
         revision = NETWORKS[self.network].load_class().revision(self.preset)
-        return revision_in(revision, self.preset.precision.networks)
+        return revision_in(revision, self.precision)
 
     @property
     def weights(self) -> int:
         """Those of the network."""
         return weights_bytes(self.preset.model(self.network))
-
-    def running(self) -> AbstractContextManager[object]:
-        """In the preset's precision."""
-        from model.weights.device import autocast, choose_device
-
-        return autocast(self.preset.precision.networks, choose_device())
 
     def setup(self) -> None:
         """Load the network."""

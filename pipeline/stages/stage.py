@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from model.presets.settings import Precision
+
 #: One clip: the columns of `clips` plus the columns of the stages named in `upstream`.
 Clip = Mapping[str, Any]
 
@@ -79,6 +81,8 @@ class Stage(ABC):
     batch_size: int = 256
     #: A frozen dataclass; every field goes into the fingerprint.
     settings: Any = NoSettings()
+    #: Type of numbers that its models run in; what is not float32 is part of the model's revision.
+    precision: Precision = "fp32"
 
     @property
     def model_revision(self) -> str:
@@ -107,8 +111,12 @@ class Stage(ABC):
         return _LIBRARIES + self.weights + min(2 * self.weights, _ACTIVATIONS)
 
     def running(self) -> AbstractContextManager[object]:
-        """What :meth:`process` runs in: the precision of the models, say."""
-        return nullcontext()
+        """What :meth:`process` runs in: the precision of the models."""
+        if self.precision == "fp32":
+            return nullcontext()
+        from model.weights.device import autocast, choose_device
+
+        return autocast(self.precision, choose_device())
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel to another process without what :meth:`setup` loaded."""

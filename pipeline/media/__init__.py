@@ -9,7 +9,7 @@ for the sound too.
 from pipeline.media.copying import check_holds, timecode_of
 from pipeline.media.errors import MediaError, printable
 from pipeline.media.info import MediaInfo, probe
-from pipeline.media.opening import LIMITS, Limits, sniff
+from pipeline.media.opening import sniff
 from pipeline.media.picture import Framing, Scaling, read_frames, read_segments
 from pipeline.media.proxy import write_proxy
 from pipeline.media.sound import MAX_SECONDS, Sound, decode_audio, read_audio

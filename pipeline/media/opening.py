@@ -3,7 +3,6 @@
 import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -20,18 +19,9 @@ av.logging.set_level(av.logging.PANIC)
 _HEAD = 4096  # bytes read to tell the format
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What is refused by its header, before anything is decoded."""
-
-    max_side: int = 8192  # pixels
-    max_pixels: int = 8192 * 4352
-    max_channels: int = 64
-    max_sample_rate: int = 768_000
-    max_streams: int = 64
-
-
-LIMITS = Limits()
+# What is more is refused by its header, before anything is decoded.
+MAX_SIDE, MAX_PIXELS = 8192, 8192 * 4352
+_MAX_CHANNELS, _MAX_SAMPLE_RATE, _MAX_STREAMS = 64, 768_000, 64
 
 
 def _at(offset: int, *magics: bytes) -> Callable[[bytes], bool]:
@@ -90,7 +80,7 @@ def _head(path: Path) -> bytes:
 
 @contextmanager
 def open_media(
-    path: Path, doing: str = "cannot be read", limits: Limits = LIMITS, *, picture: bool = True
+    path: Path, doing: str = "cannot be read", *, picture: bool = True
 ) -> Generator[InputContainer]:
     """Open a media file; what the decoders raise inside the block becomes a MediaError too.
 
@@ -106,7 +96,7 @@ def open_media(
     with media_errors(path, doing):
         # An absolute path is never taken for a URL or a protocol such as `concat:` or `subfile,`.
         name = str(path.absolute())
-        options = {"max_pixels": str(limits.max_pixels)}  # holds while the header is examined too
+        options = {"max_pixels": str(MAX_PIXELS)}  # holds while the header is examined too
         if not picture and format_name == "mov":  # whose header says all that is needed
             options["skip_frame"] = "all"
         guards = {"protocol_whitelist": "file"}
@@ -114,26 +104,26 @@ def open_media(
             name, "r", format_name, options=options, container_options=guards,
             metadata_errors="replace",
         ) as container:  # fmt: skip
-            _check_limits(path, container, limits)
+            _check_limits(path, container)
             _check_index(path, container)
             yield container
 
 
-def _check_limits(path: Path, container: InputContainer, limits: Limits) -> None:
+def _check_limits(path: Path, container: InputContainer) -> None:
     if not len(container.streams):
         raise MediaError(path, "cannot be used: its header speaks of no stream at all")
-    if len(container.streams) > limits.max_streams:
-        raise MediaError(path, f"{len(container.streams)} streams, more than {limits.max_streams}")
+    if len(container.streams) > _MAX_STREAMS:
+        raise MediaError(path, f"{len(container.streams)} streams, more than {_MAX_STREAMS}")
     video = video_stream(container)
     if video is not None and has_decoder(video):
         width, height = video.width, video.height
         if width * height == 0:  # what the library makes of a size that it was told to refuse
             raise MediaError(path, "a picture that has no size, or one over the limit")
-        if max(width, height) > limits.max_side or width * height > limits.max_pixels:
+        if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
             raise MediaError(path, f"a picture of {width} x {height} pixels is over the limit")
     for audio in container.streams.audio:
         channels, rate = (audio.channels, audio.sample_rate) if has_decoder(audio) else (0, 0)
-        if channels > limits.max_channels or rate > limits.max_sample_rate:
+        if channels > _MAX_CHANNELS or rate > _MAX_SAMPLE_RATE:
             raise MediaError(path, f"{channels} channels at {rate} Hz are over the limit")
 
 
@@ -168,6 +158,6 @@ def audio_stream(container: InputContainer) -> av.AudioStream | None:
     return next(iter(container.streams.audio), None)
 
 
-def forbid_large_pictures(stream: av.VideoStream, limits: Limits = LIMITS) -> None:
+def forbid_large_pictures(stream: av.VideoStream) -> None:
     """Hold the decoder to the limit too: a stream may announce a larger picture in its middle."""
-    stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}

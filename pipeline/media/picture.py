@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model.types import Frames
 from pipeline.media.errors import MediaError, media_errors
 from pipeline.media.info import quarter_turns
-from pipeline.media.opening import LIMITS
+from pipeline.media.opening import MAX_SIDE
 from pipeline.media.screen import on_screen
 
 Scaling = Literal["bilinear", "bicubic"]
@@ -127,7 +127,7 @@ class _Scaler:
             width = height = crop
             square = max(1, round(crop / scale))
             steps.append(graph.add("crop", f"{square}:{square}"))
-        if max(width, height) > LIMITS.max_side:
+        if max(width, height) > MAX_SIDE:
             pixels = f"{frame.width} x {frame.height} pixels"
             raise MediaError(self._path, f"its picture of {pixels} is too narrow to scale")
         steps.append(graph.add("scale", f"{width}:{height}:flags={_FLAGS[self._framing.scaling]}"))

@@ -16,34 +16,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.presets.preset import ModelError, Preset
+from model.weights import load
 from model.weights.lean_imports import import_stable_audio_tools
-from model.weights.load import (
-    check_folder,
-    files_revision,
-    load_mapped,
-    load_transformers,
-    without_values,
-)
 
 Conditioning = dict[str, tuple[Tensor, Tensor]]  # id -> (tokens [B, N, D], mask [B, N])
 
 
-def create_backbone(config: dict[str, Any]) -> Any:
-    """stable-audio-tools' model for a configuration."""
+def bare_backbone(preset: Preset) -> Any:
+    """The library's model, untrained and without its text encoder, which is not in its file."""
     import_stable_audio_tools()
     from stable_audio_tools import create_model_from_config
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # weight_norm and autocast deprecations of the library
-        return create_model_from_config(config)
-
-
-def bare_backbone(preset: Preset) -> Any:
-    """The library's model, untrained and without its text encoder, which is not in its file."""
     config = preset.backbone_config
     conditioning = config["model"]["conditioning"]
     conditioning["configs"] = [entry for entry in conditioning["configs"] if entry["type"] != "t5"]
-    return create_backbone(config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # weight_norm and autocast deprecations of the library
+        return create_model_from_config(config)
 
 
 def build_backbone(preset: Preset) -> Any:
@@ -68,7 +57,7 @@ def _text_conditioner(preset: Preset) -> Any:
     conditioning = preset.backbone_config["model"]["conditioning"]
     (config,) = (e["config"] for e in conditioning["configs"] if e["type"] == "t5")
     folder = preset.model("text")
-    check_folder(folder)
+    load.check_folder(folder)
     width, output = T5Config.from_pretrained(folder).d_model, conditioning["cond_dim"]
     conditioner = T5Conditioner.__new__(T5Conditioner)
     Conditioner.__init__(conditioner, width, output, config.get("project_out", False))
@@ -85,13 +74,10 @@ class TextEncoder:
 
     @classmethod
     def from_pretrained(cls, preset: Preset, device: str = "cpu") -> TextEncoder:
-        """Load T5 and the projection alone, strictly.
-
-        Raises ModelError or WeightsError if files are missing or do not fit.
-        """
-        with without_values():
+        """Load T5 and the projection alone, strictly; raises ModelError or WeightsError."""
+        with load.without_values():
             conditioner = _text_conditioner(preset)
-        load_mapped(conditioner, preset.model("backbone"), "conditioner.conditioners.prompt.")
+        load.load_mapped(conditioner, preset.model("backbone"), "conditioner.conditioners.prompt.")
         encoder = cls(conditioner, preset.model("text"), device)
         encoder.load()
         return encoder
@@ -103,7 +89,7 @@ class TextEncoder:
         from transformers import T5EncoderModel
 
         self._load_tokenizer()
-        model = load_transformers(T5EncoderModel, self.folder)
+        model = load.load_transformers(T5EncoderModel, self.folder)
         for parameter in model.parameters():
             # the library loads T5 in half precision, which few CPUs compute well
             parameter.data = parameter.data.half().float()
@@ -155,12 +141,12 @@ class AudioCodec:
         from stable_audio_tools.models.factory import create_pretransform_from_config
 
         config = preset.backbone_config
-        with warnings.catch_warnings(), without_values():
+        with warnings.catch_warnings(), load.without_values():
             warnings.simplefilter("ignore")  # weight_norm's deprecation
             pretransform = create_pretransform_from_config(
                 config["model"]["pretransform"], config["sample_rate"]
             )
-        load_mapped(pretransform, preset.model("backbone"), "pretransform.")
+        load.load_mapped(pretransform, preset.model("backbone"), "pretransform.")
         return cls(pretransform.to(device).requires_grad_(False).eval(), preset.downsampling_ratio)
 
     @property
@@ -177,7 +163,6 @@ class AudioCodec:
 
         Returns:
             Means and standard deviations, each [B, C, ceil(S / ratio)].
-
         """
         audio = F.pad(audio, (0, -audio.shape[-1] % self.ratio))
         raw = self.pretransform.model.encode(audio.to(self.device), skip_bottleneck=True)
@@ -197,8 +182,7 @@ class Backbone(nn.Module):
 
     def __init__(self, preset: Preset, model: Any) -> None:
         super().__init__()
-        self.preset = preset
-        self.model = model
+        self.preset, self.model = preset, model
         self.requires_grad_(False).eval()
         if (self.objective == "v") != (preset.sample.sampler in ("v-ddim", "dpmpp-3m-sde")):
             choice = "v-ddim or dpmpp-3m-sde" if self.objective == "v" else "euler or pingpong"
@@ -210,28 +194,24 @@ class Backbone(nn.Module):
     def from_pretrained(cls, preset: Preset, matrices: torch.dtype = torch.float32) -> Backbone:
         """Load the weights (published layout of Stable Audio Open) strictly.
 
-        Args:
-            preset: names the files.
-            matrices: type of the DiT's weights; vectors, the VAE and T5 are float32.
-
-        Raises:
-            ModelError, WeightsError: files are missing or do not fit.
+        `matrices` is the type of the DiT's weights; vectors, the VAE and T5 are float32. Raises
+        ModelError or WeightsError if files are missing or do not fit.
         """
 
         def dtype_of(key: str, value: Tensor) -> torch.dtype:
             # norms and biases are small, and CPUs want them whole
             return matrices if key.startswith("model.") and value.ndim > 1 else torch.float32
 
-        with without_values():
+        with load.without_values():
             model = build_backbone(preset)
-        load_mapped(model, preset.model("backbone"), dtype_of=dtype_of)
+        load.load_mapped(model, preset.model("backbone"), dtype_of=dtype_of)
         return cls(preset, model)
 
     @staticmethod
     def revision(preset: Preset) -> str:
         """Content hash of the backbone's weights and configuration."""
-        paths = [preset.model("backbone"), preset.backbone_config_file, preset.model("text")]
-        return files_revision(paths)
+        models = (preset.model(name) for name in ("backbone", "text"))
+        return load.files_revision([*models, preset.backbone_config_file])
 
     @property
     def dit(self) -> Any:
@@ -240,10 +220,7 @@ class Backbone(nn.Module):
 
     @property
     def objective(self) -> str:
-        """What the DiT predicts.
-
-        "v", or "rectified_flow" (which a distilled backbone, "rf_denoiser", predicts too).
-        """
+        """What the DiT predicts: "v", or "rectified_flow" (a distilled one, "rf_denoiser", too)."""
         return "v" if self.model.diffusion_objective == "v" else "rectified_flow"
 
     @property
@@ -260,10 +237,6 @@ class Backbone(nn.Module):
         for block in self.dit.transformer.layers:
             block.compile(backend=backend)
 
-    def encode_audio(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """See AudioCodec.encode."""
-        return self._codec.encode(audio)
-
     @cached_property
     def silence(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [C] of a latent frame of silence, with silence around it."""
@@ -271,15 +244,12 @@ class Backbone(nn.Module):
         samples = (2 * around + 1) * self.preset.downsampling_ratio
         nothing = torch.zeros(1, self.preset.audio_channels, samples)
         with torch.autocast(self.device.type, enabled=False):  # the same wherever it is first asked
-            mean, scale = self.encode_audio(nothing)
+            mean, scale = self.codec.encode(nothing)
         return mean[0, :, around], scale[0, :, around]
 
-    def decode_audio(self, latents: Tensor) -> Tensor:
-        """See AudioCodec.decode."""
-        return self._codec.decode(latents)
-
     @property
-    def _codec(self) -> AudioCodec:
+    def codec(self) -> AudioCodec:
+        """The VAE."""
         return AudioCodec(self.model.pretransform, self.preset.downsampling_ratio)
 
     @property
@@ -293,15 +263,11 @@ class Backbone(nn.Module):
         return self.text_encoder.encode(prompts)
 
     def conditioning(self, text: Sequence[Tensor], seconds: Sequence[float]) -> Conditioning:
-        """What the DiT is conditioned on.
+        """What the DiT is conditioned on: tokens and mask of the prompt and of the times.
 
         Args:
             text: the text tokens [N, D] of each of B clips.
             seconds: the length of each.
-
-        Returns:
-            Tokens and mask of the prompt and of each of the conditioners of time.
-
         """
         conditioners, device = self.model.conditioner.conditioners, self.device
         length = conditioners["prompt"].max_length
@@ -320,10 +286,8 @@ class Backbone(nn.Module):
         self, conditioning: Conditioning, negative: Conditioning | None = None
     ) -> dict[str, Any]:
         """The DiT's arguments for a conditioning, and for the negative one that guidance leaves."""
-        kwargs = self.model.get_conditioning_inputs(conditioning)
-        if negative is not None:
-            kwargs |= self.model.get_conditioning_inputs(negative, negative=True)
-        return kwargs
+        inputs = self.model.get_conditioning_inputs
+        return inputs(conditioning) | (inputs(negative, negative=True) if negative else {})
 
     def forward(self, x: Tensor, t: Tensor, **kwargs: Any) -> Tensor:
         """Noisy latents [B, C, L] at times t [B] in 0..1 -> velocity [B, C, L].

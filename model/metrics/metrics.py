@@ -92,7 +92,7 @@ def _shortened(centred: Floats) -> Floats:
     return np.asarray(np.linalg.qr(centred, "r")) if len(centred) > centred.shape[1] else centred
 
 
-def inception_score(logits: Array, splits: int = 10, seed: int = 2020) -> float:
+def inception_score(logits: Array, splits: int = 10) -> float:
     """Inception score of logits [clips, classes].
 
     exp of the mean KL of each clip's classes from the mean of its split. Clips are shuffled (seed
@@ -102,7 +102,7 @@ def inception_score(logits: Array, splits: int = 10, seed: int = 2020) -> float:
     log_p = log_softmax(_finite("logits", logits, 2))
     if len(log_p) == 0:
         raise MetricError("an inception score needs at least one clip")
-    shuffled = log_p[np.random.RandomState(seed).permutation(len(log_p))]
+    shuffled = log_p[np.random.RandomState(2020).permutation(len(log_p))]
     splits = min(splits, len(log_p))
     bounds = [i * len(log_p) // splits for i in range(splits + 1)]
     scores: list[float] = []

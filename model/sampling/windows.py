@@ -59,7 +59,6 @@ def plan_windows(
         latent_rate: latent frames a second.
         token_rate: effective frames of the video a second.
         settings: the trained length and the overlap.
-
     """
     whole = max(1, round(settings.seconds * latent_rate))
     starts = [0]
@@ -82,7 +81,6 @@ def plan_stretches(
         rates: latent frames, and effective frames of the video, a second.
         settings: the trained length and the overlap.
         starts: of each stretch but the first: seconds, and whether it is at a cut.
-
     """
     edges = [0, *(round(seconds * rates[0]) for seconds, _ in starts), length]
     shared = [0, *(0 if cut else round(PROMPT_FADE * rates[0] / 2) for _, cut in starts), 0]
@@ -132,7 +130,7 @@ def encode_in_pieces(backbone: Backbone, audio: Tensor, size: int) -> Tensor:
     for start in range(0, -(-audio.shape[-1] // ratio), size):
         before = min(DECODER_MARGIN, start)
         part = audio[..., (start - before) * ratio : (start + size + DECODER_MARGIN) * ratio]
-        pieces.append(backbone.encode_audio(part)[0][..., before : before + size])
+        pieces.append(backbone.codec.encode(part)[0][..., before : before + size])
     return torch.cat(pieces, dim=-1)
 
 
@@ -146,5 +144,5 @@ def decode_in_pieces(backbone: Backbone, latents: Tensor, size: int) -> Iterator
     for start in range(0, length, size):
         stop = min(start + size, length)
         before = min(DECODER_MARGIN, start)
-        audio = backbone.decode_audio(latents[..., start - before : stop + DECODER_MARGIN])
+        audio = backbone.codec.decode(latents[..., start - before : stop + DECODER_MARGIN])
         yield audio[..., before * ratio : (before + stop - start) * ratio].float().cpu()

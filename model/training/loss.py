@@ -44,10 +44,3 @@ def clip_losses(
     present = torch.arange(error.shape[-1], device=error.device) < batch.latents[:, None]
     own = (error.detach() * present).sum(1) / present.sum(1)
     return error[present].mean(), own
-
-
-def v_loss(
-    backbone: Backbone, batch: FeatureBatch, latents: NoisyLatents, **options: Any
-) -> Tensor:
-    """The mean that :func:`clip_losses` gives."""
-    return clip_losses(backbone, batch, latents, **options)[0]

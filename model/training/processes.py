@@ -30,18 +30,11 @@ def _never() -> bool:
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train together, and which of them this is.
+    """The processes that train together, and which of them this is."""
 
-    Attributes:
-        rank: number of this process, of which 0 is the main one.
-        world: how many there are.
-        told_to_stop: whether this one was told to; asked once a step.
-
-    """
-
-    rank: int = 0
-    world: int = 1
-    told_to_stop: Callable[[], bool] = _never
+    rank: int = 0  # number of this process, of which 0 is the main one
+    world: int = 1  # how many there are
+    told_to_stop: Callable[[], bool] = _never  # whether this one was told to; asked once a step
 
     def wait(self) -> None:
         """Wait until all processes are here."""
@@ -91,3 +84,6 @@ class Processes:
         of_all = [torch.empty_like(mine) for _ in range(self.world)]
         dist.all_gather(of_all, mine)
         return [rank for rank, sums in enumerate(of_all) if not sums.equal(of_all[0])]
+
+
+ALONE = Processes()

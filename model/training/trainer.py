@@ -25,8 +25,9 @@ from model.training.divergence import DivergedError, LossWatch
 from model.training.early_stopping import EarlyStopping
 from model.training.feature_batch import FeatureBatch, on_canvas
 from model.training.loss import clip_losses, stratified_times
-from model.training.processes import Processes, undisturbed
+from model.training.processes import ALONE, Processes, undisturbed
 from model.training.validation import Losses, validate
+from model.weights.device import autocast
 
 #: Equal parts of the times 0..1, from nearly clean to nearly noise, whose losses are told apart.
 NOISE_LEVELS = 5
@@ -83,11 +84,10 @@ class Trainer:
         backbone: Backbone,
         bridge: Bridge,
         settings: TrainSettings,
-        processes: Processes | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.backbone, self.bridge, self.settings = backbone, bridge, settings
-        self.processes = processes or Processes()
-        self.step = 0
+        self.processes, self.step = processes, 0
         self._averaged = 0  # steps that the moving average has behind it from an earlier training
         self.latest: Progress | None = None  # of the last step that was taken here
         #: Whether any of the processes was told to stop, as all of them know since the last step.
@@ -96,11 +96,9 @@ class Trainer:
         self.early = EarlyStopping(settings.patience)
         self.parameters = [p for p in bridge.parameters() if p.requires_grad]
         self._loss = self.processes.together(_MicroBatchLoss(backbone, bridge))
+        rate, decay = settings.learning_rate, settings.weight_decay
         self.optimiser = torch.optim.AdamW(
-            self.parameters,
-            settings.learning_rate,
-            settings.betas,
-            weight_decay=settings.weight_decay,
+            self.parameters, rate, settings.betas, weight_decay=decay
         )
         self.average = [p.detach().clone() for p in self.parameters] if settings.ema_decay else None
         if settings.precision == "bf16":
@@ -139,15 +137,16 @@ class Trainer:
             with nullcontext() if last else getattr(self._loss, "no_sync", nullcontext)():
                 loss += self._backward(placed, number, levels)
         told = torch.tensor(float(self.processes.told_to_stop()), device=loss.device)
-        told_of = self.processes.sum(torch.cat([torch.stack([loss, told]), levels.flatten()]))
-        loss, told, *sums = told_of.tolist()
+        of_all = self.processes.sum(torch.cat([torch.stack([loss, told]), levels.flatten()]))
+        loss, told, *sums = of_all.tolist()
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm))
         self._watch.check(self.step + 1, loss, norm)
         self.stopped = told > 0
-        progress = Progress(
-            *(self.step + 1, loss, norm, learning_rate(self.settings, self.step)),
-            levels=list(zip(sums[::2], sums[1::2], strict=True)),
+        rate, pairs = (
+            learning_rate(self.settings, self.step),
+            zip(sums[::2], sums[1::2], strict=True),
         )
+        progress = Progress(self.step + 1, loss, norm, rate, levels=list(pairs))
         undisturbed(lambda: self._update(progress))
         return progress
 
@@ -189,13 +188,12 @@ class Trainer:
         kept, untold = (x if x is None else x.to(device) for x in (kept, untold))
         video = VideoBatch(batch.video, batch.frames, seen.to(device), kept=kept)
         options = {
-            "untold": untold,
             "cfg_dropout_prob": settings.text_drop,
             "use_checkpointing": settings.checkpointing,
         }
         torch.manual_seed(seed + 1)  # the library drops text by the global generator
         with self.precision(), self.bridge.conditioned_on(video, clean.shape[-1]):
-            loss, own = self._loss(batch, latents, **options)
+            loss, own = self._loss(batch, latents, untold=untold, **options)
             loss = loss / settings.micro_batches
             # inside: with checkpointing the layers run again here
             (loss * self.processes.world).backward()  # of which the mean over processes is taken
@@ -205,9 +203,7 @@ class Trainer:
 
     def precision(self) -> torch.autocast:
         """The types of numbers that forwards run in."""
-        return torch.autocast(
-            self.backbone.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
-        )
+        return autocast(self.settings.precision, self.backbone.device)
 
     def averaged(self) -> AbstractContextManager[None]:
         """The moving average in place of the weights, where one is kept."""
@@ -276,29 +272,23 @@ class Trainer:
         KeyError or ValueError if it is of another bridge.
         """
         groups = self.optimiser.state_dict()["param_groups"]
-        self.bridge.load_state_dict(state["bridge"])
-        self.optimiser.load_state_dict({**state["optimiser"], "param_groups": groups})
-        self._take_average(state)
+        self._take(state | {"optimiser": {**state["optimiser"], "param_groups": groups}})
         self._averaged = state["averaged"] + state["step"]
 
-    def _take_average(self, state: dict[str, Any]) -> None:
+    def _take(self, state: dict[str, Any]) -> None:
+        self.bridge.load_state_dict(state["bridge"])
+        self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
             values = state["average"] or self.parameters  # where none was kept: the weights
             pairs = zip(values, self.parameters, strict=True)
             self.average = [value.detach().clone().to(p.device) for value, p in pairs]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`.
-
-        Raises RuntimeError or KeyError if it is another training's.
-        """
-        self.bridge.load_state_dict(state["bridge"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self._take_average(state)
+        """Go on from :meth:`state_dict`; raises RuntimeError or KeyError if it is another's."""
+        self._take(state)
         self._watch.load_state_dict(state["watch"])
         self.early.load_state_dict(state["early"])
-        self._averaged = state["averaged"]
-        self.step = state["step"]
+        self.step, self._averaged = state["step"], state["averaged"]
 
 
 def _mix(*numbers: int) -> int:

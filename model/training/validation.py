@@ -12,8 +12,8 @@ from model.backbone import Backbone
 from model.bridge import Bridge, VideoBatch
 from model.sampling.diffusion import diffuse
 from model.training.feature_batch import FeatureBatch, on_canvas
-from model.training.loss import stratified_times, v_loss
-from model.training.processes import Processes
+from model.training.loss import clip_losses, stratified_times
+from model.training.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def validate(
     bridge: Bridge,
     batches: Sequence[FeatureBatch],
     seed: int,
-    processes: Processes | None = None,
+    processes: Processes = ALONE,
 ) -> Losses:
     """v-loss with true, null and another clip's video, on the same times and noise for the three.
 
@@ -42,7 +42,6 @@ def validate(
     processes validate, each takes its share of the batches: a batch's losses are those of one
     process, and so is their sum, to the bit.
     """
-    processes = processes or Processes()
     totals = torch.zeros(len(batches), 4, dtype=torch.float64)  # three losses, and the clips
     for index in processes.share(len(batches)):
         batch = batches[index]
@@ -83,5 +82,5 @@ def _batch_losses(
     losses: list[float] = []
     for video in (true, null, other):
         with bridge.conditioned_on(video, noise.shape[-1]):
-            losses.append(float(v_loss(backbone, batch, latents)))
+            losses.append(float(clip_losses(backbone, batch, latents)[0]))
     return torch.tensor(losses, dtype=torch.float64)

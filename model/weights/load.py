@@ -216,12 +216,3 @@ def files_revision(paths: Iterable[Path]) -> str:
             digest.update(file.name.encode() + b"\0")
             digest.update(bytes.fromhex(known_sha256(file)))
     return digest.hexdigest()[:16]
-
-
-def tensors_revision(weights: Mapping[str, Tensor]) -> str:
-    """Hash of names and values of tensors, in 16 hex digits."""
-    digest = hashlib.sha256()
-    for key in sorted(weights):
-        digest.update(key.encode() + b"\0")
-        digest.update(weights[key].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -16,7 +16,7 @@ from model.bridge import Bridge
 from model.bridge_file import BridgeFacts
 from model.foley import build_bridge
 from model.presets.settings import TrainSettings
-from model.training.processes import Processes
+from model.training.processes import ALONE, Processes
 from model.training.trainer import Progress, Trainer
 from model.video_encoder import VideoEncoder
 from model.weights.device import choose_device
@@ -41,7 +41,7 @@ def train(
     data: DatasetFeatures,
     on_progress: Callable[[Progress], None],
     seed: int = 0,
-    processes: Processes | None = None,
+    processes: Processes = ALONE,
     parent: Parent | None = None,
 ) -> Checkpoint:
     """Train the preset's bridge on the `train` split, or find the checkpoint of the same training.
@@ -54,7 +54,7 @@ def train(
         data: the dataset version, its features and the preset.
         on_progress: called after every optimiser step, in the main process.
         seed: of initialisation, order of clips and noise.
-        processes: those that train together, of which each calls this; None for this one alone.
+        processes: those that train together, of which each calls this.
         parent: the bridge to start from; None for an untrained one.
 
     Raises:
@@ -62,7 +62,7 @@ def train(
             the parent does not fit, or training diverged: the message names the last good one.
         StoppedError: one of the processes was told to stop.
     """
-    wh, processes = data.wh, processes or Processes()
+    wh = data.wh
     settings = data.preset.train.model_copy(update={"seed": seed})
     features, validation = data.split("train"), data.validation()
     identity = _identity(data, features, settings, parent)

@@ -113,7 +113,7 @@ def audio_crops(audio: Tensor, seed: int, batch: int = 8) -> Iterator[Tensor]:
 
 def latent_clips(backbone: Backbone, clips: list[ProceduralClip], audio: Tensor) -> LatentClips:
     """What the DiT trains on: latents and text of clips of one length."""
-    parts = [backbone.encode_audio(audio[i : i + 32]) for i in range(0, len(audio), 32)]
+    parts = [backbone.codec.encode(audio[i : i + 32]) for i in range(0, len(audio), 32)]
     mean, scale = (torch.cat([part[i] for part in parts]) for i in (0, 1))
     text = backbone.encode_text([clip.prompt for clip in clips])
     return LatentClips(mean, scale, text, clips[0].seconds)
@@ -122,7 +122,7 @@ def latent_clips(backbone: Backbone, clips: list[ProceduralClip], audio: Tensor)
 def reconstruction(backbone: Backbone, count: int) -> dict[str, Any]:
     """How well the VAE keeps onsets and material, on clips that it has not seen."""
     clips, audio = render(count, first=10_000_000)
-    decoded = backbone.decode_audio(backbone.encode_audio(audio)[0])[:, 0].numpy()
+    decoded = backbone.codec.decode(backbone.codec.encode(audio)[0])[:, 0].numpy()
     rate = backbone.preset.sample_rate
     impacts = [np.array(clip.impacts) for clip in clips]
     sync = sync_score(impacts, [detect_onsets(wave, rate) for wave in decoded])
@@ -137,7 +137,7 @@ def reconstruction(backbone: Backbone, count: int) -> dict[str, Any]:
 
 def set_latent_scale(backbone: Backbone, audio: Tensor, config_file: Path) -> None:
     """Scale latents to unit deviation, as the DiT's noise has, in model and configuration."""
-    scale = float(backbone.encode_audio(audio)[0].std())
+    scale = float(backbone.codec.encode(audio)[0].std())
     config = backbone.preset.backbone_config
     config["model"]["pretransform"]["scale"] = backbone.model.pretransform.scale = round(scale, 4)
     config_file.write_text(json.dumps(config, indent=2) + "\n")

@@ -185,7 +185,7 @@ def cached_features(backbone: Backbone, of: Sequence[Shard]) -> FeatureBatch:
             if mirrored:
                 frames, sounds = frames[:, :, :, ::-1], sounds[:, ::-1].copy()
             video += [encoder.encode(np.ascontiguousarray(clip)) for clip in frames]
-            latents.append(backbone.encode_audio(torch.from_numpy(sounds)))
+            latents.append(backbone.codec.encode(torch.from_numpy(sounds)))
     mean, scale = (torch.cat([part[i] for part in latents]) for i in (0, 1))
     tokens = torch.stack(video)
     text = backbone.encode_text([t["prompt"] for shard in of for t in shard.truths()])
@@ -208,7 +208,7 @@ def _audio(shard: Shard) -> Tensor:
 
 def latent_clips(backbone: Backbone, of: Sequence[Shard]) -> LatentClips:
     """Latents and text of clips of 4 s."""
-    parts = [backbone.encode_audio(_audio(shard)) for shard in of]
+    parts = [backbone.codec.encode(_audio(shard)) for shard in of]
     prompts = [truth["prompt"] for shard in of for truth in shard.truths()]
     mean, scale = (torch.cat([part[i] for part in parts]) for i in (0, 1))
     return LatentClips(mean, scale, backbone.encode_text(prompts), 4.0)
@@ -221,7 +221,7 @@ def _of_length(backbone: Backbone, seconds: float, count: int, levels: int) -> L
         for i in range(count)
     ]
     sounds = torch.from_numpy(np.stack([sound_of(clip) for clip in clips]))
-    parts = [backbone.encode_audio(sounds[i : i + 32]) for i in range(0, len(sounds), 32)]
+    parts = [backbone.codec.encode(sounds[i : i + 32]) for i in range(0, len(sounds), 32)]
     mean, scale = (torch.cat([part[i] for part in parts]) for i in (0, 1))
     text = backbone.encode_text([clip.world.prompt for clip in clips])
     return LatentClips(mean, scale, text, seconds)
@@ -236,8 +236,8 @@ def reconstruction(backbone: Backbone, levels: int, count: int) -> dict[str, Any
     for level in range(1, levels + 1):
         clips = [WorldClip(UNSEEN + i, level) for i in range(count)]
         true = np.stack([sound_of(clip) for clip in clips])
-        latents = backbone.encode_audio(torch.from_numpy(true))[0]
-        decoded = backbone.decode_audio(latents).numpy()
+        latents = backbone.codec.encode(torch.from_numpy(true))[0]
+        decoded = backbone.codec.decode(latents).numpy()
         truths = [clip.truth() for clip in clips]
         impacts = [np.array(truth["impacts"], float) for truth in truths]
         found[str(level)] = {

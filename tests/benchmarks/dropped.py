@@ -16,7 +16,7 @@ from model.foley import FoleyControl
 from model.presets.preset import load_preset
 from model.sampling.diffusion import diffuse
 from model.training.feature_batch import FeatureBatch
-from model.training.loss import stratified_times, v_loss
+from model.training.loss import clip_losses, stratified_times
 from model.video_encoder import VideoEncoder
 from pipeline.procedural import render_audio, render_frames, sample_clip
 from tests.benchmarks.figures import Figure, figure
@@ -43,7 +43,7 @@ def _batch(backbone: Backbone, encoder: VideoEncoder, begin: int) -> FeatureBatc
     """Clips of 4 s that nothing was trained on."""
     clips = [sample_clip(FIRST + begin + i) for i in range(SIZE)]
     sounds = torch.stack([torch.from_numpy(render_audio(clip))[None] for clip in clips])
-    mean, scale = backbone.encode_audio(sounds)
+    mean, scale = backbone.codec.encode(sounds)
     video = torch.stack([encoder.encode(render_frames(clip)) for clip in clips])
     return FeatureBatch(
         video=video,
@@ -66,10 +66,10 @@ def _losses(foley: FoleyControl, batch: FeatureBatch, seed: int) -> dict[str, fl
     found: dict[str, float] = {}
     for text, untold in (("text", None), ("no text", ~none)):
         found[f"bare backbone, {text}"] = float(
-            v_loss(foley.backbone, batch, latents, untold=untold)
+            clip_losses(foley.backbone, batch, latents, untold=untold)[0]
         )
         for name, video in videos.items():
             with foley.bridge.conditioned_on(video, noise.shape[-1]):
-                loss = v_loss(foley.backbone, batch, latents, untold=untold)
+                loss = clip_losses(foley.backbone, batch, latents, untold=untold)[0]
             found[f"{name}, {text}"] = float(loss)
     return found

@@ -49,7 +49,7 @@ def _pair(backbone: Backbone, seed: int) -> FeatureBatch:
     """A clip of 2 s and one of 4 s, padded with zeros."""
     clips = [sample_clip(seed, 2.0), sample_clip(seed + 100, 4.0)]
     sounds = [torch.from_numpy(render_audio(clip))[None, None] for clip in clips]
-    parts = [backbone.encode_audio(sound) for sound in sounds]
+    parts = [backbone.codec.encode(sound) for sound in sounds]
     counts = [mean.shape[-1] for mean, _ in parts]
 
     def padded(rows: list[Tensor]) -> Tensor:

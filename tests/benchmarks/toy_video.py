@@ -61,7 +61,7 @@ def _clips(preset: Preset, count: int) -> Clips:
     clips = [sample_clip(FIRST_SEED + i) for i in range(count)]
     backbone = Backbone.from_pretrained(preset)
     sound = torch.from_numpy(np.stack([render_audio(clip) for clip in clips]))[:, None]
-    parts = [backbone.encode_audio(sound[i : i + 32]) for i in range(0, count, 32)]
+    parts = [backbone.codec.encode(sound[i : i + 32]) for i in range(0, count, 32)]
     mean, scale = (torch.cat([part[i] for part in parts]) for i in (0, 1))
     return Clips(clips, mean, scale, backbone.encode_text([clip.prompt for clip in clips]))
 

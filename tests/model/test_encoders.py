@@ -210,7 +210,7 @@ def test_text_tokens_are_transformers_own(backbone: Backbone, preset: Preset) ->
 
 def test_latents_are_the_posterior_that_the_librarys_bottleneck_samples(backbone: Backbone) -> None:
     audio = torch.from_numpy(RNG.standard_normal((2, 1, 6400), np.float32)) * 0.1
-    mean, scale = backbone.encode_audio(audio)
+    mean, scale = backbone.codec.encode(audio)
     torch.manual_seed(0)
     noise = torch.randn_like(mean)
     torch.manual_seed(0)
@@ -221,9 +221,9 @@ def test_latents_are_the_posterior_that_the_librarys_bottleneck_samples(backbone
 def test_audio_that_is_no_multiple_of_a_latent_is_padded(
     backbone: Backbone, preset: Preset
 ) -> None:
-    mean, _ = backbone.encode_audio(torch.zeros(1, 1, 2 * preset.downsampling_ratio + 1))
+    mean, _ = backbone.codec.encode(torch.zeros(1, 1, 2 * preset.downsampling_ratio + 1))
     assert mean.shape[-1] == 3
-    assert backbone.decode_audio(mean).shape[-1] == 3 * preset.downsampling_ratio
+    assert backbone.codec.decode(mean).shape[-1] == 3 * preset.downsampling_ratio
 
 
 def test_audiobox_scores_are_upstreams(preset: Preset) -> None:

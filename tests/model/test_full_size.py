@@ -71,9 +71,9 @@ def test_stable_audio_open_and_t5_base(paper: Preset) -> None:
         velocity = backbone(torch.randn(1, 64, 16), torch.tensor([0.5]), **inputs)
     assert velocity.shape == (1, 64, 16)
     assert velocity.isfinite().all()
-    mean, scale = backbone.encode_audio(torch.zeros(1, 2, 4096))
+    mean, scale = backbone.codec.encode(torch.zeros(1, 2, 4096))
     assert mean.shape == scale.shape == (1, 64, 2)
-    assert backbone.decode_audio(mean).shape == (1, 2, 4096)
+    assert backbone.codec.decode(mean).shape == (1, 2, 4096)
 
 
 def test_a_wrong_key_of_stable_audio_open_is_named(paper: Preset) -> None:

@@ -89,7 +89,7 @@ def test_no_window_reaches_over_a_cut_and_prompts_fade() -> None:
 
 def test_latents_in_pieces_are_those_of_the_whole(backbone: Backbone) -> None:
     audio = torch.randn(1, 1, 150 * backbone.preset.downsampling_ratio + 77)
-    whole = backbone.encode_audio(audio)[0]
+    whole = backbone.codec.encode(audio)[0]
     torch.testing.assert_close(encode_in_pieces(backbone, audio, 40), whole, rtol=1e-4, atol=1e-4)
 
 

@@ -112,7 +112,7 @@ def test_decoding_in_pieces_gives_the_whole(
     latents = torch.randn(
         2, preset.latent_channels, length, generator=torch.Generator().manual_seed(0)
     )
-    whole = backbone.decode_audio(latents)
+    whole = backbone.codec.decode(latents)
     pieces = list(decode_in_pieces(backbone, latents, 100))
     assert max(piece.shape[-1] for piece in pieces) <= 100 * preset.downsampling_ratio
     torch.testing.assert_close(torch.cat(pieces, -1), whole, atol=1e-4, rtol=1e-4)

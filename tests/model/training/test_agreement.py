@@ -65,7 +65,7 @@ def features_of(backbone: Backbone) -> tuple[FeatureBatch, list[Tensor]]:
         for s in SECONDS
     ]
     sounds = [torch.randn(1, 1, round(s * 16000), generator=generator) * 0.1 for s in SECONDS]
-    means, scales = zip(*(backbone.encode_audio(sound) for sound in sounds), strict=True)
+    means, scales = zip(*(backbone.codec.encode(sound) for sound in sounds), strict=True)
     counts = [mean.shape[-1] for mean in means]
 
     def padded(rows: Any) -> Tensor:
@@ -174,7 +174,7 @@ def test_a_bridge_brings_the_canvas_that_it_was_trained_on(preset: Preset, tmp_p
 def test_the_tail_is_silence_at_every_noise_level(preset: Preset) -> None:
     backbone = Backbone.from_pretrained(preset)
     mean, scale = backbone.silence
-    silence = backbone.encode_audio(torch.zeros(1, 1, 640 * 120))[0][0]
+    silence = backbone.codec.encode(torch.zeros(1, 1, 640 * 120))[0][0]
     torch.testing.assert_close(silence[:, 40:80], mean[:, None].expand(-1, 40), atol=1e-4, rtol=0)
     tail = SilentTail(backbone, [3, 4], 500)
     x = torch.zeros(2, preset.latent_channels, 7)
@@ -198,7 +198,7 @@ def test_a_sound_has_as_many_latents_as_its_autoencoder_gives(
     backbone: Backbone, preset: Preset, seconds: float
 ) -> None:
     samples = torch.zeros(1, 1, round(seconds * preset.sample_rate))
-    latents = backbone.encode_audio(samples)[0].shape[-1]
+    latents = backbone.codec.encode(samples)[0].shape[-1]
     assert Canvas.of(preset).latents(seconds) == latents
     frames = len(frame_times(seconds, preset.video.fps)) // 2
     assert abs(Canvas.of(preset).frames(latents) - frames) <= 1  # both cut to the former

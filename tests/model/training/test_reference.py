@@ -130,7 +130,7 @@ class Reference:
         mean, scale = (x[..., :length] for x in (batch.latent_mean, batch.latent_scale))
         if self.canvas:
             sound = torch.zeros(1, 1, 100 * self.backbone.preset.downsampling_ratio)
-            silence = [x[0, :, 50:51].expand(-1, length) for x in self.backbone.encode_audio(sound)]
+            silence = [x[0, :, 50:51].expand(-1, length) for x in self.backbone.codec.encode(sound)]
             mean, scale = (
                 torch.stack(
                     [torch.cat([a[:, :n], b[:, n:]], 1) for a, n in zip(x, counts, strict=True)]

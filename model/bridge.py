@@ -25,29 +25,20 @@ from torch import Tensor, nn
 from model.presets.preset import ModelError
 from model.presets.settings import BridgeSettings
 
+Rates = tuple[float, float]  # latent frames, and effective frames of the video, a second
 Rotation = tuple[Tensor, Tensor]  # cosines and sines [B or 1, 1, N, E / 2] for queries or keys
 
 
 @dataclass(frozen=True)
 class VideoBatch:
-    """Video tokens of B clips, as a forward of the DiT is conditioned on them.
+    """Video tokens of B clips, as a forward of the DiT is conditioned on them."""
 
-    Attributes:
-        tokens: [B, J, P, V], padded to the longest clip.
-        frames: [B] effective frames of each clip; None where nothing is padded.
-        seen: [B] False for clips whose video is replaced by the null token, or [B, J] for single
-            frames; None for none.
-        offset: seconds from the first latent frame to the first effective frame, where both are
-            cut out of something longer.
-        kept: [B, J, tokens a frame after pooling] False for single tokens that are not attended
-            to; None for none.
-
-    """
-
-    tokens: Tensor
-    frames: Tensor | None = None
+    tokens: Tensor  # [B, J, P, V], padded to the longest clip
+    frames: Tensor | None = None  # [B] effective frames of each clip; None where nothing is padded
+    # [B] False for clips whose video is replaced by the null token, or [B, J] for single frames
     seen: Tensor | None = None
-    offset: float = 0.0
+    offset: float = 0.0  # seconds from the first latent frame to the first effective frame
+    # [B, J, tokens a frame after pooling] False for single tokens that are not attended to
     kept: Tensor | None = None
 
 
@@ -70,11 +61,11 @@ class VideoCondition:
         return clips
 
 
-def rotation(positions: Tensor, width: int, base: float = 10000.0) -> Rotation:
+def rotation(positions: Tensor, width: int) -> Rotation:
     """What rotary position embedding turns heads of a width E by, at positions [B or 1, N]."""
     half = width // 2
     steps = torch.arange(half, device=positions.device, dtype=torch.float32)
-    angles = positions.float()[:, None, :, None] * base ** (-steps / half)  # [B, 1, N, E / 2]
+    angles = positions.float()[:, None, :, None] * 10000.0 ** (-steps / half)  # [B, 1, N, E / 2]
     return angles.cos(), angles.sin()
 
 
@@ -146,10 +137,9 @@ class BridgeLayer(nn.Module):
     def _peak(self) -> None:
         """Start attention as a peak at equal times: q and k differ by little but rotation."""
         inner = self.to_q.out_features
-        self.to_q.weight.mul_(0.3)
-        self.to_q.bias.fill_(1.5)
-        self.to_kv.weight[:inner].mul_(0.3)
-        self.to_kv.bias[:inner].fill_(1.5)
+        for linear in (self.to_q, self.to_kv):  # of both the first rows: keys come before values
+            linear.weight[:inner].mul_(0.3)
+            linear.bias[:inner].fill_(1.5)
 
     def _heads(self, x: Tensor) -> Tensor:
         """[B, N, H * E] -> [B, H, N, E]."""
@@ -196,28 +186,15 @@ class BridgeLayer(nn.Module):
 
 
 class Bridge(nn.Module):
-    """All layers of the bridge, the null token, and the scale of the video features in training.
-
-    Args:
-        dim: width D of the DiT.
-        depth: blocks of the DiT.
-        video_dim: width V of the video tokens.
-        settings: what the preset leaves open.
-        rates: latent frames and effective video frames a second.
-
-    """
+    """All layers of the bridge, the null token, and the scale of the video features in training."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self,
-        dim: int,
-        depth: int,
-        video_dim: int,
-        settings: BridgeSettings,
-        rates: tuple[float, float],
+        self, dim: int, depth: int, video_dim: int, settings: BridgeSettings, rates: Rates
     ) -> None:
+        """For a DiT of width D = `dim` and `depth` blocks, and tokens of width V = `video_dim`."""
         super().__init__()
         self.settings = settings
         self.latent_rate, self.token_rate = rates
@@ -267,10 +244,7 @@ class Bridge(nn.Module):
     def _rotations(
         self, shape: torch.Size, n_latents: int, offset: float
     ) -> tuple[Rotation, Rotation]:
-        """RoPE of video tokens of a shape [B, J, P, V], and of latents [L].
-
-        Positions are shared seconds, or each sequence's own index.
-        """
+        """RoPE of video tokens [B, J, P, V], and of latents [L]: by seconds, or by their index."""
         _, frames, cells, _ = shape
         device = self.null.device
         video = torch.arange(frames, device=device, dtype=torch.float32) + offset * self.token_rate
@@ -311,7 +285,6 @@ class Bridge(nn.Module):
             video: tokens of as many clips as the DiT will run.
             n_latents: latent frames L of the DiT's sequence.
             cache: compute keys and values once for all forwards in the block; for sampling.
-
         """
         condition = self._condition(video, n_latents)
         with self._lock:

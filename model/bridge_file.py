@@ -22,29 +22,18 @@ from model.weights.load import WeightsError, save_weights
 
 
 class BridgeFacts(Settings):
-    """What a bridge needs.
+    """What a bridge needs."""
 
-    Attributes:
-        settings: of its layers.
-        video: which tokens it attends to: frames a second, segments, size, crop, pooling, width.
-        token_rate: effective frames a second of these tokens.
-        latent_rate: latent frames a second of the backbone.
-        objective: what the backbone predicts: its diffusion objective.
-        backbone: revision (content hash) of the frozen backbone.
-        encoder: revision of the video encoder.
-        seconds: length of the sounds it was trained on (nine in ten are no longer).
-        canvas_seconds: of the canvas it was trained on, None for none (model/sampling/canvas.py).
-
-    """
-
-    settings: BridgeSettings
+    settings: BridgeSettings  # of its layers
+    # which tokens it attends to: frames a second, segments, size, crop, pooling, width
     video: VideoSettings
-    token_rate: float
-    latent_rate: float
-    objective: Literal["v", "rectified_flow"]
-    backbone: str
-    encoder: str
-    seconds: Seconds
+    token_rate: float  # effective frames a second of these tokens
+    latent_rate: float  # latent frames a second of the backbone
+    objective: Literal["v", "rectified_flow"]  # what the backbone predicts: its diffusion objective
+    backbone: str  # revision (content hash) of the frozen backbone
+    encoder: str  # revision of the video encoder
+    seconds: Seconds  # length of the sounds it was trained on (nine in ten are no longer)
+    # of the canvas it was trained on, None for none (model/sampling/canvas.py)
     canvas_seconds: Seconds | None = None
 
     @classmethod

@@ -18,18 +18,12 @@ _MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # what Excel calls "Uni
 
 @dataclass(frozen=True)
 class Table:
-    """Lines of a table.
+    """Lines of a table."""
 
-    Attributes:
-        rows: (number of the line, cells by the names of our columns; "" where there is nothing).
-        columns: ours that the first line names.
-        ignored: columns that mean nothing here.
-
-    """
-
+    # (number of the line, cells by the names of our columns; "" where there is nothing)
     rows: tuple[tuple[int, dict[str, str]], ...]
-    columns: frozenset[str]
-    ignored: tuple[str, ...]
+    columns: frozenset[str]  # ours that the first line names
+    ignored: tuple[str, ...]  # columns that mean nothing here
 
 
 def read_table(path: Path, columns: Columns, needed: Iterable[str] = ()) -> Table:

@@ -69,7 +69,6 @@ class SilentTail:
         backbone: whose autoencoder says what silence is.
         seeds: of each of B sounds.
         count: latent frames; 0 for no tail.
-
     """
 
     def __init__(self, backbone: Backbone, seeds: Sequence[int], count: int) -> None:

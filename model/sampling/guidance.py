@@ -69,7 +69,6 @@ class Guidance:
 
         Returns:
             Velocity [B, C, L].
-
         """
         if self.terms is None:
             return backbone(x, t, cfg_scale=self.cfg, **inputs)

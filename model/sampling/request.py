@@ -14,73 +14,44 @@ if TYPE_CHECKING:  # what is asked for is checked before torch is loaded
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of a sound with a prompt of its own, up to the next.
+    """A part of a sound with a prompt of its own, up to the next."""
 
-    Attributes:
-        start: seconds.
-        prompt: what is to be heard in it.
-        cut: whether the picture is cut where it starts: no window reaches over that.
-
-    """
-
-    start: float
-    prompt: str
-    cut: bool = False
+    start: float  # seconds
+    prompt: str  # what is to be heard in it
+    cut: bool = False  # whether the picture is cut where it starts: no window reaches over that
 
 
 @dataclass(frozen=True)
 class Retake:
-    """A known sound, and what of it is to be made anew.
+    """A known sound, and what of it is to be made anew."""
 
-    Attributes:
-        latents: [C, L] of the known sound.
-        stretches: of latent frames (from, to) that are made anew; the rest stays as it is.
-
-    """
-
-    latents: Tensor
+    latents: Tensor  # [C, L] of the known sound
+    # of latent frames (from, to) that are made anew; the rest stays as it is
     stretches: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A sound to start from in place of noise (SDEdit, Meng et al. 2022, section 3).
+    """A sound to start from in place of noise (SDEdit, Meng et al. 2022, section 3)."""
 
-    Attributes:
-        latents: [C, L] of the sound.
-        strength: of the noise that is added to it, 0 to 1, where 1 leaves nothing of it.
-
-    """
-
-    latents: Tensor
-    strength: float
+    latents: Tensor  # [C, L] of the sound
+    strength: float  # of the noise that is added to it, 0 to 1, where 1 leaves nothing of it
 
 
 @dataclass(frozen=True)
 class SoundRequest:
-    """One sound to make.
+    """One sound to make."""
 
-    Attributes:
-        prompt: what is to be heard.
-        seconds: length of the sound.
-        seed: of its noise; the same request gives the same sound.
-        video: tokens [J, P, V]; None for no video.
-        negative_prompt: what is not to be heard; None or "" for nothing.
-        stretches: prompts over time, in order, in place of `prompt`; and cuts of the picture.
-        retake: a known sound of which a part is made anew; None for none.
-        reference: a sound to start from; None for none.
-        hidden: seconds (from, to) in which the video is not seen.
-
-    """
-
-    prompt: str
-    seconds: float
-    seed: int = 0
-    video: Tensor | None = None
-    negative_prompt: str | None = None
+    prompt: str  # what is to be heard
+    seconds: float  # length of the sound
+    seed: int = 0  # of its noise; the same request gives the same sound
+    video: Tensor | None = None  # tokens [J, P, V]; None for no video
+    negative_prompt: str | None = None  # what is not to be heard; None or "" for nothing
+    # prompts over time, in order, in place of `prompt`; and cuts of the picture
     stretches: tuple[Stretch, ...] = ()
-    retake: Retake | None = None
-    reference: Reference | None = None
+    retake: Retake | None = None  # a known sound of which a part is made anew; None for none
+    reference: Reference | None = None  # a sound to start from; None for none
+    # seconds (from, to) in which the video is not seen
     hidden: tuple[tuple[float, float], ...] = ()
 
     def prompts(self) -> tuple[str, ...]:

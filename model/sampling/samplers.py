@@ -57,7 +57,6 @@ def sample_velocity_model(
 
     Returns:
         Latents [B, C, L].
-
     """
 
     def callback(info: dict[str, Any]) -> None:

@@ -27,20 +27,12 @@ from model.weights.lean_imports import import_stable_audio_tools
 
 @dataclass(frozen=True)
 class MicroBatchCost:
-    """Of one micro-batch, forward and backward.
+    """Of one micro-batch, forward and backward."""
 
-    Attributes:
-        frozen: weights of the DiT.
-        trained: weights of the bridge.
-        flops: floating point operations; a multiplication with an addition counts as two.
-        activations: bytes that are kept for the backward.
-
-    """
-
-    frozen: int
-    trained: int
-    flops: int
-    activations: int
+    frozen: int  # weights of the DiT
+    trained: int  # weights of the bridge
+    flops: int  # floating point operations; a multiplication with an addition counts as two
+    activations: int  # bytes that are kept for the backward
 
 
 def micro_batch_cost(preset: Preset, latents: int, tokens: tuple[int, int]) -> MicroBatchCost:

@@ -13,19 +13,12 @@ class EarlyStopping:
     """The best weights by validation so far, and whether `patience` validations brought no better.
 
     Several processes measure the same losses, and so stop after the same step.
-
-    Attributes:
-        patience: so many validations after the best one, none of them better, end the training;
-            None for never, and no weights are kept.
-        losses: validation v-losses by the step after which they were measured.
-        weights: those of the best step, in the main memory.
-
     """
 
     def __init__(self, patience: int | None) -> None:
-        self.patience = patience
-        self.losses: dict[int, float] = {}
-        self.weights: list[Tensor] | None = None
+        self.patience = patience  # None: never, and no weights are kept
+        self.losses: dict[int, float] = {}  # v-losses by the step after which they were measured
+        self.weights: list[Tensor] | None = None  # those of the best step, in the main memory
 
     @property
     def best(self) -> int | None:

@@ -29,27 +29,17 @@ VERSION = 2  # raised when the same features give other figures
 
 @dataclass(frozen=True)
 class Setup:
-    """What is evaluated, and how.
+    """What is evaluated, and how."""
 
-    Attributes:
-        evaluated: the videos with their true sounds.
-        systems: the systems whose sounds are scored.
-        preset: the networks.
-        channel: what ImageBind hears of a stereo sound.
-        scaling: how pictures are brought to a network's size.
-        resamples: bootstrap samples of the Frechet distances; 0 for no intervals and tests of them.
-        checkpoint: id of the checkpoint among the systems, if there is one.
-        dataset: version of the dataset that the set is a split of, if it is one.
-    """
-
-    evaluated: EvaluationSet
-    systems: Sequence[System]
-    preset: Preset
-    channel: Channel = "mean"
-    scaling: Scaling = "bicubic"
+    evaluated: EvaluationSet  # the videos with their true sounds
+    systems: Sequence[System]  # the systems whose sounds are scored
+    preset: Preset  # the networks
+    channel: Channel = "mean"  # what ImageBind hears of a stereo sound
+    scaling: Scaling = "bicubic"  # how pictures are brought to a network's size
+    # bootstrap samples of the Frechet distances; 0 for no intervals and tests of them
     resamples: int = 200
-    checkpoint: str | None = None
-    dataset: str | None = None
+    checkpoint: str | None = None  # id of the checkpoint among the systems, if there is one
+    dataset: str | None = None  # version of the dataset that the set is a split of, if it is one
 
     @cached_property
     def sound_stages(self) -> list[Stage]:

@@ -29,16 +29,10 @@ _LEADING = 64  # packets at the start that may lack a decoding time
 
 @dataclass(frozen=True)
 class Muxing:
-    """How a new sound goes into a container.
+    """How a new sound goes into a container."""
 
-    Attributes:
-        keep_audio: keep the video's own sound tracks, behind the new one.
-        pcm: as PCM of 24 bits where the container holds it (.mov, .mkv), not as AAC.
-
-    """
-
-    keep_audio: bool = False
-    pcm: bool = False
+    keep_audio: bool = False  # keep the video's own sound tracks, behind the new one
+    pcm: bool = False  # as PCM of 24 bits where the container holds it (.mov, .mkv), not as AAC
 
 
 def write_wav(

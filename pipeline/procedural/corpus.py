@@ -41,31 +41,18 @@ Progress = Callable[[int, int], None]  # (clips done, clips in all)
 
 @dataclass(frozen=True)
 class Rendered:
-    """A clip that a corpus can write, the same every time; a worker process is sent it.
+    """A clip that a corpus can write, the same every time; a worker process is sent it."""
 
-    Attributes:
-        seed: what its flaws are drawn from.
-        seconds: its length.
-        prompt: what is seen and heard.
-        label: its class.
-        frames: its picture, uint8 [T, H, W, 3].
-        audio: its sound, float32 [n] or [2, n].
-        truth: what happens in it, as JSON values.
-        another: a clip that the prompt fits too, with hits at other times.
-        fps: frames a second.
-        sample_rate: samples a second.
-    """
-
-    seed: int
-    seconds: float
-    prompt: str
-    label: str
-    frames: Callable[[], Frames]
-    audio: Callable[[], Audio]
-    truth: Callable[[], dict[str, Any]]
-    another: "Callable[[], Rendered]"
-    fps: float = FPS
-    sample_rate: int = SAMPLE_RATE
+    seed: int  # what its flaws are drawn from
+    seconds: float  # its length
+    prompt: str  # what is seen and heard
+    label: str  # its class
+    frames: Callable[[], Frames]  # its picture, uint8 [T, H, W, 3]
+    audio: Callable[[], Audio]  # its sound, float32 [n] or [2, n]
+    truth: Callable[[], dict[str, Any]]  # what happens in it, as JSON values
+    another: "Callable[[], Rendered]"  # a clip that the prompt fits too, with hits at other times
+    fps: float = FPS  # frames a second
+    sample_rate: int = SAMPLE_RATE  # samples a second
 
 
 def rendered(clip: ProceduralClip) -> Rendered:

@@ -18,7 +18,6 @@ def takes_html(clip: ReportClip, video: str, heard: str, cuts: Collection[float]
         video: address of a picture that a browser can play, in place of the clip's.
         heard: title of the sound that is heard first.
         cuts: of the picture, in seconds.
-
     """
     shown = replace(player(clip), uri=video, start=heard)
     at = [round(100 * cut / shown.seconds, 3) for cut in cuts]

@@ -30,22 +30,14 @@ NEWEST = "newest"  # name of the bridge that was trained last
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained bridge.
+    """A trained bridge."""
 
-    Attributes:
-        id: in the home folder; of another file, the begin of its hash.
-        path: its bridge.safetensors.
-        record: how it was trained; of a file without a record beside it, only its hash.
-        trained: False where it was there already.
-        origin: where it was found, for a person to read.
-
-    """
-
-    id: str
-    path: Path
+    id: str  # in the home folder; of another file, the begin of its hash
+    path: Path  # its bridge.safetensors
+    # how it was trained; of a file without a record beside it, only its hash
     record: dict[str, Any]
-    trained: bool = False
-    origin: str = ""
+    trained: bool = False  # False where it was there already
+    origin: str = ""  # where it was found, for a person to read
 
 
 def find_checkpoint(wh: Warehouse, id: str) -> Checkpoint | None:

@@ -20,27 +20,16 @@ _USED = 0.4  # share of them that is counted on
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a training would take.
-
-    Attributes:
-        clips: of the split, those of an epoch, and micro-batches of an epoch.
-        latents: latent frames of the longest clip, as the DiT runs it.
-        seconds: length of that.
-        cost: of a micro-batch of such clips.
-        memory: bytes that a process holds, by what they are for.
-        disk: bytes of checkpoints and states that are kept at once.
-        hours: by the device's FLOPs, where they are known.
-
-    """
+    """What a training would take."""
 
     data: DatasetFeatures
     layout: Layout
-    clips: tuple[int, int, int]
-    seconds: float
-    cost: MicroBatchCost
-    memory: dict[str, int]
-    disk: int
-    hours: float | None
+    clips: tuple[int, int, int]  # of the split, those of an epoch, and micro-batches of an epoch
+    seconds: float  # length of the longest clip, as the DiT runs it
+    cost: MicroBatchCost  # of a micro-batch of such clips
+    memory: dict[str, int]  # bytes that a process holds, by what they are for
+    disk: int  # bytes of checkpoints and states that are kept at once
+    hours: float | None  # by the device's FLOPs, where they are known
 
     def __str__(self) -> str:
         """For a person to read."""

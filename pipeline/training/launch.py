@@ -28,17 +28,11 @@ from warehouse.files import identity_hash, scratch_folder
 
 @dataclass(frozen=True)
 class Layout:
-    """How many processes train together, and where.
+    """How many processes train together, and where."""
 
-    Attributes:
-        processes: on each host, one a GPU if there are any.
-        hosts: machines, which share the home folder.
-        rendezvous: HOST:PORT at which they meet, on one of them; none where there is one.
-
-    """
-
-    processes: int = 1
-    hosts: int = 1
+    processes: int = 1  # on each host, one a GPU if there are any
+    hosts: int = 1  # machines, which share the home folder
+    # HOST:PORT at which they meet, on one of them; none where there is one
     rendezvous: str | None = None
 
     @property

@@ -37,7 +37,6 @@ class Meter:
         Args:
             progress: the last step.
             waited: seconds that were waited for data since the training began here.
-
         """
         now, clips = perf_counter(), sum(clips for _, clips in self._levels)
         found = {name: getattr(progress, name) for name in ("loss", "grad_norm", "learning_rate")}

@@ -16,15 +16,10 @@ from warehouse import FoleyError
 
 @dataclass(frozen=True)
 class Parent:
-    """A trained bridge as a beginning.
+    """A trained bridge as a beginning."""
 
-    Attributes:
-        checkpoint: the bridge.
-        optimiser: take its optimiser's moments and moving average too, not its weights alone.
-
-    """
-
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint  # the bridge
+    # take its optimiser's moments and moving average too, not its weights alone
     optimiser: bool = False
 
     @property

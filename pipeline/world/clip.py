@@ -20,21 +20,15 @@ _SIZES = (96, 112, 128)  # pixels a side
 
 @dataclass(frozen=True)
 class WorldClip:
-    """A clip of a seed and a level; a counterfactual one differs in what one of its acts does.
+    """A clip of a seed and a level; a counterfactual one differs in what one of its acts does."""
 
-    Attributes:
-        seed: of the world.
-        level: see `LEVELS`.
-        seconds: its length.
-        change: the number of the act that differs, and by how many seconds it comes later; None is
-            never. None at large for the world as it is.
-        duplicate: whether this is the world in another file, of another size and frame rate.
-    """
-
-    seed: int
-    level: int = 1
-    seconds: float = 4.0
+    seed: int  # of the world
+    level: int = 1  # see `LEVELS`
+    seconds: float = 4.0  # its length
+    # the number of the act that differs, and by how many seconds it comes later; None is never.
+    # None at large for the world as it is.
     change: tuple[int, float | None] | None = None
+    # whether this is the world in another file, of another size and frame rate
     duplicate: bool = False
 
     @property

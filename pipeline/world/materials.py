@@ -8,33 +8,19 @@ MaterialName = Literal["metal", "wood", "glass", "rubber", "stone", "plastic"]
 
 @dataclass(frozen=True)
 class Material:
-    """One material.
+    """One material."""
 
-    Attributes:
-        density: kg/m3.
-        damping: 1/s, of a contact; low values bounce high.
-        friction: coefficient of sliding friction.
-        colour: RGB in 0..1.
-        gloss: strength of highlights in 0..1.
-        grain: contrast of the pattern on it in 0..1.
-        pitch: Hz, lowest mode of a thing of 10 cm half height.
-        modes: frequencies of the modes over the lowest one.
-        decay: seconds in which the lowest mode falls to 1/e.
-        hardness: Hz up to which a hit of 1 m/s excites modes.
-        loudness: gain of its modes.
-    """
-
-    density: float
-    damping: float
-    friction: float
-    colour: tuple[float, float, float]
-    gloss: float
-    grain: float
-    pitch: float
-    modes: tuple[float, ...]
-    decay: float
-    hardness: float
-    loudness: float
+    density: float  # kg/m3
+    damping: float  # 1/s, of a contact; low values bounce high
+    friction: float  # coefficient of sliding friction
+    colour: tuple[float, float, float]  # RGB in 0..1
+    gloss: float  # strength of highlights in 0..1
+    grain: float  # contrast of the pattern on it in 0..1
+    pitch: float  # Hz, lowest mode of a thing of 10 cm half height
+    modes: tuple[float, ...]  # frequencies of the modes over the lowest one
+    decay: float  # seconds in which the lowest mode falls to 1/e
+    hardness: float  # Hz up to which a hit of 1 m/s excites modes
+    loudness: float  # gain of its modes
 
 
 MATERIALS: dict[MaterialName, Material] = {

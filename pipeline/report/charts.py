@@ -6,7 +6,7 @@ X in percent of the plot's width, y in pixels, so that text keeps its size at an
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,8 +62,8 @@ class Histogram:
     height: int
     bars: tuple[Bar, ...]
     x_ticks: tuple[Tick, ...]
-    bounds: tuple[Tick, ...]
     count: int
+    bounds: tuple[Tick, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,11 @@ class Axis:
 
     def ticks(self, count: int = 6, unit: str = "") -> tuple[Tick, ...]:
         """About `count` round numbers along x."""
-        values = nice_ticks(self, count)
-        return tuple(Tick(round(100 * self.share(v), 2), label(v) + unit) for v in values)
+        return self.marks((label(value) + unit, value) for value in nice_ticks(self, count))
+
+    def marks(self, values: Iterable[tuple[str, float]]) -> tuple[Tick, ...]:
+        """Values along x, each with its text."""
+        return tuple(Tick(round(100 * self.share(value), 2), text) for text, value in values)
 
 
 def nice_ticks(axis: Axis, count: int = 4) -> list[float]:
@@ -162,23 +165,17 @@ def histogram(
     finite = np.asarray([v for v in values if math.isfinite(v)], float)
     axis = Axis.around([*finite, *(span or ())])
     counts, _ = np.histogram(finite, bins=24, range=(axis.low, axis.high))
-    return counted(title, counts.tolist(), (axis.low, axis.high), height=height)
+    return counted(title, counts.tolist(), axis, height=height)
 
 
 def counted(
-    title: str,
-    counts: Sequence[int],
-    span: Point,
-    bounds: Sequence[tuple[str, float]] = (),
-    most: int | None = None,
-    height: int = 110,
+    title: str, counts: Sequence[int], axis: Axis, most: int = 1, height: int = 110
 ) -> Histogram:
-    """A histogram of numbers of clips in equal bins of `span`.
+    """A histogram of numbers of clips in equal bins of an axis.
 
-    `bounds` are thresholds with the text before them; `most` clips fill the height, else those of
-    the highest bar.
+    `most` clips fill the height, or those of the highest bar.
     """
-    axis, most = Axis.around(span), max(1, *counts, most or 0)
+    most = max(most, *counts)
     edges = np.linspace(axis.low, axis.high, len(counts) + 1).tolist()
     bars = [
         Bar(
@@ -191,5 +188,4 @@ def counted(
         for n, a, b in zip(counts, edges[:-1], edges[1:], strict=True)
         if n
     ]
-    marks = tuple(Tick(round(100 * axis.share(v), 2), text + label(v)) for text, v in bounds)
-    return Histogram(title, height, tuple(bars), axis.ticks(), marks, sum(counts))
+    return Histogram(title, height, tuple(bars), axis.ticks(), sum(counts))

@@ -1,11 +1,11 @@
 """The page of a curation: what was dropped and why, by which scores, and clips to see and hear."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.charts import Histogram, Lines, counted, lines
+from pipeline.report.charts import Axis, Histogram, Lines, counted, label, lines
 from pipeline.report.figures import flat
 from pipeline.report.html import page_html, write_page
 from pipeline.report.sounds import data_uri
@@ -122,9 +122,10 @@ def write_curation_page(path: Path, page: CurationPage) -> None:
 
 def _stacked(fact: Fact) -> tuple[Fact, Histogram, Histogram]:
     """All clips of a fact, and the kept ones to be drawn over them, on the same axes."""
-    span, bounds = (fact.low, fact.high), [(f"keep {sign} ", bound) for sign, bound in fact.bounds]
-    everything = counted(fact.name, fact.clips, span, bounds)
-    return fact, everything, counted(fact.name, fact.kept, span, most=max(fact.clips))
+    axis = Axis.around((fact.low, fact.high))
+    bounds = axis.marks((f"keep {sign} {label(bound)}", bound) for sign, bound in fact.bounds)
+    everything = replace(counted(fact.name, fact.clips, axis), bounds=bounds)
+    return fact, everything, counted(fact.name, fact.kept, axis, max(fact.clips))
 
 
 def _curve(sweep: Sweep) -> Lines:

@@ -26,7 +26,8 @@ from pipeline.curation.policy import load_policy, select
 from pipeline.curation.registry import Source, clips_of, register, registered, scan_source
 from pipeline.curation.sources import check_media
 from pipeline.curation.stage_graph import StageGraph
-from pipeline.report.curation import write_curation_page
+from pipeline.report import write_page
+from pipeline.report.curation import render_curation
 from warehouse import Dataset, FoleyError, IngestResult, Warehouse
 from warehouse.datasets.corpus import (
     CorpusSettings,
@@ -213,7 +214,7 @@ def show_page(wh: Warehouse, dataset: Dataset) -> Path:
     page = page_of(wh.home, dataset.version)
     if not page.is_file():
         with bar("report", 1) as progress:
-            write_curation_page(page, gather_page(wh.home, dataset.version))
+            write_page(page, render_curation(gather_page(wh.home, dataset.version)))
             progress.update()
     show_report(page.name, "curation-report")
     return page

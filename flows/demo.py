@@ -28,7 +28,7 @@ from pipeline.curation.known_flaws import flaw_figures
 from pipeline.evaluation.demo_page import report_data
 from pipeline.evaluation.results import funnel, machine, versions
 from pipeline.generation.provenance import code_revision
-from pipeline.report import write_report
+from pipeline.report import render_report, write_page
 from pipeline.training.checkpoints import Checkpoint
 from warehouse.files import identity_hash, read_json, write_json
 
@@ -118,7 +118,7 @@ def report(
         progress.update()
     seconds = clock.seconds | {"total": clock.total()}
     results["seconds"] = {name: round(value, 2) for name, value in seconds.items()}
-    write_report(page, data)
+    write_page(page, render_report(data))
     write_json(wh.tmp, file, results)
     show_report("report.html")
     return results

@@ -23,8 +23,9 @@ from model.presets.preset import Preset
 from pipeline.curation.stage_graph import StageGraph
 from pipeline.evaluation import evaluation, held_out
 from pipeline.evaluation.conditions import generation_stages
-from pipeline.evaluation.page import write_page
+from pipeline.evaluation.page import render_page
 from pipeline.evaluation.sets import evaluation_set, system
+from pipeline.report import write_page
 from pipeline.stages.engine import fingerprints
 from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint, choose_checkpoint
@@ -175,6 +176,6 @@ def publish(
     """Tables and page into a folder; where each file is."""
     with bar("report", 1) as progress:
         files = evaluation.write_tables(folder, table2)
-        files["table2.html"] = write_page(folder / "table2.html", table2, setup)
+        files["table2.html"] = write_page(folder / "table2.html", render_page(table2, setup))
         progress.update()
     return files

@@ -199,10 +199,11 @@ def plan(home: Path, clips: int, **resources: Any) -> None:
 def report(home: Path, dataset: str | None, out: Path | None, seed: int) -> None:
     """Write a page of what a curation kept and dropped, and why, with clips to watch and hear."""
     from pipeline.curation.page import gather_page
-    from pipeline.report.curation import write_curation_page
+    from pipeline.report import write_page
+    from pipeline.report.curation import render_curation
     from warehouse.datasets.versions import page_of
 
     page = gather_page(home, dataset, seed)
     path = out or page_of(home, page.dataset["version"])
-    write_curation_page(path, page)
+    write_page(path, render_curation(page))
     click.echo(str(path))

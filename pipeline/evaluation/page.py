@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,14 +28,6 @@ _TOY = (
     "These networks are the toy's: small, and trained by this project on procedural clips. Their "
     "figures compare systems on such clips with each other, and with no published figure."
 )
-
-
-def write_page(path: Path, evaluation: Evaluation, setup: Setup) -> Path:
-    """Write the page, in full or not at all; returns its path.
-
-    Raises FoleyError when the disk is full, read-only or forbidden.
-    """
-    return html.write_page(path, render_page(evaluation, setup))
 
 
 def render_page(evaluation: Evaluation, setup: Setup) -> str:

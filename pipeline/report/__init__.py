@@ -2,4 +2,5 @@
 
 # pyright: reportUnusedImport=false
 from pipeline.report.data import ReportClip, ReportData, ReportSound
-from pipeline.report.demo import render_report, write_report
+from pipeline.report.demo import render_report
+from pipeline.report.html import write_page

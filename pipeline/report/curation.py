@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from pipeline.report.charts import Axis, Histogram, Lines, counted, label, lines
 from pipeline.report.figures import flat
-from pipeline.report.html import page_html, write_page
+from pipeline.report.html import page_html
 from pipeline.report.sounds import data_uri
 
 
@@ -97,17 +96,14 @@ class CurationPage:
     seed: int
 
 
-def write_curation_page(path: Path, page: CurationPage) -> None:
-    """Write the page: in full or not at all.
-
-    Raises FoleyError when the disk is full, read-only or forbidden.
-    """
+def render_curation(page: CurationPage) -> str:
+    """The page as HTML text."""
     policy = page.dataset["policy"]
     about = {
         "policy": {key: value for key, value in policy.items() if key != "gates"},
         "fingerprints": page.dataset["fingerprints"],
     }
-    html = page_html(
+    return page_html(
         "curation.html.j2",
         page=page,
         policy=policy,
@@ -117,7 +113,6 @@ def write_curation_page(path: Path, page: CurationPage) -> None:
         uri=lambda video: data_uri(video, "video/mp4"),
         provenance={"": flat(about)},
     )
-    write_page(path, html)
 
 
 def _stacked(fact: Fact) -> tuple[Fact, Histogram, Histogram]:

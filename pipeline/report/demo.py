@@ -1,26 +1,17 @@
 """The demo's report: what its figures prove, clips to hear, and under what they came about."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.report.charts import Lines, lines, smoothed, thinned
 from pipeline.report.data import ReportData
 from pipeline.report.figures import flat, get, is_number
-from pipeline.report.html import page_html, write_page
+from pipeline.report.html import page_html
 from pipeline.report.players import player
 
 Verdict = Literal["proved", "leaning", "unproved", "unmeasured"]
 TRUE_AT_LEAST, CONTROL_AT_MOST = 0.8, 0.25  # onset F1 at 60 ms that the demo sets out to reach
 DRAWN = ("funnel", "curation", "seconds", "machine", "versions")  # shown in sections of their own
-
-
-def write_report(path: Path, data: ReportData) -> None:
-    """Write the report to `path`: in full or not at all, replacing an older one.
-
-    Raises FoleyError when the disk is full, read-only or forbidden.
-    """
-    write_page(path, render_report(data))
 
 
 def render_report(data: ReportData) -> str:

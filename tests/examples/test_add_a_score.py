@@ -14,7 +14,8 @@ from pipeline.curation.page import gather_page
 from pipeline.curation.policy import load_policy, select
 from pipeline.curation.sources import folder_source
 from pipeline.curation.stage_graph import StageGraph
-from pipeline.report.curation import write_curation_page
+from pipeline.report import write_page
+from pipeline.report.curation import render_curation
 from pipeline.stages.engine import fingerprints
 from tests.foley.commands import ROOT
 from tests.pipeline.small import work
@@ -65,7 +66,7 @@ def test_a_score_of_ones_own_shows_everywhere(tmp_path: Path, corpus: Path) -> N
     assert 0 < len(lit) < len(rows)
     funnel = query(wh.home, "select passed from funnel where stage = 'brightness'").to_pylist()
     assert funnel == [{"passed": len(rows)}]
-    write_curation_page(tmp_path / "page.html", gather_page(wh.home))
+    write_page(tmp_path / "page.html", render_curation(gather_page(wh.home)))
     page = (tmp_path / "page.html").read_text()
     for text in ("mean brightness of the picture", "gate: brightness ≥", "keep ≥"):
         assert text in page

@@ -20,7 +20,8 @@ from pipeline.curation.page import BINS, PREVIEW_BYTES, SAMPLES, gather_page, pr
 from pipeline.curation.policy import POLICIES, Policy, load_policy, select
 from pipeline.media import probe, read_audio
 from pipeline.procedural import BAD_KINDS, FLAWS, Corpus
-from pipeline.report.curation import CurationPage, write_curation_page
+from pipeline.report import write_page
+from pipeline.report.curation import CurationPage, render_curation
 from pipeline.scoring.loudness import Silence
 from pipeline.scoring.probe import Probe
 from pipeline.stages.engine import fingerprints
@@ -221,7 +222,7 @@ def test_what_became_of_flawed_clips_is_counted(
 def test_the_page_is_one_file_that_loads_nothing(
     page: CurationPage, dataset: Dataset, tmp_path: Path
 ) -> None:
-    write_curation_page(tmp_path / "new" / "page.html", page)
+    write_page(tmp_path / "new" / "page.html", render_curation(page))
     text = (tmp_path / "new" / "page.html").read_text()
     assert "http://" not in text
     assert "https://" not in text

@@ -18,10 +18,11 @@ from model.presets.preset import load_preset
 from pipeline.evaluation import tables
 from pipeline.evaluation.evaluation import Evaluation, Setup, record, write_tables
 from pipeline.evaluation.metrics import METRICS
-from pipeline.evaluation.page import worst_and_best, write_page
+from pipeline.evaluation.page import render_page, worst_and_best
 from pipeline.evaluation.sets import EvaluationSet, evaluation_set, system
 from pipeline.media import write_wav
 from pipeline.procedural import SAMPLE_RATE, Corpus, render_audio, sample_clip, write_corpus
+from pipeline.report import write_page
 from tests.benchmarks.evaluation import evaluate_folders, shifted
 from tests.pipeline.media.test_mono import write_float_wav
 from warehouse import Warehouse
@@ -264,7 +265,7 @@ def test_the_published_rows_are_those_of_the_paper() -> None:
 
 @pytest.fixture(scope="module")
 def page_file(home: Path, found: Evaluation, evaluated: EvaluationSet) -> Path:
-    return write_page(home / "table2.html", found, setup(home, found, evaluated))
+    return write_page(home / "table2.html", render_page(found, setup(home, found, evaluated)))
 
 
 def test_the_page_plays_every_system_under_every_chosen_clip(page_file: Path) -> None:

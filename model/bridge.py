@@ -10,8 +10,6 @@ ones first), L latent frames, K = J * P video tokens, D width of the DiT, V widt
 encoder, H heads of width E.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Sampling in less memory: the DiT's matrices in 8 bits, the other models away while it samples."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """Arrays as they travel between rooms; functions say which shape they take and give."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """CSV as spreadsheets and pandas write it: any separator of theirs, a byte order mark, an index."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping

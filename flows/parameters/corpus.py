@@ -1,7 +1,5 @@
 """Parameters of the flows that make a corpus, and keep it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal, Self
 

@@ -1,7 +1,5 @@
 """Which weights of a preset are there, and whether they fit, without memory for the large ones."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace

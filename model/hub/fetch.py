@@ -6,8 +6,6 @@ revision than was fetched, the files of that one take their place. Files that a 
 need no lock, and are never replaced.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -5,8 +5,6 @@ av_bench/metrics; paper section 4.2); what differs is noted where it differs. A 
 computed is an error, never a placeholder.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

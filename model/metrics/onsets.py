@@ -3,8 +3,6 @@
 Only procedural clips have known impact times, so this measures the toy exactly and nothing else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 The model is upstream's own, and sounds are cut as in its `audiobox_aesthetics/infer.py`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What every network that scores clips or sounds is: frozen, with weights as published."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple, Self

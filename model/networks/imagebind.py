@@ -4,8 +4,6 @@ The model is upstream's own; media are prepared as in its `imagebind/data.py`.
 Curation looks at upstream's windows of a clip, evaluation at the benchmark's pictures.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from fractions import Fraction

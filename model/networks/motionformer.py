@@ -4,8 +4,6 @@ Bertasius et al., arXiv 2102.05095; keys as published (v-iashin/Synchformer,
 model/modules/feat_extractors/visual).
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -3,8 +3,6 @@
 Its spectrogram is a convolution and a matrix, which lie among the published weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

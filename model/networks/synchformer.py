@@ -4,8 +4,6 @@ Keys as in the published `synchformer_state_dict.pth`. The audio half is transfo
 inputs and the two windows follow the benchmark (av-benchmark, extraction and evaluate.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import ClassVar

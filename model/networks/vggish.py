@@ -1,7 +1,5 @@
 """VGGish (Hershey et al., arXiv 1609.09430) in the layout of harritaylor/torchvggish: FD-VGG."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

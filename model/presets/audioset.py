@@ -6,8 +6,6 @@ whatever plays, so single instruments are not here: a bell or a rattle may well 
 a Foley sound.
 """
 
-from __future__ import annotations
-
 SPEECH = {
     "Speech": 0,
     "Male speech, man speaking": 1,

@@ -1,7 +1,5 @@
 """The one table of networks that score clips and sounds: see networks.toml."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 from typing import Any, Literal

@@ -3,8 +3,6 @@
 Shapes: B clips, C latent channels, L latent frames.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -15,8 +15,6 @@ No text is a zeroed prompt, or the negative prompt where there is one; no video 
 null token.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar

@@ -4,8 +4,6 @@ They are called directly rather than through `generate_diffusion_cond`, because 
 for each clip by its own seed: a clip's sound then does not depend on which clips share its batch.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -9,8 +9,6 @@ afterwards. Memory beyond the latent itself (and tokens) does not grow with the 
 Shapes: B clips, C latent channels, L latent frames.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

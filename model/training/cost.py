@@ -4,8 +4,6 @@ The DiT and the bridge are built on PyTorch's `meta` device, whose tensors have 
 values, and run forward and backward once: FLOPs and what is kept for the backward are counted.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """Tells a training that diverges from one that met a bad batch."""
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from itertools import takewhile

@@ -1,7 +1,5 @@
 """Early stopping: the best weights by validation are what a training leaves."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What training minimises: the error of the velocity, over each clip's own latents."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Processes that train together: who takes what, and how their gradients become one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

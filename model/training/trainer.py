@@ -6,8 +6,6 @@ from (seed, step, its number). So a run can stop after any step and go on to the
 several processes train what one would.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext

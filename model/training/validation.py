@@ -1,7 +1,5 @@
 """Losses on held-out clips, with their own video, with none and with another clip's."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Which device a model runs on."""
 
-from __future__ import annotations
-
 import torch
 
 from model.presets.settings import ModelError, Precision

@@ -1,7 +1,5 @@
 """Files of weights as bytes: which belong to a model, and their hashes. Needs no torch."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -3,8 +3,6 @@
 A short command such as `foley generate` spends most of its time importing.
 """
 
-from __future__ import annotations
-
 import sys
 import types
 from collections.abc import Callable

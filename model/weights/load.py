@@ -1,7 +1,5 @@
 """Strict loading of weights, which names what does not fit, and hashes that name a revision."""
 
-from __future__ import annotations
-
 import hashlib
 import threading
 import zipfile

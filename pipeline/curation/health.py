@@ -1,7 +1,5 @@
 """Health: whether clips still come, are kept as they were, and pass; what is not well is told."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime

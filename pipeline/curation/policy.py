@@ -1,7 +1,5 @@
 """Policies: which clips are kept, as gates on the facts that stages measured, applied by SQL."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace

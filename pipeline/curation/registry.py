@@ -3,8 +3,6 @@
 A source is a record, HOME/sources/NAME.json. Its name is the first part of its clips' ids.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime

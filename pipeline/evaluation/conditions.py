@@ -1,7 +1,5 @@
 """Sound for held-out clips from a checkpoint, under the conditions that evaluation compares."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

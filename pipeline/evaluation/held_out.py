@@ -4,8 +4,6 @@ Onset F1 asks whether a sound keeps the picture's time. It needs known impact ti
 procedural clips have; other clips are left out of it.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence

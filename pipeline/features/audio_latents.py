@@ -1,7 +1,5 @@
 """Audio latents: the posterior of the backbone's autoencoder for a clip's sound."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """What the feature stages have in common: their columns, and how they are written."""
 
-from __future__ import annotations
-
 import numpy as np
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Text embeddings: the backbone's text encoder on a clip's prompt."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

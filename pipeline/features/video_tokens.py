@@ -1,7 +1,5 @@
 """Video tokens: what the bridge reads of a clip's picture (paper section 3.3)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

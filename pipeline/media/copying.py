@@ -3,8 +3,6 @@
 What a container cannot hold is said in a line, and the picture is refused before any work.
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

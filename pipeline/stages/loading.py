@@ -1,7 +1,5 @@
 """Models of stages: loaded once a process, and let go when a stage is done."""
 
-from __future__ import annotations
-
 import gc
 import sys
 import threading

@@ -12,8 +12,6 @@ state. So does the end of standard input where the request says `attached`: it i
 asked for the training, so that a killed run's processes leave their device to the next.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """What a training would take, before anything is loaded: clips, memory, disk, hours."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import dataclass
 

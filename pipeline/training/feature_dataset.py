@@ -1,7 +1,5 @@
 """A dataset's cached features as torch and pyarrow know them, for training of one's own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 On several machines each is given the same command: the launchers meet at one address.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

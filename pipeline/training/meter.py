@@ -1,7 +1,5 @@
 """What a person watches while a training runs, gathered over a few steps."""
 
-from __future__ import annotations
-
 import resource
 from collections.abc import Mapping
 from time import perf_counter

@@ -1,7 +1,5 @@
 """The bridge that a training starts from: `foley train --from`, and the stages of a recipe."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Batches that are read while earlier ones are trained on, so that the device never waits."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

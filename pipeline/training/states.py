@@ -1,7 +1,5 @@
 """What an unfinished training goes on from: its newest state, and the one before, in its folder."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The steps of a training: taken, measured, noted, and left so that they can be gone on with."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice

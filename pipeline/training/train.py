@@ -1,7 +1,5 @@
 """Training of the bridge on a dataset version, from cached features only, into a checkpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace

@@ -3,8 +3,6 @@
 state.pt and state-before.pt (what an unfinished training goes on from), tensorboard/, samples/.
 """
 
-from __future__ import annotations
-
 from functools import cached_property
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Mean and deviation of video tokens, by which the bridge standardises them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

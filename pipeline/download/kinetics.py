@@ -47,8 +47,13 @@ class Annotation:
 
     file: str
     label: str | None
-    youtube_id: str
     split: str
+
+
+def clip_name(row: Mapping[str, str]) -> str:
+    """How the clip of a row is named; raises KeyError or ValueError for a row of something else."""
+    start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
+    return f"{row['youtube_id']}_{start:06d}_{end:06d}"
 
 
 def annotated_clips(fetcher: Fetcher, chosen: Kinetics, split: Split) -> list[Annotation]:
@@ -60,9 +65,8 @@ def annotated_clips(fetcher: Fetcher, chosen: Kinetics, split: Split) -> list[An
     rows: list[Annotation] = []
     try:
         for row in csv.DictReader(io.StringIO(fetcher.text(url))):
-            start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
-            video, label = row["youtube_id"], (row.get("label") or "").strip() or None
-            rows.append(Annotation(f"{video}_{start:06d}_{end:06d}.mp4", label, video, split))
+            label = (row.get("label") or "").strip() or None
+            rows.append(Annotation(f"{clip_name(row)}.mp4", label, split))
     except (KeyError, ValueError, TypeError) as error:
         raise FoleyError(
             f"{url}: not Kinetics annotations, {type(error).__name__} {error}"

@@ -215,9 +215,9 @@ class Trial:
         return _mark(record.write(self.data.wh))
 
     def _figures(self) -> dict[str, Figure]:
-        data = self.data
-        own = self._rows(self.stage.name, ("onsets", "panns_logits"))
-        true = self._rows(f"hear_{PANNS}", (f"hear_{PANNS}_logits",))
+        data, clips = self.data, self.data.held_out_clips()
+        own = data.rows(self.stage.name, ("onsets", "panns_logits"), clips)
+        true = data.rows(f"hear_{PANNS}", (f"hear_{PANNS}_logits",), clips)
         both = sorted(own.keys() & true.keys())
         if not both:
             raise FoleyError(f"{data.held_out_name}: PANNs can hear the sound of no clip")
@@ -238,13 +238,6 @@ class Trial:
             "v_loss": figure_of(loss, batches.clips),
         }
         return {name: figure for name, figure in figures.items() if figure}
-
-    def _rows(self, stage: str, columns: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Rows of the held-out clips that passed a stage, by clip."""
-        data, names = self.data, ["clip_id", *columns]
-        fingerprint, clips = data.fingerprints[stage], data.held_out_clips()
-        rows = data.wh.rows(stage, fingerprint, columns=names, clip_ids=clips)
-        return {row["clip_id"]: row for row in rows.to_pylist()}
 
 
 def _mark(record: Mapping[str, Any]) -> Mark:

@@ -185,11 +185,9 @@ class Generate(Stage):
 def generation_stages(data: DatasetFeatures, checkpoint: Checkpoint, seed: int = 0) -> list[Stage]:
     """One stage a condition, for the held-out clips of a dataset."""
     wh, preset, fingerprint = data.wh, data.preset, data.fingerprints["video_tokens"]
-    passed = wh.rows(
-        "video_tokens", fingerprint, columns=["clip_id"], clip_ids=data.held_out_clips()
-    )
-    known = wh.clips(["clip_id", "source_video"], passed["clip_id"].to_pylist()).to_pylist()
-    partners = other_videos({row["clip_id"]: row["source_video"] for row in known})
+    passed = [*data.rows("video_tokens", (), data.held_out_clips())]
+    clips = wh.clips(["clip_id", "source_video"], passed).to_pylist()
+    partners = other_videos({row["clip_id"]: row["source_video"] for row in clips})
     settings = generate_settings(preset, checkpoint, seed)
 
     def stage(condition: Condition) -> Generate:

@@ -36,19 +36,12 @@ def report_data(
 
 def _clips(data: DatasetFeatures) -> list[ReportClip]:
     """Players for some held-out clips: those that have a sound under every condition."""
-    columns, held_out = (
-        ["clip_id", "sound", "sound_prompt", "onsets"],
-        data.dataset.clip_ids("test"),
-    )
-    sounds: dict[str, dict[str, dict[str, Any]]] = {}
-    for condition in CONDITIONS:
-        stage = f"generate_{condition}"
-        rows = data.wh.rows(stage, data.fingerprints[stage], columns=columns, clip_ids=held_out)
-        sounds[condition] = {row["clip_id"]: row for row in rows.to_pylist()}
+    columns, held_out = ("sound", "sound_prompt", "onsets"), data.dataset.clip_ids("test")
+    sounds = {c: data.rows(f"generate_{c}", columns, held_out) for c in CONDITIONS}
     complete = sorted(set.intersection(*(set(rows) for rows in sounds.values())))[:PLAYERS]
     clips = {row["clip_id"]: row for row in data.wh.clips(None, complete).to_pylist()}
     rate = data.preset.sample_rate
-    return [_clip(clips[id], {c: sounds[c][id] for c in CONDITIONS}, rate) for id in complete]
+    return [_clip(clips[id], {c: sounds[c][id] for c in sounds}, rate) for id in complete]
 
 
 def _clip(clip: Mapping[str, Any], rows: Mapping[str, dict[str, Any]], rate: int) -> ReportClip:

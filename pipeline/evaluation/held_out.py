@@ -59,15 +59,13 @@ def held_out_systems(
     systems: list[System] = []
     for condition in _COMPARED:
         stage = f"generate_{condition}"
-        fingerprint = data.fingerprints[stage]
-        sounds = data.wh.folder("systems") / "sounds" / f"{checkpoint.id}-{fingerprint}"
-        folder = make_folder(sounds / condition)
+        name = f"{checkpoint.id}-{data.fingerprints[stage]}"
+        folder = make_folder(data.wh.folder("systems") / "sounds" / name / condition)
         clips = data.held_out_clips()
         for start in range(0, len(clips), CHUNK):
-            part = clips[start : start + CHUNK]
-            rows = data.wh.rows(stage, fingerprint, columns=["clip_id", "sound"], clip_ids=part)
-            for row in rows.to_pylist():
-                path = folder / f"{_file_name(row['clip_id'])}.wav"
+            rows = data.rows(stage, ("sound",), clips[start : start + CHUNK])
+            for clip, row in rows.items():
+                path = folder / f"{_file_name(clip)}.wav"
                 if path.stem in names and not path.is_file():
                     write_file(folder, lambda handle, wav=row["sound"]: handle.write(wav), path)
         systems.append(system(SYSTEMS[condition], folder, items))
@@ -126,10 +124,8 @@ def _figures(
     swapped = {clip: other_material(material) for clip, material in materials.items()}
     losses, held_out = _v_losses(data, checkpoint)
     for condition in SYSTEMS:
-        stage = f"generate_{condition}"
-        columns = ["clip_id", "onsets", "material"]
-        rows = data.wh.rows(stage, data.fingerprints[stage], columns=columns).to_pylist()
-        rows = [row for row in rows if row["clip_id"] in truths]
+        heard = data.rows(f"generate_{condition}", ("onsets", "material"))
+        rows = [row for clip, row in heard.items() if clip in truths]
         values: dict[str, float | None] = dict(score_condition(rows, truths))
         if condition in ("true", "swap"):
             expected = swapped if condition == "swap" else materials

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.curation.sources import MEDIA_SUFFIXES, folder_source
+from pipeline.download.kinetics import clip_name
 from pipeline.media import printable
 from warehouse.errors import FoleyError
 
@@ -149,17 +150,12 @@ def _listed(folder: Path) -> dict[str, str] | None:
             continue
         rows = csv.DictReader(path.read_text("utf-8").splitlines())
         try:
-            return {_kinetics_name(row): row["label"] for row in rows}
+            return {clip_name(row): row["label"] for row in rows}
         except (KeyError, ValueError):
             raise FoleyError(
                 f"{printable(path)}: needs columns label, youtube_id, time_start, time_end"
             ) from None
     return None
-
-
-def _kinetics_name(row: Mapping[str, str]) -> str:
-    start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
-    return f"{row['youtube_id']}_{start:06d}_{end:06d}"
 
 
 def _described(folder: Path, videos: Mapping[str, Path]) -> list[Item]:

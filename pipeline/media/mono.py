@@ -43,7 +43,7 @@ def heard(samples: Audio, own_rate: int, sample_rate: int, seconds: float) -> Au
 def check_sound(path: Path, seconds: float) -> dict[str, Any]:
     """Facts of a sound before it is compared; raises MediaError for one that cannot be."""
     sound = decode_audio(path)
-    mono = read_sound(path, ONSET_RATE, seconds)
+    mono = heard(sound.samples, sound.sample_rate, ONSET_RATE, seconds)
     level = np.abs(sound.samples)
     clipped = float((level >= CLIPPED).mean()) if level.size else 0.0
     return {

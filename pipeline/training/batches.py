@@ -68,6 +68,14 @@ class DatasetFeatures:
         bound = "" if self.limit is None else f".{self.limit}"
         return f"held-out.{self.dataset.version}{bound}"
 
+    def rows(
+        self, stage: str, columns: Sequence[str], clip_ids: Sequence[str] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Columns of a stage by clip: of all that passed it, or of these."""
+        names, fingerprint = ["clip_id", *columns], self.fingerprints[stage]
+        table = self.wh.rows(stage, fingerprint, columns=names, clip_ids=clip_ids)
+        return {row["clip_id"]: row for row in table.to_pylist()}
+
     def split(self, name: str) -> FeatureSet:
         """The joined features of one split. Raises FoleyError where no clip of it has them all."""
         subset = self.subset if name == "train" else None

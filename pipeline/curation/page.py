@@ -20,7 +20,7 @@ from pipeline.curation.known_flaws import flaw_figures
 from pipeline.media import Framing, MediaError, media_workers, probe, read_audio, read_frames
 from pipeline.procedural import write_media
 from pipeline.report.charts import label
-from pipeline.report.curation import Bin, CurationPage, Fact, Label, Sample, Step, Sweep
+from pipeline.report.curation import Bin, CurationPage, Fact, Sample, Step, Sweep
 from warehouse.rows.live import literal, quote
 
 COLUMNS = 24  # bars of a histogram
@@ -50,7 +50,7 @@ def gather_page(home: Path, version: str | None = None, seed: int = 0) -> Curati
             steps=_steps(clips),
             facts=[_fact(clips, name, span, bounds) for name, span in spans.items()],
             sweeps=[_sweep(clips, threshold, spans[threshold.column]) for threshold in bounds],
-            labels=[Label(**row) for row in ends],
+            labels=ends,
             classes=len(labels),
             bins=_bins(clips, [t.column for t in bounds], seed),
             flaws=flaw_figures(clips),

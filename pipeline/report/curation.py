@@ -50,15 +50,6 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Label:
-    """Clips of a class before and after."""
-
-    name: str
-    clips: int
-    kept: int
-
-
-@dataclass(frozen=True)
 class Sample:
     """One clip to watch and hear: an mp4 with sound, or None where there is nothing to show."""
 
@@ -80,16 +71,17 @@ class Bin:
 
 @dataclass(frozen=True)
 class CurationPage:
-    """What the page shows. `labels` are some of the `classes`, by their kept share.
+    """What the page shows.
 
-    `flaws` is what `pipeline.curation.known_flaws` gives.
+    `labels` are some of the `classes`, by their kept share: name, clips, and those kept. `flaws` is
+    what `pipeline.curation.known_flaws` gives.
     """
 
     dataset: Mapping[str, Any]
     steps: Sequence[Step]
     facts: Sequence[Fact]
     sweeps: Sequence[Sweep]
-    labels: Sequence[Label]
+    labels: Sequence[Mapping[str, Any]]
     classes: int
     bins: Sequence[Bin]
     flaws: Mapping[str, Mapping[str, Any]]

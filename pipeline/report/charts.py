@@ -6,7 +6,7 @@ X in percent of the plot's width, y in pixels, so that text keeps its size at an
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,11 +89,13 @@ class Axis:
 
     def ticks(self, count: int = 6, unit: str = "") -> tuple[Tick, ...]:
         """About `count` round numbers along x."""
-        return self.marks((label(value) + unit, value) for value in nice_ticks(self, count))
+        return self.marks([("", value) for value in nice_ticks(self, count)], unit)
 
-    def marks(self, values: Iterable[tuple[str, float]]) -> tuple[Tick, ...]:
-        """Values along x, each with its text."""
-        return tuple(Tick(round(100 * self.share(value), 2), text) for text, value in values)
+    def marks(self, values: Sequence[tuple[str, float]], unit: str = "") -> tuple[Tick, ...]:
+        """Values along x, each with the text before it."""
+        return tuple(
+            Tick(round(100 * self.share(v), 2), f"{text}{label(v)}{unit}") for text, v in values
+        )
 
 
 def nice_ticks(axis: Axis, count: int = 4) -> list[float]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.report.charts import Axis, Histogram, Lines, counted, label, lines
+from pipeline.report.charts import Axis, Histogram, Lines, counted, lines
 from pipeline.report.figures import flat
 from pipeline.report.html import page_html
 from pipeline.report.sounds import data_uri
@@ -110,7 +110,7 @@ def render_curation(page: CurationPage) -> str:
 def _stacked(fact: Fact) -> tuple[Fact, Histogram, Histogram]:
     """All clips of a fact, and the kept ones to be drawn over them, on the same axes."""
     axis = Axis.around((fact.low, fact.high))
-    bounds = axis.marks((f"keep {sign} {label(bound)}", bound) for sign, bound in fact.bounds)
+    bounds = axis.marks([(f"keep {sign} ", bound) for sign, bound in fact.bounds])
     everything = replace(counted(fact.name, fact.clips, axis), bounds=bounds)
     return fact, everything, counted(fact.name, fact.kept, axis, max(fact.clips))
 

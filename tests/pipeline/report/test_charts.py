@@ -42,8 +42,10 @@ def test_a_histogram_counts_every_finite_value_once(numbers: list[float]) -> Non
 
 
 def test_thresholds_are_drawn_where_they_lie() -> None:
-    chart = counted("score", [3, 0, 1], (0.0, 4.0), [("keep ≥ ", 1.0), ("keep < ", 3.5)], most=6)
-    assert [(bound.at, bound.label) for bound in chart.bounds] == [
+    axis = Axis(0.0, 4.0)
+    chart = counted("score", [3, 0, 1], axis, most=6)
+    bounds = axis.marks([("keep ≥ ", 1.0), ("keep < ", 3.5)])
+    assert [(bound.at, bound.label) for bound in bounds] == [
         (25.0, "keep ≥ 1"),
         (87.5, "keep < 3.5"),
     ]

@@ -7,7 +7,7 @@ from time import perf_counter
 
 from prefect import get_run_logger, task
 
-from flows.display.progress_bars import bar
+from flows.display.progress_bars import step
 from flows.parameters import AblateParameters
 from flows.running.batches import run_stages
 from flows.running.devices import all_cores
@@ -117,7 +117,5 @@ def score(trial: ablation.Trial, parameters: AblateParameters) -> ablation.Mark:
 @task(name="score", task_run_name="score {trial.variant} {trial.steps}", persist_result=False)
 def compute_figures(trial: ablation.Trial) -> ablation.Mark:
     """The figures, from what was heard."""
-    with bar(f"score {trial.variant}", 1) as progress:
-        mark = trial.score()
-        progress.update()
-    return mark
+    with step(f"score {trial.variant}"):
+        return trial.score()

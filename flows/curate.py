@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect import get_run_logger, task
 
 from flows.display.artifacts import note_asset, show_curation, show_report
-from flows.display.progress_bars import bar, follow
+from flows.display.progress_bars import bar, follow, step
 from flows.parameters import (
     CurateParameters,
     FeaturesParameters,
@@ -213,9 +213,8 @@ def show_page(wh: Warehouse, dataset: Dataset) -> Path:
     """The page of a dataset version, made once from the published catalog, and linked to."""
     page = page_of(wh.home, dataset.version)
     if not page.is_file():
-        with bar("report", 1) as progress:
+        with step("report"):
             write_page(page, render_curation(gather_page(wh.home, dataset.version)))
-            progress.update()
     show_report(page.name, "curation-report")
     return page
 

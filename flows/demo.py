@@ -11,7 +11,7 @@ from prefect import flow, task
 
 from flows.curate import Curated, curate
 from flows.display.artifacts import show_report
-from flows.display.progress_bars import bar
+from flows.display.progress_bars import step
 from flows.evaluate import HeldOut, evaluate
 from flows.parameters import (
     BatchParameters,
@@ -113,9 +113,8 @@ def report(
         return before
     results = {"id": id} | _results(parameters, curated, evaluated) | {"commit": revision}
     # the report shows how long it took to gather, so the time to write it is not in that
-    with clock.step("report"), bar("report", 1) as progress:
+    with clock.step("report"), step("report"):
         data = report_data(evaluated.data, results, checkpoint)
-        progress.update()
     seconds = clock.seconds | {"total": clock.total()}
     results["seconds"] = {name: round(value, 2) for name, value in seconds.items()}
     write_page(page, render_report(data))

@@ -13,7 +13,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
 from flows.display.artifacts import show_figures
-from flows.display.progress_bars import bar
+from flows.display.progress_bars import bar, step
 from flows.parameters import EvaluateParameters
 from flows.running.batches import StageCounts, run_stages
 from flows.running.devices import all_cores
@@ -105,10 +105,8 @@ def score_held_out(wh: Warehouse, preset: Preset, parameters: EvaluateParameters
 @task(name="score", task_run_name="score {checkpoint.id}", persist_result=False)
 def compute_figures(data: DatasetFeatures, checkpoint: Checkpoint) -> dict[str, Any]:
     """The figures of the generated sounds, or those of an earlier run for the same sounds."""
-    with bar("score", 1) as progress:
-        figures = held_out.evaluate(data, checkpoint)
-        progress.update()
-    return figures
+    with step("score"):
+        return held_out.evaluate(data, checkpoint)
 
 
 def _held_out_of(wh: Warehouse, checkpoint: Checkpoint) -> Dataset:
@@ -147,9 +145,8 @@ def score_systems(
 ) -> Evaluated:
     """Table 2 of a setup, with its records and files."""
     own = evaluation.systems_warehouse(wh.home)
-    with bar("ingest", 1) as progress:
+    with step("ingest"):
         sounds, videos = evaluation.ingest_files(own, setup)
-        progress.update()
     counts = run_stages(own, setup.sound_stages, setup.fingerprints, parameters, sounds)
     counts += run_stages(own, setup.video_stages, setup.fingerprints, parameters, videos)
     table2 = compute_table(own, setup)
@@ -174,8 +171,7 @@ def publish(
     folder: Path, table2: evaluation.Evaluation, setup: evaluation.Setup
 ) -> dict[str, Path]:
     """Tables and page into a folder; where each file is."""
-    with bar("report", 1) as progress:
+    with step("report"):
         files = evaluation.write_tables(folder, table2)
         files["table2.html"] = write_page(folder / "table2.html", render_page(table2, setup))
-        progress.update()
     return files

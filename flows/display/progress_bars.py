@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -40,6 +41,14 @@ def bar(what: str, total: int | None = None, unit: str = "step") -> tqdm[Any]:
     if not sys.stderr.isatty():
         return StepLines(what, total, unit)
     return tqdm(total=total, desc=f"{what:<16}", unit=unit, dynamic_ncols=True, smoothing=0.1)
+
+
+@contextmanager
+def step(what: str) -> Generator[None]:
+    """A piece of work that is one step."""
+    with bar(what, 1) as progress:
+        yield
+        progress.update()
 
 
 def follow(progress: tqdm[Any]) -> Callable[[int, int], None]:

@@ -8,8 +8,6 @@ embedded under the same fingerprint is never embedded again.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,7 @@ from model.presets.settings import revision_in
 from model.weights.files import weights_bytes
 from pipeline.media import Framing, Scaling, read_frames
 from pipeline.media.mono import Channel, check_sound, read_sound
-from pipeline.stages.reading import read_each, read_then_run
+from pipeline.stages.reading import read_each, read_then_run, reading
 from pipeline.stages.stage import Clip, Outcome, Passed, Stage
 from warehouse import array_field, field
 
@@ -69,13 +67,10 @@ class SoundCheck(Stage):
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Facts of each sound; one that cannot be decoded, or holds NaN or nothing, fails."""
 
-        def job(clip: Clip) -> partial[dict[str, Any]]:
-            return partial(check_sound, Path(clip["path"]), self.settings.seconds)
-
         def outcome(facts: dict[str, Any]) -> Outcome:
             return Passed(facts | {"sound_onsets": json.dumps(facts["sound_onsets"])})
 
-        return read_each(clips, job, outcome)
+        return read_each(clips, reading(check_sound, self.settings.seconds), outcome)
 
 
 class Embed(Stage):
@@ -128,13 +123,10 @@ class Embed(Stage):
             framing = Framing(network.size, crop, settings.scaling)
             how = (network.times(settings.seconds), framing)
 
-        def job(clip: Clip) -> partial[Any]:
-            return partial(read, Path(clip["path"]), *how)
-
         def run(ready: Sequence[tuple[Clip, Any]]) -> list[Passed]:
             return [self._row(*clip) for clip in embed([media for _, media in ready])]
 
-        return read_then_run(clips, job, run, CHUNK)
+        return read_then_run(clips, reading(read, *how), run, CHUNK)
 
     def _row(self, features: Any, logits: Any) -> Passed:
         arrays = (features, np.zeros(0) if logits is None else logits)

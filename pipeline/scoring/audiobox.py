@@ -1,13 +1,11 @@
 """Audiobox Aesthetics: how good a sound is (paper section 3.2)."""
 
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 
 from model.types import Audio
 from pipeline.media import read_audio
 from pipeline.scoring.network import NetworkScore
-from pipeline.stages.reading import read_then_run
+from pipeline.stages.reading import read_then_run, reading
 from pipeline.stages.stage import Clip, Outcome, Passed
 
 CHUNK = 8  # clips whose sound is held at once
@@ -23,10 +21,8 @@ class AudioboxScore(NetworkScore):
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Four scores a clip."""
 
-        def job(clip: Clip) -> partial[Audio]:
-            return partial(read_audio, Path(clip["path"]), self._network.sample_rate)
-
         def run(ready: Sequence[tuple[Clip, Audio]]) -> list[Passed]:
             return [Passed(row) for row in self._network.score([sound for _, sound in ready])]
 
+        job = reading(read_audio, self._network.sample_rate)
         return read_then_run(clips, job, run, CHUNK)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.media import MAX_SECONDS, decode_audio
 from pipeline.media.hearing import hear
-from pipeline.stages.reading import read_each
+from pipeline.stages.reading import read_each, reading
 from pipeline.stages.stage import Clip, Outcome, Passed, Rejected, Stage
 from warehouse import field
 
@@ -112,6 +111,4 @@ class Silence(Stage):
                 return Rejected("silent throughout", facts)
             return Passed(facts)
 
-        return read_each(
-            clips, lambda clip: partial(measure_file, Path(clip["path"]), self.settings), judge
-        )
+        return read_each(clips, reading(measure_file, self.settings), judge)

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
 
 import pyarrow as pa
 
 from pipeline.media import MediaInfo, probe
-from pipeline.stages.reading import read_each
+from pipeline.stages.reading import read_each, reading
 from pipeline.stages.stage import Clip, Outcome, Passed, Rejected, Stage
 from warehouse import field
 
@@ -56,4 +54,4 @@ class Probe(Stage):
                 return Rejected("no audio stream", asdict(info))
             return Passed(asdict(info))
 
-        return read_each(clips, lambda clip: partial(probe, Path(clip["path"])), judge)
+        return read_each(clips, reading(probe), judge)

@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from model.types import Audio
 from pipeline.media import MAX_SECONDS
 from pipeline.media.mono import read_sound
 from pipeline.scoring.network import NetworkScore
-from pipeline.stages.reading import read_then_run
+from pipeline.stages.reading import read_then_run, reading
 from pipeline.stages.stage import Clip, Outcome, Passed
 
 CHUNK = 8  # clips whose sound is held at once
@@ -91,10 +89,7 @@ class Tags(NetworkScore):
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Two shares a clip."""
-
-        def job(clip: Clip) -> partial[Audio]:
-            return partial(read_sound, Path(clip["path"]), self._network.sample_rate, MAX_SECONDS)
-
+        job = reading(read_sound, self._network.sample_rate, MAX_SECONDS)
         return read_then_run(clips, job, self._tag, CHUNK)
 
     def _tag(self, ready: Sequence[tuple[Clip, Audio]]) -> list[Passed]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.media import MediaError, media_workers
@@ -10,6 +11,11 @@ from pipeline.stages.progress import advance
 from pipeline.stages.stage import Clip, Failed, Outcome, Passed
 
 T = TypeVar("T")
+
+
+def reading(read: Callable[..., T], *how: Any) -> Callable[[Clip], partial[T]]:
+    """A job for each clip: `read(path, *how)`, of a module's function and picklable arguments."""
+    return lambda clip: partial(read, Path(clip["path"]), *how)
 
 
 def read_each(

@@ -124,13 +124,8 @@ def download(parameters: DownloadParameters) -> Downloaded:
 
 def _kinetics(parameters: DownloadParameters, job: _Job) -> tuple[Downloaded, list[dict[str, Any]]]:
     fetcher, root = job.fetcher, job.root
-    chosen = Kinetics(
-        parameters.base_url.rstrip("/") + "/",
-        parameters.splits,
-        parameters.classes,
-        parameters.template,
-        parameters.archives,
-    )
+    base, asked = parameters.base_url.rstrip("/") + "/", parameters
+    chosen = Kinetics(base, asked.splits, asked.classes, asked.template, asked.archives)
     annotated = [row for split in chosen.splits for row in annotated_clips(fetcher, chosen, split)]
     urls = [url for split in chosen.splits for url in archives(fetcher, chosen, split)]
     wanted = choice(chosen, annotated)

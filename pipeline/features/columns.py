@@ -9,14 +9,9 @@ from warehouse import to_bytes
 
 #: The columns of a feature set.
 FEATURE_COLUMNS = (
-    "video_tokens",
-    "n_video_tokens",
-    "latent_mean",
-    "latent_scale",
-    "n_latents",
-    "audio_seconds",
-    "text_tokens",
-    "n_text_tokens",
+    *("video_tokens", "n_video_tokens"),
+    *("latent_mean", "latent_scale", "n_latents", "audio_seconds"),
+    *("text_tokens", "n_text_tokens"),
 )
 
 

@@ -53,14 +53,8 @@ class VideoTokens(Stage):
 
     def __init__(self, preset: Preset) -> None:
         self.preset, self.precision, video = preset, preset.precision.video, preset.video
-        self.settings = VideoTokenSettings(
-            video.fps,
-            video.segment_frames,
-            video.short_side,
-            video.crop,
-            video.pooling,
-            preset.max_seconds,
-        )
+        frames, size = (video.fps, video.segment_frames), (video.short_side, video.crop)
+        self.settings = VideoTokenSettings(*frames, *size, video.pooling, preset.max_seconds)
         shape = (-1, video.tokens_per_frame, video.width)
         tokens = "[effective frames, tokens a frame, width]"
         times = "[effective frames] middle of each, s after the first picture"

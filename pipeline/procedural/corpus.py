@@ -57,16 +57,9 @@ class Rendered:
 
 def rendered(clip: ProceduralClip) -> Rendered:
     """A procedural clip, as a corpus writes it."""
-    return Rendered(
-        clip.seed,
-        clip.seconds,
-        clip.prompt,
-        clip.material,
-        partial(render_frames, clip),
-        partial(render_audio, clip),
-        clip.truth,
-        partial(_another, clip),
-    )
+    frames, audio = partial(render_frames, clip), partial(render_audio, clip)
+    about = clip.seed, clip.seconds, clip.prompt, clip.material
+    return Rendered(*about, frames, audio, clip.truth, partial(_another, clip))
 
 
 def _another(clip: ProceduralClip) -> Rendered:
@@ -179,13 +172,10 @@ class Corpus:
     def clips(self) -> list[CorpusClip]:
         """The files; their names are stable, and do not tell a flawed clip from a good one."""
         good = [CorpusClip(f"clip-{i:05d}.mp4", self.clip(i)) for i in range(self.good)]
+        flaws = [self.flaws[i % len(self.flaws)] for i in range(self.flawed)]
         flawed = [
-            CorpusClip(
-                f"clip-{self.good + i:05d}.mp4",
-                self.clip(800_000 + i),
-                flaw=self.flaws[i % len(self.flaws)],
-            )
-            for i in range(self.flawed)
+            CorpusClip(f"clip-{self.good + i:05d}.mp4", self.clip(800_000 + i), flaw=flaw)
+            for i, flaw in enumerate(flaws)
         ]
         broken = [
             CorpusClip(f"bad-{i:02d}-{kind.replace('_', '-')}.mp4", self.clip(900_000 + i), kind)

@@ -12,16 +12,16 @@ from markupsafe import Markup
 ABSENT = Markup('<span class="absent" title="not measured">&ndash;</span>')
 
 _STYLES = {
-    "auc": ("{:.3f}", 1, ""),
-    "count": ("{:,.0f}", 1, ""),
-    "f1": ("{:.2f}", 1, ""),
-    "loss": ("{:.4f}", 1, ""),
-    "ms": ("{:.0f}", 1, " ms"),
-    "percent": ("{:.0f}", 100, "%"),
-    "share": ("{:.1f}", 100, "%"),
-    "seconds": ("{:,.1f}", 1, " s"),
-    "p": ("{:.4f}", 1, ""),
-    "plain": ("{}", 1, ""),
+    "auc": "{:.3f}",
+    "count": "{:,.0f}",
+    "f1": "{:.2f}",
+    "loss": "{:.4f}",
+    "ms": "{:.0f} ms",
+    "percent": "{:.0%}",
+    "share": "{:.1%}",
+    "seconds": "{:,.1f} s",
+    "p": "{:.4f}",
+    "plain": "{}",
 }
 
 
@@ -45,11 +45,8 @@ def figure(value: Any, style: str = "plain") -> Markup:
     """A number as `<data value="exact">rounded</data>`; a dash where there is none."""
     if not is_number(value):
         return ABSENT
-    if style == "metric":
-        return Markup('<data value="{}">{}</data>').format(repr(value), metric_text(value))
-    pattern, factor, unit = _STYLES[style]
-    text = pattern.format(value * factor)
-    return Markup('<data value="{}">{}{}</data>').format(repr(value), text, unit)
+    text = metric_text(value) if style == "metric" else _STYLES[style].format(value)
+    return Markup('<data value="{}">{}</data>').format(repr(value), text)
 
 
 def get(results: Mapping[str, Any], *path: str) -> Any:

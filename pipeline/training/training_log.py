@@ -142,15 +142,10 @@ class TrainingLog:
             return
         prompts = {row["clip_id"]: row["prompt"] for row in self.wh.clips(None, clips).to_pylist()}
         preset = trainer.backbone.preset
-        requests = [
-            SoundRequest(
-                prompts[row["clip_id"]] or "",
-                float(row["video_seconds"]),
-                seed,
-                tokens_from_bytes(preset, row["video_tokens"]),
-            )
-            for seed, row in enumerate(rows)
-        ]
+        requests: list[SoundRequest] = []
+        for seed, row in enumerate(rows):
+            prompt, tokens = prompts[row["clip_id"]], tokens_from_bytes(preset, row["video_tokens"])
+            requests.append(SoundRequest(prompt or "", float(row["video_seconds"]), seed, tokens))
         with trainer.averaged(), trainer.precision():
             try:
                 sounds = FoleyControl(trainer.backbone, trainer.bridge).generate(requests)

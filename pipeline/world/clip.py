@@ -73,18 +73,9 @@ class WorldClip:
 
     def rendered(self) -> Rendered:
         """As a corpus writes it; its label is the material of what is thrown."""
-        return Rendered(
-            self.seed,
-            self.seconds,
-            self.world.prompt,
-            self.world.things[0].material,
-            self.frames,
-            self.audio,
-            self.truth,
-            self.another,
-            self.fps,
-            SAMPLE_RATE,
-        )
+        label, make = self.world.things[0].material, (self.frames, self.audio, self.truth)
+        about = self.seed, self.seconds, self.world.prompt, label
+        return Rendered(*about, *make, self.another, self.fps, SAMPLE_RATE)
 
     def truth(self) -> dict[str, Any]:
         """What happens, as JSON values.
@@ -101,12 +92,7 @@ class WorldClip:
             for hit, is_heard in zip(self.motion.hits, heard, strict=True)
         ]
         rubbings = [
-            self._event(
-                "slide" if rubbing.slip.mean() > 0.5 * rubbing.speed.mean() else "roll",
-                rubbing.begin,
-                rubbing.pair,
-                rubbing.place,
-            )
+            self._event(rubbing.kind, rubbing.begin, rubbing.pair, rubbing.place)
             | {"speed": round(float(rubbing.speed.mean()), 3), "act": rubbing.act}
             for rubbing in self.motion.rubbings
         ]

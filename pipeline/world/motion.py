@@ -47,6 +47,11 @@ class Rubbing:
     place: Floats  # [3] m, half way
     act: int
 
+    @property
+    def kind(self) -> str:
+        """Slide or roll."""
+        return "slide" if self.slip.mean() > 0.5 * self.speed.mean() else "roll"
+
 
 @dataclass(frozen=True)
 class Motion:
@@ -148,6 +153,9 @@ class _Contact:
     slip: Floats  # [steps] m/s
 
 
+_Row = tuple[int, Floats, Any, Floats, Floats]  # step, forces, geoms, places, velocities
+
+
 def _run(model: Any, data: Any, act: Act, poses: Floats) -> dict[tuple[int, int], _Contact]:
     """Simulate an act into `poses` [steps, things * 7]; the contacts of every pair."""
     mujoco.mj_resetData(model, data)
@@ -158,7 +166,7 @@ def _run(model: Any, data: Any, act: Act, poses: Floats) -> dict[tuple[int, int]
     for i, start in enumerate(act.starts):
         data.qpos[7 * i : 7 * i + 7] = (*start.place, *start.turn)
     held = max(releases)
-    rows: list[tuple[int, Floats, Any, Floats, Floats]] = []
+    rows: list[_Row] = []
     for step in range(len(poses)):
         if step <= held:
             _hold(data, act, releases, step)
@@ -184,10 +192,7 @@ def _hold(data: Any, act: Act, releases: list[int], step: int) -> None:
 
 
 def _by_pair(
-    model: Any,
-    rows: list[tuple[int, Floats, Any, Floats, Floats]],
-    poses: Floats,
-    releases: list[int],
+    model: Any, rows: list[_Row], poses: Floats, releases: list[int]
 ) -> dict[tuple[int, int], _Contact]:
     if not rows:
         return {}
@@ -210,12 +215,8 @@ def _by_pair(
         speed = np.linalg.norm(velocity[own][:, 6 * moving : 6 * moving + 3], axis=1)
         slip = _slip(poses[at], velocity[own], places[own], moving)
         mean = [np.bincount(at, values, n) / count for values in (*places[own].T, speed, slip)]
-        found[pair] = _Contact(
-            np.asarray(np.bincount(at, force[own], n), float),
-            np.stack(mean[:3], 1),
-            mean[3],
-            mean[4],
-        )
+        total = np.asarray(np.bincount(at, force[own], n), float)
+        found[pair] = _Contact(total, np.stack(mean[:3], 1), mean[3], mean[4])
     return found
 
 
@@ -241,15 +242,8 @@ def _hits(contact: _Contact, pair: tuple[int, int], model: Any, act: int, first:
         start = max(0, int(peak) - _WINDOW + 1)
         span = force[start : peak + 1]
         at = start + int(np.argmax(span > 0.02 * span.max()))
-        hits.append(
-            Hit(
-                (first + at) * STEP,
-                pair,
-                float(summed[min(peak, len(summed) - 1)]),
-                contact.place[at],
-                act,
-            )
-        )
+        impulse = float(summed[min(peak, len(summed) - 1)])
+        hits.append(Hit((first + at) * STEP, pair, impulse, contact.place[at], act))
     return hits
 
 
@@ -258,18 +252,12 @@ def _rubbings(contact: _Contact, pair: tuple[int, int], act: int, first: int) ->
     touches = np.convolve(contact.force > 0, np.ones(40), "same") > 0  # a cube hops as it slides
     rubs = touches & (maximum_filter1d(contact.speed, 40) > 0.08)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], rubs, [False]])))
-    return [
-        Rubbing(
-            (first + a) * STEP,
-            pair,
-            contact.speed[a:b],
-            contact.slip[a:b],
-            contact.place[(a + b) // 2],
-            act,
-        )
-        for a, b in edges.reshape(-1, 2)
-        if (b - a) * STEP > 0.15
-    ]
+    rubbings: list[Rubbing] = []
+    for a, b in edges.reshape(-1, 2):
+        if (b - a) * STEP > 0.15:
+            speed, slip, place = contact.speed[a:b], contact.slip[a:b], contact.place[(a + b) // 2]
+            rubbings.append(Rubbing((first + a) * STEP, pair, speed, slip, place, act))
+    return rubbings
 
 
 def _lift(poses: Floats, first: int) -> None:

@@ -10,6 +10,7 @@ from pipeline.world.materials import MATERIALS
 from pipeline.world.motion import Motion, mujoco
 from pipeline.world.scene import FIELD, Floats, World
 
+Geoms = NDArray[np.int32]
 _LAMP = np.array([-1.1, -1.6, 2.8])
 _SKY = np.array([[0.60, 0.68, 0.78], [0.30, 0.36, 0.46]])  # at the horizon, above
 _SUB = np.array([[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]])  # of a pixel
@@ -85,7 +86,7 @@ class _Painter:
         picture = colour.reshape(self.size, self.size, 3)
         return (np.clip(picture, 0, 1) ** (1 / 1.4) * 255 + 0.5).astype(np.uint8)
 
-    def _cast(self, pixels: Floats, t: float) -> tuple[Floats, NDArray[np.int32]]:
+    def _cast(self, pixels: Floats, t: float) -> tuple[Floats, Geoms]:
         """Colours [n, 3] at places in the picture [n, 2], and what is seen there [n]."""
         camera = self.world.cameras[self.world.act_at(t)]
         u, v = (2 * pixels / self.size - 1).T * FIELD
@@ -106,34 +107,17 @@ class _Painter:
         key[hit] = 2 * geom[hit] + lit
         return colour, key
 
-    def _rays(self, origin: Floats, ways: Floats) -> tuple[NDArray[np.int32], Floats, Floats]:
+    def _rays(self, origin: Floats, ways: Floats) -> tuple[Geoms, Floats, Floats]:
         """What rays from a point meet: geoms (-1: none) [n], distances [n], normals [n, 3]."""
         n = len(ways)
         geom, distance, normal = np.full(n, -1, np.int32), np.full(n, -1.0), np.zeros(3 * n)
         flat = np.ascontiguousarray(ways).ravel()
-        mujoco.mj_multiRay(
-            self.motion.model,
-            self.data,
-            origin,
-            flat,
-            None,
-            True,
-            -1,
-            geom,
-            distance,
-            normal,
-            n,
-            50.0,
-        )
+        scene, found = (self.motion.model, self.data), (geom, distance, normal)
+        mujoco.mj_multiRay(*scene, origin, flat, None, True, -1, *found, n, 50.0)
         return geom, distance, normal.reshape(n, 3)
 
     def _shade(
-        self,
-        geom: NDArray[np.int32],
-        points: Floats,
-        normal: Floats,
-        ways: Floats,
-        lit: NDArray[np.bool_],
+        self, geom: Geoms, points: Floats, normal: Floats, ways: Floats, lit: NDArray[np.bool_]
     ) -> Floats:
         to_lamp = _LAMP - points
         to_lamp /= _length(to_lamp)
@@ -146,7 +130,7 @@ class _Painter:
         out = colour * (0.22 + 0.16 * normal[:, 2:] + 0.62 * diffuse[:, None])
         return out + 0.7 * shine[:, None] + 0.35 * rim[:, None]
 
-    def _pattern(self, geom: NDArray[np.int32], points: Floats) -> Floats:
+    def _pattern(self, geom: Geoms, points: Floats) -> Floats:
         """Brightness by place: grain that turns with a thing, tiles on the floor -> [n]."""
         turn = self.data.geom_xmat.reshape(-1, 3, 3)[geom]
         own = np.einsum("ni,nij->nj", points - self.data.geom_xpos[geom], turn)

@@ -50,10 +50,7 @@ _BATCH = 64  # files of a list a task
 
 @dataclass(frozen=True)
 class Downloaded:
-    """What a download did.
-
-    Units (archives, files) by fate, clips that are there, and where the list of them is.
-    """
+    """What became of archives and files, clips that are there, and where the list of them is."""
 
     folder: Path
     units: int
@@ -167,10 +164,7 @@ def _list(path: Path, job: _Job) -> tuple[Downloaded, list[dict[str, Any]]]:
 
 
 def _announced(job: _Job, urls: Sequence[str]) -> int:
-    """Bytes that the servers announce.
-
-    One that says nothing counts as none, and is found out when it is fetched.
-    """
+    """Bytes that the servers announce; one that says nothing is found out when it is fetched."""
 
     def length(url: str) -> int:
         try:

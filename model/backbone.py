@@ -290,9 +290,6 @@ class Backbone(nn.Module):
         return inputs(conditioning) | (inputs(negative, negative=True) if negative else {})
 
     def forward(self, x: Tensor, t: Tensor, **kwargs: Any) -> Tensor:
-        """Noisy latents [B, C, L] at times t [B] in 0..1 -> velocity [B, C, L].
-
-        The rest is from `inputs`.
-        """
+        """Noisy latents [B, C, L] at times t [B] in 0..1, and `inputs` -> velocity [B, C, L]."""
         # By default the library checkpoints every layer, in inference too: a third of the speed.
         return cast("Tensor", self.model.model(x, t, **({"use_checkpointing": False} | kwargs)))

@@ -63,10 +63,7 @@ class ProgressArtifact:
         self._set(0.0)
 
     def show(self, done: int) -> None:
-        """Move the bar there; seldom, and always to its end.
-
-        Ends the run here where a person paused it.
-        """
+        """Move the bar there, seldom, and always to its end; ends a run that a person paused."""
         if run := FlowRunContext.get():
             run.flow_run_suspension_request.raise_if_requested()
         now = monotonic()
@@ -95,10 +92,7 @@ class TrainingCurves:
         self.shown = -math.inf
 
     def add(self, state: Progress) -> None:
-        """Note a step.
-
-        A new picture where something was validated, at most one every CURVES_EVERY seconds.
-        """
+        """Note a step; a new picture after a validation, at most one every CURVES_EVERY seconds."""
         self.losses.append((state.step, state.loss))
         if (v := state.validation) is None:
             return

@@ -67,10 +67,7 @@ def _check_one(preset: Preset, name: str, lock: Lock) -> ModelState:
 
 
 def _other_revision(files: ModelFiles, pin: Pin) -> str | None:
-    """In words, that the preset asks for another commit than was fetched.
-
-    Of a tag or branch only the hub knows.
-    """
+    """That the preset asks for another commit than was fetched; of a tag only the hub knows."""
     asked = files.revision or ""
     if not pin.revision or not re.fullmatch("[0-9a-f]{40}", asked) or asked == pin.revision:
         return None
@@ -112,9 +109,6 @@ def count(module: nn.Module) -> int:
 
 
 def on_meta(build: Callable[[], Any]) -> Any:
-    """The module that `build` makes, with shapes and no values.
-
-    Buffers have some until then: builders read them.
-    """
+    """The module that `build` makes, without values; buffers have some while it is built."""
     with without_values():
         return build().to("meta")

@@ -18,10 +18,7 @@ Array = npt.NDArray[np.float32]
 
 
 class Embedded(NamedTuple):
-    """What a network makes of one clip.
-
-    Features [pieces, ..., D], and logits [classes] where it classifies.
-    """
+    """What a network makes of a clip: features [pieces, ..., D]; logits [classes], if any."""
 
     features: Array
     logits: Array | None = None
@@ -113,10 +110,7 @@ class EvaluationNetwork(FrozenNetwork):
 
     @torch.inference_mode()
     def hear(self, sounds: Sequence[Audio]) -> list[Embedded]:
-        """Mono sounds at `sample_rate`, without DC -> one Embedded each.
-
-        Sounds of one length go through together.
-        """
+        """Mono sounds at `sample_rate`, without DC -> one each; those of a length together."""
         prepared = [self.prepare(sound) for sound in sounds]
         heard: dict[int, Embedded] = {}
         for shape in dict.fromkeys(p.shape for p in prepared):

@@ -35,10 +35,7 @@ class Passt(EvaluationNetwork):
     def __init__(
         self, seconds: float = 10.0, frames: int = 998, classes: int = 527, **sizes: Any
     ) -> None:
-        """`seconds` is what is heard of a clip, padded with silence.
-
-        Other sizes are those of hear21passt's PaSST.
-        """
+        """`seconds` are heard of a clip, padded with silence; `sizes` are hear21passt's PaSST's."""
         super().__init__()
         from hear21passt.models import passt
 

@@ -159,10 +159,7 @@ class Synchformer(EvaluationNetwork):
         return renamed
 
     def times(self, seconds: float) -> Times:
-        """Times (s) of the pictures to look at.
-
-        25 a second, each in the middle of its slot, as ffmpeg's fps filter.
-        """
+        """Times (s) of the pictures: 25 a second, each in the middle of its slot."""
         return (np.arange(int(seconds * FPS + 1e-6)) + 0.5) / FPS
 
     def prepare_frames(self, frames: Frames) -> Tensor:

@@ -49,10 +49,7 @@ class VGGish(EvaluationNetwork):
         return self.spectrogram(padded(audio, LEAST))
 
     def spectrogram(self, audio: Tensor) -> Tensor:
-        """Audio [S] -> log mel magnitudes in whole pieces [pieces, 96, 64].
-
-        What is left over at the end is dropped.
-        """
+        """Audio [S] -> log mel magnitudes in whole pieces [pieces, 96, 64]; the rest is dropped."""
         frames = audio.unfold(0, WINDOW, HOP) * self.get_buffer("window").cpu()  # [T, 400]
         power = torch.fft.rfft(frames, FFT).abs() @ self.get_buffer("mels").cpu().T  # [T, 64]
         mel = (power + 0.01).log()

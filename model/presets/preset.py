@@ -251,10 +251,7 @@ def _beside(name: Any, folder: Path) -> Any:
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`changes` over `base`, section by section.
-
-    A model is replaced as a whole, since its files belong together.
-    """
+    """`changes` over `base`, section by section; a model as a whole: its files belong together."""
     merged = dict(base)
     for name, value in changes.items():
         before = base.get(name)

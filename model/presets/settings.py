@@ -57,10 +57,7 @@ class Settings(BaseModel):
 
 
 class VideoSettings(Settings):
-    """The video encoder and its input.
-
-    Paper section 3.3: V-JEPA2, 16 fps, 64 frames a 4 s segment, at most 12 s.
-    """
+    """The encoder's input (paper section 3.3: 16 fps, 64 frames a 4 s segment, at most 12 s)."""
 
     encoder: str = "vjepa2"  # a name in ENCODERS, or a VideoEncoder of one's own as `module:Class`
     fps: int = 16
@@ -111,10 +108,7 @@ class BridgeSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """How the bridge is trained.
-
-    Paper sections 4.1 and 4.3; the backbone's own recipe where the paper is silent.
-    """
+    """Training of the bridge (paper sections 4.1, 4.3; else the backbone's own recipe)."""
 
     steps: int  # optimiser steps
     batch_size: int  # clips of a micro-batch: what a device holds at once

@@ -37,10 +37,7 @@ class Guidance:
 
     @property
     def terms(self) -> list[tuple[float, bool, bool]] | None:
-        """Separate guidance as a weighted sum: (weight, with text?, with video?) of each forward.
-
-        None if joint.
-        """
+        """Separate guidance as a sum of (weight, with text?, with video?); None if joint."""
         if self.video_cfg is None or self.video_cfg == self.cfg:
             return None
         weights = (

@@ -17,10 +17,7 @@ import torch
 
 
 def bare_package(name: str, *modules: str) -> Any:
-    """A package with only some of its modules imported.
-
-    Its own `__init__`, which imports all, is not run.
-    """
+    """A package with only some of its modules imported: its own `__init__` is not run."""
     if name not in sys.modules:
         spec = find_spec(name)
         assert spec is not None

@@ -139,10 +139,7 @@ def _draw(column: str, seed: int, salt: str) -> str:
 
 
 def funnel(members: pa.Table, stages: Sequence[str], gates: Sequence[str]) -> list[dict[str, Any]]:
-    """Clips dropped by and left after every step.
-
-    A gate may have the name of a stage, and counts its own.
-    """
+    """Clips dropped by and left after every step; a gate may have a stage's name."""
     counts: dict[str, int] = {}
     for row in members.group_by("reason").aggregate([("clip_id", "count")]).to_pylist():
         if row["reason"] is not None:

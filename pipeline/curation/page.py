@@ -124,10 +124,7 @@ def _fact(
 
 
 def _sweep(clips: DatasetClips, threshold: Threshold, span: tuple[float, float]) -> Sweep:
-    """Kept share of the clips that reach the gates, for every place of one threshold.
-
-    All in one pass over the clips.
-    """
+    """Kept share of the clips that reach the gates, for every place of one threshold."""
     gates = clips.policy.gates
 
     def share(bound: float) -> str:

@@ -31,10 +31,7 @@ def policies() -> list[str]:
 
 
 def load_policy(name_or_path: str) -> Policy:
-    """A shipped policy by name, or one from a TOML file.
-
-    Raises FoleyError when it is absent or not a policy.
-    """
+    """A shipped policy by name, or one from a TOML file; raises FoleyError where it is none."""
     if not name_or_path.endswith(".toml") and name_or_path not in policies():
         raise FoleyError(
             f"no policy {name_or_path!r}: use {', '.join(policies())} or the path of a .toml file"

@@ -115,10 +115,7 @@ def no_media(folder: Path) -> FoleyError:
 
 
 def words_of(path: Path) -> str:
-    """The words of a file's name: `Dog-barking_02.mp4` is "dog barking".
-
-    A name of no words gives its folder's.
-    """
+    """The words of a file's name, else its folder's: `Dog-barking_02.mp4` is "dog barking"."""
     for text in (path.stem, path.parent.name):
         spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
         words = re.findall(r"[^\W\d_]+", spaced)
@@ -128,10 +125,7 @@ def words_of(path: Path) -> str:
 
 
 def _files(root: Path, skipped: list[tuple[str, str]]) -> Iterator[Path]:
-    """Files below `root` in a stable order.
-
-    Hidden ones are left out, and links to folders are not followed.
-    """
+    """Files below `root` in order, without hidden ones and folders that are links."""
 
     def unreadable(error: OSError) -> None:
         where = printable(Path(os.fsdecode(error.filename)))

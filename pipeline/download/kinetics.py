@@ -29,10 +29,7 @@ PUBLISHED: Mapping[str, tuple[int, int]] = {
 
 @dataclass(frozen=True)
 class Kinetics:
-    """What is taken of the corpus.
-
-    `classes` are labels, all when empty; `template` makes a label into a prompt.
-    """
+    """What is taken: `classes` are labels, all when empty; `template` makes a prompt of a label."""
 
     base_url: str
     splits: tuple[Split, ...] = SPLITS
@@ -57,10 +54,7 @@ def clip_name(row: Mapping[str, str]) -> str:
 
 
 def annotated_clips(fetcher: Fetcher, chosen: Kinetics, split: Split) -> list[Annotation]:
-    """The rows of a split's CSV, by its header.
-
-    Raises FoleyError if it lacks a column or a row makes no sense.
-    """
+    """The rows of a split's CSV; raises FoleyError where a column is missing or a row is wrong."""
     url = urljoin(chosen.base_url, f"annotations/{split}.csv")
     rows: list[Annotation] = []
     try:
@@ -79,10 +73,7 @@ def annotated_clips(fetcher: Fetcher, chosen: Kinetics, split: Split) -> list[An
 
 
 def archives(fetcher: Fetcher, chosen: Kinetics, split: Split) -> list[str]:
-    """Addresses of a split's archives.
-
-    Which classes lie in which is not published, so classes choose none of them.
-    """
+    """Addresses of a split's archives; which classes lie in which of them is not published."""
     listing = urljoin(chosen.base_url, f"{split}/k700_2020_{split}_path.txt")
     lines = [line.strip() for line in fetcher.text(listing).splitlines()]
     urls = [_safe(listing, line) for line in lines if line]
@@ -120,10 +111,7 @@ class Comparison:
 def compare(
     chosen: Kinetics, annotated: Sequence[Annotation], done: Collection[UnitResult], root: Path
 ) -> Comparison:
-    """Join what was extracted with the annotations.
-
-    A clip without a row keeps the label of its folder.
-    """
+    """Join clips with their annotations; one that has none keeps the label of its folder."""
     by_file = {(row.split, row.file): row for row in annotated}
     rows: list[dict[str, Any]] = []
     without_row: list[str] = []

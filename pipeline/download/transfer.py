@@ -36,10 +36,7 @@ class TransferError(FoleyError):
 
 
 class ReplacedError(TransferError):
-    """The file on the server became another one during the transfer.
-
-    What came before is of no use.
-    """
+    """The file on the server became another one meanwhile: what came before is of no use."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +54,7 @@ class TransferSettings:
 
 @dataclass(frozen=True)
 class Remote:
-    """What a server says of a file.
-
-    Bytes in all (None if it does not say), and how it tells versions apart.
-    """
+    """What a server says of a file: bytes in all (None if it does not say), and its version."""
 
     length: int | None
     version: str | None
@@ -153,10 +147,7 @@ class Fetcher:
                 began, count = time.monotonic(), 0
 
     def _attempts(self, url: str) -> Iterator[Callable[..., None]]:
-        """Yields, for every attempt, what to call when it fails.
-
-        It waits, or raises when it was the last.
-        """
+        """Yields what to call when an attempt fails: it waits, or raises after the last."""
         settings, failed = self.settings, 0
 
         def fail(why: str, response: requests.Response | None = None, progress: int = 0) -> None:
@@ -196,10 +187,7 @@ class Fetcher:
 
 
 def _placed(url: str, response: requests.Response, done: int, before: Remote | None) -> int:
-    """How many of the bytes that now come were had before.
-
-    Raises ReplacedError if they are another file's.
-    """
+    """How many of the bytes that come were had before; raises ReplacedError for another file."""
     if response.status_code == 206:
         given = response.headers.get("Content-Range", "")
         if not given.startswith(f"bytes {done}-"):

@@ -39,10 +39,7 @@ class MediaInfo:
 
 
 def probe(path: Path) -> MediaInfo:
-    """Read the header and decode one picture.
-
-    Raises MediaError if the file, or its first picture, cannot be read.
-    """
+    """Read the header and decode one picture; raises MediaError if either cannot be read."""
     with open_media(path, "cannot be probed") as container:
         video, audio = video_stream(container), audio_stream(container)
         for stream in (video, audio):
@@ -83,10 +80,7 @@ def _first_picture_rotation(path: Path, container: InputContainer, stream: av.Vi
 
 
 def _first_key_picture(container: InputContainer, stream: av.VideoStream) -> av.VideoFrame | None:
-    """The first key frame by itself.
-
-    A decoder would else hold it back until it has seen several more packets.
-    """
+    """The first key frame by itself, which a decoder else gives after several more packets."""
     forbid_large_pictures(stream)
     stream.thread_count = 1
     for packet in container.demux(stream):

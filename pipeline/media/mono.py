@@ -18,10 +18,7 @@ ONSET_RATE = 16000
 
 
 def read_sound(path: Path, sample_rate: int, seconds: float, channel: Channel = "mean") -> Audio:
-    """The first `seconds` of a file's sound, mono at `sample_rate`, without DC.
-
-    Raises MediaError.
-    """
+    """The first `seconds` of a file's sound, mono, without DC; raises MediaError."""
     sound = decode_audio(path)
     samples = sound.samples if channel == "mean" else sound.samples[:1]
     return heard(samples, sound.sample_rate, sample_rate, seconds)

@@ -161,10 +161,7 @@ class _Worker:
             raise FoleyError(f"a media worker could not start: it ended with {code}") from None
 
     def run(self, job: partial[T]) -> T:
-        """The job's result; raises what it raised.
-
-        A worker that was `lost` on the way is of no more use.
-        """
+        """The job's result; raises what it raised. A worker that was `lost` on the way is over."""
         path: Path = job.args[0]
         self.done += 1
         stalled = False

@@ -135,10 +135,7 @@ def lines(
     height: int = 200,
     floor: float | None = None,
 ) -> Lines:
-    """A line chart of (name, style, points); values that are not finite are left out.
-
-    `floor` is where y begins.
-    """
+    """A line chart of (name, style, points), finite ones alone; y begins at `floor`, if any."""
     finite = [(n, s, [p for p in points if all(map(math.isfinite, p))]) for n, s, points in series]
     x = Axis.around([a for _, _, points in finite for a, _ in points])
     y = Axis.around([b for _, _, points in finite for _, b in points], pad=0.08)

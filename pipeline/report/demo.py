@@ -32,10 +32,7 @@ def render_report(data: ReportData) -> str:
 
 
 def verdict(results: Mapping[str, Any]) -> Verdict:
-    """What the sync table proves.
-
-    Timing comes from the picture if only the clip's own video gives it.
-    """
+    """What the sync table proves: timing is the picture's if only a clip's own video gives it."""
     scores = [get(results, "sync", name, "f1_60ms") for name in ("true", "other", "none")]
     if not all(map(is_number, scores)):
         return "unmeasured"

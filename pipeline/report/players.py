@@ -65,10 +65,7 @@ class Player:
 
 
 def player(clip: ReportClip, spectrograms: bool = False) -> Player:
-    """The player of a clip.
-
-    Lanes come in the order original, true, swap, other, none, then any other condition.
-    """
+    """The player of a clip; lanes come in the order of CONDITIONS, then any other."""
     order = sorted(clip.sounds, key=lambda c: [*CONDITIONS, c].index(c))
     lengths = [seconds_of(sound.audio, sound.sample_rate) for sound in clip.sounds.values()]
     axis = Axis(0.0, max([*lengths, *clip.impacts, 0.1]))

@@ -154,10 +154,7 @@ class World:
 
 
 def sample_world(seed: int, level: int = 1, seconds: float = 4.0) -> World:
-    """The world of a seed.
-
-    Raises ValueError for an unknown level, a negative seed or less than a second.
-    """
+    """The world of a seed; raises ValueError for a level, seed or length that there is not."""
     if level not in LEVELS or seed < 0 or seconds < 1:
         raise ValueError(
             f"a world needs a level of {[*LEVELS]}, a seed >= 0 and a second or more, "

@@ -13,10 +13,7 @@ from warehouse import FoleyError, Warehouse
 
 @named_flow("health")
 def health(parameters: HealthParameters) -> list[dict[str, Any]]:
-    """Check that sources give clips, that the dataset keeps as many, and that few clips fail.
-
-    Raises FoleyError with all that is not well.
-    """
+    """Check sources, the dataset and failures; raises FoleyError with all that is not well."""
     wh = Warehouse(parameters.home)
     limits = Limits(parameters.days, parameters.moved, parameters.failed)
     with recorded(wh, "health", parameters):

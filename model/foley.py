@@ -271,10 +271,7 @@ class FoleyControl:
     def _conditioned_on(
         self, videos: Sequence[_Video | None], window: Window, run: int, cache: bool = False
     ) -> AbstractContextManager[None]:
-        """The bridge, attending to the part of each video that lies in a window.
-
-        `run` is how many latent frames the DiT runs for it.
-        """
+        """The bridge on the part of each video in a window; the DiT runs `run` latents for it."""
         device, count = self.backbone.device, window.last - window.first
         cells = next((video.tokens.shape[1] for video in videos if video is not None), 1)
         nothing = torch.zeros(count, cells, len(self.bridge.null))

@@ -27,10 +27,7 @@ IMAGES = 16  # that an image encoder sees at once
 
 
 def frame_times(seconds: float, fps: int) -> Times:
-    """Times (s) of the frames to take from a video: one every 1 / fps, an even count.
-
-    A tubelet of V-JEPA2 is two frames.
-    """
+    """Times (s) of the frames to take: one every 1 / fps, an even count (tubelets are of two)."""
     count = max(2, 2 * math.ceil(round(seconds * fps, 6) / 2))
     return np.arange(count) / fps
 

@@ -38,10 +38,7 @@ class ModelState:
 
 
 def check(preset: Preset) -> list[ModelState]:
-    """What is there of each model: against the lock, and strictly against the architecture.
-
-    Raises ModelError if the lock cannot be read.
-    """
+    """What is there of each model, against the lock and the architecture; raises ModelError."""
     lock = read_lock(preset.weights)
     return [_check_one(preset, name, lock) for name in preset.models]
 
@@ -78,10 +75,7 @@ def _other_revision(files: ModelFiles, pin: Pin) -> str | None:
 
 
 def parameters(preset: Preset, name: str) -> int:
-    """Parameters of one of a preset's models, whose weights fit strictly.
-
-    Raises WeightsError or ModelError if they do not.
-    """
+    """Parameters of a model; raises WeightsError or ModelError if its weights do not fit."""
     path = preset.model(name)
     match name:
         case "backbone":

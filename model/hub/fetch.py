@@ -50,10 +50,7 @@ class Download:
 
 
 def read_lock(weights: Path) -> Lock:
-    """The lock of a folder of weights; an empty one where nothing was fetched yet.
-
-    Raises ModelError if it cannot be read.
-    """
+    """The lock of a folder of weights, an empty one where there is none; raises ModelError."""
     path = weights / LOCK
     try:
         return Lock.model_validate_json(path.read_bytes()) if path.is_file() else Lock()

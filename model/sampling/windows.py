@@ -99,10 +99,7 @@ def _window(start: int, stop: int, latent_rate: float, token_rate: float) -> Win
 
 
 def cross_fades(windows: list[Window]) -> list[Tensor]:
-    """The weights of each window's latent frames, which rise and fall over the overlaps.
-
-    Those of one latent frame sum to 1.
-    """
+    """Weights of each window's latent frames, which rise and fall over overlaps and sum to 1."""
     weights: list[Tensor] = []
     total = torch.zeros(windows[-1].stop)
     for i, window in enumerate(windows):

@@ -16,10 +16,7 @@ from model.training.processes import ALONE, Processes
 
 @dataclass(frozen=True)
 class Losses:
-    """Validation v-loss with the clips' own video, with none, and with another clip's.
-
-    `other` is no number where there is no other clip.
-    """
+    """Validation v-loss with the clips' own video, none, another clip's (NaN where none is)."""
 
     true: float
     null: float

@@ -6,10 +6,7 @@ from model.presets.settings import ModelError, Precision
 
 
 def choose_device(name: str = "auto") -> str:
-    """The device of that name; `auto` is cuda where there is one, else cpu.
-
-    Raises ModelError for cuda where there is none.
-    """
+    """The device of a name; `auto` is cuda where there is one, else cpu. Raises ModelError."""
     if name != "auto" and torch.device(name.partition(":")[0]).type not in ("cpu", "cuda"):
         raise ModelError(f"device {name!r}: give auto, cpu, cuda or cuda:N")
     available = torch.cuda.is_available()

@@ -191,10 +191,7 @@ def save_weights(
     dtype: torch.dtype | None = None,
     metadata: dict[str, str] | None = None,
 ) -> None:
-    """Write tensors as safetensors, with `metadata` as text in the header.
-
-    Floating-point ones are cast to `dtype` if it is given.
-    """
+    """Write tensors as safetensors, floating-point ones as `dtype`, if given, with `metadata`."""
 
     def stored(value: Tensor) -> Tensor:
         value = value.detach().contiguous().cpu()

@@ -58,10 +58,7 @@ def load_policy(name_or_path: str) -> Policy:
 
 
 def parse_policy(raw: Mapping[str, Any], where: str) -> Policy:
-    """A policy from plain values, as a dataset's record holds them; `where` is for errors.
-
-    Raises FoleyError, which names the gate.
-    """
+    """A policy from plain values; raises FoleyError, which names `where` it is and the gate."""
     try:
         return TypeAdapter(Policy).validate_python(dict(raw))
     except ValidationError as exc:

@@ -57,10 +57,7 @@ def registered(wh: Warehouse, names: Sequence[str] = ()) -> list[Source]:
 
 
 def register(wh: Warehouse, folder: Path, name: str | None = None, kind: str = FOLDER) -> Source:
-    """Register a folder under its own name or the one given; one that is registered stays as it is.
-
-    Raises FoleyError as `check` does.
-    """
+    """Register a folder under its own name or the one given; raises FoleyError as `check` does."""
     with file_lock(wh.lock_path("sources")):
         source = check(wh, folder, name, kind)
         if source not in _every(wh):
@@ -102,10 +99,7 @@ def check(wh: Warehouse, folder: Path, name: str | None = None, kind: str = FOLD
 
 
 def remove(wh: Warehouse, name: str) -> None:
-    """Scan and select a source no more. What was measured of its clips stays.
-
-    Raises FoleyError where there is none of that name.
-    """
+    """Scan and select a source no more; raises FoleyError where there is none of that name."""
     with file_lock(wh.lock_path("sources")):
         (source,) = registered(wh, [name])
         _write(wh, replace(source, removed=True))

@@ -104,10 +104,7 @@ def ingest_files(wh: Warehouse, setup: Setup) -> tuple[list[str], list[str]]:
 
 
 def score(wh: Warehouse, setup: Setup, advance: Callable[[], object] = lambda: None) -> Evaluation:
-    """Figures of every system from the features in the evaluation warehouse.
-
-    `advance` is called after each system, and at the end.
-    """
+    """Figures of every system from its features; `advance` is called after each, and at the end."""
     inputs = _inputs(wh, setup)
 
     @cache  # an interval and every comparison on the same clips share their samples

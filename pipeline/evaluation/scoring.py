@@ -131,10 +131,7 @@ def _bootstrap_p(differences: Floats) -> float:
 
 
 def counts(inputs: Inputs, system: System, seconds: float) -> dict[str, Any]:
-    """How many videos have a sound, in what formats, and what is wrong with which.
-
-    `seconds` is the length that is compared.
-    """
+    """How many videos have a sound, in what formats, and what is wrong with which in `seconds`."""
     checks, broken = inputs.system.checks, inputs.system.broken
     problems = {name: ["missing: there is no file of this name"] for name in system.missing}
     problems |= {name: [f"broken: {why.split(': ', 1)[-1]}"] for name, why in broken.items()}

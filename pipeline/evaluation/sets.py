@@ -40,10 +40,7 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class System:
-    """A system's sounds by the name of their video.
-
-    `missing` are videos without a sound, `unknown` are files named as no video is.
-    """
+    """A system's sounds by video, videos that have none, and files named as no video is."""
 
     name: str
     sounds: Mapping[str, Path]

@@ -157,10 +157,7 @@ def lines(
 def histogram(
     title: str, values: Collection[float], height: int = 110, span: Point | None = None
 ) -> Histogram:
-    """A histogram of the finite values.
-
-    The axis covers the values, or at least `span` where several histograms share one.
-    """
+    """A histogram of the finite values; several share an axis that covers at least `span`."""
     finite = np.asarray([v for v in values if math.isfinite(v)], float)
     axis = Axis.around([*finite, *(span or ())])
     counts, _ = np.histogram(finite, bins=24, range=(axis.low, axis.high))
@@ -170,10 +167,7 @@ def histogram(
 def counted(
     title: str, counts: Sequence[int], axis: Axis, most: int = 1, height: int = 110
 ) -> Histogram:
-    """A histogram of numbers of clips in equal bins of an axis.
-
-    `most` clips fill the height, or those of the highest bar.
-    """
+    """A histogram of clips in equal bins of an axis; `most` clips, or the highest bar, fill it."""
     most = max(most, *counts)
     edges = np.linspace(axis.low, axis.high, len(counts) + 1).tolist()
     bars = [

@@ -34,10 +34,7 @@ class Heard:
 
 
 class Tagger:
-    """PANNs, by the windows and classes that a preset sets.
-
-    Raises ModelError if it has not the classes that are asked for.
-    """
+    """PANNs by a preset's windows and classes; raises ModelError where it lacks one of these."""
 
     def __init__(self, network: Any, settings: TaggerSettings) -> None:
         self.network, self.settings = network, settings

@@ -21,10 +21,7 @@ def reading(read: Callable[..., T], *how: Any) -> Callable[[Clip], partial[T]]:
 def read_each(
     clips: Sequence[Clip], job: Callable[[Clip], partial[T]], judge: Callable[[T], Outcome]
 ) -> list[Outcome]:
-    """One outcome a clip: what `judge` says of what `job(clip)`, run in a worker, gives.
-
-    A clip whose job raises MediaError fails.
-    """
+    """One outcome a clip: what `judge` says of its job's result, or that a MediaError failed it."""
     workers = media_workers()
     outcomes: list[Outcome] = []
     for media in workers.map((job(clip) for clip in clips), ahead=4 * workers.count):

@@ -105,10 +105,7 @@ class DatasetFeatures:
         return Canvas.of(self.preset)
 
     def batches(self, split: str, most: int | None = None) -> SplitBatches:
-        """All clips of a split in a fixed order, or the first so many: each in its own length.
-
-        A batch is read when it is asked for.
-        """
+        """All clips of a split, or the first so many, in a fixed order; read when asked for."""
         by = alike_in(self.canvas)
         epoch = Epoch(self.preset.train.batch_size, by=by, drop_last=False, most=most)
         features = self.split(split)

@@ -72,10 +72,7 @@ class TrainingLog:
         write_state(self.wh.tmp, self.folder, state)
 
     def step(self, trainer: Trainer, progress: Progress, waited: float) -> None:
-        """Note one step; write a checkpoint and a state where they are due.
-
-        `waited` is how many seconds this run waited for data so far.
-        """
+        """Note a step (`waited`: seconds for data so far), and write what is due after it."""
         settings, step = trainer.settings, progress.step
         self._since.append(progress.loss)
         self._meter.add(progress)

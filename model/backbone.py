@@ -3,13 +3,11 @@
 Shapes: B clips, C latent channels, L latent frames, N text tokens of width D, S audio samples.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +71,7 @@ class TextEncoder:
         self.conditioner, self.folder, self.device = conditioner, folder, device
 
     @classmethod
-    def from_pretrained(cls, preset: Preset, device: str = "cpu") -> TextEncoder:
+    def from_pretrained(cls, preset: Preset, device: str = "cpu") -> Self:
         """Load T5 and the projection alone, strictly; raises ModelError or WeightsError."""
         with load.without_values():
             conditioner = _text_conditioner(preset)
@@ -135,7 +133,7 @@ class AudioCodec:
         self.pretransform, self.ratio = pretransform, ratio
 
     @classmethod
-    def from_pretrained(cls, preset: Preset, device: str = "cpu") -> AudioCodec:
+    def from_pretrained(cls, preset: Preset, device: str = "cpu") -> Self:
         """Load the VAE alone, strictly; raises WeightsError if it is missing or does not fit."""
         import_stable_audio_tools()
         from stable_audio_tools.models.factory import create_pretransform_from_config
@@ -191,7 +189,7 @@ class Backbone(nn.Module):
             )
 
     @classmethod
-    def from_pretrained(cls, preset: Preset, matrices: torch.dtype = torch.float32) -> Backbone:
+    def from_pretrained(cls, preset: Preset, matrices: torch.dtype = torch.float32) -> Self:
         """Load the weights (published layout of Stable Audio Open) strictly.
 
         `matrices` is the type of the DiT's weights; vectors, the VAE and T5 are float32. Raises

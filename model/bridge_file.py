@@ -4,11 +4,9 @@ bridge.safetensors holds the weights alone; its metadata says which tokens, late
 are for, so that a bridge is obeyed or refused and never runs on other inputs in silence.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -37,7 +35,7 @@ class BridgeFacts(Settings):
     canvas_seconds: Seconds | None = None
 
     @classmethod
-    def of(cls, preset: Preset, objective: str, seconds: float) -> BridgeFacts:
+    def of(cls, preset: Preset, objective: str, seconds: float) -> Self:
         """Those of a bridge that is trained under a preset on sounds of so many seconds."""
         return cls.model_validate(
             {

@@ -1,11 +1,9 @@
 """Foley Control: a frozen backbone with a trained bridge makes sound for video and a prompt."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -64,7 +62,7 @@ class FoleyControl:
     @classmethod
     def from_pretrained(
         cls, preset: Preset, bridge: Path | None = None, device: str = "cpu"
-    ) -> FoleyControl:
+    ) -> Self:
         """Load the preset's backbone and a bridge (None: the one beside the preset's weights).
 
         Raises WeightsError if a file is missing or does not fit, or if the bridge was trained on
@@ -82,7 +80,7 @@ class FoleyControl:
             backbone.compile_blocks()
         return cls(backbone.to(device), layers.to(device))
 
-    def to(self, device: str, dtype: torch.dtype | None = None) -> FoleyControl:
+    def to(self, device: str, dtype: torch.dtype | None = None) -> Self:
         """Move to a device; `dtype` is that of the DiT with its bridge, the rest stays as it is.
 
         Raises ModelError for a device that is not there.

@@ -1,10 +1,8 @@
 """Parameters of the flows that make sounds, and score them."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import DirectoryPath, Field, field_validator, model_validator
 
@@ -35,7 +33,7 @@ class GenerateParameters(ModelParameters, GenerateOptions):
     checkpoint: CheckpointName = None
 
     @model_validator(mode="after")
-    def _out_is_another_file(self) -> GenerateParameters:
+    def _out_is_another_file(self) -> Self:
         if self.out == self.video and not self.out.is_dir():
             raise ValueError(f"out is the video itself ({self.out}): choose another file")
         return self
@@ -123,7 +121,7 @@ class EvaluateParameters(BatchParameters):
         return systems
 
     @model_validator(mode="after")
-    def _no_option_is_dropped(self) -> EvaluateParameters:
+    def _no_option_is_dropped(self) -> Self:
         fields = type(self).model_fields
         given = {name for name in fields if getattr(self, name) != fields[name].default}
         if self.on is not None:

@@ -1,9 +1,7 @@
 """Parameters of the flows that train."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -56,13 +54,13 @@ class TrainParameters(ModelParameters):
         return 0 if self.dry_run else super().devices
 
     @model_validator(mode="after")
-    def _hosts_meet(self) -> TrainParameters:
+    def _hosts_meet(self) -> Self:
         if (self.hosts > 1) != (self.rendezvous is not None):
             raise ValueError("hosts and rendezvous belong together: give both, or neither")
         return self
 
     @model_validator(mode="after")
-    def _beginning_is_clear(self) -> TrainParameters:
+    def _beginning_is_clear(self) -> Self:
         if self.optimiser and self.parent is None:
             raise ValueError("optimiser is of the checkpoint to start from: name it, too")
         if self.stages and self.subset:

@@ -1,10 +1,8 @@
 """PaSST (Koutini et al., arXiv 2110.05069) as in its authors' package hear21passt."""
 
-from __future__ import annotations
-
 from contextlib import redirect_stdout
 from io import StringIO
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from torch import Tensor
@@ -48,7 +46,7 @@ class Passt(EvaluationNetwork):
         )  # fmt: skip
         self.mel = build_spectrogram()
 
-    def train(self, mode: bool = True) -> Passt:
+    def train(self, mode: bool = True) -> Self:
         """Training of the network; the spectrogram stays as evaluation has it."""
         super().train(mode)
         self.mel.eval()

@@ -5,14 +5,12 @@ settings.py), `backbone.json` (the model configuration in stable-audio-tools' ow
 they may be shipped, the weights. Code never asks which preset it runs.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -78,7 +76,7 @@ class Preset(Settings):
         return values | {"models": {name: files[name] for name in names if name in files}}
 
     @model_validator(mode="after")
-    def _recipe_fits(self) -> Preset:
+    def _recipe_fits(self) -> Self:
         for name in self.recipe:
             try:
                 self.training_stage(name)
@@ -88,7 +86,7 @@ class Preset(Settings):
                 raise ValueError(f"{where}: {first['msg']}") from None
         return self
 
-    def training_stage(self, name: str) -> tuple[Preset, str | None]:
+    def training_stage(self, name: str) -> tuple[Self, str | None]:
         """The preset as one stage of the recipe trains, and the subset that it trains on.
 
         Raises ModelError where the recipe has no such stage.

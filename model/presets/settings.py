@@ -1,10 +1,8 @@
 """The sections of a preset: what may be set of each part, with limits and defaults."""
 
-from __future__ import annotations
-
 import sys
 from importlib import import_module
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
@@ -170,7 +168,7 @@ class SampleSettings(Settings):
     sigma_max: float = 500.0
 
     @model_validator(mode="after")
-    def _steps_are_enough(self) -> SampleSettings:
+    def _steps_are_enough(self) -> Self:
         if self.sampler == "dpmpp-3m-sde" and min(self.steps, self.fast_steps) < 2:
             raise ValueError("sampler dpmpp-3m-sde takes 2 steps at least")
         return self
@@ -187,7 +185,7 @@ class WindowSettings(Settings):
     canvas_seconds: Seconds | None = None
 
     @model_validator(mode="after")
-    def _lengths_fit(self) -> WindowSettings:
+    def _lengths_fit(self) -> Self:
         own = "seconds" in self.model_fields_set
         if own and self.canvas_seconds is not None and self.canvas_seconds < self.seconds:
             raise ValueError(

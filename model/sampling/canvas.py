@@ -9,11 +9,10 @@ is given at every noise level, and what is predicted of it counts for nothing.
 Shapes: B clips, C latent channels, L latent frames.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -34,7 +33,7 @@ class Canvas:
     seconds: float | None = None
 
     @classmethod
-    def of(cls, preset: Preset) -> Canvas:
+    def of(cls, preset: Preset) -> Self:
         """The preset's."""
         ratio, video = preset.downsampling_ratio, preset.video
         return cls(preset.sample_rate, ratio, video.token_rate, preset.window.canvas_seconds)

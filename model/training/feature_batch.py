@@ -4,10 +4,9 @@ Shapes: B clips, J effective frames of P tokens of width V, C latent channels, L
 text tokens of width D.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -30,15 +29,15 @@ class FeatureBatch:
     text: Sequence[Tensor]  # each [N, D]
     seconds: Sequence[float]
 
-    def to(self, device: torch.device) -> FeatureBatch:
+    def to(self, device: torch.device) -> Self:
         """The same on a device, which copies what is pinned while it computes."""
         return self._with(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def pinned(self) -> FeatureBatch:
+    def pinned(self) -> Self:
         """The same in page-locked memory, which a GPU reads by itself."""
         return self._with(Tensor.pin_memory)
 
-    def _with(self, change: Callable[[Tensor], Tensor]) -> FeatureBatch:
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Self:
         tensors = {k: change(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **tensors, text=[change(row) for row in self.text])
 

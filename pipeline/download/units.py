@@ -6,16 +6,14 @@ that is whole is fetched twice, and what was killed half-way leaves nothing behi
 taken for more.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 from urllib.parse import urlsplit
 
 from pipeline.download.archive import ArchiveError, extract
@@ -88,11 +86,11 @@ class Choice:
             not others if self.files is None else self.files.isdisjoint(others)
         )
 
-    def with_those_of(self, manifest: Mapping[str, Any] | None) -> Choice:
+    def with_those_of(self, manifest: Mapping[str, Any] | None) -> Self:
         """The same and the clips that are there: they stay."""
         if self.files is None or manifest is None:
             return self
-        return Choice(self.files.union(clip["file"] for clip in manifest["clips"]), self.share)
+        return replace(self, files=self.files.union(clip["file"] for clip in manifest["clips"]))
 
 
 def fetch_archive(

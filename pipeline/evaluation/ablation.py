@@ -7,13 +7,11 @@ alone guides them. They are made and heard by a stage, batch by batch, so that m
 a run that was stopped goes on.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -180,7 +178,7 @@ class Trial:
     stage: VideoAlone
 
     @classmethod
-    def of(cls, data: DatasetFeatures, checkpoint: Checkpoint, variant: str, steps: int) -> Trial:
+    def of(cls, data: DatasetFeatures, checkpoint: Checkpoint, variant: str, steps: int) -> Self:
         """With the fingerprints of `data`, which are of the features, made whole."""
         preset = data.preset
         stage = VideoAlone(preset, checkpoint)

@@ -3,11 +3,10 @@
 X in percent of the plot's width, y in pixels, so that text keeps its size at any width.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -74,7 +73,7 @@ class Axis:
     high: float
 
     @classmethod
-    def around(cls, values: Sequence[float], pad: float = 0.0) -> Axis:
+    def around(cls, values: Sequence[float], pad: float = 0.0) -> Self:
         """The span of the finite values, widened by `pad` of itself; 0..1 if there is none."""
         finite = [v for v in values if math.isfinite(v)]
         low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)

@@ -1,7 +1,5 @@
 """Runs stages over clips: what there is to do (`plan`), and one batch of it (`run_batch`)."""
 
-from __future__ import annotations
-
 import errno
 import json
 import math
@@ -11,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -78,7 +76,7 @@ class Plan:
         """Clips in the batches."""
         return sum(len(batch) for batch in self.batches)
 
-    def header(self) -> Plan:
+    def header(self) -> Self:
         """The plan without its batches, small enough to travel with every task."""
         return replace(self, batches=())
 

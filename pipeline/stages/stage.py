@@ -3,13 +3,11 @@
 It knows nothing of flows, catalogs or what is done.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 
@@ -42,7 +40,7 @@ class Failed:
     message: str
 
     @classmethod
-    def from_exception(cls, exc: BaseException) -> Failed:
+    def from_exception(cls, exc: BaseException) -> Self:
         """The class and the first 2,000 characters of the message of an exception."""
         return cls(type(exc).__name__, (str(exc) or repr(exc))[:2000])
 

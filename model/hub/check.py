@@ -13,14 +13,8 @@ from model.presets.networks import NETWORKS, ModelFiles
 from model.presets.preset import Preset
 from model.presets.settings import ModelError
 from model.video_encoder import VideoEncoder
+from model.weights import load
 from model.weights.files import file_sha256, visible_files
-from model.weights.load import (
-    WeightsError,
-    check_strict,
-    load_transformers,
-    read_weights,
-    without_values,
-)
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ def _check_one(preset: Preset, name: str, lock: Lock) -> ModelState:
         return replace(state, state="changed", problem=problem)
     try:
         return replace(state, parameters=parameters(preset, name))
-    except (WeightsError, ModelError) as error:
+    except (load.WeightsError, ModelError) as error:
         return replace(state, state="does not fit", problem=str(error))
 
 
@@ -80,11 +74,11 @@ def parameters(preset: Preset, name: str) -> int:
     match name:
         case "backbone":
             module = on_meta(lambda: bare_backbone(preset))
-            check_strict(module, read_weights(path), path)
+            load.check_strict(module, load.read_weights(path), path)
         case "text":
             from transformers import T5EncoderModel
 
-            module = load_transformers(T5EncoderModel, path)
+            module = load.load_transformers(T5EncoderModel, path)
         case "video":
             module = VideoEncoder.from_pretrained(preset).model
         case _:
@@ -104,5 +98,5 @@ def count(module: nn.Module) -> int:
 
 def on_meta(build: Callable[[], Any]) -> Any:
     """The module that `build` makes, without values; buffers have some while it is built."""
-    with without_values():
+    with load.without_values():
         return build().to("meta")

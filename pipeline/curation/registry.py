@@ -3,14 +3,14 @@
 A source is a record, HOME/sources/NAME.json. Its name is the first part of its clips' ids.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from os.path import relpath
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from pipeline.curation.sources import SCHEMA, folder_source, no_media, source_root
 from pipeline.media import printable
@@ -36,6 +36,9 @@ class Source:
     scanned_at: str | None = None
     error: str | None = None
     removed: bool = False
+
+
+_SOURCE = TypeAdapter(Source)
 
 
 @dataclass(frozen=True)
@@ -207,20 +210,15 @@ def _overlap(one: Path, other: Path) -> bool:
 
 
 def _every(wh: Warehouse) -> list[Source]:
-    return [_parsed(record) for record in wh.records("sources")]
-
-
-def _parsed(record: Mapping[str, Any]) -> Source:
-    fields: dict[str, Any] = {name: record[name] for name in Source.__dataclass_fields__}
-    return replace(Source(**fields), place=Path(record["place"]))
+    return [_SOURCE.validate_python(record) for record in wh.records("sources")]
 
 
 def _write(wh: Warehouse, source: Source) -> None:
-    wh.write_record("sources", source.name, asdict(source) | {"place": str(source.place)})
+    wh.write_record("sources", source.name, _SOURCE.dump_python(source, mode="json"))
 
 
 def _note(wh: Warehouse, name: str, began: str, error: str | None) -> None:
     """Note a scan; a source that was removed meanwhile stays removed."""
     with file_lock(wh.lock_path("sources")):
-        source = _parsed(wh.record("sources", name))
+        source = _SOURCE.validate_python(wh.record("sources", name))
         _write(wh, replace(source, scanned_at=began, error=error))

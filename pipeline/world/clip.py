@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
+from math import inf
 from typing import Any, TypeVar
 
 from model.types import Audio, Frames
@@ -125,7 +126,7 @@ def _world(clip: WorldClip) -> World:
     if clip.change is None:
         return world
     act, later = clip.change
-    return world.without(act) if later is None else world.moved(act, later)
+    return world.moved(act, inf if later is None else later)
 
 
 @lru_cache(4)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,15 +137,8 @@ class World:
         """The number of the act at `t` seconds."""
         return max(i for i, act in enumerate(self.acts) if act.begin <= max(t, 0.0))
 
-    def without(self, number: int) -> "World":
-        """The same world where, in one act, nothing is let go."""
-        return self._released(number, np.inf)
-
-    def moved(self, number: int, seconds: float) -> "World":
-        """The same world where, in one act, everything is let go later."""
-        return self._released(number, seconds)
-
-    def _released(self, number: int, later: float) -> "World":
+    def moved(self, number: int, later: float) -> Self:
+        """The same world where, in one act, everything is let go so many seconds later."""
         act = self.acts[number]
         starts = tuple(replace(start, release=start.release + later) for start in act.starts)
         acts = list(self.acts)

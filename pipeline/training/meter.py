@@ -4,6 +4,7 @@ import resource
 from collections.abc import Mapping
 from time import perf_counter
 
+import numpy as np
 import torch
 
 from model.training.cost import micro_batch_cost
@@ -20,14 +21,12 @@ class Meter:
     def __init__(self, flops: float, peak: float | None) -> None:
         """Take the FLOPs of a clip, and what the devices can do a second, where that is known."""
         self._flops, self._peak = flops, peak
-        self._levels = [[0.0, 0.0] for _ in range(NOISE_LEVELS)]
+        self._levels = np.zeros((NOISE_LEVELS, 2))  # summed losses and clips of each
         self._at, self._waited = perf_counter(), 0.0
 
     def add(self, progress: Progress) -> None:
         """Note a step."""
-        for level, sums in zip(self._levels, progress.levels, strict=True):
-            for i, value in enumerate(sums):
-                level[i] += value
+        self._levels += np.asarray(progress.levels)
 
     def figures(self, progress: Progress, waited: float) -> Mapping[str, float]:
         """Figures by name, as of this step; pauses since they were last asked for are included.
@@ -36,9 +35,9 @@ class Meter:
             progress: the last step.
             waited: seconds that were waited for data since the training began here.
         """
-        now, clips = perf_counter(), sum(clips for _, clips in self._levels)
+        now, clips = perf_counter(), float(self._levels[:, 1].sum())
         found = {name: getattr(progress, name) for name in ("loss", "grad_norm", "learning_rate")}
-        for i, (loss, count) in enumerate(self._levels):
+        for i, (loss, count) in enumerate(self._levels.tolist()):
             if count:
                 times = f"{i / NOISE_LEVELS:.1f}-{(i + 1) / NOISE_LEVELS:.1f}"
                 found[f"loss_at_noise/{times}"] = loss / count
@@ -48,7 +47,7 @@ class Meter:
             found["mfu"] = self._flops * found["clips_per_second"] / self._peak
         found["data_wait_share"] = (waited - self._waited) / (now - self._at)
         found["peak_memory_gb"] = _peak_memory() / 1e9
-        self._levels = [[0.0, 0.0] for _ in range(NOISE_LEVELS)]
+        self._levels[:] = 0
         self._at, self._waited = now, waited
         return found
 

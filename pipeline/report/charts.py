@@ -120,10 +120,10 @@ def thinned(points: Sequence[Point]) -> list[Point]:
     return [(float(p[:, 0].mean()), float(p[:, 1].mean())) for p in parts]
 
 
-def smoothed(points: Sequence[Point], share: float = 0.06) -> list[Point]:
-    """A running mean over `share` of the points around each one."""
+def smoothed(points: Sequence[Point]) -> list[Point]:
+    """A running mean over 6% of the points around each one."""
     values = np.asarray([y for _, y in points], float)
-    half = max(1, int(len(values) * share / 2))
+    half = max(1, int(len(values) * 0.06 / 2))
     means = [float(values[max(0, i - half) : i + half + 1].mean()) for i in range(len(values))]
     return [(x, mean) for (x, _), mean in zip(points, means, strict=True)]
 

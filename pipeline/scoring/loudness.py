@@ -84,6 +84,7 @@ class Silence(Stage):
     version = 2
     upstream = ("probe",)
     batch_size = 4096
+    settings = SilenceSettings()
     schema = pa.schema(
         [
             field("silent_share", _F64, "share of 10 ms windows below the threshold, 0..1"),
@@ -99,9 +100,6 @@ class Silence(Stage):
             ),
         ]
     )
-
-    def __init__(self, settings: SilenceSettings | None = None) -> None:
-        self.settings = settings or SilenceSettings()
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Failed if the sound cannot be decoded whole, rejected if all of it is silent."""

@@ -28,6 +28,7 @@ class Picture(Stage):
     version = 1
     upstream = ("probe", "silence")
     batch_size = 512
+    settings = PictureSettings()
     schema = pa.schema(
         [
             field("static_share", pa.float64(), "share of time without a change of picture, 0..1"),
@@ -36,9 +37,6 @@ class Picture(Stage):
             field("phash", pa.uint64(), "perceptual hash of the middle picture, for duplicates"),
         ]
     )
-
-    def __init__(self, settings: PictureSettings | None = None) -> None:
-        self.settings = settings or PictureSettings()
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """One outcome a clip: failed if its picture cannot be decoded whole."""

@@ -157,7 +157,7 @@ def test_classes_are_counted_before_and_after(
 ) -> None:
     label = {row["clip_id"]: row["label"] for row in wh.clips(["clip_id", "label"]).to_pylist()}
     before, after = Counter(label.values()), Counter(label[clip] for clip in dataset.clip_ids())
-    assert {row.name: (row.clips, row.kept) for row in page.labels} == {
+    assert {row["name"]: (row["clips"], row["kept"]) for row in page.labels} == {
         k: (n, after[k]) for k, n in before.items()
     }
 

@@ -35,14 +35,11 @@ from warehouse.datasets.corpus import choose_dataset
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A checkpoint on its held-out clips: its figures, and the stages that made the sounds.
-
-    The fingerprints in `data` are of all stages, those included.
-    """
+    """A checkpoint on its held-out clips: its figures, and the stages that made the sounds."""
 
     figures: dict[str, Any]
     stages: list[StageCounts]
-    data: DatasetFeatures
+    data: DatasetFeatures  # with the fingerprints of all stages, those included
     checkpoint: Checkpoint
 
 

@@ -199,22 +199,17 @@ def thresholds(gates: Sequence[Gate]) -> list[Threshold]:
 
 @dataclass(frozen=True, config=_STRICT)
 class Policy:
-    """Gates in order, and subsets.
-
-    `stages` are scores of one's own, each as package.module:Class; `optional` columns count as
-    unknown when no stage gives them. `sft` are the conditions of the high-quality subset; without
-    any, it is empty. `val`, `test` (shares of source videos) and `seed` are the splits of a new
-    warehouse: one that has its own keeps them, whatever the policy.
-    """
+    """Gates in order, and subsets."""
 
     name: str
     version: int
     gates: tuple[Gate, ...]
     description: str = ""
-    stages: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-    sft: tuple[Condition, ...] = ()
+    stages: tuple[str, ...] = ()  # scores of one's own, each as package.module:Class
+    optional: tuple[str, ...] = ()  # columns that count as unknown when no stage gives them
+    sft: tuple[Condition, ...] = ()  # of the high-quality subset; without any, it is empty
     ablation_share: Share = 0.3
+    # splits of a new warehouse (shares of source videos): one that has its own keeps them
     val: Share | None = None
     test: Share | None = None
     seed: int | None = None

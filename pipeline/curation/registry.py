@@ -24,18 +24,14 @@ FOLDER = "folder"
 
 @dataclass(frozen=True)
 class Source:
-    """A folder of clips; `kind` is folder, kinetics700, or list (of addresses, downloaded).
-
-    `error` is why the last scan, which began at `scanned_at`, took nothing. One that was `removed`
-    is kept, so that its clips stay out of what is selected.
-    """
+    """A folder of clips."""
 
     name: str
-    kind: str
+    kind: str  # folder, kinetics700, or list (of addresses, downloaded)
     place: Path
     scanned_at: str | None = None
-    error: str | None = None
-    removed: bool = False
+    error: str | None = None  # why the last scan, which began then, took nothing
+    removed: bool = False  # and kept, so that its clips stay out of what is selected
 
 
 _SOURCE = TypeAdapter(Source)

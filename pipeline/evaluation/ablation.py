@@ -166,12 +166,9 @@ def checkpoint_at(wh: Warehouse, id: str) -> Checkpoint:
 
 @dataclass(frozen=True)
 class Trial:
-    """One variant after some steps, to be scored on the held-out clips.
+    """One variant after some steps, to be scored on the held-out clips."""
 
-    The fingerprints in `data` are of all stages: features, true sounds and the variant's own.
-    """
-
-    data: DatasetFeatures
+    data: DatasetFeatures  # with the fingerprints of features, true sounds and the variant's own
     checkpoint: Checkpoint
     variant: str
     steps: int

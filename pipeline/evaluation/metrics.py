@@ -62,15 +62,13 @@ class FileFeatures:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that a metric of one system is computed from.
-
-    `offset_logits` is Synchformer's comparison: video and audio tokens [B, T, D] -> [B, 2, 21].
-    """
+    """All that a metric of one system is computed from."""
 
     items: Sequence[Item]
     reference: FileFeatures
     video: FileFeatures
     system: FileFeatures
+    # Synchformer's comparison: video and audio tokens [B, T, D] -> [B, 2, 21]
     offset_logits: Callable[[Array, Array], Array]
 
     def pairs(
@@ -93,20 +91,16 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: how it is named, read and computed.
-
-    `networks` are those whose features it reads, first the one that makes features of sounds.
-    `samples(inputs, clip names, count)` gives values of bootstrap samples, for the interval of a
-    metric of the whole set; metrics by clip need none.
-    """
+    """A metric: how it is named, read and computed."""
 
     key: str
     title: str
     less_is_better: bool
     function: Callable[[Inputs], Any]
-    networks: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()  # whose features it reads, first the one that hears sounds
     per_clip: bool = True
     in_table2: bool = True
+    # (inputs, clip names, count) -> values of bootstrap samples, where it is of the whole set
     samples: Callable[[Inputs, Sequence[str], int], Floats] | None = None
     comparable: bool = True  # with the published figures
     signed: bool = False  # a clip's value has a direction, which its mean leaves out

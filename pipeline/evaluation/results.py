@@ -21,20 +21,17 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """What the catalog's `evaluations` keeps of one system on one set of videos.
-
-    `figures` are by metric: its value, the bounds `low` and `high` of its interval where it has
-    one, and the number of clips behind it. `details` are columns beside them.
-    """
+    """What the catalog's `evaluations` keeps of one system on one set of videos."""
 
     id: str
     system: str
     preset: str
     set: str
+    # by metric: value, `low` and `high` of its interval where it has one, clips behind it
     figures: Mapping[str, Mapping[str, float]]
     checkpoint: str | None = None
     dataset: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])  # columns beside them
 
     def write(self, wh: Warehouse) -> dict[str, Any]:
         """Keep it in the warehouse of the home folder; returns what was written."""

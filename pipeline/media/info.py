@@ -13,21 +13,16 @@ from pipeline.media.errors import MediaError
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """Facts of one file. What it does not have, or does not say, is None.
-
-    `duration` is that of the picture if there is one, else of the sound, in seconds. `width` and
-    `height` are as stored; a player turns the picture by `rotation` degrees counter-clockwise (a
-    multiple of 90). `fps` is the mean.
-    """
+    """Facts of one file. What it does not have, or does not say, is None."""
 
     container: str
     video_codec: str | None
     audio_codec: str | None
-    duration: float | None
-    fps: float | None
-    width: int | None
+    duration: float | None  # seconds of the picture if there is one, else of the sound
+    fps: float | None  # the mean
+    width: int | None  # as stored
     height: int | None
-    rotation: int | None
+    rotation: int | None  # degrees, of 90 each, by which a player turns it counter-clockwise
     sample_rate: int | None
     channels: int | None
 

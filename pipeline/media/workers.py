@@ -45,17 +45,14 @@ _LOOKS = 8  # how often a worker is looked at while it may stand still
 
 @dataclass(frozen=True)
 class WorkerLimits:
-    """What one file may cost, and after how many files a worker is replaced (no leak can grow).
+    """What one file may cost, and after how many files a worker is replaced."""
 
-    `seconds` are of processor time: a busy machine or a slow disk costs no file its reading. A
-    reader that for `stalled_seconds` has neither computed nor read a byte waits for what will not
-    come.
-    """
-
+    # of processor time: a busy machine or a slow disk costs no file its reading
     seconds: float = 60.0
+    # in which a reader that neither computed nor read a byte waits for what will not come
     stalled_seconds: float = 60.0
     memory_bytes: int = 1 << 30
-    files: int = 1000
+    files: int = 1000  # no leak can grow
 
 
 class MediaWorkers:

@@ -32,18 +32,15 @@ _MIN_SECONDS, _MAX_SECONDS = 1.0, 600.0
 
 @dataclass(frozen=True)
 class ProceduralClip:
-    """Everything that the sound and the picture of one clip are rendered from.
-
-    `impacts` are seconds from the start, ascending; `strengths` are their gains in .6..1.
-    """
+    """Everything that the sound and the picture of one clip are rendered from."""
 
     seed: int
     seconds: float
     material: Material
     scene: Scene
     prompt: str
-    impacts: tuple[float, ...]
-    strengths: tuple[float, ...]
+    impacts: tuple[float, ...]  # seconds from the start, ascending
+    strengths: tuple[float, ...]  # their gains in .6..1
 
     def truth(self) -> dict[str, object]:
         """The clip's truth, as JSON values."""

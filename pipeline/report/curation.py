@@ -12,17 +12,14 @@ from pipeline.report.sounds import data_uri
 
 @dataclass(frozen=True)
 class Step:
-    """A stage, or a gate with its condition: clips that it dropped and that were left.
-
-    `reasons` are the most frequent ones, with how many clips; `more` is how many others there are.
-    """
+    """A stage, or a gate with its condition: clips that it dropped and that were left."""
 
     name: str
     dropped: int
     left: int
     keep: str = ""
-    reasons: tuple[tuple[str, int], ...] = ()
-    more: int = 0
+    reasons: tuple[tuple[str, int], ...] = ()  # the most frequent ones, with their clips
+    more: int = 0  # other reasons
 
 
 @dataclass(frozen=True)
@@ -71,20 +68,16 @@ class Bin:
 
 @dataclass(frozen=True)
 class CurationPage:
-    """What the page shows.
-
-    `labels` are some of the `classes`, by their kept share: name, clips, and those kept. `flaws` is
-    what `pipeline.curation.known_flaws` gives.
-    """
+    """What the page shows."""
 
     dataset: Mapping[str, Any]
     steps: Sequence[Step]
     facts: Sequence[Fact]
     sweeps: Sequence[Sweep]
-    labels: Sequence[Mapping[str, Any]]
+    labels: Sequence[Mapping[str, Any]]  # name, clips and kept of some classes, by kept share
     classes: int
     bins: Sequence[Bin]
-    flaws: Mapping[str, Mapping[str, Any]]
+    flaws: Mapping[str, Mapping[str, Any]]  # as pipeline.curation.known_flaws gives them
     seed: int
 
 

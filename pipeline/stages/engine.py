@@ -44,31 +44,24 @@ class Batch:
 
 @dataclass(frozen=True)
 class Split:
-    """How work is divided into batches, and how often a clip is tried.
-
-    Without a `batch_size`, batches have the stage's own, or less where that would leave one of the
-    batches that run in parallel empty.
-    """
+    """How work is divided into batches, and how often a clip is tried."""
 
     max_attempts: int = MAX_ATTEMPTS
+    # None: the stage's own, or less where that would leave one of the parallel batches empty
     batch_size: int | None = None
     parallel_batches: int = 1
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Work of a stage under a fingerprint, and why there is not more of it.
-
-    `done` clips have a verified row; `waiting` ones have not passed the upstream stages;
-    `quarantined` ones failed too often.
-    """
+    """Work of a stage under a fingerprint, and why there is not more of it."""
 
     stage: str
     fingerprint: str
     batches: tuple[Batch, ...]
-    done: int
-    waiting: int
-    quarantined: int
+    done: int  # clips that have a verified row
+    waiting: int  # that have not passed the upstream stages
+    quarantined: int  # that failed too often
     upstream: Mapping[str, str]
 
     @property

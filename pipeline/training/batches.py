@@ -43,20 +43,15 @@ def feature_batch(arrays: Mapping[str, np.ndarray], canvas: Canvas) -> FeatureBa
 
 @dataclass(frozen=True)
 class DatasetFeatures:
-    """What a training or an evaluation is about: a dataset version and its features.
-
-    Features are those that the preset's stages wrote under `fingerprints`. A `subset` narrows the
-    training split and no other, a `limit` bounds the test split. A bridge that is
-    trained for an `ablation` is taken by no one who does not name it.
-    """
+    """What a training or an evaluation is about: a dataset version and its features."""
 
     wh: Warehouse
     dataset: Dataset
     preset: Preset
-    fingerprints: Mapping[str, str]
-    subset: str | None = None
-    limit: int | None = None
-    ablation: bool = False
+    fingerprints: Mapping[str, str]  # under which the preset's stages wrote the features
+    subset: str | None = None  # of the training split; the others are whole
+    limit: int | None = None  # of clips of the test split
+    ablation: bool = False  # a bridge that is trained for one is taken by no one who names none
 
     def held_out_clips(self) -> list[str]:
         """Ids of the clips of the test split that evaluation uses, sorted."""

@@ -23,16 +23,13 @@ FIELD = 0.44  # tangent of half the angle of view of every camera
 
 @dataclass(frozen=True)
 class Level:
-    """The settings of one level: how many things of what size (m), what they do, what the camera.
-
-    `move`: the camera's swing in radians; 0 stands still, else it also shakes and acts are cut.
-    """
+    """The settings of one level: how many things, of what size (m), doing what; the camera."""
 
     things: tuple[int, int]
     size: tuple[float, float]
     deeds: tuple[Deed, ...]
     distance: tuple[float, float]
-    move: float = 0.0
+    move: float = 0.0  # the camera's swing, radians; unless 0 it also shakes, and acts are cut
 
 
 LEVELS: dict[int, Level] = {

@@ -34,9 +34,9 @@ from pipeline.evaluation.conditions import (
     wav_audio,
     wav_bytes,
 )
-from pipeline.evaluation.held_out import score_condition, truths_of
+from pipeline.evaluation.held_out import record_of, score_condition, truths_of
 from pipeline.evaluation.network_stages import SoundSettings, sound_stages
-from pipeline.evaluation.results import EvaluationRecord, figure_of
+from pipeline.evaluation.results import figure_of
 from pipeline.evaluation.tables import measured
 from pipeline.media.mono import heard
 from pipeline.report.pictures import curves_svg
@@ -197,17 +197,9 @@ class Trial:
 
     def score(self) -> Mark:
         """Figures of what the stages found; kept as a record of the catalog's `evaluations`."""
-        record = EvaluationRecord(
-            id=self.id,
-            system="video-only",
-            preset=self.data.preset.name,
-            set=self.data.held_out_name,
-            figures=self._figures(),
-            checkpoint=self.checkpoint.id,
-            dataset=self.data.dataset.version,
-            details={"variant": self.variant, "steps": self.steps},
-        )
-        return _mark(record.write(self.data.wh))
+        figures, about = self._figures(), {"variant": self.variant, "steps": self.steps}
+        record = record_of(self.data, self.checkpoint, self.id, "video-only", figures)
+        return _mark(replace(record, details=about).write(self.data.wh))
 
     def _figures(self) -> dict[str, Figure]:
         data, clips = self.data, self.data.held_out_clips()

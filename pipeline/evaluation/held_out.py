@@ -35,6 +35,7 @@ SYSTEMS = {
     "swap": "prompt-swapped",
 }
 CHUNK = 64  # sounds held at once
+Figures = Mapping[str, Mapping[str, float]]  # by metric, as a record has them
 _COMPARED = ("true", "other", "none")  # with the prompt as it is, and so with the reference
 
 
@@ -87,15 +88,7 @@ def evaluate(data: DatasetFeatures, checkpoint: Checkpoint) -> dict[str, Any]:
     records = {record["id"]: record for record in data.wh.records("evaluations")}
     if not all(id in records for id in ids.values()):
         for condition, figures in _figures(data, checkpoint):
-            record = EvaluationRecord(
-                id=ids[condition],
-                system=SYSTEMS[condition],
-                preset=data.preset.name,
-                set=data.held_out_name,
-                figures=figures,
-                checkpoint=checkpoint.id,
-                dataset=data.dataset.version,
-            )
+            record = record_of(data, checkpoint, ids[condition], SYSTEMS[condition], figures)
             records[record.id] = record.write(data.wh)
 
     def value(condition: str, name: str, key: str = "value") -> float | None:
@@ -113,6 +106,14 @@ def evaluate(data: DatasetFeatures, checkpoint: Checkpoint) -> dict[str, Any]:
             "f1_60ms": value("swap", "f1_60ms"),
         },
     }
+
+
+def record_of(
+    data: DatasetFeatures, checkpoint: Checkpoint, id: str, system: str, figures: Figures
+) -> EvaluationRecord:
+    """The record of a system of a checkpoint on the held-out clips."""
+    on = data.preset.name, data.held_out_name
+    return EvaluationRecord(id, system, *on, figures, checkpoint.id, data.dataset.version)
 
 
 def _figures(

@@ -26,7 +26,7 @@ from pipeline.stages.progress import advance
 from pipeline.stages.stage import Clip, Outcome, Passed, Rejected, Stage
 from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint
-from warehouse import FoleyError, Warehouse, field
+from warehouse import FoleyError, field
 
 Compared = Literal["true", "other", "none", "swap"]
 #: What a sound is made from: the clip's prompt with its own, another's or no video; a prompt of
@@ -35,7 +35,7 @@ Condition = Literal[Compared, "video"]
 CONDITIONS: tuple[Compared, ...] = get_args(Compared)
 CHUNK = 16  # clips sampled at once
 
-TokensOf = Callable[[Sequence[str]], Mapping[str, bytes]]  # clip ids -> video tokens by clip
+TokensOf = Callable[[Sequence[str]], Mapping[str, Clip]]  # clip ids -> rows of video tokens
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Generate(Stage):
         ids = {clip["clip_id"] for clip in clips}
         partners = {clip: partner for clip, partner in self.settings.partners if clip in ids}
         tokens = self.tokens_of(sorted({*partners.values()})) if self.tokens_of else {}
-        return {clip: tokens[partner] for clip, partner in partners.items()}
+        return {clip: tokens[partner]["video_tokens"] for clip, partner in partners.items()}
 
     def _request(self, clip: Clip, others: Mapping[str, bytes]) -> SoundRequest | None:
         """What the clip's sound is made from; None where no material is known to swap."""
@@ -184,25 +184,20 @@ class Generate(Stage):
 
 def generation_stages(data: DatasetFeatures, checkpoint: Checkpoint, seed: int = 0) -> list[Stage]:
     """One stage a condition, for the held-out clips of a dataset."""
-    wh, preset, fingerprint = data.wh, data.preset, data.fingerprints["video_tokens"]
+    preset = data.preset
     passed = [*data.rows("video_tokens", (), data.held_out_clips())]
-    clips = wh.clips(["clip_id", "source_video"], passed).to_pylist()
+    clips = data.wh.clips(["clip_id", "source_video"], passed).to_pylist()
     partners = other_videos({row["clip_id"]: row["source_video"] for row in clips})
     settings = generate_settings(preset, checkpoint, seed)
+    # when they are needed: those of all would fill the memory
+    tokens_of = partial(data.rows, "video_tokens", ("video_tokens",))
 
     def stage(condition: Condition) -> Generate:
         pairs = tuple(partners.items()) if condition == "other" else ()
         own = replace(settings, condition=condition, partners=pairs)
-        return Generate(preset, checkpoint.path, own, partial(_tokens, wh, fingerprint))
+        return Generate(preset, checkpoint.path, own, tokens_of)
 
     return [stage(condition) for condition in CONDITIONS]
-
-
-def _tokens(wh: Warehouse, fingerprint: str, clip_ids: Sequence[str]) -> dict[str, bytes]:
-    """Video tokens of some clips: those of all would fill the memory."""
-    columns = ["clip_id", "video_tokens"]
-    rows = wh.rows("video_tokens", fingerprint, columns=columns, clip_ids=clip_ids)
-    return {row["clip_id"]: row["video_tokens"] for row in rows.to_pylist()}
 
 
 def generate_settings(

@@ -7,8 +7,8 @@ import contextlib
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -161,19 +161,15 @@ def _bins(clips: DatasetClips, shown: Sequence[str], seed: int) -> list[Bin]:
     workers = media_workers()
     jobs = (partial(preview, Path(row["path"] or "")) for row in rows)
     videos = workers.map(jobs, ahead=4 * workers.count)
-    bins: dict[str, Bin] = {}
-    for row, video in zip(rows, videos, strict=True):
-        facts = ", ".join(f"{name} {row[name]:.3g}" for name in names if row[name] is not None)
-        sample = Sample(
-            clip_id=row["clip_id"],
-            prompt=row["prompt"] or "",
-            path=row["path"] or "",
-            facts="; ".join(filter(None, [facts, row["message"]])),
-            video=None if isinstance(video, MediaError) else video,
-        )
-        bin = bins.setdefault(row["bin"], Bin(row["bin"], row["clips"], ()))
-        bins[row["bin"]] = replace(bin, samples=[*bin.samples, sample])
-    return list(bins.values())
+
+    def sample(row: dict[str, Any], video: bytes | MediaError | None) -> Sample:
+        numbers = ", ".join(f"{name} {row[name]:.3g}" for name in names if row[name] is not None)
+        facts = "; ".join(filter(None, [numbers, row["message"]]))
+        shown = None if isinstance(video, MediaError) else video
+        return Sample(row["clip_id"], row["prompt"] or "", row["path"] or "", facts, shown)
+
+    pairs = groupby(zip(rows, videos, strict=True), lambda pair: (pair[0]["bin"], pair[0]["clips"]))
+    return [Bin(*bin, [sample(*pair) for pair in group]) for bin, group in pairs]
 
 
 def preview(path: Path) -> bytes | None:

@@ -44,7 +44,7 @@ def test_what_the_steps_write_loads_and_works(folder: Path) -> None:
     preset = load_preset("toy", weights=folder)
     sound = render_audio(sample_clip(0))
     assert VideoEncoder.from_pretrained(preset).model is not None
-    mean, _ = Backbone.from_pretrained(preset).encode_audio(torch.from_numpy(sound)[None, None])
+    mean, _ = Backbone.from_pretrained(preset).codec.encode(torch.from_numpy(sound)[None, None])
     assert mean.shape[0] == 1
     assert set(Audiobox.from_pretrained(preset).score([sound])[0]) == {"pq", "pc", "ce", "cu"}
     for kind in (ImageBind, Cnn14, Passt, VGGish, Synchformer):

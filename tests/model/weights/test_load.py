@@ -48,10 +48,10 @@ def test_the_vae_needs_no_other_weights(tmp_path: Path, published: dict[str, Ten
     preset = with_weights(tmp_path, own)
     whole, codec = Backbone.from_pretrained(load_preset("toy")), AudioCodec.from_pretrained(preset)
     sound = torch.randn(1, 1, 4000, generator=torch.Generator().manual_seed(0))
-    for ours, theirs in zip(codec.encode(sound), whole.encode_audio(sound), strict=True):
+    for ours, theirs in zip(codec.encode(sound), whole.codec.encode(sound), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
     latents = codec.encode(sound)[0]
-    torch.testing.assert_close(codec.decode(latents), whole.decode_audio(latents), rtol=0, atol=0)
+    torch.testing.assert_close(codec.decode(latents), whole.codec.decode(latents), rtol=0, atol=0)
     with pytest.raises(WeightsError, match=r"missing model\.model\."):
         Backbone.from_pretrained(preset)
     del own[next(iter(own))]

@@ -98,7 +98,7 @@ def test_latents_are_those_of_the_sound(clips: list[Clip]) -> None:
     found = columns(run(FEATURES["audio_latents"], clips)[0])
     mean = np.frombuffer(found["latent_mean"], np.float16).reshape(PRESET.latent_channels, -1)
     assert mean.shape[1] == found["n_latents"] == 50
-    direct = Backbone.from_pretrained(PRESET).encode_audio(
+    direct = Backbone.from_pretrained(PRESET).codec.encode(
         torch.from_numpy(render_audio(sample_clip(1, 2.0)))[None, None]
     )
     apart = np.abs(mean - direct[0][0].numpy()).mean() / np.abs(mean).mean()

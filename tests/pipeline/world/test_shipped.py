@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.world import WorldClip, claims
+from pipeline.world import WorldClip
+from tests.benchmarks import claims
 from tests.benchmarks.world import FIRST_SEED, Made, Studio
 
 pytestmark = pytest.mark.slow

@@ -140,11 +140,9 @@ class Trainer:
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm))
         self._watch.check(self.step + 1, loss, norm)
         self.stopped = told > 0
-        rate, pairs = (
-            learning_rate(self.settings, self.step),
-            zip(sums[::2], sums[1::2], strict=True),
-        )
-        progress = Progress(self.step + 1, loss, norm, rate, levels=list(pairs))
+        rate = learning_rate(self.settings, self.step)
+        pairs = list(zip(sums[::2], sums[1::2], strict=True))
+        progress = Progress(self.step + 1, loss, norm, rate, levels=pairs)
         undisturbed(lambda: self._update(progress))
         return progress
 

@@ -14,8 +14,6 @@ from pipeline.procedural.corpus import (
     FLAWS,
     MISDUBBED,
     Corpus,
-    CorpusClip,
-    Rendered,
     read_ledger,
     write_corpus,
 )

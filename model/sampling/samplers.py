@@ -18,6 +18,7 @@ from model.presets.settings import SampleSettings
 from model.sampling.diffusion import diffuse
 from model.weights.lean_imports import import_k_diffusion
 
+Callback = Callable[[dict[str, Any]], None]  # told of each step, as k-diffusion does
 Velocity = Callable[[Tensor, Tensor], Tensor]  # latents [B, C, L] at times [B] -> [B, C, L]
 
 
@@ -63,13 +64,16 @@ def sample_velocity_model(
 
     first = 1.0 if start is None else start.strength
     if settings.sampler == "dpmpp-3m-sde":
-        return _sample_sde(model, noise, seeds, settings, callback, start)
+        sigmas = _noise_levels(settings, first, noise.device)
+        x = noise * sigmas[0] + (0 if start is None else start.clean)
+        return _sample_sde(model, x, sigmas, seeds, callback)
     if start is not None:
         objective = "v" if settings.sampler == "v-ddim" else "rectified_flow"
         times = torch.full((len(noise),), first, device=noise.device)
         noise = diffuse(start.clean, times, noise, objective).noisy
     if settings.sampler != "v-ddim":
-        return _sample_flow(model, noise, seeds, settings, callback, first)
+        again = seeds if settings.sampler == "pingpong" else ()
+        return _sample_flow(model, noise, _flow_times(settings.steps, first), again, callback)
     import_k_diffusion()
     from stable_audio_tools.inference import sampling
 
@@ -78,23 +82,21 @@ def sample_velocity_model(
         return cast("Tensor", made)
 
 
-def _sample_sde(
-    model: Velocity,
-    noise: Tensor,
-    seeds: Sequence[int],
-    settings: SampleSettings,
-    callback: Callable[[dict[str, Any]], None],
-    start: Start | None,
-) -> Tensor:
-    """DPM-Solver++(3M) SDE over levels of noise sigma, which is tan(t pi / 2)."""
-    K = import_k_diffusion()
+def _noise_levels(settings: SampleSettings, first: float, device: torch.device) -> Tensor:
+    """Levels of noise sigma [steps + 1], which is tan(t pi / 2), from that of time `first`."""
     most = settings.sigma_max
-    if start is not None and start.strength < 1:
-        most = max(min(most, math.tan(start.strength * math.pi / 2)), 2 * settings.sigma_min)
-    sigmas = K.sampling.get_sigmas_polyexponential(
-        settings.steps, settings.sigma_min, most, device=str(noise.device)
+    if first < 1:
+        most = max(min(most, math.tan(first * math.pi / 2)), 2 * settings.sigma_min)
+    return import_k_diffusion().sampling.get_sigmas_polyexponential(
+        settings.steps, settings.sigma_min, most, device=str(device)
     )
-    x = noise * sigmas[0] + (0 if start is None else start.clean)
+
+
+def _sample_sde(
+    model: Velocity, x: Tensor, sigmas: Tensor, seeds: Sequence[int], callback: Callback
+) -> Tensor:
+    """DPM-Solver++(3M) SDE over levels of noise."""
+    K = import_k_diffusion()
     tree = K.sampling.BrownianTreeNoiseSampler(
         x, sigmas[sigmas > 0].min(), sigmas.max(), seed=list(seeds)
     )
@@ -104,30 +106,28 @@ def _sample_sde(
     return cast("Tensor", latents)
 
 
+def _flow_times(steps: int, first: float) -> list[float]:
+    """From `first` to 0 at even steps of the log signal-to-noise ratio, as sample_rf has them."""
+    lowest = -6.0 if first == 1 else math.log((1 - first) / first)
+    times = torch.linspace(lowest, max(2.0, lowest), steps + 1).neg().sigmoid()
+    times[0], times[-1] = first, 0.0
+    return times.tolist()
+
+
 @torch.no_grad()
 def _sample_flow(
-    model: Velocity,
-    noise: Tensor,
-    seeds: Sequence[int],
-    settings: SampleSettings,
-    callback: Callable[[dict[str, Any]], None],
-    first: float = 1.0,
+    model: Velocity, x: Tensor, times: Sequence[float], seeds: Sequence[int], callback: Callback
 ) -> Tensor:
-    """Rectified flow, t from `first` to 0 at even steps of the log signal-to-noise ratio.
+    """Rectified flow.
 
-    The times are those of stable-audio-tools' sample_rf. "euler" follows the flow; "pingpong" (for
-    distilled backbones) goes to the clean latents each step and back by fresh noise, which is each
-    clip's own here, as its first is.
+    Without seeds it follows the flow ("euler"). With them ("pingpong", for distilled backbones) it
+    goes to the clean latents each step and back by fresh noise, which is each clip's own here.
     """
-    lowest = -6.0 if first == 1 else math.log((1 - first) / first)
-    times = torch.linspace(lowest, max(2.0, lowest), settings.steps + 1).neg().sigmoid()
-    times[0], times[-1] = first, 0.0
     # Other noise than the clip's first: torch's generator reads 32 bits, and seeds are below 2**31.
     generators = [torch.Generator().manual_seed(seed + 2**31) for seed in seeds]
-    x = noise
-    for i, (t, after) in enumerate(pairwise(times.tolist())):
+    for i, (t, after) in enumerate(pairwise(times)):
         velocity = model(x, torch.full((len(x),), t, dtype=x.dtype, device=x.device))
-        if settings.sampler == "euler":
+        if not seeds:
             x = x + (after - t) * velocity
         else:
             fresh = torch.stack([torch.randn(x.shape[1:], generator=g) for g in generators]).to(x)

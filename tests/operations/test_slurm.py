@@ -64,10 +64,11 @@ def test_a_training_on_two_nodes(slurm: Slurm, curated: Path) -> None:
     assert "JobState=COMPLETED" in slurm.told(job), slurm.output(job)
     [checkpoint] = Warehouse(curated).records("checkpoints")
     assert checkpoint["steps"] == 4
-    [run] = (r for r in Warehouse(curated).records("runs") if r["flow"] == "train")
-    said = run["parameters"]
-    assert (said["processes"], said["hosts"]) == (1, len(NODES))
-    assert re.fullmatch(rf"{NODES[0]}:\d+", said["rendezvous"])
+    runs = [run for run in Warehouse(curated).records("runs") if run["flow"] == "train"]
+    assert len(runs) == len(NODES), "each node has a record"
+    for said in (run["parameters"] for run in runs):
+        assert (said["processes"], said["hosts"]) == (1, len(NODES))
+        assert re.fullmatch(rf"{NODES[0]}:\d+", said["rendezvous"])
 
 
 def test_a_dask_cluster(slurm: Slurm, curated: Path, clips: Path, tmp_path: Path) -> None:

@@ -52,7 +52,9 @@ from flows.server.database import garbage_aside
 
 holder = sqlite3.connect(sys.argv[1])
 holder.executescript("PRAGMA journal_mode = WAL; CREATE TABLE t (x);")
-waiting = sqlite3.connect(sys.argv[1], timeout=10, check_same_thread=False)
+waiting = sqlite3.connect(
+    sys.argv[1], timeout=10, check_same_thread=False, isolation_level=None
+)
 holder.execute("BEGIN IMMEDIATE")
 cursor = waiting.execute("VALUES (1), (2)")  # not read to its end, and needs no lock
 with garbage_aside() if sys.argv[2] == "aside" else contextlib.nullcontext():

@@ -160,3 +160,14 @@ def test_a_copied_home_grows_too(tmp_path: Path) -> None:
     other.publish()
     files = query(other.home, "select distinct file from commits").to_pylist()
     assert all(Path(row["file"]).is_relative_to(other.home) for row in files)
+
+
+def test_a_home_in_which_nothing_was_planned_grows_too(tmp_path: Path) -> None:
+    """A download that was refused leaves such a one, and so does a first look at the clips."""
+    wh = Warehouse(tmp_path / "home")
+    wh.publish()
+    wh.write_record("runs", "refused", {"flow": "download", "state": "failed"})
+    wh.publish()
+    ingest(wh, 5)
+    wh.publish()
+    assert query(wh.home, "select count(*) as n from clips").to_pylist() == [{"n": 5}]

@@ -274,7 +274,7 @@ def _numbers(
 ) -> list[int]:
     """The funnel's numbers of all clips, or only of some: sums over the clips that are there."""
     if only and not value(con, f"select count(*) from clips where true {only}"):
-        return [0] * (5 * len(stages) + bool(dataset))
+        return [0] * max(1, 5 * len(stages) + bool(dataset))
     rows, numbers_sql = sql.steps(stages, dataset, sql.published(dataset, only))
     known = f"with all_known as ({' union all '.join(rows)})"
     [numbers] = con.execute(f"{known} {numbers_sql}").fetchall()

@@ -156,13 +156,13 @@ def test_conditions_differ_in_nothing_but_themselves(clips: list[Clip], bridge: 
         {**clip, **columns(row)}
         for clip, row in zip(good, run(FEATURES["video_tokens"], good), strict=True)
     ]
-    tokens = {clip["clip_id"]: clip["video_tokens"] for clip in watched}
+    rows = {clip["clip_id"]: {"video_tokens": clip["video_tokens"]} for clip in watched}
 
     def sounds(condition: Any, partners: tuple[tuple[str, str], ...] = ()) -> list[dict[str, Any]]:
         settings = GenerateSettings("id", condition, 0, {}, {}, ("cpu", "float32"), partners)
         return [
             columns(row)
-            for row in run(Generate(SHORT, bridge, settings, lambda _: tokens), watched)
+            for row in run(Generate(SHORT, bridge, settings, lambda _: rows), watched)
         ]
 
     own = sounds("true")

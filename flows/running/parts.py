@@ -134,7 +134,7 @@ class _Waiting:
     def look(self, run: FlowRun) -> None:
         """Say it once; by then a worker that is free would have taken it."""
         self.artifact.show(0)  # which ends this run where a person paused it
-        is_taken = run.start_time is not None
+        is_taken = run.state is not None and not run.state.is_scheduled()
         if is_taken and self.told:
             self.told = False
             self._say(logging.INFO, f"{self.what}: a worker of pool {run.work_pool_name} has begun")

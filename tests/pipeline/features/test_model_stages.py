@@ -161,8 +161,7 @@ def test_conditions_differ_in_nothing_but_themselves(clips: list[Clip], bridge: 
     def sounds(condition: Any, partners: tuple[tuple[str, str], ...] = ()) -> list[dict[str, Any]]:
         settings = GenerateSettings("id", condition, 0, {}, {}, ("cpu", "float32"), partners)
         return [
-            columns(row)
-            for row in run(Generate(SHORT, bridge, settings, lambda _: rows), watched)
+            columns(row) for row in run(Generate(SHORT, bridge, settings, lambda _: rows), watched)
         ]
 
     own = sounds("true")

@@ -203,15 +203,17 @@ def _many_videos(workshop: Workshop) -> None:
             done += [] if sound.error else [sound.request.out]
             yield {table: rows, made: done}
 
-    def packed(sounds: Sequence[Path], to: str) -> gr.File:
-        if not sounds:
-            raise _error("Make sounds first.")
-        name = Path(to.strip()).name or "sounds"
-        return gr.File(str(_said(lambda: workshop.packed(sounds, name))), visible=True)
-
     gr.on([make.click], run, [source, out, stems, *asked], [stop, table, made, file])
     halt.click(_stop, [stop], None, queue=False)
-    pack.click(packed, [made, out], file)
+    pack.click(partial(_packed, workshop), [made, out], file)
+
+
+def _packed(workshop: Workshop, sounds: Sequence[Path], to: str) -> gr.File:
+    """One file of all sounds of a batch to download."""
+    if not sounds:
+        raise _error("Make sounds first.")
+    name = Path(to.strip()).name or "sounds"
+    return gr.File(str(_said(lambda: workshop.packed(sounds, name))), visible=True)
 
 
 def _settings(workshop: Workshop) -> list[Any]:

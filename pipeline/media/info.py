@@ -6,9 +6,15 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 
-from pipeline.media import opening
 from pipeline.media.clock import seconds_of
 from pipeline.media.errors import MediaError
+from pipeline.media.opening import (
+    audio_stream,
+    forbid_large_pictures,
+    has_decoder,
+    open_media,
+    video_stream,
+)
 
 
 @dataclass(frozen=True)
@@ -29,10 +35,10 @@ class MediaInfo:
 
 def probe(path: Path) -> MediaInfo:
     """Read the header and decode one picture; raises MediaError if either cannot be read."""
-    with opening.open_media(path, "cannot be probed") as container:
-        video, audio = opening.video_stream(container), opening.audio_stream(container)
+    with open_media(path, "cannot be probed") as container:
+        video, audio = video_stream(container), audio_stream(container)
         for stream in (video, audio):
-            if stream is not None and not opening.has_decoder(stream):
+            if stream is not None and not has_decoder(stream):
                 raise MediaError(path, f"its {stream.type} is in a codec that cannot be decoded")
         return MediaInfo(
             container=_container_name(container),
@@ -59,9 +65,9 @@ def _container_name(container: InputContainer) -> str:
 def _first_picture_rotation(path: Path, container: InputContainer, stream: av.VideoStream) -> int:
     first = _first_key_picture(container, stream)
     if first is None:  # not a picture by itself: the decoder needs to see more
-        with opening.open_media(path, "cannot be probed") as again:
+        with open_media(path, "cannot be probed") as again:
             stream = again.streams.video[container.streams.video.index(stream)]
-            opening.forbid_large_pictures(stream)
+            forbid_large_pictures(stream)
             first = next(iter(again.decode(stream)), None)
     if first is None:
         raise MediaError(path, "its video holds no picture")
@@ -70,7 +76,7 @@ def _first_picture_rotation(path: Path, container: InputContainer, stream: av.Vi
 
 def _first_key_picture(container: InputContainer, stream: av.VideoStream) -> av.VideoFrame | None:
     """The first key frame by itself, which a decoder else gives after several more packets."""
-    opening.forbid_large_pictures(stream)
+    forbid_large_pictures(stream)
     stream.thread_count = 1
     for packet in container.demux(stream):
         if packet.is_keyframe:

@@ -8,7 +8,7 @@ import soxr
 
 from model.metrics.onsets import detect_onsets
 from model.types import Audio
-from pipeline.media import decode_audio
+from pipeline.media.sound import decode_audio
 
 Channel = Literal["mean", "left"]
 

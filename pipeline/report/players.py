@@ -5,9 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.metrics.onsets import sync_score
-from pipeline.report import sounds
 from pipeline.report.charts import Axis, Tick
 from pipeline.report.data import ReportClip, ReportSound
+from pipeline.report.sounds import (
+    data_uri,
+    peak_of,
+    seconds_of,
+    spectrogram_uri,
+    to_flac,
+    waveform_path,
+)
 
 HIT_SECONDS = 0.06  # the tolerance of the F1 shown in each lane
 
@@ -60,13 +67,13 @@ class Player:
 def player(clip: ReportClip, spectrograms: bool = False) -> Player:
     """The player of a clip; lanes come in the order of CONDITIONS, then any other."""
     order = sorted(clip.sounds, key=lambda c: [*CONDITIONS, c].index(c))
-    lengths = [sounds.seconds_of(sound.audio, sound.sample_rate) for sound in clip.sounds.values()]
+    lengths = [seconds_of(sound.audio, sound.sample_rate) for sound in clip.sounds.values()]
     axis = Axis(0.0, max([*lengths, *clip.impacts, 0.1]))
-    peak = max((sounds.peak_of(sound.audio) for sound in clip.sounds.values()), default=0.0)
+    peak = max((peak_of(sound.audio) for sound in clip.sounds.values()), default=0.0)
     impacts = [Tick(round(100 * axis.share(t), 3), f"impact at {t:.2f} s") for t in clip.impacts]
     return Player(
         clip=clip,
-        uri=sounds.data_uri(clip.video, "video/mp4"),
+        uri=data_uri(clip.video, "video/mp4"),
         seconds=axis.high,
         impacts=tuple(impacts),
         ticks=axis.ticks(4, " s"),
@@ -88,11 +95,11 @@ def _lane(clip: ReportClip, name: str, axis: Axis, peak: float, spectrograms: bo
         condition=name,
         title=title,
         about=about,
-        uri=sounds.data_uri(sounds.to_flac(audio, rate), "audio/flac"),
-        path=sounds.waveform_path(audio, peak, sounds.seconds_of(audio, rate) / axis.high),
+        uri=data_uri(to_flac(audio, rate), "audio/flac"),
+        path=waveform_path(audio, peak, seconds_of(audio, rate) / axis.high),
         onsets=tuple(marks),
         f1=_f1(clip, clip.sounds[name]),
-        spectrogram=sounds.spectrogram_uri(audio, rate, axis.high) if spectrograms else "",
+        spectrogram=spectrogram_uri(audio, rate, axis.high) if spectrograms else "",
     )
 
 

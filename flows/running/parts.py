@@ -104,21 +104,24 @@ def _elsewhere(
 def _ended(parameters: dict[str, Any], key: str, what: str) -> FlowRun:
     """A run of the deployment, asked for once however often this is called, when it has ended."""
     run: Any = None
-    for start in range(_STARTS):
-        if start:
-            time.sleep(_RESTART)
-        try:
-            run = run_deployment(DEPLOYMENT, parameters=parameters, idempotency_key=key, timeout=0)
-        except ObjectNotFound:
-            raise FoleyError(f"there is no deployment {DEPLOYMENT}: run foley deploy") from None
-        with get_client(sync_client=True) as client:
-            waiting = _Waiting(client, what)
+    with get_client(sync_client=True) as client:
+        waiting = _Waiting(client, what)
+        for start in range(_STARTS):
+            if start:
+                time.sleep(_RESTART)
+            try:
+                run = run_deployment(
+                    DEPLOYMENT, parameters=parameters, idempotency_key=key, timeout=0
+                )
+            except ObjectNotFound:
+                raise FoleyError(f"there is no deployment {DEPLOYMENT}: run foley deploy") from None
+            waiting.since = time.monotonic()
             while not run.state.is_final():
+                waiting.look(run)
                 time.sleep(_LOOK_EVERY)
                 run = client.read_flow_run(run.id)
-                waiting.look(run)
-        if not run.state.is_crashed():
-            break
+            if not run.state.is_crashed():
+                break
     return run
 
 

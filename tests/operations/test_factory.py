@@ -455,6 +455,11 @@ def killed(
         factory.ask(f"{upkeep}/{schedule['id']}", "DELETE")
         for id in (live, dead):
             factory.reaches(id, "RUNNING")
+        # a scheduler at work has made the schedule's other runs since; one of them would take the
+        # place of the dead one while that waits to be started again
+        others = {"flow_runs": chosen["flow_runs"] | {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+        for run in factory.ask("/flow_runs/filter", "POST", others):
+            factory.ask(f"/flow_runs/{run['id']}", "DELETE")
         until(partial(waits, factory, dead), 600, "it waits")
         worker = factory.worker("foley")
         assert worker

@@ -1,4 +1,4 @@
-"""The command that makes sound for videos of one's own."""
+"""The commands that make sound for videos of one's own, and one film of them."""
 
 import sys
 from pathlib import Path
@@ -48,3 +48,25 @@ generate = GenerateCommand(
     """,
     ("[video]",),
 )
+
+
+@click.command()
+@click.argument(
+    "videos", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The film: .mov or .mkv (sound as PCM of 24 bits), or .mp4.",
+)
+def join(videos: tuple[Path, ...], out: Path) -> None:
+    """Join VIDEOS, in this order, to one film, with a cut list for editors (.edl) beside it.
+
+    Size and frame rate are those of the first. Pictures are encoded anew; sounds start with them.
+    """
+    from pipeline.generation.joining import RATE, join
+
+    shots = join(videos, out)
+    click.echo(f"{out}: {len(shots)} videos, {shots[-1].start + shots[-1].frames} pictures, "
+               f"sound at {RATE} Hz; {out.with_suffix('.edl')}")  # fmt: skip

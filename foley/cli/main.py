@@ -10,7 +10,7 @@ from typing import NoReturn, cast
 import click
 
 from foley.cli.catalog import lineage, maintain, plan, pull, push, report, sql, status, verify
-from foley.cli.generate import generate
+from foley.cli.generate import generate, join
 from foley.cli.options import FlowCommand
 from foley.cli.quiet import keep_interrupts
 from foley.cli.render import render
@@ -51,7 +51,7 @@ FLOWS = (
     ),
 )
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
-    ("Sound for video", (generate, studio, FLOWS[0], models)),
+    ("Sound for video", (generate, join, studio, FLOWS[0], models)),
     ("From clips to a trained bridge", (render, source, *FLOWS[1:])),
     ("The warehouse", (sql, status, report, maintain, verify, lineage, plan, push, pull)),
     ("A server with schedules and a UI", (up, down, deploy)),

@@ -157,6 +157,7 @@ def timecode_of(path: Path) -> str | None:
 
 def timecode(source: InputContainer) -> str | None:
     """The source's timecode, such as 01:00:00:00, if it has one."""
-    tagged = (stream.metadata for stream in source.streams)
-    found = (words.get("timecode") for words in (*tagged, source.metadata))
+    tagged = (*(stream.metadata for stream in source.streams), source.metadata)
+    # Matroska's tags are in capitals
+    found = (value for words in tagged for key, value in words.items() if key.lower() == "timecode")
     return next(filter(None, found), None)

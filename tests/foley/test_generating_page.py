@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from pipeline.generation.generator import SoundGenerator
 
 PAGE = (ROOT / "docs/generating.md").read_text()
-COMMANDS = [line.partition(" #")[0] for line in PAGE.splitlines() if line.startswith("foley gen")]
+COMMANDS = [
+    line.partition(" #")[0]
+    for line in PAGE.splitlines()
+    if line.startswith(("foley gen", "foley join"))
+]
 TAGGER = "scores.tagger={ speech = { wood = 1 }, music = { glass = 2 } }"  # which the toy lacks
 
 
@@ -27,7 +31,7 @@ def fewest_steps(command: str) -> list[str]:
     more = ["--steps", "2", "--device", "cpu", "--home", "home"]
     return [
         *shlex.split(command)[1:],
-        *more,
+        *(more if "generate" in command else []),
         *(["--set", TAGGER] if "--without" in command else []),
     ]
 
@@ -71,7 +75,7 @@ def test_every_command_of_the_page_makes_its_files(folder: Path) -> None:
     made = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {
         "dubbed.mp4", "dubbed.mov", "mixed.mp4", "premix.mov", "remix.mov", "remix.stem.wav",
-        "rain.wav", "take.10.wav", "take.13.wav",
+        "film.mov", "film.edl", "rain.wav", "take.10.wav", "take.13.wav",
         "retake.7.wav", "retake.9.wav", "dubbed/one.flac", "dubbed/two.flac", "dubbed/one.3.mp4",
     } <= made  # fmt: skip
     assert len(COMMANDS) >= 12

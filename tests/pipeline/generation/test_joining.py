@@ -32,7 +32,9 @@ def shots(tmp_path: Path) -> list[Path]:
 def seen(film: Path) -> list[int]:
     """The numbers in its pictures."""
     with av.open(str(film)) as container:
-        pictures = [np.uint8(f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
+        pictures = [
+            f.to_ndarray(format="rgb24").astype(np.uint8) for f in container.decode(video=0)
+        ]
     return [read_barcode(picture[:, 16:80]) for picture in pictures]
 
 

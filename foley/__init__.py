@@ -60,7 +60,7 @@ def load(
     """Load a preset's models, ready to make sound for videos.
 
     Args:
-        preset: toy, paper, or a folder that holds a preset.toml.
+        preset: toy, world, paper, or a folder that holds a preset.toml.
         weights: folder of weights, in place of the preset's own.
         settings: what is to differ from the preset, each as section.name=value.
         checkpoint: the bridge: an id, "newest", "shipped" or a file; None for the newest that was

@@ -136,7 +136,7 @@ class ModelParameters(Parameters):
 
     preset: PresetName = OWN
     """own (what the warehouse's own dataset was last selected with, its weights and settings too,
-    else toy), toy, paper, or a folder with a preset.toml."""
+    else toy), toy, world, paper, or a folder with a preset.toml."""
     weights: DirectoryPath | None = None
     """Folder of weights, in place of the preset's own."""
     settings: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from warehouse.errors import FoleyError
 _QUERIES = {
     "dataset": "select name from datasets union select version from datasets order by name",
     "checkpoint": "select id from checkpoints order by created_at desc",
+    "sources": "select name from sources order by name",
 }
 _SAME_AS = {"parent": "checkpoint"}
 
@@ -50,11 +51,18 @@ def form(schema: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[
 
 
 def _offering(field: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
-    """An optional text, with names to choose from before it; another field as it is."""
-    shapes = field.get("anyOf", ())
-    text = [shape for shape in shapes if shape.get("type") == "string"]
-    if not names or len(text) != 1:
+    """An optional text, or a list, with names to choose from before it; another field as it is."""
+    if not names:
         return field
     offered = {"title": "one that is there", "type": "string", "enum": list(names)}
+    if field.get("type") == "array":
+        about = {key: value for key, value in field.items() if key not in ("type", "items")}
+        some = {"title": "some that are there", "type": "array", "items": offered}
+        others = {"title": "others", "type": "array", "items": field["items"]}
+        return {**about, "anyOf": [some, others]}
+    shapes = field.get("anyOf", ())
+    text = [shape for shape in shapes if shape.get("type") == "string"]
+    if len(text) != 1:
+        return field
     rest = [{**shape, "title": "another"} if shape is text[0] else shape for shape in shapes]
     return {**field, "anyOf": [offered, *rest]}

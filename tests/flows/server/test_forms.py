@@ -11,6 +11,7 @@ from prefect.utilities.callables import parameter_schema
 
 from flows.parameters import CurateParameters, EvaluateParameters, TrainParameters
 from flows.server.forms import choices, form
+from pipeline.curation.registry import register
 from warehouse import Warehouse
 
 
@@ -61,6 +62,22 @@ def test_the_machine_is_a_group_and_its_fields_are_taken_without_it_too(
             TrainParameters.model_validate(wrong)
 
 
+def curate(parameters: CurateParameters) -> None:
+    """Another."""
+    del parameters
+
+
+def test_of_a_list_some_that_are_there_are_offered_and_others_are_taken() -> None:
+    filled = form(parameter_schema(curate).model_dump_for_openapi(), {"sources": ["a", "b"]})
+    field = filled["definitions"]["CurateParameters"]["properties"]["sources"]
+    assert field["anyOf"][0]["items"]["enum"] == ["a", "b"]
+    assert field["default"] == []
+    for values in ([], ["a"], ["b", "a"], ["of tomorrow"], ["a,b"]):
+        validate({"parameters": {"sources": values}}, filled)
+    with pytest.raises(ValidationError):
+        validate({"parameters": {"sources": "a"}}, filled)
+
+
 def test_names_are_those_of_the_catalog(tmp_path: Path, schema: dict[str, Any]) -> None:
     nothing = choices(tmp_path)
     assert not any(nothing.values())
@@ -69,6 +86,9 @@ def test_names_are_those_of_the_catalog(tmp_path: Path, schema: dict[str, Any]) 
     wh = Warehouse(tmp_path)
     for id in ("b0", "b1"):
         wh.write_record("checkpoints", id, {"id": id})
+    (tmp_path / "videos").mkdir()
+    register(wh, tmp_path / "videos", "field")
     wh.publish()
+    assert choices(tmp_path)["sources"] == ["field"]
     assert sorted(choices(tmp_path)["checkpoint"]) == ["b0", "b1"]
     assert choices(tmp_path)["parent"] == choices(tmp_path)["checkpoint"]

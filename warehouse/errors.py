@@ -15,6 +15,7 @@ _REASONS = {
         "the file system has no such thing (a home needs locks and renames): choose another --home",
     ),
     errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
+    errno.EISDIR: "a folder has that name: move it elsewhere",
 }
 
 

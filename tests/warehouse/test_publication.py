@@ -17,7 +17,7 @@ import pytest
 from pipeline.curation.policy import select
 from pipeline.stages.engine import fingerprints, plan
 from tests.warehouse.toys import POLICY, make_files, run_all, stages
-from warehouse import Warehouse, query
+from warehouse import FoleyError, Warehouse, query
 from warehouse.catalog import build, contents
 
 OLDER = ("1.0.0", "1.2.2")  # the first with this storage format, and one halfway
@@ -176,3 +176,12 @@ def test_older_duckdb_reads_every_table_and_view(wh: Warehouse, version: str) ->
             name: con.execute(f'select count(*) from "{name}"').fetchall()[0][0] for name in counts
         }
     assert counts == mine
+
+
+def test_a_folder_in_the_place_of_the_catalog_is_told_of(tmp_path: Path) -> None:
+    wh = Warehouse(tmp_path)
+    (tmp_path / "catalog.duckdb").mkdir()
+    with pytest.raises(FoleyError, match=r"cannot write .*catalog\.duckdb: a folder has that name"):
+        wh.publish()
+    (tmp_path / "catalog.duckdb").rmdir()
+    assert wh.publish().is_file()

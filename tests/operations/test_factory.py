@@ -353,7 +353,7 @@ def test_a_killed_run_is_started_again_while_a_live_one_is_left(
     states = until(lambda: crashed(factory, killed.dead), 300, "the dead run is marked")
     assert "no heartbeat" in states
     assert factory.run(killed.dead)["auto_scheduled"]
-    until(lambda: factory.run(killed.dead)["run_count"] == 2, 120, "the dead run is started again")
+    until(lambda: factory.run(killed.dead)["run_count"] == 2, 300, "the dead run is started again")
     names = [state["name"] for state in factory.states(killed.dead)]
     assert names.count("AwaitingRetry") == 1
     until(partial(waits, factory, killed.dead), 600, "it waits again")

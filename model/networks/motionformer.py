@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FRAMES_A_TOKEN = 2  # pictures that become one token in time
+SEGMENT = 16  # pictures that are read at once
+FRAMES_A_TOKEN = 2  # of them that become one token in time
+_PATCH = 16  # pixels, the side of what becomes one token in space
 
 
 class DividedAttention(nn.Module):
@@ -98,14 +100,12 @@ class PatchEmbedding(nn.Module):
 class MotionFormer(nn.Module):
     """Segments of 16 pictures -> one token for every two pictures of each."""
 
-    def __init__(
-        self, width: int, depth: int, heads: int, size: int, patch: int, frames: int
-    ) -> None:
+    def __init__(self, width: int, depth: int, heads: int, size: int) -> None:
         super().__init__()
-        places, self.times = (size // patch) ** 2, frames // FRAMES_A_TOKEN
+        places, self.times = (size // _PATCH) ** 2, SEGMENT // FRAMES_A_TOKEN
         # two-dimensional patches: in the published file, used by no one
-        self.patch_embed = PatchEmbedding(nn.Conv2d(3, width, patch, patch))
-        block = (FRAMES_A_TOKEN, patch, patch)
+        self.patch_embed = PatchEmbedding(nn.Conv2d(3, width, _PATCH, _PATCH))
+        block = (FRAMES_A_TOKEN, _PATCH, _PATCH)
         self.patch_embed_3d = PatchEmbedding(nn.Conv3d(3, width, block, block))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, places + 1, width))

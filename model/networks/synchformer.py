@@ -17,11 +17,11 @@ from transformers import ASTConfig, ASTModel
 
 from model.metrics.metrics import OFFSETS
 from model.networks.base import Array, Embedded, EvaluationNetwork, padded, to_numpy
-from model.networks.motionformer import MotionFormer, Pooling
+from model.networks.motionformer import SEGMENT, MotionFormer, Pooling
 from model.types import Audio, Frames, Times
 
 FPS = 25
-SEGMENT, STRIDE = 16, 8  # pictures
+STRIDE = 8  # pictures from one segment to the next
 AUDIO_SEGMENT, AUDIO_STRIDE = 10240, 5120  # samples of the same time
 MEL_FRAMES, MELS = 66, 128
 MEAN, STD = -4.2677393, 4.5689974
@@ -142,7 +142,7 @@ class Synchformer(EvaluationNetwork):
         """
         super().__init__()
         self.size, self.segments = size, segments
-        self.vfeat_extractor = MotionFormer(width, depth, heads, size, 16, SEGMENT)
+        self.vfeat_extractor = MotionFormer(width, depth, heads, size)
         self.afeat_extractor = AudioHalf(width, depth, heads)
         self.vproj, self.aproj = nn.Linear(width, width), nn.Linear(width, width)
         self.transformer = SyncTransformer(width, sync_depth, sync_heads, 2 + segments * (8 + 6))

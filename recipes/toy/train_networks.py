@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from model.metrics.metrics import OFFSETS
 from model.networks.base import EvaluationNetwork
 from model.networks.imagebind import MEAN, STD
-from model.networks.synchformer import FPS, SEGMENT, STRIDE, Synchformer
+from model.networks.motionformer import SEGMENT
+from model.networks.synchformer import FPS, STRIDE, Synchformer
 from model.types import Times
 from recipes.toy.train_backbone import warmup_cosine
 

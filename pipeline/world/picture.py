@@ -1,14 +1,16 @@
 """The picture of a world: rays cast by MuJoCo, shaded by a lamp, without any graphics library."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 
 from model.types import Frames
 from pipeline.world.materials import MATERIALS
 from pipeline.world.motion import Motion, mujoco
-from pipeline.world.scene import FIELD, Floats, World
+from pipeline.world.scene import FIELD, Camera, Floats, World
 
 Geoms = NDArray[np.int32]
 _LAMP = np.array([-1.1, -1.6, 2.8])
@@ -53,8 +55,20 @@ def _length(a: Floats) -> Floats:
     return np.sqrt(_dot(a, a))[:, None]
 
 
+@dataclass(frozen=True)
+class _Empty:
+    """What a camera sees where there are no things."""
+
+    view: Floats  # [3, 3]
+    place: tuple[float, float, float]
+    ways: Floats  # [pixels, 3]
+    lamp: Floats  # from the lamp to what is seen [pixels, 3]; NaN at the sky
+    colour: Floats  # [pixels, 3]
+    key: Geoms  # [pixels]
+
+
 class _Painter:
-    """Paints one picture after another."""
+    """Paints one picture after another; while a camera stands, only what is near things anew."""
 
     def __init__(self, world: World, motion: Motion, size: int) -> None:
         self.world, self.motion, self.size = world, motion, size
@@ -67,11 +81,61 @@ class _Painter:
         self.grain = np.array([material.grain for _, material in bodies])
         row, column = np.mgrid[0:size, 0:size]
         self.pixels = np.stack([column.ravel(), row.ravel()], 1) + 0.5
+        self.stands = all(not camera.swing and not camera.shake for camera in world.cameras)
+        self.empty: _Empty | None = None
 
     def frame(self, t: float) -> NDArray[np.uint8]:
-        """The picture at `t` seconds; pixels at an edge are the mean of four rays."""
+        """The picture at `t` seconds."""
+        if not self.stands:
+            _place(self.motion, self.data, t)
+            colour, key = self._cast(self.pixels, t)
+            return self._finished(colour, key, t, np.ones(len(key), bool))
+        if self.empty is None or self.empty.place != self._camera(t).place:
+            self.empty = self._without_things(t)
         _place(self.motion, self.data, t)
+        near = self._near(self.empty)
+        colour, key = self.empty.colour.copy(), self.empty.key.copy()
+        colour[near], key[near] = self._cast(self.pixels[near], t)
+        return self._finished(colour, key, t, near)
+
+    def _camera(self, t: float) -> Camera:
+        return self.world.cameras[self.world.act_at(t)]
+
+    def _without_things(self, t: float) -> _Empty:
+        """What the camera of a time sees, with all things far below the floor."""
+        self.data.qpos[:] = self.motion.pose(t)
+        self.data.qpos[2::7] = -1000.0
+        mujoco.mj_kinematics(self.motion.model, self.data)
         colour, key = self._cast(self.pixels, t)
+        self._smooth(colour, key, t, np.ones(len(key), bool))
+        ways, (geom, distance, _) = self._seen(self.pixels, t)
+        place = self._camera(t).place
+        lamp = place + distance[:, None] * ways - _LAMP
+        lamp[geom < 0] = np.nan
+        return _Empty(self._camera(t).view(t), place, ways, lamp / _length(lamp), colour, key)
+
+    def _near(self, empty: _Empty) -> NDArray[np.bool_]:
+        """Where things or their shadows may be seen -> [pixels], with two pixels around."""
+        near = np.zeros(len(self.pixels), bool)
+        radii = self.motion.model.geom_rbound[1:]
+        for middle, radius in zip(self.data.geom_xpos[1:], radii, strict=True):
+            for origin, ways in ((np.array(empty.place), empty.ways), (_LAMP, empty.lamp)):
+                towards = middle - origin
+                far = float(np.linalg.norm(towards))
+                within = np.sqrt(max(1 - (radius / far) ** 2, 0.0)) - 1e-6 if far > radius else -1.0
+                near |= ways @ (towards / far) >= within
+        square = near.reshape(self.size, self.size)
+        return np.asarray(binary_dilation(square, np.ones((3, 3)), 2), np.bool_).ravel()
+
+    def _finished(
+        self, colour: Floats, key: Geoms, t: float, where: NDArray[np.bool_]
+    ) -> NDArray[np.uint8]:
+        self._smooth(colour, key, t, where)
+        picture = colour.reshape(self.size, self.size, 3)
+        return (np.clip(picture, 0, 1) ** (1 / 1.4) * 255 + 0.5).astype(np.uint8)
+
+    def _smooth(self, colour: Floats, key: Geoms, t: float, where: NDArray[np.bool_]) -> None:
+        """Make pixels at an edge the mean of four rays, in place."""
         key = key.reshape(self.size, self.size)
         down, across = key[1:] != key[:-1], key[:, 1:] != key[:, :-1]
         edge = np.zeros(key.shape, bool)
@@ -79,20 +143,23 @@ class _Painter:
         edge[:-1] |= down
         edge[:, 1:] |= across
         edge[:, :-1] |= across
-        at = np.flatnonzero(edge)
+        at = np.flatnonzero(edge.ravel() & where)
         if len(at):
             rays = (self.pixels[at, None] + _SUB).reshape(-1, 2)
             colour[at] = self._cast(rays, t)[0].reshape(-1, len(_SUB), 3).mean(1)
-        picture = colour.reshape(self.size, self.size, 3)
-        return (np.clip(picture, 0, 1) ** (1 / 1.4) * 255 + 0.5).astype(np.uint8)
 
-    def _cast(self, pixels: Floats, t: float) -> tuple[Floats, Geoms]:
-        """Colours [n, 3] at places in the picture [n, 2], and what is seen there [n]."""
-        camera = self.world.cameras[self.world.act_at(t)]
+    def _seen(self, pixels: Floats, t: float) -> tuple[Floats, tuple[Geoms, Floats, Floats]]:
+        """Ways [n, 3] from the camera, and what they meet."""
+        camera = self._camera(t)
         u, v = (2 * pixels / self.size - 1).T * FIELD
         ways = np.stack([u, -v, np.ones(len(u))], 1) @ camera.view(t)
         ways /= _length(ways)
-        geom, distance, normal = self._rays(np.array(camera.place), ways)
+        return ways, self._rays(np.array(camera.place), ways)
+
+    def _cast(self, pixels: Floats, t: float) -> tuple[Floats, Geoms]:
+        """Colours [n, 3] at places in the picture [n, 2], and what is seen there [n]."""
+        camera = self._camera(t)
+        ways, (geom, distance, normal) = self._seen(pixels, t)
         colour = _SKY[0] + np.clip(ways[:, 2:] * 2, 0, 1) * (_SKY[1] - _SKY[0])
         hit = np.flatnonzero(geom >= 0)
         points = camera.place + distance[hit, None] * ways[hit]

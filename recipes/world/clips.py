@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import soxr
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model.types import Audio, Frames
@@ -67,15 +68,21 @@ def sound_of(clip: WorldClip) -> Audio:
 
 
 def write_shard(shard: Shard) -> None:
-    """Render the clips."""
+    """Render the clips, one after the other: the motion of the last few alone is remembered."""
     numbers = range(shard.first, shard.first + shard.count)
-    clips = [WorldClip(FIRST_SEED + number, shard.level) for number in numbers]
-    np.save(f"{shard.path}-f.npy", np.stack([picture_of(clip) for clip in clips]))
-    np.save(f"{shard.path}-a.npy", np.stack([sound_of(c).astype(np.float16) for c in clips]))
-    truths = [clip.truth() | {"prompt": clip.world.prompt} for clip in clips]
+    rows = [_row(WorldClip(FIRST_SEED + number, shard.level)) for number in numbers]
+    pictures, sounds, truths = zip(*rows, strict=True)
+    np.save(f"{shard.path}-f.npy", np.stack(pictures))
+    np.save(f"{shard.path}-a.npy", np.stack(sounds))
     unfinished = shard.path.with_suffix(".tmp")
     unfinished.write_text(json.dumps(truths))
     unfinished.replace(shard.note)
+
+
+def _row(clip: WorldClip) -> tuple[Frames, NDArray[np.float16], dict[str, Any]]:
+    """Picture, sound (float16) and truth of a clip."""
+    sound = sound_of(clip).astype(np.float16)
+    return picture_of(clip), sound, clip.truth() | {"prompt": clip.world.prompt}
 
 
 def picture_of(clip: WorldClip) -> Frames:

@@ -114,8 +114,7 @@ def _events(path: Path, fps: float, timecode: str | None) -> Iterator[Cue]:
         last = [start for start, _, _ in found[1:]] + [found[-1][1] + 3600]
         for (start, end, words), after in zip(found, last, strict=True):
             until = after if (end - start) * rate <= 1 else end
-            part = (str(float(start - zero)), str(float(until - zero)), words)
-            yield _cue(part, f"{printable(path)}, {words!r}")
+            yield Cue(float(start - zero), float(until - zero), words)  # short shots are no mistake
 
 
 def within(cue: Cue, seconds: float) -> Cue | None:

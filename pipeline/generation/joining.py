@@ -15,7 +15,10 @@ import numpy as np
 from model.types import Audio
 from pipeline.generation.finishing import resampled
 from pipeline.generation.sources import own_sound, video_seconds
-from pipeline.media import MediaInfo, Muxing, mux, printable, probe
+from pipeline.generation.times import frames_of
+from pipeline.media import MediaError, MediaInfo, Muxing, mux, printable, probe, timecode_of, whole
+from pipeline.media.errors import media_errors
+from pipeline.media.opening import open_media, video_stream
 from pipeline.media.proxy import encode, picture_of
 from warehouse.errors import FoleyError
 from warehouse.files import make_folder
@@ -23,6 +26,11 @@ from warehouse.files import make_folder
 RATE = 48_000  # Hz, of a film's sound
 _HOLDS = (".mov", ".mkv", ".mp4")
 _HOUR = 1  # at which a film begins, by the habit of editors
+#: What editors count in. The mean of a phone's video, or of times in whole ms, is beside them.
+_RATES = [
+    *(Fraction(1000 * number, 1001) for number in (24, 30, 60)),
+    *(Fraction(number) for number in (24, 25, 30, 48, 50, 60)),
+]
 
 
 @dataclass(frozen=True)
@@ -33,15 +41,16 @@ class Shot:
     info: MediaInfo
     start: int
     frames: int
+    own_start: int = 0  # by its own timecode, at the film's frame rate
 
 
 def join(videos: Sequence[Path], film: Path) -> list[Shot]:
     """Write `film` (.mov, .mkv, .mp4), the videos one after the other, and FILM.edl beside it.
 
-    Frame rate and size are the first video's, and others are fitted into it; pictures are encoded
-    anew (H.264), as several kinds become one. Each sound begins with its first picture, to the
-    sample: in stereo at RATE, as PCM of 24 bits where the container holds it. The film's timecode
-    begins at 01:00:00:00, and so does the cut list (CMX3600).
+    Frame rate and size are the first video's, in square pixels, and others are fitted into it;
+    pictures are encoded anew (H.264), as several kinds become one. Each sound begins with its
+    first picture, to the sample: in stereo at RATE, as PCM of 24 bits where the container holds it.
+    The film's timecode begins at 01:00:00:00, and so does the cut list (CMX3600).
 
     Raises FoleyError for a film that cannot be written, MediaError for a video that cannot be read.
     """
@@ -50,22 +59,27 @@ def join(videos: Sequence[Path], film: Path) -> list[Shot]:
     if film.exists() and (same := [video for video in videos if film.samefile(video)]):
         raise FoleyError(f"{printable(same[0])} is itself one of the videos: choose another --out")
     shots, rate = _shots(videos)
-    with TemporaryDirectory(prefix=".foley-join-", dir=make_folder(film.absolute().parent)) as tmp:
-        pictures = _pictures(shots, rate, Path(tmp))
-        mux(pictures, _sound(shots, rate), RATE, film, Muxing(pcm=True))
-    film.with_suffix(".edl").write_text(cut_list(film.stem, shots, rate), encoding="utf-8")
+    cuts, new = film.with_suffix(".edl"), cut_list(film.stem, shots, rate).encode()
+    with media_errors(film, "cannot be written"):
+        if cuts.is_dir() or (not film.exists() and cuts.exists() and cuts.read_bytes() != new):
+            raise FoleyError(f"{printable(cuts)} is there already, and not of this film: move it")
+        folder = make_folder(film.absolute().parent)
+        with TemporaryDirectory(prefix=".foley-join-", dir=folder) as tmp:
+            pictures = _pictures(shots, rate, Path(tmp))
+            mux(pictures, _sound(shots, rate), RATE, film, Muxing(pcm=True))
+    with whole(cuts) as partial:
+        partial.write_bytes(new)
     return shots
 
 
 def cut_list(title: str, shots: Sequence[Shot], rate: Fraction) -> str:
     """The shots as a CMX3600 edit decision list, whose comments name the files."""
-    lines = [f"TITLE: {title}", "FCM: NON-DROP FRAME"]
+    lines = [f"TITLE: {printable(Path(title))}", "FCM: NON-DROP FRAME"]
     for number, shot in enumerate(shots, 1):
-        spans = [(0, shot.frames), (shot.start, shot.start + shot.frames)]
         codes = [
             _timecode(frame, rate, hour)
-            for hour, span in zip((0, _HOUR), spans, strict=True)
-            for frame in span
+            for hour, first in ((0, shot.own_start), (_HOUR, shot.start))
+            for frame in (first, first + shot.frames)
         ]
         lines += [f"{number:03d}  AX       B     C        {' '.join(codes)}"]
         lines += [f"* FROM CLIP NAME: {printable(Path(shot.video.name))}"]
@@ -76,24 +90,48 @@ def _shots(videos: Sequence[Path]) -> tuple[list[Shot], Fraction]:
     """All videos, read as far as their headers and first pictures, and the film's frame rate."""
     lengths, shots = [video_seconds(video) for video in videos], list[Shot]()
     infos = [probe(video) for video in videos]
-    rate = Fraction(infos[0].fps or 25).limit_denominator(1001)
+    mean = infos[0].fps or 25.0
+    near = min(_RATES, key=lambda usual: abs(usual - mean))
+    rate = near if abs(near / mean - 1) < 0.005 else Fraction(mean).limit_denominator(1001)
     start = 0
     for video, info, seconds in zip(videos, infos, lengths, strict=True):
-        shots.append(Shot(video, info, start, max(1, round(seconds * rate))))
-        start += shots[-1].frames
+        frames = max(1, round(seconds * rate))
+        shots.append(Shot(video, info, start, frames, _own_start(video, info, rate)))
+        start += frames
     return shots, rate
+
+
+def _own_start(video: Path, info: MediaInfo, rate: Fraction) -> int:
+    """A video's timecode in frames of the film: its hours to seconds as they are written."""
+    own = round(info.fps or 25.0)
+    try:
+        code = (timecode_of(video) or "00:00:00:00").replace(";", ":")
+        seconds, frames = divmod(frames_of(code, own, code), own)
+    except MediaError:
+        raise
+    except FoleyError:  # a tag that is no timecode
+        return 0
+    return seconds * round(rate) + frames * round(rate) // own
+
+
+def _sides(shot: Shot) -> tuple[int, int]:
+    """Width and height of an upright picture in square pixels, both even."""
+    with open_media(shot.video) as container:
+        stream = video_stream(container)
+        aspect = (stream.sample_aspect_ratio if stream else None) or 1
+    sides = [round((shot.info.width or 2) * aspect), shot.info.height or 2]
+    wide, high = [max(2, side - side % 2) for side in sides]
+    return (high, wide) if (shot.info.rotation or 0) % 180 else (wide, high)
 
 
 def _pictures(shots: Sequence[Shot], rate: Fraction, tmp: Path) -> Path:
     """A .mov of all pictures, each shot having just its frames; of a short one the last stands.
 
-    They are joined as a bare stream, which has no times of its own to be rounded.
+    They are joined as a bare stream, which has no times of its own: each gets its number's.
     """
-    first = shots[0].info
-    sides = [side - side % 2 for side in (first.width or 2, first.height or 2)]
-    wide, high = sides[::-1] if (first.rotation or 0) % 180 else sides
+    wide, high = _sides(shots[0])
     colour = dict.fromkeys(("color_primaries", "color_trc", "colorspace"), "bt709")
-    bare, whole = tmp / "shot.h264", tmp / "film.h264"
+    bare, joined = tmp / "shot.h264", tmp / "film.h264"
     for shot in shots:
         picture = (
             picture_of(shot.video)
@@ -109,11 +147,14 @@ def _pictures(shots: Sequence[Shot], rate: Fraction, tmp: Path) -> Path:
         )  # fmt: skip
         how = {"preset": "fast", "crf": 14, "bf": 0, "frames:v": shot.frames}
         encode(shot.video, picture, bare, format="h264", **how)
-        with bare.open("rb") as new, whole.open("ab") as film:
+        with bare.open("rb") as new, joined.open("ab") as film:
             shutil.copyfileobj(new, film)
-    film = ffmpeg.input(str(whole), format="h264", framerate=str(rate)).video
+    film = ffmpeg.input(str(joined), format="h264", framerate=str(rate)).video
     out = tmp / "film.mov"
-    encode(whole, film, out, vcodec="copy", timecode=_timecode(0, rate, _HOUR))
+    step = f"{rate.denominator}/{rate.numerator}/TB"
+    times = {"bsf:v": f"setts=ts=round(N*{step}):duration=round({step})"}
+    scale = {"video_track_timescale": rate.numerator}  # in which every time is a whole number
+    encode(joined, film, out, vcodec="copy", timecode=_timecode(0, rate, _HOUR), **times, **scale)
     return out
 
 

@@ -36,6 +36,20 @@ def test_a_sheet_is_read_from_a_line_a_table_and_an_edl(tmp_path: Path) -> None:
     assert [cue.start for cue in late] == [2, pytest.approx(5.2)]
 
 
+def test_a_short_shot_of_an_edl_costs_no_other_its_prompt(tmp_path: Path) -> None:
+    """Five pictures of 25 a second."""
+    short = "001  AX       V     C        00:00:00:00 00:00:00:05 01:00:02:00 01:00:02:05\n"
+    long = "002  AX       V     C        00:00:00:00 00:00:02:00 01:00:02:05 01:00:04:05\n"
+    (tmp_path / "a.edl").write_text(
+        f"{short}* FROM CLIP NAME: flash\n{long}* FROM CLIP NAME: rain\n"
+    )
+    cues = read_cues(str(tmp_path / "a.edl"), 25.0, "01:00:00:00")
+    assert cues == [Cue(2, 2.2, "flash"), Cue(2.2, 4.2, "rain")]
+    assert stretches_of(cues, [], "wind", 6) == (
+        Stretch(0, "wind"), Stretch(2.2, "rain"), Stretch(4.2, "wind"),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -81,6 +81,61 @@ def test_the_cut_list_says_where_each_video_is(shots: list[Path], tmp_path: Path
     assert names == ["one.mp4", "two.mkv", "three.mp4"]
 
 
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(60)])
+def test_pictures_are_evenly_spaced_at_the_rate_of_editors(tmp_path: Path, rate: Fraction) -> None:
+    """The mean of the first's own times, in whole milliseconds, is a little beside the rate."""
+    one, film = tmp_path / "one.mkv", tmp_path / "film.mov"
+    write_sample(one, [float(i / rate) for i in range(31)], None)
+    join([one, one], film)
+    with av.open(str(film)) as container:
+        picture = container.streams.video[0]
+        assert picture.average_rate == rate
+        times = sorted(
+            float(p.pts * (picture.time_base or 0))
+            for p in container.demux(picture)
+            if p.pts is not None
+        )
+    assert times == [float(number / rate) for number in range(62)]
+
+
+def test_an_anamorphic_first_video_fills_the_film(tmp_path: Path) -> None:
+    write_sample(tmp_path / "plain.mp4", [i / 25 for i in range(5)], None)
+    ffmpeg("-i", tmp_path / "plain.mp4", "-vf", "setsar=4/3", tmp_path / "wide.mp4")
+    join([tmp_path / "wide.mp4"], tmp_path / "film.mov")
+    with av.open(str(tmp_path / "film.mov")) as container:
+        picture = next(container.decode(video=0)).to_ndarray(format="gray")
+    assert picture.shape == (64, 128)
+    assert min(picture[[0, -1]].max(1).min(), picture[:, [0, -1]].max(0).min()) > 100
+
+
+def test_the_cut_list_counts_by_a_videos_own_timecode(shots: list[Path], tmp_path: Path) -> None:
+    """Picture 20 of 25 in its second is the film's 9 of 12."""
+    write_sample(tmp_path / "plain.mp4", [i / 25 for i in range(25)], None)
+    ffmpeg("-i", tmp_path / "plain.mp4", "-c", "copy", "-timecode", "10:00:03:20",
+           tmp_path / "coded.mov")  # fmt: skip
+    ffmpeg("-i", shots[2], "-c", "copy", "-metadata", "timecode=soon", tmp_path / "soon.mkv")
+    videos = [shots[0], tmp_path / "coded.mov", tmp_path / "soon.mkv"]
+    join(videos, tmp_path / "film.mov")
+    lines = (tmp_path / "film.edl").read_text().splitlines()[2::2]
+    assert [line[29:52] for line in lines] == [
+        "00:00:00:00 00:00:01:08", "10:00:03:09 10:00:04:09", "00:00:00:00 00:00:00:10",
+    ]  # fmt: skip
+
+
+def test_another_cut_list_is_not_written_over(shots: list[Path], tmp_path: Path) -> None:
+    film, cuts = tmp_path / "film.mov", tmp_path / "film.edl"
+    cuts.write_text("TITLE: an editor's own\n")
+    with pytest.raises(FoleyError, match=r"film\.edl is there already, and not of this film"):
+        join(shots[:1], film)
+    assert cuts.read_text() == "TITLE: an editor's own\n"
+    assert not film.exists()
+    cuts.unlink()
+    join(shots[:1], film)
+    join(shots[:2], film)  # its own is
+    assert cuts.read_text().count("FROM CLIP") == 2
+    join(shots[:2], tmp_path / "film.mkv")  # and the same may have two films
+
+
 def test_what_cannot_be_joined_is_told_before_anything_is_written(
     shots: list[Path], tmp_path: Path
 ) -> None:
@@ -91,4 +146,9 @@ def test_what_cannot_be_joined_is_told_before_anything_is_written(
         join(shots, tmp_path / "made" / "film.avi")
     with pytest.raises(FoleyError, match=r"one\.mp4 is itself one of the videos"):
         join(shots, shots[0])
+    with pytest.raises(FoleyError, match=r"film\.mov: cannot be written: Not a directory"):
+        join(shots, tmp_path / "bad.mp4" / "film.mov")
+    (tmp_path / "folder.edl").mkdir()
+    with pytest.raises(FoleyError, match=r"folder\.edl is there already"):
+        join(shots, tmp_path / "folder.mov")
     assert not (tmp_path / "made").exists()

@@ -16,7 +16,18 @@ from model.types import Audio
 from pipeline.generation.finishing import resampled
 from pipeline.generation.sources import own_sound, video_seconds
 from pipeline.generation.times import frames_of
-from pipeline.media import MediaError, MediaInfo, Muxing, mux, printable, probe, timecode_of, whole
+from pipeline.media import (
+    Framing,
+    MediaError,
+    MediaInfo,
+    Muxing,
+    mux,
+    printable,
+    probe,
+    read_frames,
+    timecode_of,
+    whole,
+)
 from pipeline.media.errors import media_errors
 from pipeline.media.opening import open_media, video_stream
 from pipeline.media.proxy import encode, picture_of
@@ -87,7 +98,7 @@ def cut_list(title: str, shots: Sequence[Shot], rate: Fraction) -> str:
 
 
 def _shots(videos: Sequence[Path]) -> tuple[list[Shot], Fraction]:
-    """All videos, read as far as their headers and first pictures, and the film's frame rate."""
+    """All videos, whose pictures are there to their end, and the film's frame rate."""
     lengths, shots = [video_seconds(video) for video in videos], list[Shot]()
     infos = [probe(video) for video in videos]
     mean = infos[0].fps or 25.0
@@ -95,6 +106,7 @@ def _shots(videos: Sequence[Path]) -> tuple[list[Shot], Fraction]:
     rate = near if abs(near / mean - 1) < 0.005 else Fraction(mean).limit_denominator(1001)
     start = 0
     for video, info, seconds in zip(videos, infos, lengths, strict=True):
+        read_frames(video, [seconds], Framing(16))  # else the last one would stand for the rest
         frames = max(1, round(seconds * rate))
         shots.append(Shot(video, info, start, frames, _own_start(video, info, rate)))
         start += frames

@@ -142,6 +142,11 @@ def test_what_cannot_be_joined_is_told_before_anything_is_written(
     (tmp_path / "bad.mp4").write_bytes(b"no video at all")
     with pytest.raises(MediaError, match=r"bad\.mp4"):
         join([*shots, tmp_path / "bad.mp4"], tmp_path / "made" / "film.mov")
+    write_sample(tmp_path / "whole.mkv", [i / 25 for i in range(100)], None)
+    held = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "half.mkv").write_bytes(held[: len(held) // 2])
+    with pytest.raises(MediaError, match=r"half\.mkv: truncated"):
+        join([*shots, tmp_path / "half.mkv"], tmp_path / "made" / "film.mov")
     with pytest.raises(FoleyError, match=r"film\.avi: the name of a film ends in \.mov"):
         join(shots, tmp_path / "made" / "film.avi")
     with pytest.raises(FoleyError, match=r"one\.mp4 is itself one of the videos"):

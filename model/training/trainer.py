@@ -147,7 +147,7 @@ class Trainer:
         return progress
 
     def _update(self, progress: Progress) -> None:
-        """Change the weights by their gradients, and the average with them."""
+        """Change the weights by their gradients, and the average with them; let the former go."""
         for group in self.optimiser.param_groups:
             group["lr"] = progress.learning_rate
         self.optimiser.step()
@@ -157,6 +157,7 @@ class Trainer:
             decay = min(self.settings.ema_decay or 0.0, (1 + seen) / (10 + seen))
             for average, parameter in zip(self.average, self.parameters, strict=True):
                 average.lerp_(parameter.detach(), 1 - decay)
+        self.optimiser.zero_grad(set_to_none=True)  # what is measured now has their memory
         self.step, self.latest = progress.step, progress
 
     def _backward(self, batch: FeatureBatch, number: int, levels: Tensor) -> Tensor:
@@ -211,21 +212,20 @@ class Trainer:
 
     @contextmanager
     def _holding(self, values: Sequence[Tensor] | None) -> Generator[None]:
-        """Others in place of the weights, if there are any."""
+        """Others in place of the weights, if there are any; nothing is copied on their device."""
         if values is None:
             yield
             return
-        trained = [p.detach().clone() for p in self.parameters]
+        trained = [p.data for p in self.parameters]
         try:
-            self._set(values)
+            self._hold(values)
             yield
         finally:
-            undisturbed(lambda: self._set(trained))
+            undisturbed(lambda: self._hold(trained))
 
-    @torch.no_grad()
-    def _set(self, values: Sequence[Tensor]) -> None:
+    def _hold(self, values: Sequence[Tensor]) -> None:
         for parameter, value in zip(self.parameters, values, strict=True):
-            parameter.copy_(value)
+            parameter.data = value.to(parameter.device)
 
     def validate(self, batches: Sequence[FeatureBatch]) -> Losses:
         """Validation losses of the weights that would be kept; all processes call this."""

@@ -16,7 +16,7 @@ ENCODERS = {
     "dinov3": "model.video_encoder:DinoV3Encoder",
 }
 _CHANGES_NO_WEIGHT = {"validate_every", "validation_clips", "checkpoint_every", "keep_last"} | {
-    "keep_steps", "keep_state", "sample_every", "diverged_at", "compile"
+    "keep_steps", "keep_state", "sample_every", "diverged_at", "compile", "tracker"
 }  # fmt: skip
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -139,6 +139,8 @@ class TrainSettings(Settings):
     keep_steps: tuple[int, ...] = ()  # steps whose checkpoints stay for good
     keep_state: bool = False  # keep the finished training's optimiser, to go on from with it
     sample_every: Count | None = None  # steps between sound samples
+    # where the curves go beside TensorBoard: a tracker of Accelerate's, or one's own `module:Class`
+    tracker: str | None = None
 
     def recipe(self) -> dict[str, Any]:
         """What the weights depend on."""

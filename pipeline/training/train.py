@@ -21,7 +21,7 @@ from model.weights.device import choose_device
 from model.weights.load import load_strict, read_weights
 from pipeline.training.batches import DatasetFeatures, epoch_facts, micro_batches
 from pipeline.training.checkpoints import Checkpoint, TrainingCheckpoints, find_checkpoint
-from pipeline.training.meter import Meter, clip_flops, device_peak
+from pipeline.training.meter import Curves, Meter, clip_flops, device_peak
 from pipeline.training.parent import Parent
 from pipeline.training.read_ahead import ReadAhead
 from pipeline.training.states import states_in
@@ -57,7 +57,8 @@ def train(
 
     Raises:
         FoleyError: no clip of the split has features, there is no validation for early stopping,
-            the parent does not fit, or training diverged: the message names the last good one.
+            no such tracker, the parent does not fit, or training diverged: the message names the
+            last good one.
         StoppedError: one of the processes was told to stop.
     """
     wh = data.wh
@@ -73,8 +74,9 @@ def train(
             return trained_before
         if parent and states_in(wh.folder("checkpoints") / id):
             parent = replace(parent, optimiser=False)  # it goes on with its own
+        curves = Curves(wh.folder("checkpoints") / id, settings.tracker)
         trainer = _new_trainer(data, features, settings, processes, parent)
-        log = _new_log(data, features, identity, trainer)
+        log = _new_log(data, features, identity, trainer, curves)
         log.resume(trainer)
         batches = micro_batches(features, settings, data.canvas, trainer.mine, trainer.step)
         with ReadAhead(batches) as ahead:
@@ -108,7 +110,11 @@ def _new_trainer(
 
 
 def _new_log(
-    data: DatasetFeatures, features: FeatureSet, identity: dict[str, Any], trainer: Trainer
+    data: DatasetFeatures,
+    features: FeatureSet,
+    identity: dict[str, Any],
+    trainer: Trainer,
+    curves: Curves,
 ) -> TrainingLog:
     """The log of a training, which knows what its records and bridge files say."""
     seconds = trained_seconds(features)
@@ -116,7 +122,8 @@ def _new_log(
     about = _uses(data) | {"epoch": epoch_facts(features, trainer.settings, data.canvas)}
     checkpoints = TrainingCheckpoints(data.wh, identity_hash(identity), identity | about, facts)
     peak, world = device_peak(), trainer.processes.world
-    return TrainingLog(data, checkpoints, Meter(clip_flops(data), peak and peak * world))
+    meter = Meter(clip_flops(data), peak and peak * world)
+    return TrainingLog(data, checkpoints, meter, curves)
 
 
 def _identity(

@@ -3,9 +3,6 @@
 state.pt and state-before.pt (what an unfinished training goes on from), tensorboard/, samples/.
 """
 
-from functools import cached_property
-from typing import Any
-
 import torch
 
 from model.foley import FoleyControl, SoundRequest
@@ -16,35 +13,28 @@ from pipeline.features.video_tokens import tokens_from_bytes
 from pipeline.media import write_flac
 from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import TrainingCheckpoints
-from pipeline.training.meter import Meter
+from pipeline.training.meter import Curves, Meter
 from pipeline.training.states import read_states, remove_states, states_in, write_state
 from warehouse import FoleyError
 from warehouse.files import make_folder
 
 SAMPLES = 2  # validation clips whose sound is written where the settings ask for samples
 _POINTS = 1000  # about so many points of the loss curve are kept in a record
-_SHOWN_EVERY = 10  # steps, at most, between points in TensorBoard
+_SHOWN_EVERY = 10  # steps, at most, between points of the curves
 
 
 class TrainingLog:
     """Files and records of one training, in the main process only."""
 
     def __init__(
-        self, data: DatasetFeatures, checkpoints: TrainingCheckpoints, meter: Meter
+        self, data: DatasetFeatures, checkpoints: TrainingCheckpoints, meter: Meter, curves: Curves
     ) -> None:
         self.data, self.wh, self.checkpoints = data, data.wh, checkpoints
         self.folder = self.wh.folder("checkpoints") / checkpoints.id
         #: Points [step, loss] and [step, true, null, other] of the curves.
         self.figures: dict[str, list[list[float]]] = {"losses": [], "validation": []}
         self._since: list[float] = []  # losses since the last point
-        self._first = 1  # step that this run begins with
-        self._meter = meter
-
-    @cached_property
-    def _board(self) -> Any:
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._first)
+        self._meter, self._curves = meter, curves
 
     def resume(self, trainer: Trainer) -> None:
         """Go on from the newest state that can be read. Raises FoleyError if none of them can."""
@@ -58,7 +48,7 @@ class TrainingLog:
                     f"{self.folder} holds a state of another version ({error!r:.80}): "
                     "delete its state*.pt, and training begins anew"
                 ) from None
-            self._first = trainer.step + 1
+            self._curves.first = trainer.step + 1
             return
         if damaged := states_in(self.folder):
             raise FoleyError(
@@ -78,13 +68,12 @@ class TrainingLog:
         self._meter.add(progress)
         every = max(1, settings.steps // _POINTS)  # of the figures that are kept
         if step % min(every, _SHOWN_EVERY) == 0 or trainer.finished:
-            for name, value in self._meter.figures(progress, waited).items():
-                self._board.add_scalar(name, value, step)
+            self._curves.add(self._meter.figures(progress, waited), step)
         if len(self._since) >= every:
             self._add_point(step)
         self.add_validation(step, progress.validation)
         if self.due(settings, step) and step < settings.steps:
-            self._board.flush()
+            self._curves.flush()
             self.checkpoints.write(trainer, self.figures)
             self.keep_state(trainer)
             self.checkpoints.rotate(settings, self.figures["validation"])
@@ -98,7 +87,7 @@ class TrainingLog:
         """Note what was measured after a step, if anything was."""
         if losses is not None:
             self.figures["validation"].append([step, losses.true, losses.null, losses.other])
-            self._board.add_scalars("validation", vars(losses), step)
+            self._curves.add_together("validation", vars(losses), step)
 
     def validated(self, step: int) -> bool:
         """Whether a measurement after this step is in the figures."""
@@ -121,8 +110,8 @@ class TrainingLog:
         self.close()
 
     def close(self) -> None:
-        """Write what TensorBoard has not been given yet."""
-        self._board.close()
+        """Write what the curves have not been given yet."""
+        self._curves.close()
 
     def samples_where_due(self, trainer: Trainer) -> None:
         """Write sound samples after the steps at which the settings ask for them."""
@@ -156,4 +145,4 @@ class TrainingLog:
             file = f"step{trainer.step:06d}-{name.replace('/', '_')}.flac"
             write_flac(folder / file, sound, rate)
             mono = torch.from_numpy(sound.mean(0, keepdims=True))
-            self._board.add_audio(name, mono, trainer.step, rate)
+            self._curves.add_sound(name, mono, trainer.step, rate)

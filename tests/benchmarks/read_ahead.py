@@ -1,19 +1,22 @@
-"""How long training waits for data: a consumer that sleeps as long as a GPU would compute.
+"""How long training waits for data: consumers that sleep as long as a GPU would compute.
 
 Features of the paper's size (12 s, batches of 12) with frame and with grid8 pooling, few clips,
 from the page cache. A micro-batch's time on the device is its FLOPs at 40% of an H100's dense ones:
-41 and 159 ms. One consumer reads; what its thread takes of a core says how many cores eight of them
-want. Nothing is copied to a device.
+41 and 159 ms. One consumer, and eight at once, each a process as in training; what one takes of a
+core says how many cores eight of them want. Nothing is copied to a device.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +35,7 @@ from warehouse import FeatureSet, Warehouse, array_field, to_bytes
 from warehouse.datasets.feature_build import FeatureRequest, build
 
 BATCHES = 40
+CONSUMERS = 8
 
 
 @dataclass(frozen=True)
@@ -77,41 +81,55 @@ class Random(Stage):
 
 
 def waiting() -> Iterator[Figure]:
-    """Share of a step that is waited for data, read ahead and read when asked for."""
+    """Share of a step that is waited for data, by one consumer and by several at once."""
+    cores = len(os.sched_getaffinity(0))
     for name, size in SIZES.items():
         with tempfile.TemporaryDirectory() as folder:
             features = _features(Path(folder), size)
-            _epoch(features)  # into the page cache
-            alone, _ = _share(_batches(features), size)
-            with ReadAhead(_batches(features)) as ahead:
-                for _ in range(AHEAD):
-                    next(ahead)
-                share, cpu = _share(ahead, size)
-        beside = f"{alone:.3f} where it is read when asked for"
-        yield figure(f"{name} waited", round(share, 4), "of a step", beside, share / alone)
-        yield figure(f"{name} read", round(cpu * 1000, 1), "ms of CPU a micro-batch")
+            for _ in islice(_batches(features, 0, 1), len(features) // 12):
+                pass  # into the page cache
+            for count in (1, CONSUMERS):
+                shares, cpu = _together(features.path, size, count)
+                of = f"{name}, {count} consumers on {cores} cores"
+                yield figure(f"{of}: waited", round(float(np.mean(shares)), 4), "of a step")
+                yield figure(f"{of}: read", round(cpu * 1000, 1), "ms of CPU a micro-batch")
 
 
-def _epoch(features: FeatureSet) -> None:
-    for _ in islice(_batches(features), len(features) // 12):
-        pass
+def _together(features: Path, size: Size, count: int) -> tuple[list[float], float]:
+    """Share of the time that each consumer waited, and the mean seconds of CPU a micro-batch."""
+    context = multiprocessing.get_context("spawn")
+    ready, found = context.Barrier(count), context.Queue()
+    consumers = [
+        context.Process(target=_consume, args=(features, size, (rank, count), ready, found))
+        for rank in range(count)
+    ]
+    for consumer in consumers:
+        consumer.start()
+    shares, cpu = zip(*(found.get(timeout=300) for _ in consumers), strict=True)
+    for consumer in consumers:
+        consumer.join()
+    return list(shares), float(np.mean(cpu))
 
 
-def _batches(features: FeatureSet) -> Iterator[FeatureBatch]:
+def _consume(path: Path, size: Size, place: tuple[int, int], ready: Any, found: Any) -> None:
+    """Put the share of the time that one consumer waited, and its seconds of CPU a micro-batch."""
+    with ReadAhead(_batches(FeatureSet.open(path), *place)) as ahead:
+        for _ in range(AHEAD):
+            next(ahead)
+        ready.wait()  # for the others
+        before, began, cpu = ahead.waited, time.perf_counter(), time.process_time()
+        for _ in range(BATCHES):
+            next(ahead)
+            time.sleep(size.seconds)
+        seconds = time.perf_counter() - began
+        found.put(((ahead.waited - before) / seconds, (time.process_time() - cpu) / BATCHES))
+
+
+def _batches(features: FeatureSet, rank: int, count: int) -> Iterator[FeatureBatch]:
+    """Micro-batches of one of so many processes."""
     preset = load_preset("paper")
-    settings = preset.train.model_copy(update={"micro_batches": 1})
-    return micro_batches(features, settings, Canvas.of(preset), range(1), 0)
-
-
-def _share(batches: Iterator[FeatureBatch], size: Size) -> tuple[float, float]:
-    """Share of the time that was waited, and seconds of CPU a batch."""
-    waited, began, cpu = 0.0, time.perf_counter(), time.process_time()
-    for _ in range(BATCHES):
-        asked = time.perf_counter()
-        next(batches)
-        waited += time.perf_counter() - asked
-        time.sleep(size.seconds)
-    return waited / (time.perf_counter() - began), (time.process_time() - cpu) / BATCHES
+    settings = preset.train.model_copy(update={"micro_batches": count})
+    return micro_batches(features, settings, Canvas.of(preset), [rank], 0)
 
 
 def _features(folder: Path, size: Size) -> FeatureSet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
+from isal import isal_zlib
 
 from warehouse.datasets.layout import CRC, KEY, SIZE
 from warehouse.errors import FoleyError
@@ -117,7 +117,7 @@ class FeatureJoin:
             values[SIZE + name] = pc.divide(lengths, self._units[name]).cast(pa.int32())
         for name, shape in self.shapes.items():
             values[name] = _padded(values[name], schema.field(name), shape)
-            crcs = [zlib.crc32(value.as_buffer()) for value in values[name]]
+            crcs = [isal_zlib.crc32(value.as_buffer()) for value in values[name]]
             values[CRC + name] = pa.array(crcs, pa.uint32())
         return pa.table([values[name] for name in schema.names], schema=schema)
 

@@ -2,7 +2,7 @@
 
 `uv run python -m tests.benchmarks full_size` writes weights in the names, shapes and type (float32)
 in which they are published (7.3 GB, in the folder for temporary files; 13 GB with scorers), and
-four clips of 3 to 25 s, and walks them through `foley models check`, `curate`, `train` (2 steps),
+five clips of 3 to 25 s, and walks them through `foley models check`, `curate`, `train` (2 steps),
 `generate` (2 s) and `evaluate`. Sounds and figures are noise: what is measured is that it runs, how
 long, and in how much memory.
 
@@ -44,7 +44,8 @@ from tests.model.hub.published import (
 from tests.pipeline.media.samples import clicks, write_sample
 
 ROOT = Path(__file__).parents[2]
-CLIPS = ((3.0, "train"), (25.0, "train"), (7.3, "val"), (5.0, "test"))  # seconds, split
+#: Seconds and split; two are for test, of which each is "another clip" of the other.
+CLIPS = ((3.0, "train"), (25.0, "train"), (7.3, "val"), (5.0, "test"), (3.5, "test"))
 FPS = 24
 #: What is small is what a CPU has no time for: frames a second, clips a step, steps of sampling.
 PRESET = """

@@ -126,7 +126,6 @@ class Trainer:
 
         Raises DivergedError, in every process and before any weight has changed.
         """
-        self.optimiser.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.backbone.device)
         levels = torch.zeros(NOISE_LEVELS, 2, device=loss.device)
         for number, batch in zip(self.mine, batches, strict=True):
@@ -147,7 +146,7 @@ class Trainer:
         return progress
 
     def _update(self, progress: Progress) -> None:
-        """Change the weights by their gradients, and the average with them; let the former go."""
+        """Change the weights by their gradients, which are then gone, and the average with them."""
         for group in self.optimiser.param_groups:
             group["lr"] = progress.learning_rate
         self.optimiser.step()

@@ -147,9 +147,9 @@ def test_micro_batches_add_up_to_the_mean_gradient_of_all(preset: Preset) -> Non
     batches = [make_batch(trainer.backbone, number) for number in trainer.mine]
     apart: list[list[Tensor]] = []
     for number, batch in enumerate(batches):
-        trainer.optimiser.zero_grad()
         trainer._backward(batch, number, torch.zeros(NOISE_LEVELS, 2))
         apart.append([p.grad.clone() for p in trainer.parameters if p.grad is not None])
+        trainer.optimiser.zero_grad()
     whole: list[Tensor] = []
 
     def keep(*_: object) -> None:

@@ -18,7 +18,8 @@ from pipeline.report.pictures import training_svg
 from tests.foley.commands import foley, other_than_steps
 from warehouse import Warehouse, query
 
-pytestmark = pytest.mark.slow
+# minutes on idle cores; beside the other tests on a slow machine it took 14
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 CLIPS = 160
 STEPS = 300

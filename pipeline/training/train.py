@@ -56,13 +56,11 @@ def train(
         parent: the bridge to start from; None for an untrained one.
 
     Raises:
-        FoleyError: no clip of the split has features, there is no validation for early stopping,
-            no such tracker, the parent does not fit, or training diverged: the message names the
-            last good one.
+        FoleyError: no clip of the split has features, no validation for early stopping, no such
+            tracker, a parent that does not fit, or divergence, with the name of the last good one.
         StoppedError: one of the processes was told to stop.
     """
-    wh = data.wh
-    settings = data.preset.train.model_copy(update={"seed": seed})
+    wh, settings = data.wh, data.preset.train.model_copy(update={"seed": seed})
     features, validation = data.split("train"), data.validation()
     identity = _identity(data, features, settings, parent)
     id, main = identity_hash(identity), processes.rank == 0

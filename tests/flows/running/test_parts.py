@@ -44,11 +44,12 @@ class Heavy(Mortal):
 
 
 @pytest.fixture
-def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     """A worker of the pool of GPUs, in a thread of this process, and the deployment it runs.
 
     It comes once it was said aloud that there is none. The first run crashes; what asked for it
-    asks again, and then it is started again.
+    asks again, and then it is started again. Given is whether it was said until then that there is
+    no worker: none has begun.
     """
     for name, value in {
         "_RESTART": 0.2,
@@ -61,7 +62,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         make_pool(client, GPU_POOL)
         place: dict[str, Any] = {"name": "stages", "work_pool_name": GPU_POOL}
         deployment = client.create_deployment(client.create_flow(stages), **place)
-    stop = threading.Event()
+    stop, still = threading.Event(), list[bool]()
 
     def crash(client: SyncPrefectClient, run: FlowRun) -> None:
         assert run.parent_task_run_id
@@ -70,6 +71,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         client.set_flow_run_state(run.id, Crashed(message="its machine is gone"), force=True)
         while sum("run_deployment" in ask.task_key for ask in client.read_task_runs(**asks)) < 2:  # type: ignore[arg-type]
             assert not stop.wait(0.2)
+        still.append(said_aloud(client, "no worker of pool foley-gpu is there"))
         client.set_flow_run_state(run.id, Scheduled(), force=True)
 
     def work() -> None:
@@ -91,7 +93,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     thread = threading.Thread(target=work)
     thread.start()
-    yield
+    yield still
     stop.set()
     thread.join()
     with get_client(sync_client=True) as client:
@@ -118,8 +120,9 @@ def test_gpu_stages_run_in_the_pool_of_gpus(
     parameters = CurateParameters.model_validate(said | once)
     with pytest.raises(FoleyError, match=r"no deployment stages/stages: run foley deploy"):
         curate(parameters)
-    request.getfixturevalue("worker")
+    still_told = request.getfixturevalue("worker")
     done = curate(parameters)
+    assert still_told == [True]
     counted = {count.stage: (count.passed, count.lost) for count in done.stages}
     assert counted == dict.fromkeys(["probe", "silence", "picture"], (0, ())) | {"heavy": (4, ())}
     runs = sorted(Warehouse(tmp_path / "home").records("runs"), key=lambda run: run["started_at"])

@@ -24,6 +24,7 @@ from model.presets.preset import ModelError
 from model.presets.settings import BridgeSettings
 
 Rates = tuple[float, float]  # latent frames, and effective frames of the video, a second
+FrameShape = tuple[int, int]  # tokens of an effective frame, and their width: P, V
 Rotation = tuple[Tensor, Tensor]  # cosines and sines [B or 1, 1, N, E / 2] for queries or keys
 
 
@@ -190,14 +191,16 @@ class Bridge(nn.Module):
     std: Tensor
 
     def __init__(
-        self, dim: int, depth: int, video_dim: int, settings: BridgeSettings, rates: Rates
+        self, dim: int, depth: int, frame: FrameShape, settings: BridgeSettings, rates: Rates
     ) -> None:
-        """For a DiT of width D = `dim` and `depth` blocks, and tokens of width V = `video_dim`."""
+        """For a DiT of width D = `dim` and `depth` blocks, and tokens [P, V] a frame."""
         super().__init__()
+        video_dim = frame[1]
         self.settings = settings
         self.latent_rate, self.token_rate = rates
         self.layers = nn.ModuleList(BridgeLayer(dim, video_dim, settings) for _ in range(depth))
         self.null = nn.Parameter(torch.zeros(video_dim), requires_grad=settings.null == "learned")
+        self.cells = nn.Parameter(torch.randn(frame) * 0.1) if settings.cell_embedding else None
         self.pool = LearnedPool(video_dim, settings.pool_queries) if settings.pool_queries else None
         self._lock = threading.Lock()
         self.register_buffer("mean", torch.zeros(video_dim))
@@ -255,8 +258,8 @@ class Bridge(nn.Module):
 
     def _condition(self, video: VideoBatch, n_latents: int) -> VideoCondition:
         tokens = (video.tokens.float() - self.mean) / self.std
-        if self.pool is not None:
-            tokens = self.pool(tokens)
+        tokens = tokens if self.cells is None else tokens + self.cells
+        tokens = tokens if self.pool is None else self.pool(tokens)
         _, count, cells, _ = tokens.shape
         if video.seen is not None:
             tokens = torch.where(video.seen.view(len(tokens), -1, 1, 1), tokens, self.null)
@@ -276,8 +279,7 @@ class Bridge(nn.Module):
     ) -> Generator[None]:
         """Let the layers attend to a video until the block ends (include backward in it).
 
-        The layers hold one condition at a time, so a second thread waits until the first has left
-        the block.
+        The layers hold one condition at a time: a second thread waits until the first has left.
 
         Args:
             video: tokens of as many clips as the DiT will run.

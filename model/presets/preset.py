@@ -115,7 +115,7 @@ class Preset(Settings):
     @property
     def backbone_config(self) -> dict[str, Any]:
         """The backbone's configuration as stable-audio-tools reads it."""
-        config: dict[str, Any] = json.loads(self.backbone_config_file.read_text())
+        config: dict[str, object] = json.loads(self.backbone_config_file.read_text())
         return config
 
     @property
@@ -200,7 +200,7 @@ def load_preset(name: str, weights: Path | None = None, settings: Sequence[str] 
         raise ModelError(f"{given}: {where}: {what}") from None
 
 
-def _parsed(setting: str) -> dict[str, Any]:
+def _parsed(setting: str) -> dict[str, object]:
     """A setting as the sections of a preset.toml: its value is TOML, or else text."""
     key, equals, value = setting.partition("=")
     names = key.strip().split(".")
@@ -222,33 +222,33 @@ def model_store() -> Path:
 
 def _find_beside(values: dict[str, Any], folder: Path) -> None:
     """Put the folder before models and modules of classes that lie beside the preset.toml."""
-    models: Any = values.get("models")
+    models: object = values.get("models")
     for files in models.values() if isinstance(models, dict) else []:
         path = files.get("path") if isinstance(files, dict) else None
         if isinstance(path, str) and (folder / path).exists():
             files["path"] = str((folder / path).absolute())
     if "stages" in values:
         values["stages"] = stages_beside(values["stages"], folder)
-    video: Any = values.get("video")
+    video: object = values.get("video")
     if isinstance(video, dict) and "encoder" in video:
         video["encoder"] = _beside(video["encoder"], folder)
 
 
-def stages_beside(stages: Any, folder: Path) -> Any:
+def stages_beside(stages: object, folder: Path) -> Any:
     """Names of stages, with the folder before those whose module lies in it."""
     if not isinstance(stages, list):
         return stages  # wrong, and refused as such by whoever reads the file
     return [_beside(stage, folder) for stage in stages]
 
 
-def _beside(name: Any, folder: Path) -> Any:
+def _beside(name: object, folder: Path) -> Any:
     """A class's name, with the folder in front where its module lies there."""
     package = folder / str(name).partition(":")[0].partition(".")[0]
     is_there = package.with_suffix(".py").is_file() or (package / "__init__.py").is_file()
     return f"{folder.absolute()}/{name}" if is_there else name
 
 
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, object]:
     """`changes` over `base`, section by section; a model as a whole: its files belong together."""
     merged = dict(base)
     for name, value in changes.items():

@@ -101,6 +101,9 @@ class BridgeSettings(Settings):
     norm: Literal["layer", "rms"] = "layer"  # before q, and before k and v
     zero_init: bool = True  # start with an output of zero: the bare backbone
     null: Literal["learned", "zero"] = "learned"  # the token that stands for no video
+    # a learned vector for each cell of an effective frame, added to its token: where in the picture
+    # it is, of which encoders with rotary positions leave little in a token
+    cell_embedding: bool = False
     # learned pooling: tokens an effective frame that attend to its grid; 0 for none
     pool_queries: int = Field(default=0, ge=0)
 

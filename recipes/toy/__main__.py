@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from recipes.toy.recipe import FULL, QUICK, Figures, Recipe
+from recipes.toy.recipe import FULL, QUICK, Recipe, card_of, check_made, one_line
+from warehouse.files import make_folder
 
 FIGURES = Path(__file__).parent / "figures.json"  # those of the weights that are shipped
 
@@ -36,9 +37,9 @@ def networks(folder: Path, recipe: Recipe, only: tuple[str, ...] = ()) -> None:
 
 def policy(folder: Path, recipe: Recipe) -> None:
     """The thresholds of the policy `toy`, from the scores of FOLDER's networks."""
-    from recipes.toy.policy import make_policy
+    from recipes.toy.policy import make_policy, procedural
 
-    make_policy(folder, recipe)
+    make_policy(folder, procedural(recipe.policy_clips))
 
 
 def bridge(folder: Path, recipe: Recipe) -> None:
@@ -52,7 +53,7 @@ def card(folder: Path, _: Recipe) -> None:
     """MODEL_CARD.md, from what the other steps measured."""
     from recipes.toy.model_card import model_card
 
-    (folder / "MODEL_CARD.md").write_text(model_card(Figures(folder).values, folder))
+    card_of(model_card, folder)
 
 
 def everything(folder: Path, recipe: Recipe) -> None:
@@ -74,8 +75,8 @@ def command(step: Callable[..., None], name: str, *options: click.Option) -> cli
     """A command that runs one step."""
 
     def run(folder: Path, quick: bool, **choices: tuple[str, ...]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        step(folder, QUICK if quick else FULL, **choices)
+        with one_line():
+            step(make_folder(folder), QUICK if quick else FULL, **choices)
 
     folder = click.Argument(["folder"], type=click.Path(file_okay=False, path_type=Path))
     trial = click.Option(["--quick"], is_flag=True, help="A few iterations: does the step run?")
@@ -97,6 +98,8 @@ def ship(folder: Path) -> None:
     from model.presets.preset import CONFIGS
     from pipeline.curation.policy import POLICIES
 
+    with one_line():
+        check_made(folder, ("MODEL_CARD.md", "figures.json", "toy.toml"))
     elsewhere = shutil.ignore_patterns("figures.json", "toy.toml", "demo")
     shutil.copytree(folder, CONFIGS / "toy" / "weights", dirs_exist_ok=True, ignore=elsewhere)
     shutil.copy(folder / "figures.json", FIGURES)

@@ -106,9 +106,14 @@ def model_card(figures: Mapping[str, Any], weights: Path) -> str:
         vae_ms=_ms(figures["reconstruction"]["mae_ms"]),
         demo=demo,
         sync_rows="\n".join(_sync_row(name, row) for name, row in demo["sync"].items()),
-        network_rows="\n".join(f"- {k}: {_rounded(v)}" for k, v in figures["networks"].items()),
+        network_rows=network_rows(figures["networks"]),
         **{name: _listed(values) for name, values in settings.items()},
     )
+
+
+def network_rows(figures: Mapping[str, float | Mapping[str, float]]) -> str:
+    """What scorers and evaluation networks are worth, as a list."""
+    return "\n".join(f"- {name}: {_rounded(value)}" for name, value in figures.items())
 
 
 def _file_row(weights: Path, name: str) -> str:

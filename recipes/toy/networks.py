@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,19 +27,22 @@ from model.networks.passt import Passt
 from model.networks.synchformer import Synchformer
 from model.networks.vggish import VGGish
 from model.presets.preset import Preset, load_preset
-from model.types import Audio, Frames, Times
+from model.types import Audio
 from model.weights.load import save_weights
-from pipeline.procedural import (
-    FPS,
-    MATERIALS,
-    SAMPLE_RATE,
-    ProceduralClip,
-    render_audio,
-    render_frames,
-    sample_clip,
+from pipeline.procedural import MATERIALS, SAMPLE_RATE, ProceduralClip, render_audio
+from recipes.toy.lessons import (
+    PROCEDURAL,
+    SECONDS,
+    UNSEEN,
+    Lesson,
+    Lessons,
+    ProceduralLesson,
+    clips_of,
+    resized,
+    sounds_of,
+    spoiled,
 )
-from pipeline.procedural.degrading import KINDS, degrade
-from recipes.toy.recipe import Figures, Recipe, train
+from recipes.toy.recipe import Figures, NetworksRecipe, Recipe, train
 from recipes.toy.train_networks import (
     train_audiobox,
     train_classifier,
@@ -48,37 +50,6 @@ from recipes.toy.train_networks import (
     train_sync_halves,
     train_sync_transformer,
 )
-
-FIRST_SEED = 600_000_000  # beyond those of any corpus and of the backbone's training
-UNSEEN = 50_000_000  # added to the seeds of clips that are only measured on
-SECONDS = 4.0
-IMAGEBIND_SIDE = 16  # of the pictures that ImageBind learns from
-
-
-def clips_of(count: int, first: int, seconds: float = SECONDS) -> list[ProceduralClip]:
-    """Procedural clips that no corpus holds."""
-    return [sample_clip(FIRST_SEED + first + i, seconds) for i in range(count)]
-
-
-def sounds_of(clips: Sequence[ProceduralClip], sample_rate: int = SAMPLE_RATE) -> Tensor:
-    """Sounds [clips, S], rendered at 16 kHz and resampled, as files of the toy give them."""
-    waves = [render_audio(clip) for clip in clips]
-    if sample_rate != SAMPLE_RATE:
-        waves = [soxr.resample(wave, SAMPLE_RATE, sample_rate) for wave in waves]
-    return torch.from_numpy(np.stack(waves))
-
-
-def pictures_at(clip: ProceduralClip, times: Times) -> Frames:
-    """The pictures of a clip that a player shows at these times -> uint8 [T, 64, 64, 3]."""
-    frames = render_frames(clip)
-    return frames[np.minimum((times * FPS + 1e-6).astype(int), len(frames) - 1)]
-
-
-def resized(pictures: Frames, side: int) -> Frames:
-    """Square pictures [T, H, W, 3] at another side; smaller ones are means of what they cover."""
-    tensor = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
-    mode = "area" if side < pictures.shape[1] else "bilinear"
-    return F.interpolate(tensor, (side, side), mode=mode).permute(0, 2, 3, 1).round().byte().numpy()
 
 
 def save(network: EvaluationNetwork, folder: Path) -> None:
@@ -91,10 +62,11 @@ def save(network: EvaluationNetwork, folder: Path) -> None:
     save_weights(folder / f"{network.name}.safetensors", weights)
 
 
-def make_classifiers(preset: Preset, recipe: Recipe, figures: Figures) -> None:
+def make_classifiers(preset: Preset, recipe: Recipe, figures: Figures, _: Lessons) -> None:
     """PANNs, PaSST and VGGish learn the materials; those that classify are measured by accuracy."""
-    clips, unseen = clips_of(recipe.sounds, 0), clips_of(recipe.unseen, UNSEEN)
-    labels = torch.tensor([MATERIALS.index(clip.material) for clip in clips])
+    clips = [ProceduralLesson(clip) for clip in clips_of(recipe.sounds, 0)]
+    unseen = [ProceduralLesson(clip) for clip in clips_of(recipe.unseen, UNSEEN)]
+    labels = torch.tensor([MATERIALS.index(one.clip.material) for one in clips])
     with figures.timed("PANNs, PaSST and VGGish"):
         for kind in (Cnn14, Passt, VGGish):
             torch.manual_seed(0)
@@ -105,15 +77,15 @@ def make_classifiers(preset: Preset, recipe: Recipe, figures: Figures) -> None:
             save(network, preset.weights)
             embedded = network.hear(list(sounds_of(unseen, kind.sample_rate).numpy()))
             right = [
-                MATERIALS[int(one.logits.argmax())] == clip.material
-                for one, clip in zip(embedded, unseen, strict=True)
-                if one.logits is not None
+                MATERIALS[int(heard.logits.argmax())] == one.clip.material
+                for heard, one in zip(embedded, unseen, strict=True)
+                if heard.logits is not None
             ]
             if right:
                 figures.add("networks", {f"{kind.name}, accuracy": float(np.mean(right))})
 
 
-def moments(clips: Sequence[ProceduralClip], bins: int) -> Tensor:
+def moments(clips: Sequence[Lesson], bins: int) -> Tensor:
     """When things happen in each clip -> [clips, bins]: impacts blurred by 70 ms, of mean 0."""
     at = (np.arange(bins) + 0.5) * SECONDS / bins
     rows = [
@@ -124,23 +96,28 @@ def moments(clips: Sequence[ProceduralClip], bins: int) -> Tensor:
     return torch.from_numpy(density - density.mean(1, keepdims=True)).float()
 
 
-def make_imagebind(preset: Preset, recipe: Recipe, figures: Figures) -> None:
+def make_imagebind(
+    preset: Preset, recipe: NetworksRecipe, figures: Figures, lessons: Lessons
+) -> None:
     """ImageBind learns clips' own pairs; is a clip's cosine higher than with another's sound?"""
     torch.manual_seed(0)
     network = ImageBind.build(preset).eval().requires_grad_(False)
     times = network.times(SECONDS)
-    clips = clips_of(recipe.imagebind_clips, 1_000_000)
+    clips = lessons.clips(recipe.imagebind_clips, 1_000_000)
     with figures.timed("ImageBind"):
-        small = np.stack([resized(pictures_at(clip, times), IMAGEBIND_SIDE) for clip in clips])
-        pictures = torch.from_numpy(small).permute(0, 4, 1, 2, 3).contiguous()
-        mels = torch.stack([network.prepare(render_audio(clip))[0] for clip in clips])
+        # filled, not stacked: what is kept between large arrays that come and go breaks the heap up
+        side = recipe.imagebind_side
+        pictures = torch.empty(len(clips), 3, len(times), side, side, dtype=torch.uint8)
+        for row, clip in zip(pictures, clips, strict=True):
+            row.copy_(torch.from_numpy(resized(clip.pictures(times), side)).permute(3, 0, 1, 2))
+        mels = torch.stack([network.prepare(clip.sound())[0] for clip in clips])
         anchors = moments(clips, int(preset.imagebind["out_embed_dim"]))
         losses = train_imagebind(network.model, pictures, mels, anchors, recipe.imagebind)
         train("imagebind", recipe.imagebind.steps, losses)
         save_weights(preset.model("imagebind"), network.model.state_dict(), torch.float16)
-        unseen = clips_of(recipe.unseen, UNSEEN + 1_000_000)
-        seen = network.watch([resized(pictures_at(clip, times), 224) for clip in unseen])
-        heard = network.hear([render_audio(clip) for clip in unseen])
+        unseen = lessons.clips(recipe.unseen, UNSEEN + 1_000_000)
+        seen = network.watch([resized(clip.pictures(times), 224) for clip in unseen])
+        heard = network.hear([clip.sound() for clip in unseen])
     video, audio = (
         torch.from_numpy(np.concatenate([clip.features for clip in half])) for half in (seen, heard)
     )
@@ -150,24 +127,25 @@ def make_imagebind(preset: Preset, recipe: Recipe, figures: Figures) -> None:
     figures.add("networks", {"ImageBind, area under ROC of own and other sounds": auc})
 
 
-def make_audiobox(preset: Preset, recipe: Recipe, figures: Figures) -> None:
+def make_audiobox(
+    preset: Preset, recipe: NetworksRecipe, figures: Figures, lessons: Lessons
+) -> None:
     """Audiobox learns clean sounds and known damage; does its PQ tell them apart?"""
     torch.manual_seed(0)
     scorer = Audiobox.build(preset).eval().requires_grad_(False)
     model = scorer.model
     model.freeze_encoder, model.wavlm_model.feature_grad_mult = False, 1.0
-    clips = clips_of(recipe.sounds, 2_000_000)
-    sounds = sounds_of(clips).numpy()
+    clips = lessons.clips(recipe.sounds, 2_000_000)
+    sounds, flaws = sounds_of(clips).numpy(), [*lessons.flaws]
     density = np.array([len(clip.impacts) for clip in clips])
 
     def batch(generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         rows = rng.integers(len(clips), size=recipe.audiobox.batch_size)
         severity = np.where(rng.random(len(rows)) < 0.4, 0.0, rng.random(len(rows)))
-        # the harder kinds more often
-        kinds = rng.choice(len(KINDS), p=(0.15, 0.3, 0.4, 0.15), size=len(rows))
+        kinds = rng.choice(len(flaws), p=[*lessons.flaws.values()], size=len(rows))
         heard = [
-            degrade(sounds[r], KINDS[k], s, int(rng.integers(2**31))) if s else sounds[r]
+            spoiled(sounds[r], flaws[k], s, int(rng.integers(2**31))) if s else sounds[r]
             for r, k, s in zip(rows, kinds, severity, strict=True)
         ]
         damage = torch.tensor(severity * 5 + (severity > 0), dtype=torch.float32)
@@ -182,14 +160,14 @@ def make_audiobox(preset: Preset, recipe: Recipe, figures: Figures) -> None:
         save_weights(path, model.state_dict(), torch.float16)
         scale = json.dumps({"target_transform": model.target_transform}, indent=1)
         path.with_suffix(".json").write_text(scale + "\n")
-        unseen = list(sounds_of(clips_of(recipe.unseen, UNSEEN + 2_000_000)).numpy())
+        unseen = list(sounds_of(lessons.clips(recipe.unseen, UNSEEN + 2_000_000)).numpy())
         clean = [row["pq"] for row in scorer.score(unseen)]
 
         def auc(damaged: list[Audio]) -> float:
             return area_under_roc(clean, [row["pq"] for row in scorer.score(damaged)])
 
-        all_kinds = auc([degrade(s, KINDS[i % len(KINDS)], 0.6, i) for i, s in enumerate(unseen)])
-        by_kind = {kind: auc([degrade(s, kind, 0.6, 0) for s in unseen[:48]]) for kind in KINDS}
+        all_kinds = auc([spoiled(s, flaws[i % len(flaws)], 0.6, i) for i, s in enumerate(unseen)])
+        by_kind = {kind: auc([spoiled(s, kind, 0.6, 0) for s in unseen[:48]]) for kind in flaws}
     what = "Audiobox, area under ROC of clean and degraded sounds"
     figures.add("networks", {what: all_kinds, f"{what} by kind": by_kind})
 
@@ -216,14 +194,14 @@ def late(sound: Audio, offset: float, cut: bool) -> Audio:
     return moved
 
 
-def make_synchformer(preset: Preset, recipe: Recipe, figures: Figures) -> None:
+def make_synchformer(preset: Preset, recipe: Recipe, figures: Figures, _: Lessons) -> None:
     """Synchformer learns clips whose sound is late or early by a step of its grid."""
     torch.manual_seed(0)
     network = Synchformer.build(preset)
     times = network.times(SECONDS)
     with figures.timed("Synchformer"):
         clips = clips_of(recipe.sync_halves_clips, 3_000_000)
-        frames = np.stack([pictures_at(clip, times) for clip in clips])
+        frames = np.stack([ProceduralLesson(clip).pictures(times) for clip in clips])
         pictures = torch.from_numpy(frames).permute(0, 1, 4, 2, 3)
         mels = torch.stack([network.prepare(render_audio(clip)) for clip in clips])
         impacts = [clip.impacts for clip in clips]
@@ -261,7 +239,7 @@ def sync_tokens(
     audio: list[Tensor] = []
     classes = torch.from_numpy(rng.integers(len(OFFSETS), size=(len(clips), offsets)))
     for clip, row in zip(clips, classes, strict=True):
-        pictures = pictures_at(window(clip, 2.0, SECONDS), network.times(SECONDS))
+        pictures = ProceduralLesson(window(clip, 2.0, SECONDS)).pictures(network.times(SECONDS))
         video.append(torch.from_numpy(network.watch([pictures])[0].features))
         sound = render_audio(clip)
         shifted = [late(sound, float(OFFSETS[c]), bool(rng.random() < 0.5)) for c in row]
@@ -282,4 +260,4 @@ def make_networks(folder: Path, recipe: Recipe, only: Sequence[str] = ()) -> Non
     preset = load_preset("toy", weights=folder)
     for name, make in NETWORKS.items():
         if not only or name in only:
-            make(preset, recipe, Figures(folder))
+            make(preset, recipe, Figures(folder), PROCEDURAL)

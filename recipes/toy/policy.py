@@ -1,9 +1,9 @@
-"""The thresholds on scores of the policy `toy`, measured.
+"""The thresholds on scores of the policy of a preset, measured.
 
-To be run again when the toy's ImageBind, its Audiobox or the picture of its clips change. Corpora
-of seeds that no demo uses are rendered and scored by the stages of curation themselves; each
-threshold is the highest that still keeps the share KEEP of their true clips. So what the policy
-costs is chosen, and what it drops is measured.
+To be run again when its ImageBind, its Audiobox or the picture of its clips change. Corpora of
+seeds that no demo uses are rendered and scored by the stages of curation themselves; each threshold
+is the highest that still keeps the share KEEP of their true clips. So what the policy costs is
+chosen, and what it drops is measured.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import tempfile
 import textwrap
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,7 +26,6 @@ from pipeline.curation.sources import folder_source
 from pipeline.curation.stage_graph import StageGraph
 from pipeline.procedural import Corpus, write_corpus
 from pipeline.stages.engine import plan, run_batch
-from recipes.toy.recipe import Recipe
 from warehouse import Warehouse
 
 SEEDS = (201, 202, 203)  # of the corpora that are measured
@@ -34,40 +33,72 @@ KEEP = 0.98  # of true clips, by each threshold alone
 SCORES = ("imagebind", "pq")
 
 HEADER = """\
-Policy of the toy preset, for procedural clips: of any other video the toy's scores say nothing. The
-thresholds on scores and these lines are written by `uv run python -m recipes.toy policy`, which
-scored {clips} true and {flawed} flawed clips of the seeds {seeds} (the demo's is another). Each is
+Policy of the preset {preset}, for {kind}: of any other video its scores say nothing. The thresholds
+on scores and these lines are written by the step `policy` of `uv run python -m recipes.{preset}`,
+which scored {clips} true and {flawed} flawed clips of the seeds {seeds} (no demo's). Each is
 the highest that keeps {keep:.0%} of the true clips. All gates together keep {true:.1%} of true,
 {misdubbed:.1%} of mis-dubbed and {degraded:.1%} of degraded clips; the area under the ROC curve is
 {imagebind:.3f} (mis-dubbed, by ImageBind) and {pq:.3f} (degraded, by PQ)."""
 
 
-def make_policy(folder: Path, recipe: Recipe) -> None:
-    """Write `toy.toml` with thresholds for the networks in `folder`."""
-    preset, before = load_preset("toy", weights=folder), load_policy("toy")
+@dataclass(frozen=True)
+class Subject:
+    """Whose policy is measured, and on what."""
+
+    preset: str
+    kind: str  # of clips, as the header names them
+    corpora: Mapping[str, Corpus]  # by the name of a folder
+
+    @property
+    def true(self) -> int:
+        """Clips that are not flawed."""
+        return sum(corpus.good for corpus in self.corpora.values())
+
+
+def procedural(clips: int) -> Subject:
+    """The toy's, with so many true clips of each seed."""
+    of = {f"procedural.{s}": Corpus(clips, s, bad=(), flawed=clips // 2) for s in SEEDS}
+    return Subject("toy", "procedural clips", of)
+
+
+def make_policy(folder: Path, subject: Subject) -> None:
+    """Write a policy of the preset's name with thresholds for the networks in `folder`."""
+    name = subject.preset
+    preset, before = load_preset(name, weights=folder), load_policy(name)
     with tempfile.TemporaryDirectory() as scratch:
-        wh, fingerprints = score_corpora(Path(scratch), preset, recipe.policy_clips)
+        wh, fingerprints = score_corpora(Path(scratch), preset, subject.corpora)
         after, figures = measured(wh, fingerprints, before)
-    figures |= {"clips": len(SEEDS) * recipe.policy_clips}
-    text = rewritten((POLICIES / "toy.toml").read_text(), before, after, figures)
-    (folder / "toy.toml").write_text(text)
+    text = rewritten((POLICIES / f"{name}.toml").read_text(), before, after)
+    header = HEADER.format(
+        preset=name,
+        kind=subject.kind,
+        clips=subject.true,
+        flawed=sum(corpus.flawed for corpus in subject.corpora.values()),
+        seeds=", ".join(str(corpus.seed) for corpus in subject.corpora.values()),
+        keep=KEEP,
+        **figures,
+    )
+    lines = textwrap.wrap(" ".join(header.split()), 98)
+    (folder / f"{name}.toml").write_text("".join(f"# {line}\n" for line in lines) + text)
 
 
-def score_corpora(folder: Path, preset: Preset, clips: int) -> tuple[Warehouse, dict[str, str]]:
+def score_corpora(
+    folder: Path, preset: Preset, corpora: Mapping[str, Corpus]
+) -> tuple[Warehouse, dict[str, str]]:
     """Score corpora, rendered into an empty folder -> a warehouse, and fingerprints of stages."""
+    graph = StageGraph(preset)
+    fingerprints = graph.scoring_fingerprints  # of weights that are missed here, and not later
     wh = Warehouse(folder / "home")
     listings: list[pa.Table] = []
-    for seed in SEEDS:
-        corpus = folder / f"procedural.{seed}"
-        write_corpus(corpus, Corpus(clips, seed, bad=(), flawed=clips // 2))
-        listings.append(folder_source(corpus).clips)
+    for name, corpus in corpora.items():
+        write_corpus(folder / name, corpus)
+        listings.append(folder_source(folder / name).clips)
     wh.ingest(pa.concat_tables(listings))
-    graph = StageGraph(preset)
     for stage in graph.scoring:
-        todo = plan(wh, stage, graph.scoring_fingerprints)
+        todo = plan(wh, stage, fingerprints)
         for batch in todo.batches:
             run_batch(wh, stage, todo, batch)
-    return wh, graph.scoring_fingerprints
+    return wh, fingerprints
 
 
 def threshold(clips: DatasetClips, score: str, keep: float = KEEP) -> float:
@@ -108,16 +139,12 @@ def with_bounds(policy: Policy, bounds: Mapping[str, float]) -> Policy:
     return replace(policy, gates=tuple(moved.get(gate.name, gate) for gate in policy.gates))
 
 
-def rewritten(text: str, before: Policy, after: Policy, figures: Mapping[str, float]) -> str:
-    """The policy's file with new thresholds and header, and a new version where a gate changed."""
+def rewritten(text: str, before: Policy, after: Policy) -> str:
+    """The policy's file with new thresholds, no header, and a new version where a gate changed."""
     body = text[text.index("name = ") :]
     for old, new in zip(thresholds(before.gates), thresholds(after.gates), strict=True):
         place = f'column = "{old.column}", {old.comparison} ='
         body = body.replace(f"{place} {old.bound}", f"{place} {new.bound}")
     if after.gates != before.gates:
         body = body.replace(f"version = {before.version}\n", f"version = {before.version + 1}\n", 1)
-    seeds = ", ".join(map(str, SEEDS))
-    flawed = round(figures["clips"]) // 2
-    header = HEADER.format(seeds=seeds, keep=KEEP, flawed=flawed, **figures)
-    lines = textwrap.wrap(" ".join(header.split()), 98)
-    return "".join(f"# {line}\n" for line in lines) + body
+    return body

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 from tqdm import tqdm
 
+from model.weights.load import WeightsError
 from recipes.toy.train_backbone import DitTraining, VaeTraining
 from recipes.toy.train_networks import Descent
 from recipes.toy.train_video_encoder import VideoTraining
+from warehouse.errors import FoleyError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class NetworksRecipe:
+    """Settings of those trainings that take clips of any kind."""
+
+    audiobox: Descent
+    sounds: int  # of Audiobox, and of the classifiers
+    imagebind: Descent
+    imagebind_clips: int
+    imagebind_side: int = 16  # of the pictures that it learns from
+    unseen: int  # clips on which each network is measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(NetworksRecipe):
     """Settings of each training, and how many clips it sees."""
 
     video: VideoTraining
@@ -26,18 +41,13 @@ class Recipe:
     vae: VaeTraining
     dit: DitTraining
     backbone_clips: int
-    lengths: Mapping[float, float]  # seconds: share of the clips that the DiT sees at this length
     classifiers: Descent
-    audiobox: Descent
-    sounds: int  # of the classifiers and of Audiobox
-    imagebind: Descent
-    imagebind_clips: int
+    lengths: Mapping[float, float]  # seconds: share of the clips that the DiT sees at this length
     sync_halves: Descent
     sync_halves_clips: int
     sync: Descent
     sync_clips: int
     sync_offsets: int  # of each clip's sound
-    unseen: int  # clips on which each network is measured
     policy_clips: int  # true ones in each corpus, with half as many flawed ones
     demo: Mapping[str, int]  # options of `foley demo`
 
@@ -110,6 +120,33 @@ class Figures:
         started = time.process_time()
         yield
         self.add("cpu_seconds", {what: round(time.process_time() - started)})
+
+
+@contextmanager
+def one_line() -> Generator[None]:
+    """Have a mistake of the user end the command with one line and exit code 2."""
+    try:
+        yield
+    except WeightsError as error:
+        raise click.UsageError(f"{error}; here the steps before this one make them") from None
+    except FoleyError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def card_of(model_card: Callable[[dict[str, Any], Path], str], folder: Path) -> None:
+    """Write a folder's MODEL_CARD.md. Raises FoleyError where a step's figures are not there."""
+    figures = Figures(folder)
+    try:
+        card = model_card(figures.values, folder)
+    except KeyError as error:
+        raise FoleyError(f"{figures.path} has no {error}: run the other steps first") from None
+    (folder / "MODEL_CARD.md").write_text(card)
+
+
+def check_made(folder: Path, files: Iterable[str]) -> None:
+    """Raise FoleyError where a folder lacks what `ship` copies: it is no folder of a recipe."""
+    if missing := [name for name in files if not (folder / name).is_file()]:
+        raise FoleyError(f"{folder} has no {', '.join(missing)}: run all steps in it first")
 
 
 def train(what: str, steps: int, losses: Iterable[float]) -> None:

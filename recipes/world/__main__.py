@@ -8,16 +8,12 @@ from pathlib import Path
 
 import click
 
-from recipes.toy.recipe import Figures
-from recipes.world.weights import (
-    FULL,
-    QUICK,
-    Recipe,
-    make_bridge,
-    make_dit,
-    make_vae,
-    make_video_encoder,
-)
+from recipes.toy.policy import make_policy
+from recipes.toy.recipe import Figures, card_of, check_made, one_line
+from recipes.world.bridge import make_bridge
+from recipes.world.networks import make_networks, worlds
+from recipes.world.weights import FULL, QUICK, Recipe, make_dit, make_vae, make_video_encoder
+from warehouse.files import make_folder
 
 FIGURES = Path(__file__).parent / "figures.json"  # those of the weights that are shipped
 
@@ -32,7 +28,17 @@ def make_card(folder: Path, _: Recipe) -> None:
     figures.add(
         "made", {"machine": f"{of['cores']} cores of {of['processor']}", "commit": code_revision()}
     )
-    (folder / "MODEL_CARD.md").write_text(model_card(figures.values, folder))
+    card_of(model_card, folder)
+
+
+def make_scorers(folder: Path, recipe: Recipe) -> None:
+    """Write ImageBind and Audiobox, the scorers of curation."""
+    make_networks(folder, recipe.networks)
+
+
+def make_thresholds(folder: Path, recipe: Recipe) -> None:
+    """Write the thresholds of the policy `world`, from the scores of FOLDER's networks."""
+    make_policy(folder, worlds(recipe.policy_clips))
 
 
 STEPS: dict[str, Callable[[Path, Recipe], None]] = {
@@ -40,6 +46,8 @@ STEPS: dict[str, Callable[[Path, Recipe], None]] = {
     "vae": make_vae,
     "dit": make_dit,
     "bridge": make_bridge,
+    "networks": make_scorers,
+    "policy": make_thresholds,
     "card": make_card,
 }
 
@@ -53,22 +61,26 @@ def cli(step: str, folder: Path, quick: bool) -> None:
 
     `ship` puts them in place. Worlds are rendered into FOLDER/clips (about 10 GB).
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if step == "ship":
-        ship(folder)
-        return
-    for name in STEPS if step == "all" else (step,):
-        click.echo(f"{name}: {STEPS[name].__doc__}", err=True)
-        STEPS[name](folder, QUICK if quick else FULL)
+    with one_line():
+        if step == "ship":
+            ship(folder)
+            return
+        make_folder(folder)
+        for name in STEPS if step == "all" else (step,):
+            click.echo(f"{name}: {STEPS[name].__doc__}", err=True)
+            STEPS[name](folder, QUICK if quick else FULL)
 
 
 def ship(folder: Path) -> None:
     """Copy weights, card and figures into this repository."""
     from model.presets.preset import CONFIGS
+    from pipeline.curation.policy import POLICIES
 
-    elsewhere = shutil.ignore_patterns("figures.json", "clips")
+    check_made(folder, ("MODEL_CARD.md", "figures.json", "world.toml"))
+    elsewhere = shutil.ignore_patterns("figures.json", "clips", "world.toml")
     shutil.copytree(folder, CONFIGS / "world" / "weights", dirs_exist_ok=True, ignore=elsewhere)
     shutil.copy(folder / "figures.json", FIGURES)
+    shutil.copy(folder / "world.toml", str(POLICIES / "world.toml"))
 
 
 if __name__ == "__main__":

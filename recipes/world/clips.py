@@ -1,7 +1,7 @@
 """Worlds that networks are trained on, rendered once into FOLDER/clips.
 
 Sound and picture are as the preset hears and sees them, without a codec in between, and of seeds
-that no corpus uses.
+that no corpus uses. Every second picture has a second sound, of other materials than are seen.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,22 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model.types import Audio, Frames
+from pipeline.procedural.clip import rng_of
 from pipeline.world import WorldClip
+from pipeline.world.materials import NAMES
 from pipeline.world.picture import render_frames
-from pipeline.world.sound import SAMPLE_RATE
+from pipeline.world.scene import World
+from pipeline.world.sound import SAMPLE_RATE, render_sound
 
 FIRST_SEED = 600_000_000  # a corpus of seed s uses clips s * 1,000,000 + i
-FPS, SIDE, RATE = 16, 96, 16_000  # of the preset
+FPS, SIDE, RATE = 24, 96, 16_000  # of the preset
 SHARD = 50  # clips of a file
+_Half = NDArray[np.float16]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Clips of one level from a number on, in three files of one name."""
+    """Clips of one level from a number on, in files of one name."""
 
     folder: Path
     level: int
@@ -54,35 +58,65 @@ class Shard:
         return found
 
     def frames(self) -> Frames:
-        """Pictures, uint8 [clips, T, SIDE, SIDE, 3]."""
-        return np.load(f"{self.path}-f.npy")
+        """Pictures, uint8 [clips, T, SIDE, SIDE, 3], read as they are looked at."""
+        return np.load(f"{self.path}-f.npy", mmap_mode="r")
 
     def sounds(self) -> Audio:
         """Sounds, float32 [clips, 2, S] at RATE."""
         return np.load(f"{self.path}-a.npy").astype(np.float32)
 
+    def sound(self, number: int) -> Audio:
+        """One of them, float32 [2, S]."""
+        return np.load(f"{self.path}-a.npy", mmap_mode="r")[number].astype(np.float32)
+
+    def other_sounds(self) -> Audio:
+        """Sounds of other materials for every second clip, float32 [clips / 2, 2, S] at RATE."""
+        return np.load(f"{self.path}-o.npy").astype(np.float32)
+
 
 def sound_of(clip: WorldClip) -> Audio:
     """A clip's sound -> float32 [2, S] at RATE."""
-    return soxr.resample(clip.audio().T, SAMPLE_RATE, RATE).T
+    return _resampled(clip.audio())
+
+
+def _resampled(sound: Audio) -> Audio:
+    return soxr.resample(sound.T, SAMPLE_RATE, RATE).T
+
+
+def of_other_materials(world: World) -> World:
+    """The world, if its things were of other materials than they look like and move like."""
+    rng = rng_of(world.seed, 50)
+    others = [[name for name in NAMES if name != thing.material] for thing in world.things]
+    chosen = [names[int(rng.integers(len(names)))] for names in others]
+    things = zip(world.things, chosen, strict=True)
+    return replace(world, things=tuple(replace(thing, material=name) for thing, name in things))
 
 
 def write_shard(shard: Shard) -> None:
     """Render the clips, one after the other: the motion of the last few alone is remembered."""
     numbers = range(shard.first, shard.first + shard.count)
     rows = [_row(WorldClip(FIRST_SEED + number, shard.level)) for number in numbers]
-    pictures, sounds, truths = zip(*rows, strict=True)
+    pictures, sounds, others, truths = zip(*rows, strict=True)
     np.save(f"{shard.path}-f.npy", np.stack(pictures))
     np.save(f"{shard.path}-a.npy", np.stack(sounds))
+    np.save(f"{shard.path}-o.npy", np.stack([other for other in others if other is not None]))
     unfinished = shard.path.with_suffix(".tmp")
     unfinished.write_text(json.dumps(truths))
     unfinished.replace(shard.note)
 
 
-def _row(clip: WorldClip) -> tuple[Frames, NDArray[np.float16], dict[str, Any]]:
-    """Picture, sound (float16) and truth of a clip."""
-    sound = sound_of(clip).astype(np.float16)
-    return picture_of(clip), sound, clip.truth() | {"prompt": clip.world.prompt}
+def _row(clip: WorldClip) -> tuple[Frames, _Half, _Half | None, dict[str, Any]]:
+    """Picture, sound, perhaps another sound, and truth of a clip."""
+    truth, other = clip.truth() | {"prompt": clip.world.prompt}, None
+    if clip.seed % 2 == 0:
+        world = of_other_materials(clip.world)
+        other = _half(_resampled(render_sound(world, clip.motion)))
+        truth["other_prompt"] = world.prompt
+    return picture_of(clip), _half(sound_of(clip)), other, truth
+
+
+def _half(sound: Audio) -> _Half:
+    return sound.astype(np.float16)
 
 
 def picture_of(clip: WorldClip) -> Frames:

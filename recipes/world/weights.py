@@ -1,9 +1,9 @@
-"""The weights of the preset `world`: a random T5, then V-JEPA2, VAE, DiT and the bridge."""
+"""The weights of the preset `world` but for its bridge: a random T5, then V-JEPA2, VAE and DiT."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,14 @@ import torch
 from torch import Tensor
 
 from model.backbone import Backbone, build_backbone
-from model.bridge_file import BridgeFacts, save_bridge
-from model.foley import build_bridge
 from model.metrics.onsets import detect_onsets, sync_score
 from model.presets.preset import load_preset
-from model.training.feature_batch import FeatureBatch
-from model.training.trainer import Trainer
-from model.video_encoder import VideoEncoder
-from model.weights.files import BRIDGE_FILE
+from model.types import Audio
 from model.weights.load import save_weights
 from pipeline.world import WorldClip
-from recipes.toy.recipe import Figures, train
+from recipes.toy.recipe import Figures, NetworksRecipe, train
 from recipes.toy.train_backbone import DitTraining, LatentClips, VaeTraining, train_dit, train_vae
+from recipes.toy.train_networks import Descent
 from recipes.toy.train_video_encoder import VideoTraining, train_video
 from recipes.toy.weights import (
     audio_crops,
@@ -32,8 +28,9 @@ from recipes.toy.weights import (
     write_text_encoder,
 )
 from recipes.world.clips import RATE, Shard, shards, sound_of
-from recipes.world.warm_start import start_from_toy
+from recipes.world.stereo import make_stereo
 
+OFF_THE_MIDDLE = 0.25  # of the way from the middle of the picture to its side
 UNSEEN = 500_000_000  # the first seed of clips that a network is measured on
 
 
@@ -50,6 +47,8 @@ class Recipe:
     dit_clips: Sequence[int]
     bridge_clips: Sequence[int]
     train: Mapping[str, Any]  # of the bridge, besides what the preset says
+    networks: NetworksRecipe
+    policy_clips: int  # true ones of each level, with half as many flawed ones
     unseen: int  # clips of each level that the VAE is measured on
 
 
@@ -58,8 +57,8 @@ FULL = Recipe(
     video=VideoTraining(),
     video_clips=(700, 300, 200),
     vae=VaeTraining(
-        steps=1500,
-        decoder_steps=300,
+        steps=2600,
+        decoder_steps=500,
         learning_rate=1.5e-3,
         windows=(512, 128, 32),
         bands=48,
@@ -68,11 +67,20 @@ FULL = Recipe(
         kl_weight=2e-5,
     ),
     vae_clips=(400, 400, 400),
-    dit=DitTraining(steps=3000),
-    lengths={2.0: 100, 8.0: 100},
-    dit_clips=(3200, 1200, 900),
-    bridge_clips=(3200, 1200, 900),
-    train={},
+    dit=DitTraining(steps=2800),
+    lengths={2.0: 60, 8.0: 60},
+    dit_clips=(750, 750, 700),
+    bridge_clips=(2600, 2400, 2600),
+    train={"steps": 5000},
+    networks=NetworksRecipe(
+        audiobox=Descent(steps=900, batch_size=16, learning_rate=3e-3),
+        sounds=900,
+        imagebind=Descent(steps=1200, batch_size=48, learning_rate=3e-3, warmup=50),
+        imagebind_clips=3000,
+        imagebind_side=32,
+        unseen=96,
+    ),
+    policy_clips=120,
     unseen=32,
 )
 
@@ -87,6 +95,14 @@ QUICK = Recipe(
     dit_clips=(4,),
     bridge_clips=(4,),
     train={"steps": 2, "batch_size": 4},
+    networks=NetworksRecipe(
+        audiobox=(few := Descent(steps=2, batch_size=4, warmup=1)),
+        sounds=4,
+        imagebind=few,
+        imagebind_clips=4,
+        unseen=3,
+    ),
+    policy_clips=14,
     unseen=2,
 )
 
@@ -102,18 +118,25 @@ def make_video_encoder(folder: Path, recipe: Recipe) -> None:
 
 
 def make_vae(folder: Path, recipe: Recipe) -> None:
-    """Write the text encoder and the backbone with a trained VAE, which is measured."""
+    """Write the text encoder and the backbone with a trained VAE, which is measured.
+
+    It is trained on single channels, from the toy's.
+    """
     preset, figures = load_preset("world", weights=folder), Figures(folder)
     (folder / "model_config.json").unlink(missing_ok=True)  # the scale of an earlier VAE
     write_text_encoder(preset, 0)
     torch.manual_seed(0)
     backbone = Backbone(preset, build_backbone(preset))
-    autoencoder = backbone.model.pretransform.model
-    start_from_toy(autoencoder)
+    # from random weights the decoder found the noise between hits, and in thousands of steps no
+    # hit: those of worlds are of many pitches, where the toy's are of four
+    mono = Backbone.from_pretrained(load_preset("toy")).model.pretransform.model
     with figures.timed("VAE"):
         audio = torch.cat([_audio(shard) for shard in shards(folder, recipe.vae_clips)])
-        losses = train_vae(autoencoder, audio_crops(audio, recipe.vae.seed), recipe.vae)
-        train("VAE", recipe.vae.steps + recipe.vae.decoder_steps, losses)
+        crops = audio_crops(audio.flatten(0, 1)[:, None], recipe.vae.seed)
+        train(
+            "VAE", recipe.vae.steps + recipe.vae.decoder_steps, train_vae(mono, crops, recipe.vae)
+        )
+    make_stereo(mono, backbone.model.pretransform.model)
     few = audio[:: max(1, len(audio) // 64)]
     set_latent_scale(backbone, few, folder / "model_config.json")
     save_weights(preset.model("backbone"), backbone.model.state_dict(), torch.float16)
@@ -132,86 +155,30 @@ def make_dit(folder: Path, recipe: Recipe) -> None:
     save_weights(preset.model("backbone"), backbone.model.state_dict(), torch.float16)
 
 
-def make_bridge(folder: Path, recipe: Recipe) -> None:
-    """Write the bridge, by the training step of `foley train`, on features in memory.
-
-    Each clip comes as it is and mirrored, with its channels swapped.
-    """
-    preset = load_preset("world", weights=folder)
-    settings = preset.train.model_copy(update=dict(recipe.train))
-    backbone = Backbone.from_pretrained(preset)
-    with Figures(folder).timed("bridge"):
-        features = cached_features(backbone, shards(folder, recipe.bridge_clips))
-        torch.manual_seed(settings.seed)
-        bridge = build_bridge(backbone)
-        bridge.set_scale(features.video.mean((0, 1, 2)), features.video.std((0, 1, 2)))
-        bridge.insert(backbone.dit)
-        trainer = Trainer(backbone, bridge, settings)
-        train("bridge", settings.steps, bridge_losses(trainer, features))
-    with trainer.best():
-        facts = BridgeFacts.of(preset, backbone.objective, 4.0)
-        save_bridge(folder / BRIDGE_FILE, bridge.half(), facts)
-
-
-def bridge_losses(trainer: Trainer, features: FeatureBatch) -> Iterator[float]:
-    """Train on random batches of all clips -> the loss of each step."""
-    generator = torch.Generator().manual_seed(trainer.settings.seed)
-    while not trainer.finished:
-        size = (trainer.settings.batch_size,)
-        rows = torch.randint(len(features.video), size, generator=generator)
-        yield trainer.train_step([rows_of(features, rows)]).loss
-
-
-def rows_of(features: FeatureBatch, rows: Tensor) -> FeatureBatch:
-    """Some clips of a batch."""
-    at = rows.tolist()
-    tensors = {k: v[rows] for k, v in vars(features).items() if isinstance(v, Tensor)}
-    return replace(
-        features,
-        **tensors,
-        text=[features.text[i] for i in at],
-        seconds=[features.seconds[i] for i in at],
-    )
-
-
-def cached_features(backbone: Backbone, of: Sequence[Shard]) -> FeatureBatch:
-    """Features of all clips, then those of the mirrored ones."""
-    encoder = VideoEncoder.from_pretrained(backbone.preset)
-    video: list[Tensor] = []
-    latents: list[tuple[Tensor, Tensor]] = []
-    for mirrored in (False, True):
-        for shard in of:
-            frames, sounds = shard.frames(), shard.sounds()
-            if mirrored:
-                frames, sounds = frames[:, :, :, ::-1], sounds[:, ::-1].copy()
-            video += [encoder.encode(np.ascontiguousarray(clip)) for clip in frames]
-            latents.append(backbone.codec.encode(torch.from_numpy(sounds)))
-    mean, scale = (torch.cat([part[i] for part in latents]) for i in (0, 1))
-    tokens = torch.stack(video)
-    text = backbone.encode_text([t["prompt"] for shard in of for t in shard.truths()])
-    clips, frames_of = tokens.shape[:2]
-    return FeatureBatch(
-        tokens,
-        torch.full((clips,), frames_of),
-        mean,
-        scale,
-        torch.full((clips,), mean.shape[-1]),
-        [*text, *text],
-        [4.0] * clips,
-    )
-
-
 def _audio(shard: Shard) -> Tensor:
     """Sounds [clips, 2, S] of a shard."""
     return torch.from_numpy(shard.sounds())
 
 
 def latent_clips(backbone: Backbone, of: Sequence[Shard]) -> LatentClips:
-    """Latents and text of clips of 4 s."""
-    parts = [backbone.codec.encode(_audio(shard)) for shard in of]
-    prompts = [truth["prompt"] for shard in of for truth in shard.truths()]
+    """Latents and text of clips of 4 s, as they are and with their channels swapped."""
+    sounds = torch.cat([_audio(shard) for shard in of])
+    return _latents(backbone, sounds, [t["prompt"] for shard in of for t in shard.truths()], 4.0)
+
+
+def _latents(
+    backbone: Backbone, sounds: Tensor, prompts: Sequence[str], seconds: float
+) -> LatentClips:
+    both = torch.cat([sounds, sounds.flip(1)])
+    parts = [backbone.codec.encode(both[i : i + 32]) for i in range(0, len(both), 32)]
     mean, scale = (torch.cat([part[i] for part in parts]) for i in (0, 1))
-    return LatentClips(mean, scale, backbone.encode_text(prompts), 4.0)
+    text = backbone.encode_text([*prompts, *without(prompts, 3)])
+    return LatentClips(mean, scale, text, seconds)
+
+
+def without(prompts: Sequence[str], every: int) -> list[str]:
+    """The prompts with one in `every` left empty, so that an empty one is trained on too."""
+    return ["" if i % every == 0 else prompt for i, prompt in enumerate(prompts)]
 
 
 def _of_length(backbone: Backbone, seconds: float, count: int, levels: int) -> LatentClips:
@@ -221,16 +188,13 @@ def _of_length(backbone: Backbone, seconds: float, count: int, levels: int) -> L
         for i in range(count)
     ]
     sounds = torch.from_numpy(np.stack([sound_of(clip) for clip in clips]))
-    parts = [backbone.codec.encode(sounds[i : i + 32]) for i in range(0, len(sounds), 32)]
-    mean, scale = (torch.cat([part[i] for part in parts]) for i in (0, 1))
-    text = backbone.encode_text([clip.world.prompt for clip in clips])
-    return LatentClips(mean, scale, text, seconds)
+    return _latents(backbone, sounds, [clip.world.prompt for clip in clips], seconds)
 
 
 def reconstruction(backbone: Backbone, levels: int, count: int) -> dict[str, Any]:
     """How well the VAE keeps onsets and sides, on clips that it has not seen, by level.
 
-    The side is right where the louder channel of 50 ms after a hit off the middle is the true one.
+    The side is that of the louder channel in the 50 ms after a hit off the middle.
     """
     found: dict[str, Any] = {}
     for level in range(1, levels + 1):
@@ -239,14 +203,23 @@ def reconstruction(backbone: Backbone, levels: int, count: int) -> dict[str, Any
         latents = backbone.codec.encode(torch.from_numpy(true))[0]
         decoded = backbone.codec.decode(latents).numpy()
         truths = [clip.truth() for clip in clips]
-        impacts = [np.array(truth["impacts"], float) for truth in truths]
+        kinds = {"true sound": true, "decoded": decoded}
         found[str(level)] = {
             "clips": count,
-            **{
-                name: round(
-                    sync_score(impacts, [detect_onsets(w.mean(0), RATE) for w in waves]).f1_60ms, 4
-                )
-                for name, waves in (("true sound", true), ("decoded", decoded))
-            },
+            **{name: _kept(truths, waves) for name, waves in kinds.items()},
         }
     return found
+
+
+def _kept(truths: Sequence[Mapping[str, Any]], waves: Audio) -> dict[str, float]:
+    """Onset F1 at 60 ms of sounds [clips, 2, S], and how often the louder side is the true one."""
+    impacts = [np.array(truth["impacts"], float) for truth in truths]
+    sync = sync_score(impacts, [detect_onsets(wave.mean(0), RATE) for wave in waves])
+    right = [
+        (energy[1] > energy[0]) == (event["pan"] > 0)
+        for truth, wave in zip(truths, waves, strict=True)
+        for event in truth["events"]
+        if event["kind"] == "hit" and event["heard"] and abs(event["pan"]) >= OFF_THE_MIDDLE
+        for energy in [np.square(wave[:, round(event["time"] * RATE) :][:, : RATE // 20]).sum(1)]
+    ]
+    return {"onsets": round(sync.f1_60ms, 4), "sides": round(float(np.mean(right)), 4)}

@@ -110,17 +110,22 @@ def measure(studio: Studio, clips: int = CLIPS, pairs: int = PAIRS) -> dict[str,
         for level in LEVELS
     }
     own = {level: studio.make(of, of.tokens) for level, of in made.items()}
+    decoded = {level: studio.through_vae(of) for level, of in made.items()}
     hits = {level: claims.at_hits(of.truths, of.true, own[level], studio.rate)
             for level, of in made.items()}  # fmt: skip
+    kept = claims.at_hits(made[1].truths, made[1].true, decoded[1], studio.rate)
     seen = {level: partial(claims.recall, of.truths, own[level], studio.rate)
             for level, of in made.items()}  # fmt: skip
     rests, seconds = claims.false_onsets([*map(_rests, made[3].clips)], own[3], studio.rate)
     return {
-        "time": {str(level): _time(studio, of, own[level]) for level, of in made.items()},
+        "time": {
+            str(level): _time(studio, of, own[level], decoded[level]) for level, of in made.items()
+        },
         "force": {f"level {level}": round(of.force, 4) for level, of in hits.items()},
         "place": {f"level {level}": round(of.place, 4) for level, of in hits.items()}
-        | {f"hits of level {level}": of.off_the_middle for level, of in hits.items()},
-        "material": _material(studio, made[1], own[1]),
+        | {f"hits of level {level}": of.off_the_middle for level, of in hits.items()}
+        | {"of true sounds, decoded": round(kept.place, 4)},
+        "material": _material(studio, made[1], own[1], decoded[1]),
         "cause": _cause(studio, pairs),
         "rest": {"onsets a second": round(rests, 4), "seconds": round(seconds, 1)},
         "unseen": {
@@ -130,13 +135,15 @@ def measure(studio: Studio, clips: int = CLIPS, pairs: int = PAIRS) -> dict[str,
     }
 
 
-def _time(studio: Studio, made: Made, own: Sequence[Audio]) -> dict[str, Any]:
+def _time(
+    studio: Studio, made: Made, own: Sequence[Audio], decoded: Sequence[Audio]
+) -> dict[str, Any]:
     others = [*made.tokens[1:], made.tokens[0]]
     sounds = {
         "own video": own,
         "another's video": studio.make(made, others),
         "no video": studio.make(made, [None] * len(made.clips)),
-        "true sound, decoded": studio.through_vae(made),
+        "true sound, decoded": decoded,
         "true sound": made.true,
     }
     return {
@@ -152,7 +159,9 @@ def _time(studio: Studio, made: Made, own: Sequence[Audio]) -> dict[str, Any]:
     }
 
 
-def _material(studio: Studio, made: Made, own: Sequence[Audio]) -> dict[str, Any]:
+def _material(
+    studio: Studio, made: Made, own: Sequence[Audio], decoded: Sequence[Audio]
+) -> dict[str, Any]:
     """Of clips of one thing: what material is heard, by their own prompt, another and none."""
     learnt = [WorldClip(FIRST_SEED + 1_000_000 + i) for i in range(JUDGED)]
     labels = [clip.world.things[0].material for clip in learnt]
@@ -167,6 +176,7 @@ def _material(studio: Studio, made: Made, own: Sequence[Audio]) -> dict[str, Any
     unasked = studio.make(made, made.tokens, [""] * len(prompts))
     return {
         "of true sounds the judge tells": round(claims.shares(judge, made.true, seen), 4),
+        "of true sounds, decoded": round(claims.shares(judge, decoded, seen), 4),
         "by the own prompt": round(claims.shares(judge, own, seen), 4),
         "by a swapped prompt, the new one": round(claims.shares(judge, swapped, wanted), 4),
         "F1 by a swapped prompt": round(claims.f1(made.truths, swapped, studio.rate), 4),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from model.backbone import Backbone
 from model.bridge import Bridge
 from model.foley import build_bridge
 from model.presets.preset import Preset, load_preset
+from tests.model.velocity import FRAMES, LATENTS
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +33,14 @@ def bridge(backbone: Backbone, preset: Preset) -> Bridge:
     torch.nn.init.normal_(found.null)
     found.insert(backbone.dit)
     return found.requires_grad_(False)
+
+
+@pytest.fixture
+def noisy() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, 16, LATENTS, generator=generator), torch.tensor([0.3, 0.8])
+
+
+@pytest.fixture
+def tokens(preset: Preset) -> Tensor:
+    return torch.randn(2, FRAMES, 1, preset.video.width, generator=torch.Generator().manual_seed(2))

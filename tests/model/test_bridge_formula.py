@@ -24,14 +24,19 @@ FRAMES, CELLS = (5, 3, 4), 2
 Values = np.ndarray
 
 
-@pytest.fixture
-def bridge() -> Bridge:
+@pytest.fixture(params=[False, True], ids=["plain", "with a vector a cell"])
+def bridge(request: pytest.FixtureRequest) -> Bridge:
     """A small bridge, none of whose weights is zero or one."""
     torch.manual_seed(0)
     settings = BridgeSettings(
-        heads=HEADS, head_dim=WIDTH, adapter_width=10, rope_positions="seconds", rope_rate=ROPE_RATE
+        heads=HEADS,
+        head_dim=WIDTH,
+        adapter_width=10,
+        rope_positions="seconds",
+        rope_rate=ROPE_RATE,
+        cell_embedding=request.param,
     )
-    made = Bridge(DIM, 2, VIDEO, settings, (LATENT_RATE, TOKEN_RATE))
+    made = Bridge(DIM, 2, (CELLS, VIDEO), settings, (LATENT_RATE, TOKEN_RATE))
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -42,6 +47,12 @@ def bridge() -> Bridge:
 def array(value: object) -> Values:
     assert isinstance(value, torch.Tensor)
     return value.detach().double().numpy()
+
+
+def standard(bridge: Bridge, tokens: torch.Tensor) -> Values:
+    """Tokens [B, J, P, V] as layers see them: standardised, with the vector of each cell."""
+    scaled = (array(tokens) - array(bridge.mean)) / array(bridge.std)
+    return scaled if bridge.cells is None else scaled + array(bridge.cells)
 
 
 def linear(x: Values, layer: object) -> Values:
@@ -112,10 +123,10 @@ def test_a_layer_adds_what_its_formula_says(
     with bridge.conditioned_on(batch, LATENTS, cache):
         first, doubled = bridge.blocks[0](x[:3]), bridge.blocks[0](x)
     torch.testing.assert_close(first, doubled[:3])
-    standard = (array(tokens) - array(bridge.mean)) / array(bridge.std)
-    standard[2] = array(bridge.null)
+    seen_as = standard(bridge, tokens)
+    seen_as[2] = array(bridge.null)
     for clip, count in enumerate(frames):
-        want = added_to(bridge, array(x[clip, PREFIX:]), standard[clip, :count])
+        want = added_to(bridge, array(x[clip, PREFIX:]), seen_as[clip, :count])
         np.testing.assert_allclose(array(first[clip, PREFIX:]), want, atol=2e-4)
     nothing = linear(key_value(bridge, array(bridge.null))[1], bridge.blocks[0].to_out)
     for half in doubled[3:]:
@@ -130,10 +141,10 @@ def test_single_tokens_can_be_left_out_but_not_all_of_a_clip(bridge: Bridge) -> 
     batch = VideoBatch(tokens, torch.tensor(FRAMES), offset=OFFSET, kept=kept)
     with bridge.conditioned_on(batch, LATENTS):
         found = bridge.blocks[0](x)
-    standard = (array(tokens) - array(bridge.mean)) / array(bridge.std)
+    seen_as = standard(bridge, tokens)
     for clip, count in enumerate(FRAMES):
         own = None if clip == 1 else kept[clip].numpy()
-        want = added_to(bridge, array(x[clip]), standard[clip, :count], own)
+        want = added_to(bridge, array(x[clip]), seen_as[clip, :count], own)
         np.testing.assert_allclose(array(found[clip]), want, atol=2e-4)
 
 
@@ -161,7 +172,7 @@ def test_learned_pooling_is_attention_of_its_queries_to_the_cells_of_one_frame()
 def test_a_peaked_start_has_queries_and_keys_that_differ_by_little_but_time() -> None:
     torch.manual_seed(2)
     settings = BridgeSettings(heads=HEADS, head_dim=WIDTH, adapter_width=10, rope_init="peaked")
-    bridge = Bridge(DIM, 1, VIDEO, settings, (LATENT_RATE, TOKEN_RATE))
+    bridge = Bridge(DIM, 1, (1, VIDEO), settings, (LATENT_RATE, TOKEN_RATE))
     layer, rng, cosines = bridge.blocks[0], np.random.default_rng(0), []
     for _ in range(50):
         query = linear(normal(rng.normal(size=DIM), layer.norm), layer.to_q)

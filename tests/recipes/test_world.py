@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -12,11 +14,17 @@ from click.testing import CliRunner
 
 from model.backbone import Backbone, bare_backbone
 from model.foley import FoleyControl
+from model.metrics.onsets import detect_onsets, sync_score
 from model.presets.preset import CONFIGS, load_preset
 from model.sampling.request import SoundRequest
+from model.video_encoder import VideoEncoder
+from pipeline.world import WorldClip
+from recipes.toy.__main__ import cli as toy
 from recipes.world.__main__ import FIGURES, STEPS, cli
+from recipes.world.bridge import cached_features
+from recipes.world.clips import FIRST_SEED, RATE, Shard, of_other_materials, write_shard
 from recipes.world.model_card import model_card
-from recipes.world.warm_start import start_from_toy
+from recipes.world.stereo import make_stereo
 
 SHIPPED = CONFIGS / "world" / "weights"
 
@@ -27,7 +35,7 @@ def test_the_steps_make_weights_that_make_stereo_sound(tmp_path: Path) -> None:
         done = CliRunner().invoke(cli, [step, str(tmp_path), "--quick"], catch_exceptions=False)
         assert done.exit_code == 0, done.output
     preset = load_preset("world", weights=tmp_path)
-    request = SoundRequest("a metal ball", 4.0, 0, torch.randn(32, 1, 96))
+    request = SoundRequest("a metal ball", 4.0, 0, torch.randn(48, 4, 96))
     [sound] = FoleyControl.from_pretrained(preset).generate([request])
     assert sound.shape == (2, 64_000)
     assert np.abs(sound).max() > 0
@@ -41,23 +49,81 @@ def test_the_shipped_card_is_that_of_the_recipe() -> None:
     assert (SHIPPED / "MODEL_CARD.md").read_text() == model_card(figures, SHIPPED)
 
 
-def test_the_vae_starts_as_the_toys_on_both_channels() -> None:
-    """Of the same sound in both channels: what the toy makes of it, but for the new latents."""
-    preset, toy = load_preset("world"), load_preset("toy")
-    stereo = bare_backbone(preset).pretransform.model
-    start_from_toy(stereo)
-    mono = Backbone.from_pretrained(toy).model.pretransform.model
-    sound = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 1, 6400))).float() * 0.1
-    both = sound.repeat(1, 2, 1)
+def test_the_vae_is_a_mono_one_for_each_channel() -> None:
+    stereo = bare_backbone(load_preset("world")).pretransform.model
+    mono = Backbone.from_pretrained(load_preset("toy")).model.pretransform.model
+    make_stereo(mono, stereo)
+    sounds = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 1, 6400))).float() * 0.1
     with torch.no_grad():
-        one = mono.encoder(mono.pretransform.encode(sound))
-        two = stereo.encoder(stereo.pretransform.encode(both))
-        latents = stereo.latent_dim
-        assert torch.allclose(two[:, :16], one[:, :16], atol=1e-4)
-        assert torch.allclose(two[:, latents : latents + 16], one[:, 16:], atol=1e-4)
-        silent = torch.cat([one[:, :16], torch.zeros(1, latents - 16, one.shape[-1])], 1)
-        made = stereo.decode(silent)
-        wanted = mono.decode(one[:, :16])
-    assert made.shape == (1, 2, 6400)
-    assert torch.corrcoef(torch.stack([made[0, 0], wanted[0, 0]]))[0, 1] > 0.95
-    assert torch.allclose(made[0, 0], made[0, 1], atol=1e-5)
+        means, scales = mono.encoder(mono.pretransform.encode(sounds)).chunk(2, dim=1)
+        both = stereo.encoder(stereo.pretransform.encode(sounds.transpose(0, 1)))
+        wanted = torch.cat([means.flatten(0, 1), scales.flatten(0, 1)])[None]
+        assert torch.allclose(both, wanted, atol=1e-4)
+        made = stereo.decode(means.flatten(0, 1)[None])
+        assert torch.allclose(made[0], mono.decode(means)[:, 0], atol=1e-5)
+    assert not torch.allclose(made[0, 0], made[0, 1], atol=1e-2)
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> Shard:
+    """Two rendered worlds of several things."""
+    made = Shard(tmp_path_factory.mktemp("worlds"), level=2, first=0, count=2)
+    write_shard(made)
+    return made
+
+
+def test_a_second_sound_is_of_other_materials_with_the_same_hits(shard: Shard) -> None:
+    clip = WorldClip(FIRST_SEED, 2)
+    other = of_other_materials(clip.world)
+    for world in (WorldClip(FIRST_SEED + i, 2).world for i in range(20)):
+        pairs = zip(world.things, of_other_materials(world).things, strict=True)
+        assert all(a.material != b.material and a.colour == b.colour for a, b in pairs)
+    truth = shard.truths()[0]
+    assert all(
+        f"a {thing.material} {thing.shape}" in truth["other_prompt"] for thing in other.things
+    )
+    [sound] = shard.other_sounds()
+    assert sound.shape == shard.sound(0).shape
+    assert not np.allclose(sound, shard.sound(0), atol=0.05)
+    found = [detect_onsets(of.mean(0), RATE) for of in (shard.sound(0), sound)]
+    assert sync_score([np.array(truth["impacts"])], [found[1]]).f1_60ms > 0.6
+
+
+def test_a_bridge_learns_from_clips_mirrored_ones_and_other_sounds(shard: Shard) -> None:
+    """Row by row: own 0 and 1, mirrored 0 and 1, other 0, mirrored other 0."""
+    backbone = Backbone.from_pretrained(load_preset("world"))
+    features = cached_features(backbone, [shard])
+    frames, sounds = shard.frames(), torch.from_numpy(shard.sounds())
+    encoder = VideoEncoder.from_pretrained(load_preset("world"))
+    flipped = encoder.encode(np.ascontiguousarray(frames[0][:, :, ::-1]))
+    video = [encoder.encode(frames[0]), encoder.encode(frames[1]), flipped]
+    for row, of in enumerate((0, 1, 2, None, 0, 2)):
+        if of is not None:
+            torch.testing.assert_close(features.video[row], video[of])
+    other = torch.from_numpy(shard.other_sounds())
+    wanted = [sounds, sounds.flip(1), other, other.flip(1)]  # channels swapped as the picture is
+    means, scales = zip(*map(backbone.codec.encode, wanted), strict=True)
+    torch.testing.assert_close(features.latent_mean, torch.cat(means), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(features.latent_scale, torch.cat(scales), atol=1e-5, rtol=1e-5)
+    first, second = shard.truths()
+    told = ["", second["prompt"], first["prompt"], "", *[first["other_prompt"]] * 2]
+    for row, text in zip(features.text, backbone.encode_text(told), strict=True):
+        torch.testing.assert_close(row, text)
+
+
+@pytest.mark.parametrize("recipe", [cli, toy])
+def test_a_folder_that_is_no_recipes_is_told_in_one_line(
+    recipe: click.Command, tmp_path: Path
+) -> None:
+    shipped = sorted(path for name in ("toy", "world") for path in (CONFIGS / name).rglob("*"))
+    (tmp_path / "private.txt").write_text("not a weight")
+    steps = {"ship": "has no MODEL_CARD.md, figures.json,", "card": "figures.json has no '"}
+    if recipe is cli:
+        steps["dit"] = "no weights at .*; here the steps before this one make them"
+    for step, said in steps.items():
+        done = CliRunner().invoke(recipe, [step, str(tmp_path)])
+        assert done.exit_code == 2, done.output
+        assert re.search(said, done.output)
+    done = CliRunner().invoke(recipe, ["card", str(tmp_path / "private.txt" / "x")])
+    assert (done.exit_code, "takes no folder" in done.output) == (2, True)
+    assert shipped == sorted(p for name in ("toy", "world") for p in (CONFIGS / name).rglob("*"))

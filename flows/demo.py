@@ -32,7 +32,7 @@ from pipeline.report import render_report, write_page
 from pipeline.training.checkpoints import Checkpoint
 from warehouse.files import identity_hash, read_json, write_json
 
-REPORT_VERSION = 4  # raised when the report or results.json says the same results differently
+REPORT_VERSION = 5  # raised when the report or results.json says the same results differently
 
 
 class Clock:
@@ -75,13 +75,13 @@ def demo(parameters: DemoParameters, corpus: Path, before: dict[str, float]) -> 
     shared = parameters.model_dump(include={*ModelParameters.model_fields})
     split = parameters.model_dump(include={*BatchParameters.model_fields} - shared.keys())
     with clock.step("curate"):
-        name = f"procedural.{seed}"
+        name, policy = parameters.corpus, parameters.policy
         source: dict[str, Any] = {"folder": corpus, "name": name, "sources": (name,)}
-        curated = curate(CurateParameters(**shared, **split, **source, dataset=name, policy="toy"))
+        curated = curate(CurateParameters(**shared, **split, **source, dataset=name, policy=policy))
     with clock.step("train"):
         version = curated.dataset.version
         checkpoint = train(
-            TrainParameters(**shared, dataset=version, steps=parameters.steps, seed=seed)
+            TrainParameters(**shared, dataset=version, seed=seed, **parameters.training)
         )
         assert isinstance(checkpoint, Checkpoint)
     with clock.step("evaluate"):
@@ -123,7 +123,7 @@ def report(
     return results
 
 
-def _results(parameters: DemoParameters, curated: Curated, evaluated: HeldOut) -> dict[str, Any]:
+def _results(parameters: DemoParameters, curated: Curated, evaluated: HeldOut) -> dict[str, object]:
     """The figures, and under what they came about."""
     wh, dataset, figures = evaluated.data.wh, curated.dataset, evaluated.figures
     everyone = dataset.members(kept=None)["clip_id"].to_pylist()
@@ -138,6 +138,7 @@ def _results(parameters: DemoParameters, curated: Curated, evaluated: HeldOut) -
         "dataset": dataset.version,
         "checkpoint": evaluated.checkpoint.id,
         "preset": parameters.preset,
+        **({"level": parameters.level} if parameters.level else {}),
         "steps": evaluated.checkpoint.record["steps"],
         "seed": parameters.seed,
         "versions": versions(),

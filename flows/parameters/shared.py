@@ -69,7 +69,7 @@ CheckpointName = Annotated[
 ]
 PresetName = Annotated[str, _choice((OWN, "toy", "world", "paper"), "a folder with a preset.toml")]
 PolicyName = Annotated[
-    str, _choice(("all", "hunyuan", "mova", "strict", "toy"), "path of a .toml file")
+    str, _choice(("all", "hunyuan", "mova", "strict", "toy", "world"), "path of a .toml file")
 ]
 
 
@@ -102,7 +102,7 @@ class Parameters(Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_group(cls, values: Any) -> Any:
+    def _without_group(cls, values: object) -> Any:
         """A form has the machine's fields in a group."""
         if not isinstance(values, dict) or not isinstance(values.get("machine"), dict):
             return values

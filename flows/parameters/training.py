@@ -1,7 +1,7 @@
 """Parameters of the flows that train."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -104,8 +104,35 @@ class DemoParameters(BatchParameters):
     """Clips a task."""
     max_attempts: int = Field(default=1, ge=1, le=100)
     """Rendered clips that are broken stay so: once will do."""
+    level: int | None = Field(default=None, ge=1, le=3)
+    """Render simulated worlds of this level, for the preset world, and train on from its bridge."""
     clips: int = Field(default=320, ge=64, le=100_000)
     """Good clips to render; half as many flawed and a few broken ones on top."""
     seed: Seed = 0
     """Seed of clips, training and generated sounds."""
     steps: Steps = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_of_worlds(cls, values: object) -> Any:
+        """Worlds are what the preset world knows, and the toy (a command's default) does not."""
+        if isinstance(values, dict) and values.get("level"):
+            return values | {"preset": {"toy": "world"}.get(of := values.get("preset", "toy"), of)}
+        return values
+
+    @property
+    def corpus(self) -> str:
+        """Name of the folder of clips, of their source and of their dataset."""
+        return f"worlds.{self.level}.{self.seed}" if self.level else f"procedural.{self.seed}"
+
+    @property
+    def policy(self) -> str:
+        """What its clips are selected by."""
+        return "world" if self.level else "toy"
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Worlds have the recipe's second stage, from the bridge that many worlds have trained."""
+        if not self.level:
+            return {"steps": self.steps}
+        return {"steps": self.steps, "parent": "shipped", "stages": ("sft",)}

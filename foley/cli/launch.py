@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,7 @@ PARAMETERS: Mapping[str, type[Parameters]] = {
 }
 
 
-def run_flow(name: str, home: Path, options: Mapping[str, Any]) -> Any:
+def run_flow(name: str, home: Path, options: Mapping[str, object]) -> Any:
     """Run a flow; returns its result.
 
     Raises FoleyError, before a server is started, for a parameter out of its limits, a folder
@@ -55,6 +56,8 @@ def run_flow(name: str, home: Path, options: Mapping[str, Any]) -> Any:
     """
     began = perf_counter()
     parameters = _checked(PARAMETERS[name], home, options)
+    if isinstance(parameters, DemoParameters) and parameters.level:
+        need_simulator()
     server = set_up_prefect(home)
     if not isinstance(parameters, DemoParameters):
         return _started(name, server)(parameters)
@@ -77,19 +80,30 @@ def _started(name: str, server: EmbeddedServer | None) -> Any:
     return flow
 
 
+def need_simulator() -> None:
+    """Raise FoleyError where worlds cannot be rendered."""
+    if find_spec("mujoco") is None:
+        raise FoleyError("the simulator is not installed: uv sync --extra world")
+
+
 def _render(parameters: DemoParameters) -> Path:
     """Write the clips that are not there yet; returns their folder."""
     from pipeline.procedural import Corpus, write_corpus
 
-    folder = parameters.home / "clips" / f"procedural.{parameters.seed}"
+    folder, level = parameters.home / "clips" / parameters.corpus, parameters.level
     flawed = int(parameters.clips * FLAWED_SHARE)
-    corpus = Corpus(parameters.clips, parameters.seed, flawed=flawed)
+    if level is None:
+        corpus = Corpus(parameters.clips, parameters.seed, flawed=flawed)
+    else:
+        from pipeline.world import WorldCorpus
+
+        corpus = WorldCorpus(parameters.clips, parameters.seed, flawed=flawed, level=level)
     with bar("render", unit="clip") as progress:
         write_corpus(folder, corpus, parameters.batches_at_once, follow(progress))
     return folder
 
 
-def run_dub(home: Path, record: bool, options: Mapping[str, Any]) -> Iterator[Dubbed]:
+def run_dub(home: Path, record: bool, options: Mapping[str, object]) -> Iterator[Dubbed]:
     """Sound for a video, a folder, a CSV or a text; options are those of `GenerateParameters`.
 
     With `record` the home folder has its checkpoints looked at, and keeps a record of every sound.
@@ -124,7 +138,7 @@ def run_dub(home: Path, record: bool, options: Mapping[str, Any]) -> Iterator[Du
         dubbing.home.publish_if_possible()
 
 
-def _checked(kind: type[Parameters], home: Path, options: Mapping[str, Any]) -> Parameters:
+def _checked(kind: type[Parameters], home: Path, options: Mapping[str, object]) -> Parameters:
     """The parameters of a flow, as far as they can be checked before anything is started."""
     try:
         parameters = kind.model_validate({"home": home, **options})

@@ -1,7 +1,6 @@
 """The command that renders simulated worlds into a folder of clips."""
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,10 +42,11 @@ def render(folder: Path, level: int, clips: int, seed: int, **besides: int) -> N
 
     clips.jsonl says what happens in each. A command that was stopped goes on where it was.
     """
-    if find_spec("mujoco") is None:
-        raise FoleyError("the simulator is not installed: uv sync --extra world")
     from flows.display.progress_bars import bar, follow
+    from foley.cli.launch import need_simulator
     from pipeline.procedural import write_corpus
+
+    need_simulator()
     from pipeline.world import WorldCorpus
 
     if besides["duplicates"] > clips:

@@ -264,7 +264,7 @@ def figures(marks: Sequence[Mark]) -> dict[str, str]:
     return drawn
 
 
-def write_results(folder: Path, marks: Sequence[Mark], facts: Mapping[str, Any]) -> Path:
+def write_results(folder: Path, marks: Sequence[Mark], facts: Mapping[str, object]) -> Path:
     """Write ablation.json, ablation.md and the figures into a folder; returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     results = {**facts, "marks": [asdict(mark) for mark in marks]}

@@ -116,7 +116,7 @@ def score(wh: Warehouse, setup: Setup, advance: Callable[[], object] = lambda: N
     drawn: scoring.Samples | None = samples if setup.resamples else None
     clips = {name: scoring.clip_scores(of) for name, of in inputs.items()}
     figures: dict[str, scoring.Figures] = {}
-    problems: dict[str, Mapping[str, Any]] = {}
+    problems: dict[str, Mapping[str, object]] = {}
     for system in setup.systems:
         of, seconds = inputs[system.name], setup.preset.evaluation_seconds
         figures[system.name], unmeasured = scoring.summarise(
@@ -152,7 +152,7 @@ def _inputs(wh: Warehouse, setup: Setup) -> dict[str, Inputs]:
     }  # fmt: skip
 
 
-def _provenance(setup: Setup, inputs: Inputs) -> dict[str, Any]:
+def _provenance(setup: Setup, inputs: Inputs) -> dict[str, object]:
     stages = [*setup.sound_stages, *setup.video_stages]
     networks = [s for s in stages if isinstance(s, Embed)]
     return {

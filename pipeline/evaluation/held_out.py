@@ -144,7 +144,7 @@ def truths_of(wh: Warehouse, clip_ids: Sequence[str]) -> dict[str, dict[str, Any
     return {clip: truth for clip, truth in truths.items() if "impacts" in truth}
 
 
-def materials_of(truths: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def materials_of(truths: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
     """The material of each clip whose prompt can be swapped to another: of procedural ones."""
     known = {clip: truth.get("material") for clip, truth in truths.items()}
     return {clip: material for clip, material in known.items() if material in MATERIALS}

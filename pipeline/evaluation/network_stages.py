@@ -116,7 +116,7 @@ class Embed(Stage):
         network, settings = self._network, self.settings
         if isinstance(settings, SoundSettings):
             embed, read = network.hear, read_sound
-            how: Any = (network.sample_rate, settings.seconds, settings.channel)
+            how: object = (network.sample_rate, settings.seconds, settings.channel)
         else:
             embed, read = network.watch, read_frames
             crop = network.size if network.crop else None

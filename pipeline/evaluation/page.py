@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -73,7 +72,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-zA-Z0-9]+", "-", name).strip("-") or "system"
 
 
-def _colours(systems: Mapping[str, Any]) -> str:
+def _colours(systems: Mapping[str, object]) -> str:
     return " ".join(
         f".c-{slug(name)} {{ --c: var({COLOURS[i % len(COLOURS)]}); }}"
         for i, name in enumerate(systems)

@@ -51,7 +51,7 @@ def funnel(
 ) -> list[dict[str, Any]]:
     """Clips passed, rejected and failed by stage, with how often each reason was given."""
     columns = ["clip_id", "status", "reason", "error", "message"]
-    steps: list[dict[str, Any]] = []
+    steps: list[dict[str, object]] = []
     for stage, fingerprint in {"clips": "source", **fingerprints}.items():
         rows = wh.rows(stage, fingerprint, None, columns, clip_ids).to_pylist()
         counts = Counter(row["status"] for row in rows)
@@ -61,7 +61,7 @@ def funnel(
     return steps
 
 
-def reason(row: Mapping[str, Any]) -> str:
+def reason(row: Mapping[str, object]) -> str:
     """Why a clip did not pass, without the name of its file, so that like cases count together."""
     if row["reason"]:
         return str(row["reason"])
@@ -103,7 +103,7 @@ def _processor() -> str:
 
 
 def figures(results: Mapping[str, Any]) -> str:
-    """The sync table, v-loss and prompt swap as text."""
+    """The sync table, v-loss and, where any prompt was swapped, prompt swap as text."""
     labels = {
         "true": "its own video",
         "other": "another clip's video",
@@ -116,10 +116,15 @@ def figures(results: Mapping[str, Any]) -> str:
     ]
     loss, swap = results["v_loss"], results["prompt_swap"]
     share, f1 = swap["material_accuracy"], swap["f1_60ms"]
-    return (
+    text = (
         f"{render(rows)}\n\n"
         f"v-loss: {loss['true']:.4f} with its own video, {loss['null']:.4f} with none, "
-        f"{loss['other']:.4f} with another clip's\n"
+        f"{loss['other']:.4f} with another clip's"
+    )
+    if f1 is None:
+        return text
+    return (
+        f"{text}\n"
         f"prompt swap: {'unknown how many' if share is None else f'{share:.0%}'} take the new "
-        f"material, F1 60 ms {'unknown' if f1 is None else f'{f1:.3f}'}"
+        f"material, F1 60 ms {f1:.3f}"
     )

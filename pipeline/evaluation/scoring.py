@@ -31,7 +31,7 @@ def load(
     """Read what the stages computed of the clips PREFIX + NAME."""
     ids = [prefix + name for name in names]
     stages: dict[str, dict[str, ClipFeatures]] = {}
-    checks: dict[str, dict[str, Any]] = {}
+    checks: dict[str, dict[str, object]] = {}
     broken: dict[str, str] = {}
     for stage, fingerprint in fingerprints.items():
         for row in wh.rows(stage, fingerprint, status=None, clip_ids=ids).to_pylist():
@@ -99,7 +99,7 @@ def summarise(
 
 def comparisons(
     inputs: Mapping[str, Inputs], scores: Mapping[str, ClipScores], samples: Samples | None
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Every pair of systems on the clips that both have: difference by metric, and its p."""
     rows: list[dict[str, Any]] = []
     for a, b in combinations(scores, 2):

@@ -66,15 +66,15 @@ def catalog_page(home: Path) -> str:
     )
 
 
-def _rows(home: Path, sql: str) -> list[dict[str, Any]]:
+def _rows(home: Path, sql: str) -> list[dict[str, object]]:
     return query(home, sql).to_pylist()
 
 
-def _with_figures(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_figures(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, object]]:
     """A column a figure; one with an interval or a count is a mapping with its `value`."""
-    figures: list[dict[str, Any]] = []
+    figures: list[dict[str, object]] = []
     for evaluation in evaluations:
-        found: dict[str, Any] = json.loads(evaluation.pop("record")).get("figures", {})
+        found: dict[str, object] = json.loads(evaluation.pop("record")).get("figures", {})
         values = {k: v.get("value") if isinstance(v, dict) else v for k, v in found.items()}
         figures.append({k: v for k, v in values.items() if isinstance(v, int | float)})
     names = dict.fromkeys(name for values in figures for name in values)

@@ -1,17 +1,32 @@
 """The demo's report: what its figures prove, clips to hear, and under what they came about."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.report.charts import Lines, lines, smoothed, thinned
-from pipeline.report.data import ReportData
 from pipeline.report.figures import flat, get, is_number
 from pipeline.report.html import page_html
-from pipeline.report.players import player
+from pipeline.report.players import ReportClip, player
 
 Verdict = Literal["proved", "leaning", "unproved", "unmeasured"]
-TRUE_AT_LEAST, CONTROL_AT_MOST = 0.8, 0.25  # onset F1 at 60 ms that the demo sets out to reach
+#: Onset F1 at 60 ms that the demo sets out to reach: at least, with a clip's own video, and at
+#: most, with another's or none. Of procedural clips, and of worlds by level: there more happens.
+GOAL, GOALS = (0.8, 0.25), {1: (0.8, 0.35), 2: (0.65, 0.35), 3: (0.5, 0.35)}
 DRAWN = ("funnel", "curation", "seconds", "machine", "versions")  # shown in sections of their own
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything in the report; a section whose part is empty says that it was not measured."""
+
+    results: Mapping[str, Any]  # results.json, from which every figure shown is formatted
+    loss: Sequence[Sequence[float]] = ()  # (step, loss)
+    validation: Sequence[Sequence[float]] = ()  # (step, true, null, other), all v-losses
+    clips: Sequence[ReportClip] = ()
+    curation_page: str = ""  # name of the dataset's page in the same folder
+    note: str = ""  # what its scores are worth
+    title: str = "foley demo"
 
 
 def render_report(data: ReportData) -> str:
@@ -23,7 +38,7 @@ def render_report(data: ReportData) -> str:
         results=data.results,
         get=get,
         verdict=verdict(data.results),
-        goal=(TRUE_AT_LEAST, CONTROL_AT_MOST),
+        goal=goal(data.results),
         loss=loss_chart(data),
         validation=validation_chart(data),
         provenance=provenance(data.results),
@@ -31,13 +46,20 @@ def render_report(data: ReportData) -> str:
     )
 
 
-def verdict(results: Mapping[str, Any]) -> Verdict:
+def goal(results: Mapping[str, object]) -> tuple[float, float]:
+    """The F1 to reach with a clip's own video, and that not to reach otherwise."""
+    level = results.get("level")
+    return GOALS[level] if isinstance(level, int) else GOAL
+
+
+def verdict(results: Mapping[str, object]) -> Verdict:
     """What the sync table proves: timing is the picture's if only a clip's own video gives it."""
     scores = [get(results, "sync", name, "f1_60ms") for name in ("true", "other", "none")]
     if not all(map(is_number, scores)):
         return "unmeasured"
     true, control = scores[0], max(scores[1:])
-    if true >= TRUE_AT_LEAST and control <= CONTROL_AT_MOST:
+    at_least, at_most = goal(results)
+    if true >= at_least and control <= at_most:
         return "proved"
     return "leaning" if true > 1.5 * control else "unproved"
 
@@ -63,7 +85,7 @@ def validation_chart(data: ReportData) -> Lines:
     return lines("Validation v-loss by step", series)
 
 
-def provenance(results: Mapping[str, Any]) -> dict[str, list[tuple[str, Any]]]:
+def provenance(results: Mapping[str, object]) -> dict[str, list[tuple[str, Any]]]:
     """Where the figures come from, and all figures that no chart shows, by group."""
     groups = {
         "Results": {key: value for key, value in results.items() if key not in DRAWN},

@@ -25,7 +25,7 @@ _STYLES = {
 }
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether a value is a finite number (a bool is not)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -49,9 +49,9 @@ def figure(value: Any, style: str = "plain") -> Markup:
     return Markup('<data value="{}">{}</data>').format(repr(value), text)
 
 
-def get(results: Mapping[str, Any], *path: str) -> Any:
+def get(results: Mapping[str, object], *path: str) -> Any:
     """The value at a path of keys, None where any of them is missing."""
-    value: Any = results
+    value: object = results
     for key in path:
         if not isinstance(value, Mapping) or key not in value:
             return None
@@ -59,7 +59,7 @@ def get(results: Mapping[str, Any], *path: str) -> Any:
     return value
 
 
-def flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+def flat(value: object, prefix: str = "") -> list[tuple[str, Any]]:
     """The leaves of nested mappings and lists as (dotted name, value)."""
     if isinstance(value, Mapping):
         items = [(str(k), v) for k, v in value.items()]

@@ -1,7 +1,6 @@
 """Charts as SVG files of their own: the ablation's figure, and what Prefect's UI shows of a run."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pipeline.report.charts import histogram, lines, thinned
 from pipeline.report.html import template_of
@@ -26,7 +25,7 @@ def training_svg(losses: Sequence[Sequence[float]], validation: Sequence[Sequenc
     return curves_svg(caption, series)
 
 
-def funnel_svg(title: str, steps: Sequence[Mapping[str, Any]]) -> str:
+def funnel_svg(title: str, steps: Sequence[Mapping[str, object]]) -> str:
     """A bar a step of `Dataset.funnel`: clips left after it, and how many it dropped."""
     return template_of("funnel.svg.j2").render(title=title, steps=steps)
 

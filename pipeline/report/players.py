@@ -1,12 +1,14 @@
 """A clip's player: its lanes, one a sound, all on the same time axis."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.metrics.onsets import sync_score
 from pipeline.report.charts import Axis, Tick
-from pipeline.report.data import ReportClip, ReportSound
 from pipeline.report.sounds import (
     data_uri,
     peak_of,
@@ -26,6 +28,26 @@ CONDITIONS = {
     "other": ("Other video", "made from another clip's picture"),
     "none": ("No video", "made from the prompt alone"),
 }
+
+
+class ReportSound(NamedTuple):
+    """One sound of a clip."""
+
+    audio: NDArray[np.float32]  # in -1..1, mono [S] or [C, S]
+    sample_rate: int
+    onsets: Collection[float] = ()  # detected times, seconds
+
+
+@dataclass(frozen=True)
+class ReportClip:
+    """One clip with a player."""
+
+    clip_id: str
+    prompt: str
+    video: bytes  # of an mp4 that a browser can play
+    sounds: Mapping[str, ReportSound]  # by condition: original, true, other, swap, none
+    impacts: Collection[float] = ()  # known times, seconds
+    swapped_prompt: str | None = None
 
 
 @dataclass(frozen=True)

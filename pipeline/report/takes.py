@@ -3,9 +3,8 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-from pipeline.report.data import ReportClip
 from pipeline.report.html import page_html
-from pipeline.report.players import player
+from pipeline.report.players import ReportClip, player
 
 
 def takes_html(clip: ReportClip, video: str, heard: str, cuts: Collection[float] = ()) -> str:

@@ -6,78 +6,32 @@ What is matched, what is counted, what is scored, what is kept.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soxr
 from playwright.sync_api import Page, sync_playwright
 
 from model.presets.preset import load_preset
 from pipeline.evaluation import tables
 from pipeline.evaluation.evaluation import Evaluation, Setup, record, write_tables
 from pipeline.evaluation.metrics import METRICS
-from pipeline.evaluation.page import render_page, worst_and_best
+from pipeline.evaluation.page import render_page
 from pipeline.evaluation.sets import EvaluationSet, evaluation_set, system
-from pipeline.media import write_wav
-from pipeline.procedural import SAMPLE_RATE, Corpus, render_audio, sample_clip, write_corpus
 from pipeline.report import write_page
-from tests.benchmarks.evaluation import evaluate_folders, shifted
-from tests.pipeline.media.test_mono import write_float_wav
+from tests.benchmarks.evaluation import evaluate_folders
+from tests.browser import CHROMIUM, needs_chromium
+from tests.pipeline.evaluation.systems import COUNT, write_systems
 from warehouse import Warehouse
 
 pytestmark = pytest.mark.slow
 PRESET = load_preset("toy")
-CHROMIUM = shutil.which("chromium")
-COUNT = 6
-BROKEN = ("missing", "broken", "silent", "short", "nan")
-UNUSUAL = ("8 kHz", "96 kHz", "5.1", "clipped", "mono", "stereo")
-
-
-def unusual(kind: str, audio: np.ndarray) -> tuple[np.ndarray, int]:
-    """A sound in an unusual form, or in a usual one.
-
-    Samples [n] or [n, channels], and their rate.
-    """
-    if kind.endswith("kHz"):
-        rate = int(kind.split(maxsplit=1)[0]) * 1000
-        return soxr.resample(audio, SAMPLE_RATE, rate), rate
-    if kind == "clipped":
-        return np.clip(audio * 200, -1, 1), SAMPLE_RATE
-    channels = {"5.1": 6, "stereo": 2, "mono": 1}[kind]
-    return np.repeat(audio[:, None], channels, 1), SAMPLE_RATE
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six videos with their own sound.
-
-    Systems that repeat it, are late, or have all kinds of damage or of formats.
-    """
+    """Videos, and a folder of sounds a system."""
     folder = tmp_path_factory.mktemp("evaluation")
-    rows = write_corpus(folder / "videos", Corpus(COUNT, seed=78, bad=()))
-    for name in ("same", "late", "damaged", "unusual"):
-        (folder / name).mkdir()
-    for i, row in enumerate(rows):
-        audio = render_audio(sample_clip(row["truth"]["seed"]))
-        stem = Path(row["file"]).stem
-        write_wav(folder / "same" / f"{stem}.wav", audio, SAMPLE_RATE)
-        write_wav(folder / "late" / f"{stem}.wav", shifted(audio, 1.2), SAMPLE_RATE)
-        write_float_wav(folder / "unusual" / f"{stem}.wav", *unusual(UNUSUAL[i], audio))
-        path = folder / "damaged" / f"{stem}.wav"
-        kind = ("", *BROKEN)[i]
-        if kind == "broken":
-            path.write_bytes(b"RIFF is not enough")
-        elif kind == "silent":
-            write_wav(path, np.zeros_like(audio), SAMPLE_RATE)
-        elif kind == "short":
-            write_wav(path, audio[: SAMPLE_RATE // 10], SAMPLE_RATE)
-        elif kind == "nan":
-            write_float_wav(path, np.full(1000, np.nan), SAMPLE_RATE)
-        elif kind == "":
-            write_wav(path, audio, SAMPLE_RATE)
-    write_wav(folder / "damaged" / "clip-99999.wav", np.ones(100, np.float32), SAMPLE_RATE)
+    write_systems(folder)
     return folder
 
 
@@ -253,16 +207,6 @@ def test_tables_hold_the_measured_and_mark_the_published(found: Evaluation, tmp_
     )
 
 
-def test_the_published_rows_are_those_of_the_paper() -> None:
-    rows = {row["system"]: row for row in tables.published()["row"]}
-    assert len(rows) == 6
-    ours = rows["Foley Control (the paper's)"]
-    measured = [key for key, metric in METRICS.items() if metric.in_table2 and key != "is"]
-    assert [ours[key] for key in measured] == [
-        2.93, 2.59, 0.20, 5.89, 31.10, 383.99, 0.32,
-    ]  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def page_file(home: Path, found: Evaluation, evaluated: EvaluationSet) -> Path:
     return write_page(home / "table2.html", render_page(found, setup(home, found, evaluated)))
@@ -291,9 +235,7 @@ AudioParam.prototype.setTargetAtTime = function (value, ...rest) {
 """
 
 
-@pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"
-)
+@needs_chromium
 def test_in_a_browser_sounds_switch_while_the_picture_runs_and_clips_are_sorted(
     page_file: Path,
 ) -> None:
@@ -358,9 +300,3 @@ def test_records_can_be_queried_by_sql(
     wh.publish()
     rows = query(tmp_path, "select system from evaluations order by system").to_pylist()
     assert [row["system"] for row in rows] == ["damaged", "late", "same"]
-
-
-def test_the_worst_and_best_clips_are_chosen_by_all_clip_metrics() -> None:
-    rows = {f"c{i}": {"kl_panns": float(i), "ib": -float(i)} for i in range(20)}
-    chosen = worst_and_best({"a": rows}, list(rows), count=4)
-    assert chosen == ["c19", "c18", "c1", "c0"]

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.evaluation.results import figures
 from pipeline.report import ReportData, render_report
-from pipeline.report.demo import CONTROL_AT_MOST, TRUE_AT_LEAST, verdict
+from pipeline.report.demo import verdict
 from pipeline.report.figures import figure
 from pipeline.report.sounds import to_flac
-from tests.pipeline.report.test_report import Page, samples_of
+from tests.pipeline.report.test_report import RESULTS, Page, samples_of
 
 
 @settings(deadline=None)
@@ -40,17 +41,27 @@ def test_flac_keeps_every_sample(channels: int, length: int, rate: int, seed: in
 
 
 scores_of = st.floats(0, 1)
+#: What is a proof: of procedural clips, and of worlds of each level.
+REACHED: dict[int | None, tuple[float, float]] = {
+    None: (0.8, 0.25),
+    1: (0.8, 0.35),
+    2: (0.65, 0.35),
+    3: (0.5, 0.35),
+}
 
 
 @settings(deadline=None)
-@given(scores_of, scores_of, scores_of)
-def test_the_verdict_follows_the_figures(true: float, other: float, none: float) -> None:
+@given(scores_of, scores_of, scores_of, st.sampled_from([*REACHED]))
+def test_the_verdict_follows_the_figures(
+    true: float, other: float, none: float, level: int | None
+) -> None:
     sync = {
         name: {"f1_60ms": value}
         for name, value in zip(("true", "other", "none"), (true, other, none), strict=True)
     }
-    found = verdict({"sync": sync})
-    assert (found == "proved") == (true >= TRUE_AT_LEAST and max(other, none) <= CONTROL_AT_MOST)
+    found = verdict({"sync": sync} | ({} if level is None else {"level": level}))
+    at_least, at_most = REACHED[level]
+    assert (found == "proved") == (true >= at_least and max(other, none) <= at_most)
     if true <= max(other, none):
         assert found == "unproved"
 
@@ -81,3 +92,12 @@ def test_the_funnel_draws_all_clips_to_scale_and_hides_no_dropped_clip(
         del bars[: len(parts) + 1]
     assert not bars
     assert "i[title] { min-width:" in page.raw["style"]
+
+
+def test_prompts_that_were_not_swapped_are_no_part_of_it() -> None:
+    results = {**RESULTS, "prompt_swap": {"material_accuracy": None, "f1_60ms": None}}
+    for told, shown in ((RESULTS, True), (results, False)):
+        page = render_report(ReportData(results=told, loss=[], validation=[], clips=[]))
+        assert [part in page for part in ('id="swap"', "#swap")] == [shown] * 2
+    assert "prompt swap: 95% take the new material, F1 60 ms 0.889" in figures(RESULTS)
+    assert "prompt swap" not in figures(results)

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from pipeline.report.data import ReportClip, ReportSound
+from pipeline.report.players import ReportClip, ReportSound
 from pipeline.report.takes import takes_html
 
 SECONDS, RATE = 4.0, 8000

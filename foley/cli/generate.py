@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from foley.cli.options import FlowCommand
-from foley.cli.quiet import quietly
+from foley.cli.quiet import ended_by_sigterm, quietly
 
 
 class GenerateCommand(FlowCommand):
@@ -24,7 +24,7 @@ class GenerateCommand(FlowCommand):
         given = source_of("home") is not ParameterSource.DEFAULT
         results = sys.stdout
         failed, told = list[bool](), set[str]()
-        with quietly():
+        with quietly(), ended_by_sigterm():
             for sound in run_dub(home, given or home.is_dir(), options):
                 failed.append(sound.error is not None)
                 for line in (*sound.notes, *([sound.error] if sound.error else ())):
@@ -67,6 +67,8 @@ def join(videos: tuple[Path, ...], out: Path) -> None:
     """
     from pipeline.generation.joining import RATE, join
 
-    shots = join(videos, out)
-    click.echo(f"{out}: {len(shots)} videos, {shots[-1].start + shots[-1].frames} pictures, "
+    with ended_by_sigterm():
+        shots = join(videos, out)
+    what = "1 video" if len(shots) == 1 else f"{len(shots)} videos"
+    click.echo(f"{out}: {what}, {shots[-1].start + shots[-1].frames} pictures, "
                f"sound at {RATE} Hz; {out.with_suffix('.edl')}")  # fmt: skip

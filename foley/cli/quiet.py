@@ -34,6 +34,20 @@ def keep_interrupts() -> None:
     sys.unraisablehook = hook
 
 
+@contextmanager
+def ended_by_sigterm() -> Generator[None]:
+    """Have SIGTERM end this as an exception does, which cleans up, with exit code 143."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _show_steps() -> None:
     """Write what our own loggers say (steps, in place of bars, among it) to standard error."""
     lines = logging.StreamHandler()

@@ -142,7 +142,7 @@ class _OneVideo:
 
     def _work(
         self, before: list[Take], of: Path | Take, options: GenerateOptions, progress: gr.Progress
-    ) -> Iterator[Any]:
+    ) -> Iterator[object]:
         event, kept = Event(), gr.skip()
         yield kept, event, kept, kept, kept, kept, kept
         made, lines = _said(lambda: self.workshop.takes(of, options, _on(progress), event))

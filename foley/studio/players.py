@@ -1,7 +1,5 @@
 """What the page shows of takes: a frame with a picture that a browser can play, and the sounds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 from html import escape
@@ -12,7 +10,7 @@ import numpy as np
 from foley.studio.workshop import Take
 from pipeline.media import MediaError, read_audio, write_proxy
 from pipeline.media.glancing import cut_times
-from pipeline.report.data import ReportClip, ReportSound
+from pipeline.report.players import ReportClip, ReportSound
 from pipeline.report.takes import takes_html
 from warehouse.files import file_sha256
 

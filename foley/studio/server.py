@@ -1,7 +1,5 @@
 """The studio as a web application, behind the guards of the factory's own server."""
 
-from __future__ import annotations
-
 import os
 
 from fastapi import FastAPI

@@ -1,7 +1,5 @@
 """From what a person asks to what the models are asked: cues, cuts, references and known sounds."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from model.sampling.request import Reference, Retake, SoundRequest
 from model.types import Audio
 from pipeline.generation.cues import LEAST, stretches_of, within
 from pipeline.generation.finishing import resampled
+from pipeline.generation.provenance import gain_of
 from pipeline.generation.requests import Request
 from pipeline.generation.retake import Span, latent_spans, read_spans
 from pipeline.generation.sources import MOST_CHANNELS, mixed_down, own_sound
@@ -60,6 +59,7 @@ def sound_request(
     retake = None
     if request.earlier is not None and options.redo is not None:
         known = sound_at(request.earlier, foley, seconds)
+        known *= np.float32(10 ** (-gain_of(request.earlier) / 20))  # as the models make sounds
         retake = retake_of(foley, known, read_spans(options.redo))
     return SoundRequest(
         request.prompt,

@@ -1,7 +1,5 @@
 """A cue sheet: which prompt counts when, from a command line, a CSV or an editor's EDL."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """The models that make sound for videos: from a file and a prompt to sound with its provenance."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -271,14 +269,15 @@ class SoundGenerator:
         """The sound brought to its level, with its provenance."""
         options, (audio, heard) = request.options, made
         notes = notes_on(self.foley, request, seconds)
-        audio, rate = finish(request, audio, self.preset.sample_rate)
+        audio, rate, levels, gain = finish(request, audio, self.preset.sample_rate)
         told = self._provenance(request, audio, rate, settings)
         told |= {"heard": list(heard)} if heard else {}
-        return GeneratedSound(audio, rate, request.video, told, options, (*notes, *heard))
+        told |= {"gain": round(gain, 3)} if gain else {}  # dB, which a retake of it has, too
+        return GeneratedSound(audio, rate, request.video, told, options, (*notes, *heard, *levels))
 
     def _provenance(
         self, request: Request, audio: Audio, rate: int, settings: SampleSettings
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         window = self.preset.window.model_dump()
         return {
             "seconds": audio.shape[1] / rate,

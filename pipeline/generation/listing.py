@@ -1,7 +1,5 @@
 """From a video, a folder of them, a CSV or a text to the sounds to make."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -73,6 +71,11 @@ def requests_for(source: Path | None, out: Path, options: GenerateOptions) -> Re
     first: dict[Path, Request] = {}
     for request in requests:
         check_out(request.out, taken)
+        if request.options.keep_audio and request.out.suffix.lower() in SOUND_ALONE:
+            raise FoleyError(
+                f"--keep-audio: {printable(request.out)} holds the new sound alone: leave the "
+                f"option out, or write a video ({', '.join(MUXED)})"
+            )
         other = first.setdefault(request.out.absolute(), request)
         if other is not request:
             raise FoleyError(

@@ -79,14 +79,20 @@ def told_of(out: Path) -> dict[str, Any]:
     return told if {"sound", "seed", "video"} <= told.keys() else {}
 
 
-def is_made(out: Path, asked: Mapping[str, Any]) -> bool:
+def gain_of(sound: Path) -> float:
+    """By how many dB `loudness` lifted a sound that the models made, as its sidecar tells; or 0."""
+    gain = told_of(sound).get("gain", 0.0)
+    return float(gain) if isinstance(gain, int | float) else 0.0
+
+
+def is_made(out: Path, asked: Mapping[str, object]) -> bool:
     """Whether `out` is a whole sound of ours that was made of just what is asked for."""
     told = told_of(out)
     same = all(_lasting(told.get(name)) == _lasting(value) for name, value in asked.items())
     return same and out.is_file() and told.get("sound") == file_sha256(out)
 
 
-def _lasting(value: Any) -> Any:
+def _lasting(value: object) -> Any:
     """A fact without a path, which may be given otherwise; as JSON has it."""
     plain = json.loads(json.dumps(value))
     return plain.get("sha256", plain) if isinstance(plain, dict) else plain
@@ -121,6 +127,6 @@ def kept_provenance(
     _write_sidecar(path, record)  # the last: what is told of as whole is not made again
 
 
-def _write_sidecar(path: Path, record: Mapping[str, Any]) -> None:
+def _write_sidecar(path: Path, record: Mapping[str, object]) -> None:
     with whole(path) as aside:
         aside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")

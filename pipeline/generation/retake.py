@@ -1,7 +1,5 @@
 """A stretch of a sound made anew, and the rest kept sample by sample."""
 
-from __future__ import annotations
-
 import math
 import re
 

@@ -1,7 +1,5 @@
 """The files that a request names: how long they are, and their own sound."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pipeline.generation.options import MAX_SECONDS

@@ -1,8 +1,7 @@
 """Times as people and editors write them."""
 
-from __future__ import annotations
-
 import re
+from fractions import Fraction
 
 from warehouse.errors import FoleyError
 
@@ -30,3 +29,17 @@ def frames_of(code: str, fps: float, where: str) -> int:
         whole = 60 * hours + minutes
         total -= rate // 15 * (whole - whole // 10)
     return total
+
+
+def timecode_at(frame: int, rate: Fraction, drop: bool) -> str:
+    """The timecode of a frame that is counted from 00:00:00:00 on, in drop frame or not."""
+    each = round(rate)
+    if drop:  # counted on with the numbers that are left out
+        left_out, tenth = each // 15, 600 * each - 9 * (each // 15)
+        tenths, rest = divmod(frame, tenth)
+        minutes = max(0, rest - left_out) // (60 * each - left_out)
+        frame += left_out * (9 * tenths + minutes)
+    seconds, frames = divmod(frame, each)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours % 24:02d}:{minutes:02d}:{seconds:02d}{';' if drop else ':'}{frames:02d}"

@@ -4,8 +4,6 @@ Where it is heard, the stretch is sampled again with the video masked there, whi
 (HALCON, arXiv 2510.08078); the rest of the sound stays as it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

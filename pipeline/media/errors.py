@@ -44,6 +44,8 @@ def media_errors(path: Path, doing: str) -> Generator[None]:
         raise
     except FFmpegError as error:
         raise MediaError(path, f"{doing}: {error.strerror or type(error).__name__}") from error
+    except UnicodeEncodeError as error:
+        raise MediaError(path, f"{doing}: its name, or its folder's, is not UTF-8") from error
     except _DECODERS as error:
         system = error.strerror if isinstance(error, OSError) else None
         reason = system or str(error) or type(error).__name__

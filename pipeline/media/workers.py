@@ -74,7 +74,7 @@ class MediaWorkers:
         return self._threads.submit(self._run, job)
 
     def map(
-        self, jobs: Iterable[partial[T]], ahead: int, then: Callable[[T], Any] | None = None
+        self, jobs: Iterable[partial[T]], ahead: int, then: Callable[[T], object] | None = None
     ) -> Iterator[T | MediaError]:
         """Results in order, a MediaError in place of those that raised one.
 
@@ -218,7 +218,7 @@ def _progress(pid: int) -> tuple[float, int]:
     return times.user + times.system, io.read_chars
 
 
-def _send(pipe: Connection, message: Any) -> None:
+def _send(pipe: Connection, message: object) -> None:
     """Send a message; its large arrays go as a file in memory, which cannot be left behind."""
     buffers: list[pickle.PickleBuffer] = []
     body = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
@@ -278,7 +278,7 @@ def _end_with_parent(pipe: int) -> None:
     os._exit(0)
 
 
-def _outcome(job: Callable[[], Any]) -> tuple[bool, Any]:
+def _outcome(job: Callable[[], object]) -> tuple[bool, Any]:
     try:
         return True, job()
     except Exception as error:  # noqa: BLE001 (it is raised where the job came from)

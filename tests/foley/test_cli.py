@@ -8,10 +8,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import duckdb
@@ -272,65 +270,3 @@ def test_status_of_a_home_that_is_not_there(tmp_path: Path) -> None:
         foley("status", "--home", tmp_path / "nothing")
     )
     assert not (tmp_path / "nothing").exists()
-
-
-#: As in a terminal: what a shell starts in the background, as it may have these tests, ignores
-#: SIGINT. By a command, since Python code between fork and exec may crash beside other threads.
-HEARS_CTRL_C = ("env", "--default-signal=INT")
-
-
-def test_ctrl_c_counts_also_where_python_drops_it() -> None:
-    code = """
-from threading import Event
-from foley.cli.quiet import keep_interrupts
-class Dropping:
-    def __del__(self): raise KeyboardInterrupt
-keep_interrupts()
-try:
-    Dropping()
-    Event().wait(60)
-except KeyboardInterrupt:
-    print("kept")
-"""
-    done = subprocess.run(
-        [*HEARS_CTRL_C, sys.executable, "-c", code],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "kept\n"
-
-
-@pytest.mark.slow
-def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(api: str, few: Path, tmp_path: Path) -> None:
-    from warehouse import Warehouse
-
-    home = tmp_path / "home"
-    arguments = ["curate", str(few), "--home", str(home), "--workers", "1"]
-    process = subprocess.Popen(
-        [*HEARS_CTRL_C, sys.executable, "-m", "foley.cli.main", *arguments],
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not list(
-        home.glob("commits/probe/*/*.parquet")
-    ):  # the first stage is done, seven are to come
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=600)
-    assert process.returncode == 130, err
-    assert out == ""
-    assert err.strip().splitlines()[-1].startswith("stopped: "), err
-    assert "Traceback" not in err
-    assert [run["state"] for run in Warehouse(home).records("runs")] == ["cancelled"]
-    done = foley(*arguments)
-    assert done.returncode == 0, done.stderr
-    assert sorted(run["state"] for run in Warehouse(home).records("runs")) == [
-        "cancelled",
-        "completed",
-    ]

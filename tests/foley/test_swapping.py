@@ -128,7 +128,7 @@ def test_stable_audio_open_small(tmp_path: Path) -> None:
     transformer = backbone.model.model.transformer
     bridge = on_meta(
         lambda: Bridge(
-            transformer.dim, transformer.depth, 1024, preset.bridge, (preset.latent_rate, 8.0)
+            transformer.dim, transformer.depth, (1, 1024), preset.bridge, (preset.latent_rate, 8.0)
         )
     )
     bridge.insert(backbone.model.model)

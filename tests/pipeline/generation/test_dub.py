@@ -138,8 +138,10 @@ def test_a_video_is_encoded_once_however_many_takes(
         return encode(segments)
 
     monkeypatch.setattr(generator.encoder, "encode_segments", counted)
-    requests = [
-        Request(v, tmp_path / f"{v.stem}.{i}.wav", PROMPT, i) for v in (one, two) for i in range(5)
+    requests = [  # each with its own seed: the two videos are alike
+        Request(v, tmp_path / f"{v.stem}.{i}.wav", PROMPT, i)
+        for v, seeds in ((one, range(5)), (two, range(5, 10)))
+        for i in seeds
     ]
     found = made(generator, *requests)
     assert [f.error for f in found] == [None] * 10

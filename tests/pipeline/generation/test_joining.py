@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -153,6 +154,12 @@ def test_what_cannot_be_joined_is_told_before_anything_is_written(
         join(shots, shots[0])
     with pytest.raises(FoleyError, match=r"film\.mov: cannot be written: Not a directory"):
         join(shots, tmp_path / "bad.mp4" / "film.mov")
+    with pytest.raises(FoleyError, match=r"a\.mov: a name too long to write"):
+        join(shots, tmp_path / "made" / f"{'a' * 252}.mov")
+    latin = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    latin.write_bytes(shots[0].read_bytes())
+    with pytest.raises(MediaError, match=r"caf\\udce9\.mp4: cannot be read: its name.*not UTF-8"):
+        join([latin], tmp_path / "film.mov")
     (tmp_path / "folder.edl").mkdir()
     with pytest.raises(FoleyError, match=r"folder\.edl is there already"):
         join(shots, tmp_path / "folder.mov")

@@ -22,6 +22,7 @@ from tests.pipeline.media.samples import clicks, write_sample
 from warehouse.errors import FoleyError
 
 RAIN = GenerateOptions(prompt="rain", seed=4)
+KEPT = RAIN.model_copy(update={"keep_audio": True})
 
 
 @pytest.fixture
@@ -135,6 +136,8 @@ def test_other_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
         (video, tmp_path / "o.wav", GenerateOptions(), "--prompt"),
         (video, video, RAIN, "is one of the files to read"),
         (video, tmp_path / "o.txt", RAIN, "must end in one of"),
+        (video, tmp_path / "o.wav", KEPT, r"--keep-audio: .*o\.wav holds the new sound alone"),
+        (folder, tmp_path / "out", KEPT.model_copy(update={"format": "flac"}), "--keep-audio: "),
         (empty, tmp_path / "out", RAIN, "holds no video"),
         (folder, folder, RAIN, "is one of the files to read"),
         (tmp_path / "gone.csv", tmp_path / "out", RAIN, "no such file"),

@@ -85,6 +85,26 @@ def test_a_stretch_of_a_mix_is_made_anew_in_its_stem(
             prepare(mix, tmp_path / "o.wav", ask, None)
 
 
+def test_a_stretch_of_a_sound_at_another_level_has_it_too(
+    generator: SoundGenerator, source: Path, tmp_path: Path
+) -> None:
+    """As if a retake of the sound as the models made it were as much softer, and another."""
+    rms: dict[str, list[float]] = {}
+    for name, levels in {"plain": {}, "softer": {"loudness": -36.0}}.items():
+        out, rms[name] = tmp_path / f"{name}.wav", []
+        dubbed(generator, source, out, sample_rate=16_000, **levels)
+        for redo in ("0.3-0.7", "0.9-1.3"):
+            before, out = out, tmp_path / f"{name} {redo}.wav"
+            dubbed(generator, before, out, prompt=None, redo=redo, seed=9)
+            start, stop = (round(float(time) * 16_000) for time in redo.split("-"))
+            rms[name].append(float(np.sqrt((samples(out)[:, start:stop] ** 2).mean())))
+    told = [json.loads(sidecar_of(file).read_text()) for file in tmp_path.glob("softer*.wav")]
+    [gain] = {one["gain"] for one in told}
+    assert (len(told), gain < -5) == (3, True)
+    change = 20 * np.log10(np.divide(rms["softer"], rms["plain"]))
+    np.testing.assert_allclose(change, gain, atol=0.05)
+
+
 def test_python_makes_a_part_anew_too(
     generator: SoundGenerator, source: Path, tmp_path: Path
 ) -> None:

@@ -31,12 +31,12 @@ def test_a_sound_is_heard_beyond_ten_minutes(tmp_path: Path) -> None:
     own = np.zeros((1, 605 * RATE), np.float32)
     own[:, 603 * RATE :] = 0.5
     write_wav(path, own, RATE)
-    mixed, _ = finish(
+    mixed, *_ = finish(
         Request(path, Path(), "", 0, options=SoundOptions(mix=0.0)), np.zeros_like(own), RATE
     )
     np.testing.assert_allclose(mixed, own, atol=1e-3)
     asked = Request(None, Path(), "", 0, None, SoundOptions(redo="601-602"), path)
-    again, _ = finish(asked, np.full_like(own, 0.25), RATE)
+    again, *_ = finish(asked, np.full_like(own, 0.25), RATE)
     assert again.shape == own.shape
     np.testing.assert_allclose(again[0, 602 * RATE :], own[0, 602 * RATE :], atol=1e-3)
     assert again[0, 601 * RATE + RATE // 2] == pytest.approx(0.25)
@@ -51,11 +51,11 @@ def test_each_side_keeps_its_own(tmp_path: Path) -> None:
     front = "sine=440:d=1,pan=5.1|FL=c0"
     ffmpeg("-f", "lavfi", "-i", front, "-ar", "8000", path)
     request = Request(path, Path(), "", 0, options=SoundOptions(mix=0.0))
-    (left, right), _ = finish(request, np.zeros((2, 8000), np.float32), 8000)
+    (left, right), *_ = finish(request, np.zeros((2, 8000), np.float32), 8000)
     assert np.abs(left).max() > 0.01
     assert np.abs(right).max() < 1e-3
     earlier = Request(None, Path(), "", 0, None, SoundOptions(redo="0.2-0.5"), path)
-    again, _ = finish(earlier, np.zeros((1, 8000), np.float32), 8000)
+    again, *_ = finish(earlier, np.zeros((1, 8000), np.float32), 8000)
     np.testing.assert_array_equal(again[:, :1600], own_sound(path).samples[:, :1600])
     assert len(again) == 2
     assert mixed_down(path, 2) == ["the 6 channels of six.wav become 2"]

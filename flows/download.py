@@ -135,7 +135,7 @@ def _kinetics(parameters: DownloadParameters, job: _Job) -> tuple[Downloaded, li
     return _summed(root, units, len(compared.rows), compared), [*listed, *compared.rows]
 
 
-def _listed_before(root: Path, now: set[str]) -> list[dict[str, Any]]:
+def _listed_before(root: Path, now: set[str]) -> list[dict[str, object]]:
     """What earlier downloads of other classes or splits listed, and is still there."""
     listing = root / "clips.jsonl"
     lines = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
@@ -153,7 +153,7 @@ def _list(path: Path, job: _Job) -> tuple[Downloaded, list[dict[str, Any]]]:
         )
     batches = [urls[i : i + _BATCH] for i in range(0, len(urls), _BATCH)]
     units = {unit.url: unit for unit in _fetch_all(job, batches)}
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for row in listed:
         unit = units.get(row.get("url", ""))
         if unit is None:
@@ -196,7 +196,7 @@ def _fetch_all(
                 running += 1
             if not running:
                 return units
-            result: Any = finished.get().result(raise_on_failure=False)
+            result: object = finished.get().result(raise_on_failure=False)
             running -= 1
             if isinstance(result, BaseException):
                 raise result

@@ -100,7 +100,7 @@ def score_held_out(wh: Warehouse, preset: Preset, parameters: EvaluateParameters
 
 
 @task(name="score", task_run_name="score {checkpoint.id}", persist_result=False)
-def compute_figures(data: DatasetFeatures, checkpoint: Checkpoint) -> dict[str, Any]:
+def compute_figures(data: DatasetFeatures, checkpoint: Checkpoint) -> dict[str, object]:
     """The figures of the generated sounds, or those of an earlier run for the same sounds."""
     with step("score"):
         return held_out.evaluate(data, checkpoint)

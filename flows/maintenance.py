@@ -1,5 +1,7 @@
-"""Flows that keep the warehouse in order: maintenance, and failed clips that are tried again."""
+"""Flows that keep the warehouse in order: maintenance, a look at its health, failed clips again."""
 
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from prefect import get_run_logger
@@ -8,12 +10,14 @@ from flows.curate import Curated, curate
 from flows.display.artifacts import show_rows
 from flows.parameters import (
     CurateParameters,
+    HealthParameters,
     MaintainParameters,
     ReleaseParameters,
     RetryParameters,
     SharedOutParameters,
 )
 from flows.running.recording import named_flow, recorded
+from pipeline.curation.health import Limits, check_health
 from warehouse import FoleyError, Warehouse
 from warehouse.maintenance import Maintenance, maintain
 from warehouse.maintenance import release as release_clips
@@ -42,6 +46,23 @@ def maintenance(parameters: MaintainParameters) -> dict[str, Any]:
             first = f"the first: {done.problems[0].path} {done.problems[0].what}"
             raise FoleyError(f"{len(done.problems)} files are not as they were written, {first}")
     return figures
+
+
+@named_flow("health")
+def health(parameters: HealthParameters) -> list[dict[str, object]]:
+    """Check sources, the dataset and failures; raises FoleyError with all that is not well."""
+    wh = Warehouse(parameters.home)
+    limits = Limits(parameters.days, parameters.moved, parameters.failed)
+    with recorded(wh, "health", parameters):
+        now = datetime.now(UTC)
+        found = sorted(check_health(wh, limits, now), key=lambda check: check.ok)
+        checks: list[dict[str, Any]] = [asdict(check) | {"ok": check.ok} for check in found]
+        record = {"checked_at": now.isoformat(), "checks": checks}
+        wh.write_record("health", f"{now:%Y%m%dT%H%M%S%f}", record)
+        show_rows("health", checks, "what is not well, then what is")
+        if wrong := [check.message for check in found if not check.ok]:
+            raise FoleyError("; ".join(wrong))
+    return checks
 
 
 @named_flow("release failed clips")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from functools import cache
+from functools import cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -34,21 +34,28 @@ _requests = ThreadPoolExecutor(4, thread_name_prefix="artifacts")
 artifacts: Any = prefect.artifacts  # sync or async by its caller, which type checkers do not see
 
 
-def _show(kind: str, **values: Any) -> Any:
-    """Make an artifact; a server that does not take it costs a line in the log, never the run."""
+def _show(kind: str, **values: Any) -> None:
+    """Make an artifact."""
     call = getattr(artifacts, f"{kind}_artifact")
+    _ask(partial(call, **values), str(values.get("key", kind)))
+
+
+def _ask(call: Callable[[], object], what: str) -> None:
+    """Ask the server; one that does not take it costs a line in the log, never the run."""
     try:
-        return _requests.submit(copy_context().run, call, **values).result()
+        _requests.submit(copy_context().run, call).result()
     except Exception as error:  # noqa: BLE001 (whatever the server or the network has)
-        get_run_logger().warning("not shown in the UI: %s: %s", values.get("key", kind), error)
-        return None
+        get_run_logger().warning("not shown in the UI: %s: %s", what, error)
 
 
 @cache
-def _bar_of(run: UUID | None) -> UUID | None:
-    """The progress bar of a run, made for its first step; there is one a run, for all its steps."""
+def _bar_of(run: UUID | None) -> UUID:
+    """The progress bar of a run, made for its first step; there is one a run, for all its steps.
+
+    A server that was busy (its error is not kept here) is asked again at the next movement.
+    """
     del run  # whose context this is called in
-    return _show("create_progress", progress=0.0, key="progress")
+    return artifacts.create_progress_artifact(progress=0.0, key="progress")
 
 
 class ProgressArtifact:
@@ -59,7 +66,7 @@ class ProgressArtifact:
         self.updated = monotonic()
         self.text = f"{name}: {total} {unit}"
         run = FlowRunContext.get()
-        self.id = _bar_of(run.flow_run.id if run and run.flow_run else None)
+        self.run = run.flow_run.id if run and run.flow_run else None
         self._set(0.0)
 
     def show(self, done: int) -> None:
@@ -67,7 +74,7 @@ class ProgressArtifact:
         if run := FlowRunContext.get():
             run.flow_run_suspension_request.raise_if_requested()
         now = monotonic()
-        if self.id is None or (done < self.total and now - self.updated < _EVERY):
+        if done < self.total and now - self.updated < _EVERY:
             return
         self.updated = now
         self._set(min(100.0, 100 * done / self.total))
@@ -78,9 +85,11 @@ class ProgressArtifact:
         self._set(0.0)
 
     def _set(self, share: float) -> None:
-        if self.id is not None:
-            text = self.text
-            _show("update_progress", artifact_id=self.id, progress=share, description=text)
+        _ask(partial(self._move, share), "progress")
+
+    def _move(self, share: float) -> None:
+        values = {"progress": share, "description": self.text}
+        artifacts.update_progress_artifact(artifact_id=_bar_of(self.run), **values)
 
 
 class TrainingCurves:
@@ -181,7 +190,7 @@ def _look_further(wh: Warehouse, dataset: Dataset) -> str:
     return "\n".join(["## Look further", "[The catalog](/catalog), or by SQL:", *parts])
 
 
-def show_figures(name: str, figures: Mapping[str, Any]) -> None:
+def show_figures(name: str, figures: Mapping[str, object]) -> None:
     """The figures of an evaluation as text."""
     from pipeline.evaluation.results import figures as text
 
@@ -196,7 +205,7 @@ def show_report(name: str, key: str = "report") -> None:
     _show("create_link", link=f"/reports/{name}", link_text=name, key=key)
 
 
-def show_rows(key: str, rows: Sequence[Mapping[str, Any]], text: str) -> None:
+def show_rows(key: str, rows: Sequence[Mapping[str, object]], text: str) -> None:
     """A table, cut where it is longer than a page can show."""
     more = f" (the first {MOST_ROWS})" if len(rows) > MOST_ROWS else ""
     table = [dict(row) for row in rows[:MOST_ROWS]]
@@ -204,7 +213,7 @@ def show_rows(key: str, rows: Sequence[Mapping[str, Any]], text: str) -> None:
 
 
 def note_asset(
-    kind: str, id: str, came_from: Sequence[tuple[str, str]], facts: Mapping[str, Any]
+    kind: str, id: str, came_from: Sequence[tuple[str, str]], facts: Mapping[str, object]
 ) -> None:
     """Tell Prefect that a dataset or checkpoint was made, and from what: its lineage as assets."""
     asset = Asset(key=asset_key(kind, id), properties=AssetProperties(name=f"{kind} {id}"))

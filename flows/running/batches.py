@@ -214,7 +214,7 @@ class _StageRun:
 
     def _submit(self, number: int, batch: Batch) -> PrefectFuture[BatchResult]:
         name = f"{self.stage.name} {number}/{len(self.work.batches)}"
-        arguments: dict[str, Any] = {"wh": self.wh, "stage": self.stage, "batch": batch}
+        arguments: dict[str, object] = {"wh": self.wh, "stage": self.stage, "batch": batch}
         arguments["work"] = self.work.header()
         if self.runners.here:
             arguments["on_progress"] = partial(self._advance, number)

@@ -1,6 +1,6 @@
 """What can be known of a request before anything of it is started, or waited for."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
 from flows.parameters import (
     AblateParameters,
@@ -14,12 +14,15 @@ from flows.parameters import (
 from flows.running.devices import chosen_devices
 from warehouse.store import open_warehouse
 
+if TYPE_CHECKING:
+    from pipeline.training.checkpoints import Checkpoint
+
 
 def check(parameters: Parameters) -> None:
     """Raise FoleyError for what cannot be.
 
     A device that is not there, a folder without clips or with a name that is another source's, a
-    dataset or bridge that is not there.
+    dataset or bridge that is not there, a bridge to start from whose layers do not fit.
     """
     chosen_devices(parameters.device_name)
     if isinstance(parameters, ScanParameters) and parameters.folder:
@@ -35,14 +38,16 @@ def check(parameters: Parameters) -> None:
         choose_dataset(open_warehouse(parameters.home), parameters.dataset)
     match parameters:
         case EvaluateParameters(on=None, checkpoint=name):
-            _check_bridge(parameters, name)
+            _bridge(parameters, name)
         case TrainParameters(parent=str(name)):
-            _check_bridge(parameters, name)
+            from pipeline.training.parent import Parent
+
+            Parent(_bridge(parameters, name)).check(parameters.load_preset())
         case _:
             pass
 
 
-def _check_bridge(parameters: ModelParameters, name: str | None) -> None:
+def _bridge(parameters: ModelParameters, name: str | None) -> "Checkpoint":
     from pipeline.training.checkpoints import choose_checkpoint
 
-    choose_checkpoint(open_warehouse(parameters.home), parameters.load_preset(), name)
+    return choose_checkpoint(open_warehouse(parameters.home), parameters.load_preset(), name)

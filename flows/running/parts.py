@@ -82,7 +82,7 @@ def _elsewhere(
     It is cancelled with this run. One that this run left behind when it crashed is waited for by
     the next, as they share a lock.
     """
-    asked: dict[str, Any] = parameters.model_dump(
+    asked: dict[str, object] = parameters.model_dump(
         mode="json", include={*BatchParameters.model_fields}
     )
     asked |= {"stages": names, "policy": part.policy, "sources": part.sources}

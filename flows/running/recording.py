@@ -100,7 +100,7 @@ def recorded(
     mark_killed_runs(wh)
     started = datetime.now(UTC)
     id = f"{flow}-{started:%Y%m%dT%H%M%S}-{str(flow_run.id or 'local')[:8]}"
-    record: dict[str, Any] = {
+    record: dict[str, object] = {
         "flow": flow,
         "flow_run": flow_run.name,
         "flow_run_id": flow_run.id,

@@ -116,7 +116,7 @@ class Runners:
         return annotate(workers=large, **gpu)
 
     def _with_gpu(
-        self, stage: Stage, nodes: Sequence[Mapping[str, Any]]
+        self, stage: Stage, nodes: Sequence[Mapping[str, object]]
     ) -> Sequence[Mapping[str, Any]]:
         """Those for a stage: with a GPU where it needs one, else all; it is said if none has."""
         if stage.needs != "gpu":

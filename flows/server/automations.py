@@ -1,7 +1,7 @@
 """Brings a server's automations to what automations.yaml says, beside this file."""
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import yaml
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
@@ -34,7 +34,7 @@ def save_webhook(url: str) -> None:
     """Keep the address that failures are told to, as a secret block: it may hold a token."""
     if not url.startswith(("http://", "https://")):
         raise FoleyError("the webhook is no address: give one that begins with https:// or http://")
-    block: Any = CustomWebhookNotificationBlock(
+    block: object = CustomWebhookNotificationBlock(
         name=WEBHOOK,
         url="{{url}}",
         json_data={"text": "{{subject}}\n{{body}}"},
@@ -44,20 +44,24 @@ def save_webhook(url: str) -> None:
 
 
 def _replace(client: SyncPrefectClient, wanted: AutomationCore) -> None:
-    """Leave one automation of that name, as it is wanted; one that was switched off stays off."""
-    present = client.read_automations_by_name(wanted.name)
-    if not present:
+    """Leave one automation of that name, as it is wanted; one that was switched off stays off.
+
+    Where the server's answer is lost, Prefect's client asks again, and the server makes another
+    one: each would start a crashed run. So may two who deploy at once.
+    """
+    if not client.read_automations_by_name(wanted.name):
         client.create_automation(wanted)
-        return
-    for extra in present[1:]:
-        client.delete_automation(extra.id)
-    wanted = wanted.model_copy(update={"enabled": present[0].enabled})
+    kept, *extra = sorted(client.read_automations_by_name(wanted.name), key=lambda one: one.id)
+    for other in extra:
+        with suppress(ObjectNotFound):  # deleted by another who deploys
+            client.delete_automation(other.id)
+    wanted = wanted.model_copy(update={"enabled": kept.enabled})
     # an update has the server forget which runs it waits for a sign of
-    if _content(present[0]) != _content(wanted):
-        client.update_automation(present[0].id, wanted)
+    if _content(kept) != _content(wanted):
+        client.update_automation(kept.id, wanted)
 
 
-def _content(automation: AutomationCore) -> dict[str, Any]:
+def _content(automation: AutomationCore) -> dict[str, object]:
     """What an automation says, without the ids that each copy has its own of."""
     fields = set(AutomationCore.model_fields)
     return automation.model_dump(include=fields, exclude={"trigger": {"id"}})

@@ -64,7 +64,7 @@ def deploy(client: SyncPrefectClient, home: Path) -> list[str]:
 
 
 def merged(
-    last: Mapping[str, Any], now: Mapping[str, Any], there: Mapping[str, Any]
+    last: Mapping[str, object], now: Mapping[str, object], there: Mapping[str, object]
 ) -> dict[str, Any]:
     """What is there, with what changed from `last` to `now`; values that are mappings likewise."""
     result = dict(there)
@@ -118,7 +118,7 @@ def _set_schedules(
             client.create_deployment_schedules(there.id, [(_cron(said), said["active"])], slug=slug)
 
 
-def schedule_changes(last: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+def schedule_changes(last: Mapping[str, object], now: Mapping[str, object]) -> dict[str, Any]:
     """What changed of a schedule in the file: when it runs, and whether, as the client takes it."""
     changed = {name for name in now if now[name] != last.get(name)}
     cron = {"schedule": _cron(now)} if changed & {"cron", "timezone"} else {}
@@ -129,7 +129,7 @@ def _cron(said: Mapping[str, Any]) -> CronSchedule:
     return CronSchedule(cron=said["cron"], timezone=said["timezone"])
 
 
-def _prefect_deploy(content: Mapping[str, Any]) -> None:
+def _prefect_deploy(content: Mapping[str, object]) -> None:
     with TemporaryDirectory() as folder:
         file = Path(folder, "prefect.yaml")
         file.write_text(yaml.safe_dump(content))

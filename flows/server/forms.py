@@ -50,7 +50,7 @@ def form(schema: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[
     return {**schema, "definitions": definitions}
 
 
-def _offering(field: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+def _offering(field: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, object]:
     """An optional text, or a list, with names to choose from before it; another field as it is."""
     if not names:
         return field

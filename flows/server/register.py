@@ -21,7 +21,8 @@ def register(home: Path, gpus: int = 1, webhook: str | None = None) -> list[str]
     `gpus` is how many runs of the GPU pool go at once, 0 to leave that as it is. Raises FoleyError
     where a deployment cannot be made.
     """
-    with get_client(sync_client=True) as client:
+    # what a busy server has not answered yet is better not asked again
+    with get_client(sync_client=True, httpx_settings={"timeout": 600}) as client:
         for pool in POOLS:
             make_pool(client, pool)
         if gpus:

@@ -172,17 +172,23 @@ def _first(play: _Play) -> Generator[Figure, None, Dataset]:
 
 
 def _day(play: _Play) -> None:
-    """Clips arrive in a, b is added in the UI; one schedule is made, and one paused."""
+    """In the UI: b is added, one schedule is paused, and one made. Clips arrive in a."""
     play.copy("a", 3)
     open_form(play.page, play.factory, "scan")
     field(play.page, "Folder", "path").fill(str(play.copy("b", 4, 5, 6)))
     play.factory.reaches(submit(play.page, play.factory, "scan"), "COMPLETED")
-    curate = play.factory.deployment("curate")
-    [nightly] = curate["schedules"]
-    schedules = f"/deployments/{curate['id']}/schedules"
-    play.factory.ask(f"{schedules}/{nightly['id']}", "PATCH", {"active": False})
-    yearly = {"schedule": {"cron": "0 0 1 1 *", "timezone": "UTC"}, "active": True}
-    play.factory.ask(schedules, "POST", [yearly])
+    page, curate = play.page, play.factory.deployment("curate")
+    page.goto(f"{play.factory.address}/v2/deployments/deployment/{curate['id']}")
+    switch = page.get_by_role("switch", name=re.compile("^toggle "))
+    switch.click()
+    expect(switch).not_to_be_checked()
+    page.get_by_role("button", name="Schedule", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("tab", name="Cron").click()
+    dialog.get_by_label("Value").fill("0 0 1 1 *")
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("schedule created")).to_be_visible()  # not till then is it asked for
+    assert _schedules(play.factory) == [("nightly", False), (None, True)]
 
 
 def _second(play: _Play, before: Dataset) -> Generator[Figure, None, Dataset]:
@@ -202,7 +208,7 @@ def _second(play: _Play, before: Dataset) -> Generator[Figure, None, Dataset]:
     assert dataset.version.startswith("main-0002-")
     assert (dataset.policy["name"], dataset.diff["added"]) == ("wide", 4)
     assert _splits(before).items() <= _splits(dataset).items()
-    assert set(play.processed().values()) == {4 + 4}, "each clip once, the kill included"
+    assert set(play.processed().values()) == {4 + 4}, play.processed()  # the kill included
     assert play.told.messages == []
     return dataset
 

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from flows.curate import Curated, curate, reselect, score
-from flows.health import health
-from flows.maintenance import release, retry
+from flows.maintenance import health, release, retry
 from flows.parameters import (
     CurateParameters,
     HealthParameters,

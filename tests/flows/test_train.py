@@ -9,6 +9,7 @@ from flows.parameters import TrainParameters
 from flows.train import train
 from model.presets.preset import load_preset
 from pipeline.curation.policy import select
+from tests.foley.commands import foley, one_line_error
 from tests.pipeline.small import POLICY, Curated, curate
 from warehouse import Dataset
 from warehouse.catalog.lineage import trace
@@ -82,3 +83,12 @@ def test_the_second_stage_begins_with_the_weights_of_the_first_on_its_own_clips_
     again = train(asked)
     assert not isinstance(again, list)
     assert (again.id, again.trained) == (second.id, False)
+
+
+def test_a_bridge_of_other_layers_is_refused_before_a_server_starts(
+    small: Curated, dataset: Dataset
+) -> None:
+    which = ("--home", small.wh.home, "--dataset", dataset.version, "--from", "shipped")
+    done = foley("train", *which, "--set", "bridge.heads=2")
+    assert "has layers with bridge.heads = 4" in one_line_error(done)
+    assert " start: " not in done.stderr  # the step in which flow and server start

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import httpx
 
 from tests.foley.commands import ROOT, environment
+from warehouse import Warehouse
 
 T = TypeVar("T")
 ENDS = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -122,6 +123,19 @@ class Factory:
             there, seconds, f"{self.run(id)['name']} {' or '.join(states)}: {self.run(id)['state']}"
         )
 
+    def moves(self, id: str) -> None:
+        """Wait until a run's progress bar has left its start; what it does instead is told."""
+
+        def share() -> float:
+            assert (state := self.run(id)["state"])["type"] not in ENDS, (state, self.logs(id))
+            return (self.artifacts(id).get("progress") or {}).get("data") or 0.0
+
+        try:
+            until(share, 600, "the bar moves")
+        except AssertionError as error:
+            doing = (self.run(id)["state"], self.artifacts(id), self.logs(id))
+            raise AssertionError(f"{error}: {doing}") from None
+
     def told(self, id: str, **state: Any) -> None:
         """What a click on Cancel or Pause sends."""
         self.ask(f"/flow_runs/{id}/set_state", "POST", {"state": state, "force": True})
@@ -182,6 +196,19 @@ class Factory:
             if "worker" in command and pool in command:
                 return pid
         return None
+
+
+def waits(factory: Factory, id: str) -> bool:
+    return any("waiting for it" in line for line in factory.logs(id))
+
+
+def records(home: Path, flow: str) -> list[tuple[str, str | None]]:
+    """(state, id of the flow run) of a flow's run records, oldest first."""
+    found = [record for record in Warehouse(home).records("runs") if record["flow"] == flow]
+    return [
+        (run["state"], run["flow_run_id"])
+        for run in sorted(found, key=lambda run: run["started_at"])
+    ]
 
 
 def _environments() -> list[tuple[int, set[str]]]:

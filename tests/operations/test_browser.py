@@ -142,7 +142,7 @@ def test_a_long_training_is_started_watched_and_cancelled(
     field(page, "Steps", "int").fill("1000000")
     id = submit(page, factory, "train")
     factory.reaches(id, "RUNNING")
-    until(lambda: (factory.artifacts(id).get("progress") or {}).get("data"), 600, "training moves")
+    factory.moves(id)
     press_cancel(page, factory, id)
     until(lambda: not factory.processes(of_run=id), 300, "the process is gone")
     factory.reaches(id, "CANCELLED")

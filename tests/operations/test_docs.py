@@ -17,7 +17,7 @@ from tests.operations.factory import Factory, foley
 
 PAGES = [ROOT / "docs" / "operating.md"]
 #: Run by the fixture `factory`, with a folder and a port of its own, and by
-#: test_factory.py::test_schedules_that_the_file_has_no_more_go_and_those_of_a_person_stay.
+#: test_redeploying.py.
 ELSEWHERE = {"up", "down", "deploy"}
 
 

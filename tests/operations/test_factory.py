@@ -1,6 +1,6 @@
 """What an operator does with `foley up`.
 
-Runs, forms, schedules, notifications, cancelling, and dead workers.
+Runs, forms, schedules, and notifications.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +21,8 @@ import yaml
 from flows.running.devices import devices
 from tests.foley.commands import ROOT
 from tests.operations.conftest import Told
-from tests.operations.factory import Factory, foley, until
+from tests.operations.factory import Factory, foley, records, until
 from warehouse import Warehouse
-from warehouse.files import file_lock
 
 pytestmark = pytest.mark.slow
 WANTED: dict[str, Any] = {
@@ -35,15 +31,6 @@ WANTED: dict[str, Any] = {
         "deployments"
     ]
 }
-
-
-def records(home: Path, flow: str) -> list[tuple[str, str | None]]:
-    """(state, id of the flow run) of a flow's run records, oldest first."""
-    found = [record for record in Warehouse(home).records("runs") if record["flow"] == flow]
-    return [
-        (run["state"], run["flow_run_id"])
-        for run in sorted(found, key=lambda run: run["started_at"])
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -253,80 +240,6 @@ def test_a_scheduled_run_fires(factory: Factory, scheduled: str) -> None:
             factory.ask(f"/deployments/{scheduled}/schedules/{schedule['id']}", "DELETE")
 
 
-@pytest.fixture
-def put_back(factory: Factory) -> Iterator[None]:
-    """What other tests need is as it was, also where the test fails."""
-    yield
-    curate = factory.deployment("curate")["id"]
-    factory.ask(f"/automations/{trigger(factory)['id']}", "PATCH", {"enabled": True})
-    factory.ask(f"/deployments/{curate}", "PATCH", {"parameters": {"parameters": {}}})
-
-
-@pytest.mark.usefixtures("put_back")
-def test_deploying_again_leaves_what_a_person_set_and_drops_what_the_file_had(
-    factory: Factory, curated: str
-) -> None:
-    """A schedule made and one paused in the UI, parameters changed, a trigger switched off.
-
-    And one removed, beside one that an earlier file had.
-    """
-    assert curated  # by which there is a dataset to offer
-    curate, train, upkeep = (factory.deployment(n) for n in ("curate", "train", "maintenance"))
-    yearly = {"schedule": {"cron": "0 0 1 1 *", "timezone": "UTC"}, "active": True}
-    own = yearly | {"parameters": {"parameters": {"workers": 3}}}
-    factory.ask(f"/deployments/{train['id']}/schedules", "POST", [yearly | {"slug": "renamed"}])
-    factory.ask(f"/deployments/{curate['id']}/schedules", "POST", [own])
-    [nightly] = curate["schedules"]
-    nightly_path = f"/deployments/{curate['id']}/schedules/{nightly['id']}"
-    factory.ask(nightly_path, "PATCH", {"active": False})
-    changed = {"parameters": {"parameters": {"batch_size": 7}}}
-    factory.ask(f"/deployments/{curate['id']}", "PATCH", changed)
-    [weekly] = upkeep["schedules"]
-    factory.ask(f"/deployments/{upkeep['id']}/schedules/{weekly['id']}", "DELETE")
-    factory.ask(f"/automations/{trigger(factory)['id']}", "PATCH", {"enabled": False})
-    before = factory.deployment("curate")["schedules"]
-    said_otherwise(factory)
-    done = foley(
-        "deploy",
-        "--home",
-        factory.home,
-        PREFECT_API_URL=f"{factory.address}/api",
-        PREFECT_HOME=str(factory.home / "prefect"),
-    )
-    assert done.returncode == 0, done.stderr
-    found = factory.deployment("curate")
-    assert found["schedules"] == before
-    assert {(s["slug"], s["active"]) for s in before} == {("nightly", False), (None, True)}
-    assert found["parameters"] == changed["parameters"]
-    assert factory.deployment("train")["schedules"] == []
-    assert factory.deployment("maintenance")["schedules"] == []
-    assert not trigger(factory)["enabled"]
-    assert [s["active"] for s in factory.deployment("health")["schedules"]] == [True]
-    form = factory.deployment("train")["parameter_openapi_schema"]["definitions"]
-    offered = form["TrainParameters"]["properties"]["dataset"]["anyOf"][0]["enum"]
-    assert {"main", Warehouse(factory.home).dataset("main").version} <= set(offered)
-
-
-def said_otherwise(factory: Factory) -> None:
-    """As if the file had health's schedule off when it was last deployed."""
-    [daily] = factory.deployment("health")["schedules"]
-    path = f"/deployments/{daily['deployment_id']}/schedules/{daily['id']}"
-    factory.ask(path, "PATCH", {"active": False})
-    noted = factory.ask("/variables/name/foley_deployed")["value"]
-    noted["health/health"]["schedules"]["daily"]["active"] = False
-    factory.ask("/variables/name/foley_deployed", "PATCH", {"value": noted})
-
-
-def trigger(factory: Factory) -> dict[str, Any]:
-    """The automation that starts curation after a download."""
-    [found] = [
-        automation
-        for automation in factory.ask("/automations/filter", "POST")
-        if automation["name"] == "foley curate after download"
-    ]
-    return found
-
-
 def test_a_finished_download_starts_curation(factory: Factory, curated: str) -> None:
     before = {run["id"] for run in runs_of(factory, "curate")}
     code = "from prefect import flow\nflow(name='download')(lambda: None)()"
@@ -345,139 +258,3 @@ def runs_of(factory: Factory, name: str) -> list[dict[str, Any]]:
     chosen = {"deployment_id": {"any_": [factory.deployment(name)["id"]]}}
     found = factory.ask("/flow_runs/filter", "POST", {"flow_runs": chosen})
     return [run for run in found if not run["auto_scheduled"]]
-
-
-def test_a_killed_run_is_started_again_while_a_live_one_is_left(
-    factory: Factory, killed: Killed
-) -> None:
-    states = until(lambda: crashed(factory, killed.dead), 300, "the dead run is marked")
-    assert "no heartbeat" in states
-    assert factory.run(killed.dead)["auto_scheduled"]
-    until(lambda: factory.run(killed.dead)["run_count"] == 2, 300, "the dead run is started again")
-    names = [state["name"] for state in factory.states(killed.dead)]
-    assert names.count("AwaitingRetry") == 1
-    until(partial(waits, factory, killed.dead), 600, "it waits again")
-    assert factory.run(killed.live)["state_type"] == "RUNNING"
-    assert crashed(factory, killed.live) == ""
-    noted = ["killed", "running"]
-    until(
-        lambda: [state for state, _ in records(killed.home, "maintenance")] == noted,
-        600,
-        "both runs are noted",
-    )
-    factory.cancels(
-        killed.dead
-    )  # the live one goes on until `foley down` ends it, in the fixture `factory`
-
-
-def test_cancelling_ends_the_process_and_the_next_run_goes_on(
-    factory: Factory, curated: str
-) -> None:
-    id = factory.start("train", steps=1_000_000)
-    until(lambda: (factory.artifacts(id).get("progress") or {}).get("data"), 600, "training moves")
-    factory.cancels(id)
-    assert records(factory.home, "train")[-1] == ("cancelled", id)
-    factory.reaches(factory.start("train", steps=3), "COMPLETED")
-
-
-def test_a_paused_and_a_cancelled_curation_leave_a_warehouse_that_continues(
-    factory: Factory, few: Path, tmp_path: Path
-) -> None:
-    """Dask's worker runs the batches: it ends too, and is not started anew.
-
-    Pause sends Prefect's state `Suspended`.
-    """
-    home = tmp_path / "home"
-    parameters = {
-        "home": str(home),
-        "folder": str(few),
-        "batch_size": 1,
-        "workers": 1,
-        "max_attempts": 1,
-    }
-    id = factory.start("curate", **parameters, runner="dask")
-    until(lambda: list(home.glob("commits/probe/*/*.parquet")), 600, "the first stage")
-    factory.told(id, type="PAUSED", name="Suspended", state_details={"pause_reschedule": True})
-    until(lambda: not factory.processes(of_run=id), 600, "the process is gone")
-    assert factory.run(id)["state_name"] == "Suspended"
-    done = {path.name for path in home.glob("commits/*/*/*.parquet")}
-    factory.ask(f"/flow_runs/{id}/resume", "POST")
-    until(
-        lambda: list(home.glob("commits/imagebind/*/*.parquet")),
-        600,
-        "it goes on, to a later stage",
-    )
-    assert done <= {path.name for path in home.glob("commits/*/*/*.parquet")}
-    factory.cancels(id)
-    factory.reaches(
-        factory.start("curate", **parameters | {"runner": "process", "batch_size": 8}), "COMPLETED"
-    )
-    assert len(Warehouse(home).dataset("main").clip_ids()) == 3
-    first, cancelled, last = (state for state, _ in records(home, "curate"))
-    assert (first, last) == ("paused", "completed")
-    assert cancelled in ("cancelled", "killed")  # by the kernel, where the machine is too busy
-
-
-@dataclass(frozen=True)
-class Killed:
-    """Two runs that live without work: one waits for a silent server.
-
-    One of a schedule for a lock, and lost process and worker.
-    """
-
-    home: Path
-    live: str
-    dead: str
-
-
-@pytest.fixture(scope="module")
-def killed(
-    factory: Factory, told: Told, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Killed]:
-    """Made before all tests, so that Prefect notices while these run."""
-    home = tmp_path_factory.mktemp("killed") / "home"
-    Warehouse(home)
-    addresses = home.parent / "addresses.csv"
-    addresses.write_text(f"url\n{told.address}/clip.mp4\n")
-    with file_lock(home / "locks" / "maintenance.lock"):
-        begin = datetime.now(UTC) + timedelta(seconds=20)
-        due = f"DTSTART:{begin:%Y%m%dT%H%M%SZ}\nRRULE:FREQ=MINUTELY;COUNT=5"
-        once: dict[str, Any] = {"schedule": {"rrule": due, "timezone": "UTC"}, "active": True}
-        once["parameters"] = {"parameters": {"home": str(home)}}
-        upkeep = f"/deployments/{factory.deployment('maintenance')['id']}/schedules"
-        [schedule] = factory.ask(upkeep, "POST", [once])
-        live = factory.start("download", home=str(home), source=str(addresses), retries=100)
-        begun = {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}}
-        chosen = {"flow_runs": begun | {"deployment_id": {"any_": [schedule["deployment_id"]]}}}
-        dead = until(lambda: factory.ask("/flow_runs/filter", "POST", chosen), 300, "a run")[0][
-            "id"
-        ]
-        factory.ask(f"{upkeep}/{schedule['id']}", "DELETE")
-        for id in (live, dead):
-            factory.reaches(id, "RUNNING")
-        # a scheduler at work has made the schedule's other runs since; one of them would take the
-        # place of the dead one while that waits to be started again
-        others = {"flow_runs": chosen["flow_runs"] | {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-        for run in factory.ask("/flow_runs/filter", "POST", others):
-            factory.ask(f"/flow_runs/{run['id']}", "DELETE")
-        until(partial(waits, factory, dead), 600, "it waits")
-        worker = factory.worker("foley")
-        assert worker
-        os.kill(worker, signal.SIGKILL)
-        for pid in factory.processes(of_run=dead):
-            os.kill(pid, signal.SIGKILL)
-        until(
-            lambda: factory.worker("foley") not in (None, worker),
-            600,
-            "the worker is started again",
-        )
-        yield Killed(home, live, dead)
-
-
-def waits(factory: Factory, id: str) -> bool:
-    return any("waiting for it" in line for line in factory.logs(id))
-
-
-def crashed(factory: Factory, id: str) -> str:
-    """Messages of the states in which a run was crashed."""
-    return " ".join(state["message"] for state in factory.states(id) if state["type"] == "CRASHED")

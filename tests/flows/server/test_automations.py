@@ -8,8 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
+from prefect import get_client
+from prefect.events.schemas.automations import AutomationCore
 
+from flows.server import automations
 from flows.server.server import SETTINGS
 
 #: Failed runs whose events are noted some seconds after they occurred, as by a server that was
@@ -87,3 +91,38 @@ def test_a_failed_run_is_told_of_when_its_time_is_up_however_late_it_was_noted(
     assert done.returncode == 0, done.stderr
     told = ["{{ flow.name }} failed: {{ flow_run.name }}"]
     assert json.loads(done.stdout.splitlines()[-1]) == [[], told, told]
+
+
+class Forgetful(httpx.HTTPTransport):
+    """A connection to a server that makes an automation, and whose first answer is lost."""
+
+    lost = False
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = super().handle_request(request)
+        if (
+            request.method == "POST"
+            and request.url.path.endswith("/automations/")
+            and not self.lost
+        ):
+            self.lost = True
+            answer.close()
+            raise httpx.ReadTimeout("no answer in time", request=request)
+        return answer
+
+
+def test_an_answer_that_was_lost_leaves_no_second_automation(
+    api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of a name would be enough; two start each crashed run twice."""
+    connection = Forgetful()
+    name = f"test: {tmp_path.name}"
+    said = automations.FILE.read_text().split("# All of them")[0].replace("foley: mark runs", name)
+    monkeypatch.setattr(automations, "FILE", tmp_path / "automations.yaml")
+    automations.FILE.write_text(said)
+    with get_client(sync_client=True, httpx_settings={"transport": connection}) as client:
+        automations.set_up(client)
+        assert connection.lost
+        [made] = [a for a in client.read_automations() if a.name.startswith(name)]
+        assert isinstance(made, AutomationCore)
+        client.delete_automation(made.id)

@@ -62,11 +62,9 @@ with garbage_aside() if sys.argv[2] == "aside" else contextlib.nullcontext():
     waiting.set_trace_callback(lambda _: begun.set())  # the connection is busy from then on
 
     def write():
-        try:
+        # what the error says may be gone before it is asked: the main thread uses the same one
+        with contextlib.suppress(sqlite3.OperationalError):
             waiting.execute("INSERT INTO t VALUES (3)")
-            print("written")
-        except sqlite3.OperationalError as error:
-            print(error)
 
     thread = threading.Thread(target=write)
     thread.start()
@@ -77,6 +75,7 @@ with garbage_aside() if sys.argv[2] == "aside" else contextlib.nullcontext():
     kept = [[] for _ in range(1_000_000)]  # more than is allowed before garbage is looked for
     holder.commit()
     thread.join()
+print("written" if holder.execute("SELECT * FROM t").fetchall() else "given up")
 """
 
 
@@ -98,7 +97,7 @@ def test_who_reads_and_then_writes_is_not_refused(tmp_path: Path) -> None:
     assert printed(BOTH_WRITE, tmp_path) == "['first', 'second']"
 
 
-@pytest.mark.parametrize(("way", "result"), [("aside", "written"), ("usual", "database is locked")])
+@pytest.mark.parametrize(("way", "result"), [("aside", "written"), ("usual", "given up")])
 def test_garbage_of_a_connection_that_waits_stops_nobody(
     tmp_path: Path, way: str, result: str
 ) -> None:

@@ -3,8 +3,6 @@
 Imports no other room. Names are loaded when first used, so that `import warehouse` is light.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -172,14 +172,14 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
     }
 
 
-def write_parquet(table: pa.Table, sink: Any) -> None:
+def write_parquet(table: pa.Table, sink: object) -> None:
     """Write a table in row groups of about 8 MiB, so that few rows can be read without the rest."""
     per_row = max(1, table.nbytes // max(1, table.num_rows))
     size = max(1, min(16384, _GROUP_BYTES // per_row))
     pq.write_table(table, sink, row_group_size=size, **writer_options(table.schema))
 
 
-def footer(path: Any) -> dict[str, Any]:
+def footer(path: object) -> dict[str, Any]:
     """What the writer noted in the footer of a commit, at a path or open."""
     metadata = pq.read_metadata(path).metadata or {}
     return json.loads(metadata.get(b"foley", b"{}"))

@@ -76,7 +76,7 @@ def _open_locked(path: Path) -> BinaryIO:
 
 
 def write_file(
-    tmp: Path, write: Callable[[BinaryIO], Any], target: Callable[[BinaryIO], Path] | Path
+    tmp: Path, write: Callable[[BinaryIO], object], target: Callable[[BinaryIO], Path] | Path
 ) -> Path:
     """Write a file that is there in full or not at all; an existing one is replaced.
 
@@ -103,7 +103,7 @@ def write_file(
     return final
 
 
-def write_json(tmp: Path, target: Path, value: Mapping[str, Any]) -> Path:
+def write_json(tmp: Path, target: Path, value: Mapping[str, object]) -> Path:
     """Write a JSON object atomically, keys in order given."""
     text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
     return write_file(tmp, lambda handle: handle.write(text.encode()), target)
@@ -185,9 +185,9 @@ def discard(tmp: Path, folder: Path) -> None:
 
 
 @contextmanager
-def scratch_folder(tmp: Path) -> Generator[Path, None, None]:
+def scratch_folder(tmp: Path, prefix: str = "") -> Generator[Path, None, None]:
     """A temporary folder, locked while this process lives and removed at the end."""
-    aside = tmp / f"{uuid.uuid4().hex}.folder"
+    aside = tmp / f"{prefix}{uuid.uuid4().hex}.folder"
     with _open_locked(aside.with_suffix(".lock")) as lock:  # before the folder, and longer
         try:
             aside.mkdir()

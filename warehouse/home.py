@@ -176,7 +176,8 @@ class Home:
             return CLIPS_DESCRIPTOR
         path = self.commits_folder(stage, fingerprint) / "stage.json"
         if not path.exists():
-            raise FoleyError(f"stage {stage} was never planned under {fingerprint}: run it first")
+            todo = "run foley curate with these settings"
+            raise FoleyError(f"nothing went through {stage} as {fingerprint}: {todo}")
         try:
             return Descriptor(**read_json(path))
         except TypeError as exc:
@@ -272,7 +273,7 @@ class Home:
             raise FoleyError(f"{id!r} cannot name one of the {kind}: {allowed}")
         return self.home / kind / RECORDS[kind].replace("*", id)
 
-    def write_record(self, kind: str, id: str, record: Mapping[str, Any]) -> Path:
+    def write_record(self, kind: str, id: str, record: Mapping[str, object]) -> Path:
         """Write a record (a JSON object) atomically; an existing one of that id is replaced."""
         path = self.record_path(kind, id)
         make_folder(path.parent)
@@ -288,7 +289,7 @@ class Home:
 
     def records(self, kind: str) -> list[dict[str, Any]]:
         """All records of a kind, sorted by id; unreadable ones are left to `verify`."""
-        records: list[dict[str, Any]] = []
+        records: list[dict[str, object]] = []
         for path in self.record_files(kind):
             with suppress(FoleyError):
                 records.append(read_json(path))

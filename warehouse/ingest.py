@@ -152,9 +152,9 @@ def _as_before(paths: pa.ChunkedArray, known: pa.Table) -> np.ndarray:
     return facts & same[0] & same[1]
 
 
-def _look(clip: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+def _look(clip: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, object]:
     """The clip with the facts of its file, or with the error that reading it gave."""
-    row: dict[str, Any] = {**clip, **dict.fromkeys(_FOUND_OUT), "status": "passed"}
+    row: dict[str, object] = {**clip, **dict.fromkeys(_FOUND_OUT), "status": "passed"}
     try:
         stat = os.stat(clip["path"])
         row |= {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
@@ -179,7 +179,7 @@ def _commit(home: Home, clips: list[dict[str, Any]]) -> None:
     """Commit clip rows, sorted by clip_id."""
     clips = sorted(clips, key=lambda row: row["clip_id"])
     id_ = commit_id(repr(sorted(row.items(), key=lambda item: item[0])) for row in clips)
-    common: dict[str, Any] = {"reason": None, "attempt": 1, "seconds": 0.0, "commit": id_}
+    common: dict[str, object] = {"reason": None, "attempt": 1, "seconds": 0.0, "commit": id_}
     common["committed_at"] = datetime.now(UTC)
     table = pa.Table.from_pylist(
         [{**row, **common, "input": clip_hash(row["clip_id"])} for row in clips],

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -158,7 +158,12 @@ def release(home: Home, stage: str, reason_like: str | None = None) -> int:
     if failed:
         names = (f"{row['clip_id']} {row['generation']}" for row in failed)
         id_ = commit_id(["release", stage, fingerprint, *names])
-        common: dict[str, Any] = {"status": "released", "attempt": 0, "seconds": 0.0, "commit": id_}
+        common: dict[str, object] = {
+            "status": "released",
+            "attempt": 0,
+            "seconds": 0.0,
+            "commit": id_,
+        }
         common["committed_at"] = datetime.now(UTC)
         rows = [row | common | {"generation": row["generation"] + 1} for row in failed]
         table = pa.Table.from_pylist(rows, schema=descriptor.all_columns)

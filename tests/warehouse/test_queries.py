@@ -213,6 +213,11 @@ def test_a_catalog_that_was_never_published_is_a_clear_error(tmp_path: Path) -> 
         query(tmp_path, "from clips")
 
 
+def test_features_of_other_settings_name_the_command_that_makes_them(wh: Warehouse) -> None:
+    with pytest.raises(FoleyError, match="nothing went through tokens as 0a1b: run foley curate"):
+        wh.rows("tokens", "0a1b")
+
+
 def test_publishing_without_news_leaves_the_file_alone(wh: Warehouse) -> None:
     before = (wh.home / "catalog.duckdb").stat().st_ino
     wh.publish()

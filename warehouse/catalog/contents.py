@@ -239,7 +239,7 @@ def _features(home: Home) -> Iterator[dict[str, Any]]:
             yield note | {"path": str(path.parent), "bytes": size}
 
 
-def _layout(column: pa.Field) -> dict[str, Any]:
+def _layout(column: pa.Field) -> dict[str, object]:
     """Dtype and shape of an array column; a column of bytes has neither."""
     if b"dtype" not in (column.metadata or {}):
         return {}
@@ -247,7 +247,9 @@ def _layout(column: pa.Field) -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape}
 
 
-def _refill(con: duckdb.DuckDBPyConnection, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def _refill(
+    con: duckdb.DuckDBPyConnection, name: str, rows: Sequence[Mapping[str, object]]
+) -> None:
     """Fill one of TABLES anew; a value that is no text or number goes in as JSON."""
     types = {column: type_ for column, (type_, _) in TABLES[name]["columns"].items()}
     texts = {
@@ -261,7 +263,7 @@ def _refill(con: duckdb.DuckDBPyConnection, name: str, rows: Sequence[Mapping[st
     con.unregister("filling")
 
 
-def _text(value: Any, type_: str) -> str | None:
+def _text(value: object, type_: str) -> str | None:
     if value is None or (isinstance(value, str) and type_ != "JSON"):
         return value
     if isinstance(value, bool | int | float) and type_ != "JSON":

@@ -35,7 +35,7 @@ def connect(home: str | Path) -> duckdb.DuckDBPyConnection:
 def query(
     home: str | Path,
     sql: str,
-    params: Sequence[Any] | Mapping[str, Any] | None = None,
+    params: Sequence[object] | Mapping[str, object] | None = None,
     features: str | None = None,
 ) -> pa.Table:
     """Rows of a query on HOME/catalog.duckdb as it was last published.
@@ -86,7 +86,7 @@ def _arrays(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
     con.execute(f"create temp view arrays as select {shown} from {rows}")
 
 
-def _floats(column: ArrayColumn, free: int) -> Callable[[Any], Any]:
+def _floats(column: ArrayColumn, free: int) -> Callable[[Any], object]:
     """A function from an Arrow array of bytes to one of float32 arrays [*shape].
 
     Values may be smaller in the dimension `free`: they are padded with zeros.

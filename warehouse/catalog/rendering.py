@@ -19,7 +19,7 @@ _WIDEST = 60
 
 
 def render(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, object]],
     format: Format = "table",
     columns: Sequence[str] | None = None,
 ) -> str:
@@ -44,7 +44,7 @@ def write(rows: pa.Table, path: Path) -> None:
 
     Raises FoleyError for another ending or a bad place.
     """
-    kind: Any = path.suffix.removeprefix(".")
+    kind: object = path.suffix.removeprefix(".")
     if kind not in ("csv", "json", "parquet"):
         raise FoleyError(f"cannot write {path}: its name must end in .csv, .json or .parquet")
     try:
@@ -58,7 +58,7 @@ def write(rows: pa.Table, path: Path) -> None:
         raise FoleyError(f"cannot write {path}: {exc.strerror or exc}") from None
 
 
-def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
     """Columns side by side, numbers to the right; long values are cut."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -84,17 +84,17 @@ def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(line.rstrip() for line in text.get().splitlines())
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else _cell(value)
     # A value must not move the cursor of a terminal.
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, list | dict):
@@ -102,5 +102,5 @@ def _cell(value: Any) -> str:
     return str(_plain(value)) if isinstance(value, bytes) else str(value)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return value.hex() if isinstance(value, bytes) else str(value)

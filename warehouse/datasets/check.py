@@ -1,7 +1,5 @@
 """Whether folders and records are what was written."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path

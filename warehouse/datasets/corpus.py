@@ -71,7 +71,7 @@ def corpus_settings(home: Home) -> CorpusSettings | None:
         return None
     splits = Splits(**{name: last.policy[name] for name in ("val", "test", "seed")})
     run = next((r for r in home.records("runs") if r.get("dataset") == last.version), {})
-    parameters: dict[str, Any] = run.get("parameters") or {}
+    parameters: dict[str, object] = run.get("parameters") or {}
     policy = str(parameters.get("policy") or last.policy["name"])
     return CorpusSettings(last.name, policy, _models(parameters), splits)
 

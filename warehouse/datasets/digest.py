@@ -25,7 +25,7 @@ def digests(home: Home) -> list[dict[str, Any]]:
 
     Arrays count. What does not: the order of rows, how they lie in files, times, paths, attempts.
     """
-    found: list[dict[str, Any]] = []
+    found: list[dict[str, object]] = []
     own = [name for name in CLIPS.names if name not in (*SPINE.names, *_PLACES)]
     descriptors = [(CLIPS_DESCRIPTOR, ["clip_id", "status", "error", *own])]
     for descriptor in home.stages().values():

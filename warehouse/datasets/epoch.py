@@ -1,7 +1,5 @@
 """In which order an epoch goes through a feature set, and which clips make a batch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -68,7 +68,7 @@ def build(home: Home, request: FeatureRequest, progress: Progress | None = None)
     used = {descriptor.stage: descriptor.fingerprint for descriptor in stages}
     dataset, split = request.dataset, request.split
     wanted = dataset.clip_ids(split, request.subset)
-    meta: dict[str, Any] = {
+    meta: dict[str, object] = {
         "dataset": dataset.version,
         "split": split,
         "subset": request.subset,
@@ -154,7 +154,11 @@ def _shuffled_together(places: Sequence[pa.Table], seed: int) -> list[pa.Table]:
 
 
 def _write(
-    home: Home, folder: Path, join: FeatureJoin, note: Mapping[str, Any], progress: Progress | None
+    home: Home,
+    folder: Path,
+    join: FeatureJoin,
+    note: Mapping[str, object],
+    progress: Progress | None,
 ) -> dict[str, Any]:
     """Fill the folder of a set; returns what its note says of shards, shapes and row groups."""
     alike = {name: note[name] for name in ("columns", "fingerprints")}
@@ -180,7 +184,11 @@ def _group(row_bytes: int) -> int:
 
 
 def _write_shards(
-    folder: Path, join: FeatureJoin, note: Mapping[str, Any], number: int, progress: Progress | None
+    folder: Path,
+    join: FeatureJoin,
+    note: Mapping[str, object],
+    number: int,
+    progress: Progress | None,
 ) -> list[dict[str, Any]]:
     """Write all rows as shards of about 1 GiB, numbered from `number`.
 

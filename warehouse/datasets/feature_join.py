@@ -1,7 +1,5 @@
 """Rows of several stages side by side, as shards of features hold them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,7 +86,7 @@ class FeatureJoin:
             longest = max(longest, pc.max(pc.binary_length(values)).as_py() or 0)
         return longest
 
-    def schema(self, note: Mapping[str, Any]) -> pa.Schema:
+    def schema(self, note: Mapping[str, object]) -> pa.Schema:
         """Columns as they are written: clip_id, arrays as padded fixed-size binary at the end."""
         written: list[pa.Field] = []
         for name in dict.fromkeys(["clip_id", *self.columns]):

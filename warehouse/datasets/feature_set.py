@@ -41,7 +41,7 @@ _GROUP = 64
 
 def nested(values: np.ndarray) -> pa.Array:
     """Arrays [count, *shape] as fixed-size lists of lists of float32."""
-    lists: Any = pa.array(values.astype(np.float32).reshape(-1))
+    lists: object = pa.array(values.astype(np.float32).reshape(-1))
     for size in values.shape[:0:-1]:
         lists = pa.FixedSizeListArray.from_arrays(lists, size)
     return lists

@@ -79,7 +79,7 @@ class SharedShard:
 
 
 def shared(
-    home: Home, alike: Mapping[str, Any], keys: np.ndarray, small: int
+    home: Home, alike: Mapping[str, object], keys: np.ndarray, small: int
 ) -> tuple[list[SharedShard], np.ndarray]:
     """Shards that hold wanted rows, and which rows none of them has: bool [count].
 
@@ -118,7 +118,7 @@ def shared(
     return kept[::-1], missing
 
 
-def _shards(home: Home, alike: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+def _shards(home: Home, alike: Mapping[str, object]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """Sound shards of the sets that are alike, each once, the largest first."""
     found: dict[int, tuple[Path, Mapping[str, Any]]] = {}
     for file in sorted((home.home / "features").glob("*/_features.json")):
@@ -135,7 +135,9 @@ def _shards(home: Home, alike: Mapping[str, Any]) -> Iterator[tuple[Path, Mappin
     yield from sorted(found.values(), key=lambda item: (-item[1]["rows"], str(item[0])))
 
 
-def order_of(clip_ids: Sequence[str], shards: Sequence[Mapping[str, Any]], seed: int) -> np.ndarray:
+def order_of(
+    clip_ids: Sequence[str], shards: Sequence[Mapping[str, object]], seed: int
+) -> np.ndarray:
     """Places of a set's rows among all rows of its shards, in the order of a set written at once.
 
     Args:

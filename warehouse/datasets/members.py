@@ -5,8 +5,6 @@ came or changed, and, with null in `kept`, clips that are gone. A part that is n
 what is new is written anew with it, so that there are few: about the logarithm of the versions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -109,9 +107,9 @@ def _changes(before: pa.Table, now: pa.Table) -> pa.Table:
     return pa.concat_tables(changes, promote_options="default").sort_by("clip_id")
 
 
-def write_parts(folder: Path, shared: Sequence[Path], own: pa.Table) -> list[dict[str, Any]]:
+def write_parts(folder: Path, shared: Sequence[Path], own: pa.Table) -> list[dict[str, object]]:
     """Fill the folder of a version; returns what is noted of every part: file, rows and bytes."""
-    parts: list[dict[str, Any]] = []
+    parts: list[dict[str, object]] = []
     for number, file in enumerate([*shared, None]):
         path = folder / (f"changes-{number:02d}.parquet" if number else "members.parquet")
         if file is not None:

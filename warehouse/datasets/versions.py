@@ -205,7 +205,9 @@ def _newest_of(home: Home, datasets: Sequence[Dataset]) -> Dataset | None:
     return next((d for d in datasets if d.version in noted), datasets[-1] if datasets else None)
 
 
-def _digest(members: pa.Table, policy: Mapping[str, Any], fingerprints: Mapping[str, str]) -> str:
+def _digest(
+    members: pa.Table, policy: Mapping[str, object], fingerprints: Mapping[str, str]
+) -> str:
     """Hash of what a version holds: members, policy and the facts' fingerprints."""
     digest = hashlib.sha256(
         json.dumps([policy, fingerprints], sort_keys=True, default=str).encode()

@@ -1,7 +1,5 @@
 """A folder of files under an address: an object store, or wherever pyarrow opens it."""
 
-from __future__ import annotations
-
 import shutil
 import zlib
 from collections.abc import Generator, Sequence

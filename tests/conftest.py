@@ -18,7 +18,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import atexit
-import gc
 import select
 import shutil
 import tempfile
@@ -69,15 +68,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
-
-
-def pytest_collection_finish() -> None:
-    """Have no garbage collection look at what is imported by now.
-
-    Every stage that lets go of its models asks for one: 0.4 s each over 750,000 objects.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

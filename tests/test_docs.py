@@ -133,6 +133,12 @@ def test_the_tables_of_simulated_worlds_are_those_of_their_committed_results() -
         for name in figures:
             assert f"{results[claim][name]:.2f}" in row, (claim, name)
     assert results["commit"][:10] in page
+    policy = (ROOT / "pipeline/curation/policies/world.toml").read_text()
+    header = " ".join(policy[: policy.index("name =")].replace("#", "").split())
+    row = next(line for line in page.splitlines() if line.startswith("| curation |"))
+    measured = re.findall(r"\d+\.\d%|0\.\d{3}", header)
+    assert len(measured) == 5
+    assert all(figure in row for figure in measured)
 
 
 def test_how_few_steps_do_is_what_was_measured() -> None:

@@ -57,7 +57,7 @@ def _bridge(dit: Any) -> Bridge:
     found = Bridge(
         1536,
         blocks,
-        preset.video.width,
+        (1, preset.video.width),
         preset.bridge,
         (preset.latent_rate, preset.video.token_rate),
     )

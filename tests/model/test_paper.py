@@ -46,7 +46,7 @@ def test_the_full_size_bridge_fits_the_backbone_and_is_thin(backbone: Any) -> No
     preset, transformer = load_preset("paper"), backbone.model.model.transformer
     with torch.device("meta"):
         bridge = Bridge(
-            transformer.dim, transformer.depth, 1024, preset.bridge, (preset.latent_rate, 8.0)
+            transformer.dim, transformer.depth, (1, 1024), preset.bridge, (preset.latent_rate, 8.0)
         )
     bridge.insert(backbone.model.model)
     bridge.remove(backbone.model.model)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from model.networks.panns import Cnn14
 from model.presets.preset import Preset, load_preset
@@ -54,7 +55,10 @@ def values(stage: Stage, clip: Clip, column: str) -> np.ndarray:
 )
 def test_bf16_is_near_and_not_the_same(clip: Clip, part: str, stage: str, column: str) -> None:
     exact = values(named(TOY, stage), clip, column)
-    half = values(named(preset(**{part: "bf16"}), stage), clip, column)
+    # oneDNN 3.10 gets grouped convolutions of few channels wrong in bf16 on Intel's AMX, of which
+    # the toy's Audiobox has one (docs/curation.md)
+    with torch.backends.mkldnn.flags(enabled=part != "networks"):
+        half = values(named(preset(**{part: "bf16"}), stage), clip, column)
     assert 0 < np.abs(half - exact).max() < 0.1 * np.abs(exact).max()
 
 

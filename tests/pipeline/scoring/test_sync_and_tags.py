@@ -42,7 +42,7 @@ from pipeline.stages.engine import fingerprints
 from pipeline.stages.stage import Clip, Failed, Outcome, Passed, Stage
 from recipes.toy.networks import late, window
 from tests.foley.commands import ROOT
-from tests.pipeline.curation.test_policy import KEEP, Scores, meets
+from tests.pipeline.curation.test_gates import KEEP, Scores, meets
 from tests.warehouse.toys import Facts, make_files, run_once
 from warehouse import FoleyError, Warehouse, field
 

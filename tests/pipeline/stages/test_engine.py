@@ -5,6 +5,7 @@ Failures are charged to the guilty.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import weakref
@@ -231,10 +232,14 @@ def test_a_stage_that_is_done_keeps_no_model_and_can_be_set_up_again(wh: Warehou
     fps = fingerprints([Loaded()])
     stage = Loaded()
     work = plan(wh, stage, fps)
+    kept = Weighty()  # by the caller, also while the stage runs
     run_batch(wh, stage, work, work.batches[0])
-    model = weakref.ref(stage.model)
+    model, callers = weakref.ref(stage.model), weakref.ref(kept)
     let_go(stage)
     assert model() is None
+    del kept
+    gc.collect()
+    assert callers() is None, "what was set aside while models were looked for is looked at again"
     run_batch(wh, stage, work, work.batches[1])
     assert stage.model is not None
     let_go(Loaded())  # one that had nothing to do

@@ -46,7 +46,8 @@ def build_bridge(backbone: Backbone) -> Bridge:
     """An untrained bridge of the preset's size, not yet inserted."""
     preset, transformer = backbone.preset, backbone.dit.transformer
     rates = preset.latent_rate, preset.video.token_rate
-    return Bridge(transformer.dim, transformer.depth, preset.video.width, preset.bridge, rates)
+    frame = preset.video.tokens_per_frame, preset.video.width
+    return Bridge(transformer.dim, transformer.depth, frame, preset.bridge, rates)
 
 
 class FoleyControl:

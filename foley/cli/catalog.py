@@ -189,7 +189,7 @@ def plan(home: Path, clips: int, **resources: Any) -> None:
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["curation"]), expose_value=False)
+@click.argument("what", type=click.Choice(["curation"]), default="curation", expose_value=False)
 @HOME
 @click.option(
     "--dataset", help="Dataset name or version.  [default: the newest of the warehouse's own]"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from warehouse.maintenance import Maintained, Problem
 
 
-def _counts(item: Any, names: str) -> dict[str, Any]:
+def _counts(item: object, names: str) -> dict[str, object]:
     """The attributes of those names, under the same words."""
     return {name.replace("_", " "): getattr(item, name) for name in names.split()}
 
@@ -115,7 +115,7 @@ def evaluate(result: Evaluated) -> str:
     return "\n".join(lines)
 
 
-def _flaw(kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
+def _flaw(kind: str, row: Mapping[str, object]) -> dict[str, object]:
     """What a curation made of clips whose flaw is known."""
     return {
         "known to be": kind,

@@ -74,7 +74,7 @@ class Guidance:
         return torch.stack([weight * v for (weight, _, _), v in pairs]).sum(0)
 
 
-def _rows(inputs: dict[str, Any], texts: Sequence[bool]) -> dict[str, Any]:
+def _rows(inputs: dict[str, Any], texts: Sequence[bool]) -> dict[str, Tensor]:
     """The DiT's arguments for copies of the batch, one a member of `texts`: with text or without.
 
     Zeroed are the arguments that the backbone's own guidance zeroes, so that both agree.

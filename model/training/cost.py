@@ -110,7 +110,7 @@ def _networks(preset: Preset, config: dict[str, Any], dtype: torch.dtype) -> tup
     import_stable_audio_tools()
     from stable_audio_tools.models.dit import DiffusionTransformer
 
-    dit: Any = DiffusionTransformer(**config)
+    dit: object = DiffusionTransformer(**config)
     dit.to(dtype).requires_grad_(False).eval()
     backbone = SimpleNamespace(preset=preset, dit=dit)
     bridge = build_bridge(cast("Any", backbone)).to(dtype)

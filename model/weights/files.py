@@ -78,7 +78,7 @@ def _state(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
 
 
-def _kept_hashes() -> dict[str, list[Any]]:
+def _kept_hashes() -> dict[str, list[object]]:
     """State and hash of files by path; none where they cannot be read."""
     try:
         kept = json.loads(_cache().read_text())

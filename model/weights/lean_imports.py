@@ -37,7 +37,7 @@ def import_k_diffusion() -> Any:
 def import_stable_audio_tools() -> None:
     """stable-audio-tools' models, without the compiler for a mask that none here uses."""
 
-    def uncompiled(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
+    def uncompiled(function: Callable[..., object], **_: Any) -> Callable[..., Any]:
         return function
 
     import_k_diffusion()

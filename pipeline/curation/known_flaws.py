@@ -36,7 +36,7 @@ def flaw_figures(clips: DatasetClips) -> dict[str, dict[str, Any]]:
     rows = clips.con.sql(_ROWS).fetchnumpy()
     kind, kept = np.asarray(rows["kind"], object), np.asarray(rows["kept"], bool)
     scores = {name: np.ma.filled(rows[name], np.nan).astype(float) for name in ("imagebind", "pq")}
-    figures: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, object]] = {}
     for name, flaws in {"true": ("true",), "broken": ("broken",), **GROUPS}.items():
         chosen = np.isin(kind, flaws)
         if not chosen.any():

@@ -95,7 +95,7 @@ def _spans(clips: DatasetClips, bounds: Sequence[Threshold]) -> dict[str, tuple[
     if not names:
         return {}
     columns = ", ".join(f"quantile_cont({quote(name)}, [0.001, 0.999])" for name in names)
-    row: Any = clips.con.execute(f"select {columns} from dataset_clips").fetchall()[0]
+    row: object = clips.con.execute(f"select {columns} from dataset_clips").fetchall()[0]
     spans: dict[str, tuple[float, float]] = {}
     for name, ends in zip(names, row, strict=True):
         asked = [t.bound for t in bounds if t.column == name]
@@ -134,7 +134,7 @@ def _sweep(clips: DatasetClips, threshold: Threshold, span: tuple[float, float])
 
     places = [*np.linspace(*span, SWEEP_STEPS + 1).tolist(), threshold.bound]
     names = ", ".join(literal(gate.name) for gate in gates)
-    row: Any = clips.con.execute(f"""
+    row: object = clips.con.execute(f"""
         select {", ".join(map(share, places))}
         from dataset_clips where reason is null or reason in ({names})""").fetchall()[0]
     *shares, now = [float(value or 0.0) for value in row]

@@ -221,7 +221,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Facts]]:
         raise FoleyError(f"{printable(path)}: cannot be read as JSONL: {error}") from error
 
 
-def _facts(row: Mapping[str, Any]) -> Facts:
+def _facts(row: Mapping[str, object]) -> Facts:
     """The columns we know, under their own names, as text (truth as JSON text)."""
     plain = {name.strip().lower(): value for name, value in row.items()}
     facts: Facts = {}

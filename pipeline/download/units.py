@@ -79,7 +79,7 @@ class Choice:
     files: frozenset[str] | None = None
     share: float = 1.0
 
-    def is_in(self, manifest: Mapping[str, Any] | None) -> bool:
+    def is_in(self, manifest: Mapping[str, object] | None) -> bool:
         """Whether an archive's folder has all wanted clips that the archive held."""
         others = None if manifest is None else manifest.get("others")
         return isinstance(others, list) and (
@@ -182,7 +182,7 @@ def fetch_file(
         if target.stat().st_size == before["bytes"]:
             return UnitResult(url, before)
 
-    def fetch() -> dict[str, Any]:
+    def fetch() -> dict[str, object]:
         digest, remotes = hashlib.sha256(), list[Remote]()
 
         def write(file: BinaryIO) -> None:

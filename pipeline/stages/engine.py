@@ -207,7 +207,7 @@ def _present_clips(wh: Warehouse, plan: Plan, batch: Batch) -> tuple[Batch, list
     Clips that were replaced since the batch was planned are left out of both: their rows would
     carry the wrong input.
     """
-    clips: dict[str, dict[str, Any]] = {
+    clips: dict[str, dict[str, object]] = {
         row["clip_id"]: row for row in wh.clips(None, batch.clip_ids).to_pylist()
     }
     for name, fingerprint in plan.upstream.items():
@@ -248,7 +248,7 @@ def _rows(
 ) -> pa.Table:
     """One row a clip: the spine, then the stage's columns."""
     count, columns = len(batch), stage.schema.names
-    values: dict[str, Sequence[Any]] = {
+    values: dict[str, Sequence[object]] = {
         "clip_id": batch.clip_ids,
         "input": batch.inputs,
         "generation": batch.generations,

@@ -25,10 +25,13 @@ def set_up(stage: Stage, fingerprint: str) -> Stage:
         if travelled:
             _loaded.clear()
         vars(stage)["_before_setup"] = {*vars(stage), "_travelled"}
+        if not travelled:
+            gc.freeze()  # until it is let go
         try:
             stage.setup()
         except BaseException:
             del vars(stage)["_before_setup"]
+            gc.unfreeze()
             raise
         if travelled:
             _loaded[fingerprint] = stage
@@ -41,9 +44,14 @@ def let_go(stage: Stage) -> None:
         before = vars(stage).pop("_before_setup", None)
         if before is None:
             return
-        for name in vars(stage).keys() - before:
+        models = vars(stage).keys() - before
+        for name in models:
             del vars(stage)[name]
-    gc.collect()  # modules refer to themselves
+        if models:
+            # modules refer to themselves; not looked at is what was there before them, the objects
+            # of imported libraries, which took half a second after every stage
+            gc.collect()
+        gc.unfreeze()
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
+    if models and torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

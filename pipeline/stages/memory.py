@@ -1,7 +1,5 @@
 """How much memory there is here for stages to run in."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path

@@ -36,7 +36,7 @@ def read_then_run(
     job: Callable[[Clip], partial[T]],
     run: Callable[[Sequence[tuple[Clip, Any]]], Sequence[Passed]],
     chunk: int,
-    prepare: Callable[[T], Any] | None = None,
+    prepare: Callable[[T], object] | None = None,
 ) -> list[Outcome]:
     """One outcome a clip: `failed` where its media cannot be read, else what `run` gives for it.
 

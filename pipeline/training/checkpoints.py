@@ -117,13 +117,13 @@ def _from_file(path: Path, origin: str) -> Checkpoint:
     if not path.is_file():
         raise FoleyError(f"no bridge file {path}: run foley train")
     beside, digest = path.parent / "checkpoint.json", file_sha256(path)
-    record: dict[str, Any] = read_json(beside) if beside.is_file() else {}
+    record: dict[str, object] = read_json(beside) if beside.is_file() else {}
     if record.get("sha256") != digest:
         record = {"sha256": digest}
     return Checkpoint(str(record.get("id", digest[:16])), path, record, origin=origin)
 
 
-def _early_stop(trainer: Trainer) -> dict[str, Any]:
+def _early_stop(trainer: Trainer) -> dict[str, object]:
     """What a record says of early stopping: which step's weights they are, and when it ended."""
     if trainer.early.best is None:
         return {}
@@ -138,7 +138,7 @@ class TrainingCheckpoints:
     ) -> None:
         self.wh, self.id, self.identity, self.facts = wh, id, dict(identity), facts
 
-    def write(self, trainer: Trainer, figures: Mapping[str, Any], final: bool = False) -> None:
+    def write(self, trainer: Trainer, figures: Mapping[str, object], final: bool = False) -> None:
         """Write the bridge as it is, then the record that makes it a checkpoint."""
         id = self.id if final else self._step_id(trainer.step)
         path = make_folder(self.wh.folder("checkpoints") / id) / BRIDGE_FILE

@@ -68,7 +68,7 @@ def main(file: Path) -> None:
     state.destroy_process_group()
 
 
-def _train(request: dict[str, Any], preset: Preset, processes: Processes) -> dict[str, Any]:
+def _train(request: dict[str, Any], preset: Preset, processes: Processes) -> dict[str, object]:
     """The checkpoint's id, or the step after which all were told to stop."""
     from pipeline.training.steps import StoppedError
     from pipeline.training.train import train

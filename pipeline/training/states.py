@@ -16,7 +16,7 @@ STATE, BEFORE = "state.pt", "state-before.pt"
 _UNREADABLE = (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, UnpicklingError)
 
 
-def write_state(tmp: Path, folder: Path, state: Mapping[str, Any]) -> None:
+def write_state(tmp: Path, folder: Path, state: Mapping[str, object]) -> None:
     """Keep a state, and the one before it, in case a disk damages the newer."""
     newest = make_folder(folder) / STATE
     with suppress(FileNotFoundError):

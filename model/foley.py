@@ -174,13 +174,15 @@ class FoleyControl:
         videos = guidance.videos([self._shown(request) for request in requests])
         retakes = [request.retake for request in requests]
         known = [r.reference.latents for r in requests if r.reference]
-        start = None if strength is None else Start(torch.stack(known).to(noise), strength)
+        start = Start(noise, seeds)
+        if strength is not None:
+            start = Start(noise, seeds, torch.stack(known).to(noise), strength)
         parts = self._parts(requests, windows, guidance)
 
         def sampled(velocity: Velocity) -> Tensor:
             held = hold(velocity, retakes, backbone.objective)
             with alone(backbone) if self.low_memory else nullcontext():
-                return sample_velocity_model(held, noise, seeds, settings, on_step, start)
+                return sample_velocity_model(held, start, settings, on_step)
 
         if len(windows) == 1:
             velocity, run = parts[0]

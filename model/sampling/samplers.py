@@ -24,10 +24,12 @@ Velocity = Callable[[Tensor, Tensor], Tensor]  # latents [B, C, L] at times [B] 
 
 @dataclass(frozen=True)
 class Start:
-    """Where sampling starts in place of noise: clean latents [B, C, L], noised as at `strength`."""
+    """Where sampling starts: at noise, or at clean latents that have only a part of it."""
 
-    clean: Tensor
-    strength: float  # a time t in 0..1
+    noise: Tensor  # [B, C, L]
+    seeds: Sequence[int]  # of each clip, for samplers that draw more noise on the way
+    clean: Tensor | None = None  # [B, C, L], noised as at `strength`; none: noise alone
+    strength: float = 1.0  # a time t in 0..1
 
 
 def clip_noise(seeds: Sequence[int], channels: int, length: int) -> Tensor:
@@ -38,21 +40,17 @@ def clip_noise(seeds: Sequence[int], channels: int, length: int) -> Tensor:
 
 def sample_velocity_model(
     model: Velocity,
-    noise: Tensor,
-    seeds: Sequence[int],
+    start: Start,
     settings: SampleSettings,
     on_step: Callable[[int, int], None] | None = None,
-    start: Start | None = None,
 ) -> Tensor:
     """Integrate a velocity model from noise to latents.
 
     Args:
         model: gives the velocity of latents.
-        noise: [B, C, L].
-        seeds: of each clip, for samplers that draw more noise on the way.
+        start: the noise, or latents to start from with only a part of it.
         settings: the sampler, its steps and noise levels.
         on_step: called with the steps done and their number.
-        start: latents to start from with only a part of the noise added; None for noise alone.
 
     Returns:
         Latents [B, C, L].
@@ -62,23 +60,23 @@ def sample_velocity_model(
         if on_step:
             on_step(int(info["i"]) + 1, settings.steps)
 
-    first = 1.0 if start is None else start.strength
+    x, first = start.noise, start.strength
     if settings.sampler == "dpmpp-3m-sde":
-        sigmas = _noise_levels(settings, first, noise.device)
-        x = noise * sigmas[0] + (0 if start is None else start.clean)
-        return _sample_sde(model, x, sigmas, seeds, callback)
-    if start is not None:
+        sigmas = _noise_levels(settings, first, x.device)
+        x = x * sigmas[0] + (0 if start.clean is None else start.clean)
+        return _sample_sde(model, x, sigmas, start.seeds, callback)
+    if start.clean is not None:
         objective = "v" if settings.sampler == "v-ddim" else "rectified_flow"
-        times = torch.full((len(noise),), first, device=noise.device)
-        noise = diffuse(start.clean, times, noise, objective).noisy
+        times = torch.full((len(x),), first, device=x.device)
+        x = diffuse(start.clean, times, x, objective).noisy
     if settings.sampler != "v-ddim":
-        again = seeds if settings.sampler == "pingpong" else ()
-        return _sample_flow(model, noise, _flow_times(settings.steps, first), again, callback)
+        again = start.seeds if settings.sampler == "pingpong" else ()
+        return _sample_flow(model, x, _flow_times(settings.steps, first), again, callback)
     import_k_diffusion()
     from stable_audio_tools.inference import sampling
 
     with patch.object(sampling, "trange", range):  # its own progress bar would break ours
-        made = sampling.sample(model, noise, settings.steps, 0.0, callback, sigma_max=first)
+        made = sampling.sample(model, x, settings.steps, 0.0, callback, sigma_max=first)
         return cast("Tensor", made)
 
 

@@ -2,7 +2,8 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from model.presets.preset import stages_beside
 from pipeline.curation.gates import Policy
 from pipeline.curation.members import funnel, make_chosen, make_facts, members_sql
-from warehouse.commits import CommitListing
+from warehouse.commits import CommitListing, Descriptor
 from warehouse.datasets.corpus import CorpusSettings, settle
-from warehouse.datasets.versions import CURATED, Dataset, Selected, write_dataset
+from warehouse.datasets.versions import CURATED, UNCURATED, Dataset, Selected, write_dataset
 from warehouse.errors import FoleyError
 from warehouse.rows.live import present, run_checked
 from warehouse.schema import is_array
@@ -79,46 +80,83 @@ def select(
     policy: str | Policy,
     name: str | None = None,
     clip_ids: Sequence[str] | None = None,
-    role: str = CURATED,
 ) -> Dataset:
     """Apply a policy to the facts of the stages in `fingerprints`, and write a dataset version.
 
     A clip is dropped by the first stage that did not pass it, else by the first gate that is not
-    true for it. Splits are those of the warehouse, which it has from its first selection; only a
-    set that an ablation compares with has those of its policy. The same facts under the same policy
-    give the same version again. Raises FoleyError for a gate on an unknown column.
+    true for it. Splits are those of the warehouse, which it has from its first selection. The same
+    facts under the same policy give the same version again. Raises FoleyError for a gate on an
+    unknown column.
     """
-    chosen = load_policy(policy) if isinstance(policy, str) else policy
-    stages = {stage: wh.descriptor(stage, fp) for stage, fp in fingerprints.items()}
-    scalars = [c for stage in stages.values() for c in stage.columns if not is_array(c)]
-    sources = {"clips": ("clips", "source"), **{s: (s, fp) for s, fp in fingerprints.items()}}
-
-    def work(listings: dict[str, CommitListing]) -> pa.Table:
-        con = wh.cursor()
-        try:
-            reads = {name for stage in stages.values() for name in stage.reads}
-            con.register("present", present(wh, listings["clips"], reads))
-            make_chosen(con, listings["clips"], clip_ids)
-            make_facts(con, listings, stages, chosen.optional)
-            return con.sql(members_sql(chosen, list(stages))).to_arrow_table()
-        finally:
-            for table in ("facts", "chosen", "videos"):
-                con.execute(f"drop table if exists {table}")
-            con.close()
-
     where = policy if isinstance(policy, str) else policy.name
-    chosen.check_columns({column.name: column.type for column in scalars}, where)
+    chosen = load_policy(policy) if isinstance(policy, str) else policy
+    judged = _Judged(wh, fingerprints, chosen, where)
+    judged.check_columns()
     name = name or chosen.name
-    if role == CURATED:
-        settings = settle(wh, CorpusSettings(name, where, splits=chosen.splits))
-        chosen = replace(chosen, **asdict(settings.splits))
-    try:
-        members = run_checked(wh, sources, work)
-    except FoleyError as exc:
-        raise FoleyError(f"policy {where}: {exc}") from exc
-    record = TypeAdapter(Policy).dump_python(
-        chosen, mode="json", exclude_none=True, exclude={"stages"}
-    )
-    steps = funnel(members, ["clips", *stages], [gate.name for gate in chosen.gates])
-    selected = Selected(name, record, fingerprints, steps, role)
-    return write_dataset(wh, members, selected)
+    settings = settle(wh, CorpusSettings(name, where, splits=chosen.splits))
+    chosen = replace(chosen, **asdict(settings.splits))
+    return replace(judged, policy=chosen).write(name, clip_ids, CURATED)
+
+
+def select_uncurated(
+    wh: Warehouse,
+    fingerprints: Mapping[str, str],
+    policy: Policy,
+    name: str,
+    clip_ids: Sequence[str],
+) -> Dataset:
+    """As `select`, for a set that an ablation compares with: in the splits of its own policy."""
+    judged = _Judged(wh, fingerprints, policy, policy.name)
+    judged.check_columns()
+    return judged.write(name, clip_ids, UNCURATED)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The facts of stages, judged by a policy, which `where` names in errors."""
+
+    wh: Warehouse
+    fingerprints: Mapping[str, str]
+    policy: Policy
+    where: str
+
+    @cached_property
+    def stages(self) -> dict[str, Descriptor]:
+        return {stage: self.wh.descriptor(stage, fp) for stage, fp in self.fingerprints.items()}
+
+    def check_columns(self) -> None:
+        scalars = [c for stage in self.stages.values() for c in stage.columns if not is_array(c)]
+        self.policy.check_columns({column.name: column.type for column in scalars}, self.where)
+
+    def members(self, clip_ids: Sequence[str] | None) -> pa.Table:
+        """Rows of MEMBERS, of all clips or of some."""
+        found = {stage: (stage, fp) for stage, fp in self.fingerprints.items()}
+
+        def work(listings: dict[str, CommitListing]) -> pa.Table:
+            con = self.wh.cursor()
+            try:
+                reads = {name for stage in self.stages.values() for name in stage.reads}
+                con.register("present", present(self.wh, listings["clips"], reads))
+                make_chosen(con, listings["clips"], clip_ids)
+                make_facts(con, listings, self.stages, self.policy.optional)
+                return con.sql(members_sql(self.policy, list(self.stages))).to_arrow_table()
+            finally:
+                for table in ("facts", "chosen", "videos"):
+                    con.execute(f"drop table if exists {table}")
+                con.close()
+
+        try:
+            return run_checked(self.wh, {"clips": ("clips", "source"), **found}, work)
+        except FoleyError as exc:
+            raise FoleyError(f"policy {self.where}: {exc}") from exc
+
+    def write(self, name: str, clip_ids: Sequence[str] | None, role: str) -> Dataset:
+        members = self.members(clip_ids)
+        record = TypeAdapter(Policy).dump_python(
+            self.policy, mode="json", exclude_none=True, exclude={"stages"}
+        )
+        gates = [gate.name for gate in self.policy.gates]
+        steps = funnel(members, ["clips", *self.stages], gates)
+        return write_dataset(
+            self.wh, members, Selected(name, record, self.fingerprints, steps, role)
+        )

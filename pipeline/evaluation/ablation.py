@@ -24,7 +24,7 @@ from model.presets.settings import Pooling, revision_in
 from model.training.validation import validate
 from model.types import Audio
 from model.weights.device import autocast, choose_device
-from pipeline.curation.policy import load_policy, select
+from pipeline.curation.policy import load_policy, select_uncurated
 from pipeline.curation.stage_graph import StageGraph
 from pipeline.evaluation.conditions import (
     Generate,
@@ -87,7 +87,7 @@ def uncurated(wh: Warehouse, dataset: Dataset) -> Dataset:
     candidates = dataset.members(kept=None)["clip_id"].to_pylist()
     policy = replace(load_policy("all"), **splits)
     name = f"{dataset.name}.{UNCURATED}"
-    return select(wh, dataset.fingerprints, policy, name, candidates, role=UNCURATED)
+    return select_uncurated(wh, dataset.fingerprints, policy, name, candidates)
 
 
 def true_sound_stages(preset: Preset) -> list[Stage]:

@@ -25,7 +25,7 @@ from model.bridge_file import BridgeFacts, read_bridge_facts, save_bridge
 from model.foley import FoleyControl, SoundRequest
 from model.presets.preset import ModelError, Preset
 from model.presets.settings import WindowSettings
-from model.sampling.samplers import clip_noise, sample_velocity_model
+from model.sampling.samplers import Start, clip_noise, sample_velocity_model
 from model.weights.load import WeightsError, read_weights, save_weights
 
 STEPS = 3
@@ -137,7 +137,7 @@ def test_ddim_agrees_with_the_librarys_own_generation(backbone: Backbone, preset
     inputs = backbone.inputs(backbone.conditioning(text, [2.0]))
     settings = preset.sample.model_copy(update={"steps": STEPS, "sampler": "v-ddim"})
     model = partial(backbone, cfg_scale=3.0, **inputs)
-    ours = sample_velocity_model(model, noise, [4], settings)
+    ours = sample_velocity_model(model, Start(noise, [4]), settings)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
@@ -154,8 +154,7 @@ def test_sde_noise_is_drawn_for_each_clip(backbone: Backbone, preset: Preset) ->
         with torch.no_grad():
             latents = sample_velocity_model(
                 partial(backbone, cfg_scale=settings.cfg, **inputs),
-                noise,
-                seeds,
+                Start(noise, seeds),
                 settings,
                 lambda done, _: steps.append(done),
             )

@@ -51,7 +51,7 @@ def test_what_is_known_stays_and_the_rest_is_the_models(sampler: str) -> None:
         return velocity_to(seven, x, t, objective(sampler))
 
     held = hold(model, [Retake(known, ((2, 5), (9, 10))), None], objective(sampler))
-    made = sample_velocity_model(held, noise, [1, 2], settings(sampler))
+    made = sample_velocity_model(held, Start(noise, [1, 2]), settings(sampler))
     free = torch.tensor([2, 3, 4, 9])
     kept = torch.tensor([i for i in range(10) if i not in free])
     torch.testing.assert_close(made[0][:, kept], known[:, kept], rtol=0, atol=2e-3)
@@ -68,7 +68,7 @@ def test_sampling_starts_from_a_sound_with_so_much_noise(sampler: str) -> None:
         seen.append((x, t))
         return velocity_to(known, x, t, objective(sampler))
 
-    sample_velocity_model(model, noise, [1, 2], settings(sampler), start=Start(known, 0.6))
+    sample_velocity_model(model, Start(noise, [1, 2], known, 0.6), settings(sampler))
     x, t = seen[0]
     torch.testing.assert_close(t, torch.full((2,), 0.6))
     part = (math.cos(0.3 * math.pi), math.sin(0.3 * math.pi))

@@ -14,7 +14,7 @@ from model.bridge import Bridge, VideoBatch
 from model.foley import FoleyControl, SoundRequest
 from model.presets.preset import Preset
 from model.presets.settings import SampleSettings, WindowSettings
-from model.sampling.samplers import clip_noise, sample_velocity_model
+from model.sampling.samplers import Start, clip_noise, sample_velocity_model
 from model.sampling.windows import cross_fades, plan_windows
 
 SEEDS = [3, 8]
@@ -47,14 +47,14 @@ def test_euler_is_the_librarys_own_sampler_of_rectified_flows() -> None:
     noise = clip_noise(SEEDS, 4, 10)
     with redirect_stderr(StringIO()):
         theirs = sample_rf(Asked(), noise, steps=6, sampler_type="euler", device="cpu")
-    ours = sample_velocity_model(Asked(), noise, SEEDS, settings("euler"))
+    ours = sample_velocity_model(Asked(), Start(noise, SEEDS), settings("euler"))
     torch.testing.assert_close(ours, theirs)
 
 
 def fresh_noise(noise: Tensor) -> list[Tensor]:
     """What pingpong goes back by at each step, from what the model was asked: [B, C, L] each."""
     asked = Asked()
-    sample_velocity_model(asked, noise, SEEDS, settings("pingpong"))
+    sample_velocity_model(asked, Start(noise, SEEDS), settings("pingpong"))
     assert torch.equal(asked.x[0], noise)
     fresh: list[Tensor] = []
     for i in range(5):
@@ -92,7 +92,7 @@ def test_noise_of_a_clip_is_its_seeds_own() -> None:
 def test_the_sde_goes_from_the_highest_level_of_noise_to_the_lowest() -> None:
     asked, noise = Asked(), clip_noise(SEEDS, 4, 10)
     given = settings("dpmpp-3m-sde", sigma_min=0.05, sigma_max=80.0)
-    sample_velocity_model(asked, noise, SEEDS, given)
+    sample_velocity_model(asked, Start(noise, SEEDS), given)
     times = [float(t[0]) for t in asked.t]
     levels = [math.tan(t * math.pi / 2) for t in times]
     torch.testing.assert_close(levels[0], 80.0, rtol=1e-3, atol=0)

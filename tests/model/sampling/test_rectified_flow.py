@@ -11,7 +11,7 @@ from torch import Tensor
 from model.backbone import Backbone
 from model.presets.preset import ModelError, Preset
 from model.presets.settings import SampleSettings
-from model.sampling.samplers import clip_noise, sample_velocity_model
+from model.sampling.samplers import Start, clip_noise, sample_velocity_model
 
 
 def flow_to(target: Tensor) -> Callable[..., Tensor]:
@@ -35,8 +35,7 @@ def test_a_straight_flow_is_followed_to_its_end(sampler: str) -> None:
     steps: list[tuple[int, int]] = []
     found = sample_velocity_model(
         flow_to(target),
-        clip_noise([1, 2], 4, 10),
-        [1, 2],
+        Start(clip_noise([1, 2], 4, 10), [1, 2]),
         settings(sampler),
         lambda i, n: steps.append((i, n)),
     )
@@ -48,10 +47,12 @@ def test_pingpong_noise_is_each_clips_own() -> None:
     def model(x: Tensor, t: Tensor, **_: object) -> Tensor:
         return x.tanh() * t[:, None, None]
 
-    both = sample_velocity_model(model, clip_noise([1, 2], 4, 10), [1, 2], settings("pingpong"))
-    alone = sample_velocity_model(model, clip_noise([2], 4, 10), [2], settings("pingpong"))
+    both = sample_velocity_model(
+        model, Start(clip_noise([1, 2], 4, 10), [1, 2]), settings("pingpong")
+    )
+    alone = sample_velocity_model(model, Start(clip_noise([2], 4, 10), [2]), settings("pingpong"))
     torch.testing.assert_close(both[1:], alone)
-    other = sample_velocity_model(model, clip_noise([2], 4, 10), [3], settings("pingpong"))
+    other = sample_velocity_model(model, Start(clip_noise([2], 4, 10), [3]), settings("pingpong"))
     assert not torch.allclose(alone, other)
 
 

@@ -125,6 +125,10 @@ class TrainSettings(Settings):
     text_drop: float = 0.1  # share of clips whose cross-attention conditioning is zeroed
     joint_drop: float = 0.0  # share of clips that lose both, besides those that do by chance
     token_drop: float = 0.0  # share of single video tokens that are not attended to
+    # post-training of a trained bridge: the weight of preferring the own sound to a false one, and
+    # how sharply (model/training/preference.py)
+    preference: float = Field(default=0.0, ge=0)
+    preference_beta: float = Field(default=100.0, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"  # of the frozen backbone and of activations
     checkpointing: bool = False  # recompute activations: less memory, about half more time
     compile: bool = False  # the blocks through torch.compile; same weights up to rounding
@@ -147,9 +151,12 @@ class TrainSettings(Settings):
 
     def recipe(self) -> dict[str, Any]:
         """What the weights depend on."""
-        if self.patience is None:
-            return self.model_dump(exclude=_CHANGES_NO_WEIGHT | {"patience"})
-        return self.model_dump(exclude=_CHANGES_NO_WEIGHT - {"validate_every", "validation_clips"})
+        unused = _CHANGES_NO_WEIGHT | {"patience"}
+        if self.patience is not None:
+            unused = _CHANGES_NO_WEIGHT - {"validate_every", "validation_clips"}
+        if not self.preference:
+            unused |= {"preference", "preference_beta"}
+        return self.model_dump(exclude=unused)
 
 
 class TrainingStage(Settings):

@@ -67,6 +67,10 @@ def micro_batch_cost(preset: Preset, latents: int, tokens: tuple[int, int]) -> M
         depth, width = dit.transformer.depth, dit.transformer.dim
         activations = activations // depth + depth * size * latents * width * dtype.itemsize
         flops = flops * 3 // 2  # nearly all is frozen: one forward, one backward, and one again
+    if (
+        settings.preference
+    ):  # a false sound beside each, and both by the bridge before, forward only
+        activations, flops = 2 * activations, 3 * flops
     trained = sum(p.numel() for p in bridge.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in dit.parameters() if not p.requires_grad)
     return MicroBatchCost(frozen, trained, flops, activations)

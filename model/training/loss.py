@@ -29,8 +29,7 @@ def clip_losses(
     are `untold` [B] get no text, by the zeros that the backbone's guidance leaves text out with.
 
     Returns:
-        Its mean over all latents of the batch, and that over each clip's own [B], for people to
-        read, without a gradient.
+        Its mean over all latents of the batch, and that over each clip's own [B].
     """
     inputs = backbone.inputs(backbone.conditioning(batch.text, batch.seconds))
     if untold is not None:
@@ -40,5 +39,5 @@ def clip_losses(
     predicted = backbone(latents.noisy, latents.t, **inputs, **options)
     error = (predicted - latents.target).square().mean(1)  # [B, L]
     present = torch.arange(error.shape[-1], device=error.device) < batch.latents[:, None]
-    own = (error.detach() * present).sum(1) / present.sum(1)
+    own = (error * present).sum(1) / present.sum(1)
     return error[present].mean(), own

@@ -16,13 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from model.backbone import Backbone
-from model.bridge import Bridge, VideoBatch
+from model.bridge import Bridge
 from model.presets.settings import TrainSettings
-from model.sampling.diffusion import NoisyLatents, diffuse
 from model.training.divergence import DivergedError, LossWatch
 from model.training.early_stopping import EarlyStopping
 from model.training.feature_batch import FeatureBatch, on_canvas
-from model.training.loss import clip_losses, stratified_times
+from model.training.micro_batch import Draws, MicroBatchLoss, draw
 from model.training.processes import ALONE, Processes, undisturbed
 from model.training.validation import Losses, validate
 from model.weights.device import autocast
@@ -57,20 +56,6 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
     return settings.learning_rate * rise * 0.5 * fall
 
 
-class _MicroBatchLoss(nn.Module):
-    """v-loss of a micro-batch, as a module that has the bridge's parameters and no other."""
-
-    def __init__(self, backbone: Backbone, bridge: Bridge) -> None:
-        super().__init__()
-        self.bridge = bridge
-        self._frozen = (backbone,)  # in a tuple, so that it is no part of this module
-
-    def forward(
-        self, batch: FeatureBatch, latents: NoisyLatents, **options: Any
-    ) -> tuple[Tensor, Tensor]:
-        return clip_losses(*self._frozen, batch, latents, **options)
-
-
 class Trainer:
     """The inserted bridge, its optimiser and its moving average, between two optimiser steps.
 
@@ -93,7 +78,12 @@ class Trainer:
         self._watch = LossWatch(settings.diverged_at)
         self.early = EarlyStopping(settings.patience)
         self.parameters = [p for p in bridge.parameters() if p.requires_grad]
-        self._loss = self.processes.together(_MicroBatchLoss(backbone, bridge))
+        self._micro_batch = MicroBatchLoss(backbone, bridge, settings)
+        self._loss = self.processes.together(self._micro_batch)
+        #: The weights of the parent, which a preference is measured against.
+        self.began_with = None
+        if settings.preference:
+            self.began_with = [p.detach().clone() for p in self.parameters]
         rate, decay = settings.learning_rate, settings.weight_decay
         self.optimiser = torch.optim.AdamW(
             self.parameters, rate, settings.betas, weight_decay=decay
@@ -164,38 +154,33 @@ class Trainer:
 
         Returns its share of the loss.
         """
-        settings, device = self.settings, batch.video.device
-        seed = _mix(settings.seed, self.step, number)
-        generator = torch.Generator().manual_seed(seed)
-        size = len(batch.video)
-        t = stratified_times(size, generator)[torch.randperm(size, generator=generator)]
-        draw = torch.randn((2, *batch.latent_mean.shape), generator=generator).to(device)
-        seen = torch.rand(size, generator=generator) >= settings.video_drop
-        kept = untold = None
-        if settings.joint_drop:
-            untold = torch.rand(size, generator=generator) < settings.joint_drop
-            seen &= ~untold
-        if settings.token_drop:
-            frames, cells = batch.video.shape[1:3]
-            shape = size, frames, self.bridge.tokens_attended(cells)
-            kept = torch.rand(shape, generator=generator) >= settings.token_drop
-        clean = batch.latent_mean + batch.latent_scale * draw[0]
-        latents = diffuse(clean, t.to(device), draw[1], self.backbone.objective)
-        kept, untold = (x if x is None else x.to(device) for x in (kept, untold))
-        video = VideoBatch(batch.video, batch.frames, seen.to(device), kept=kept)
-        options = {
-            "cfg_dropout_prob": settings.text_drop,
-            "use_checkpointing": settings.checkpointing,
-        }
-        torch.manual_seed(seed + 1)  # the library drops text by the global generator
-        with self.precision(), self.bridge.conditioned_on(video, clean.shape[-1]):
-            loss, own = self._loss(batch, latents, untold=untold, **options)
-            loss = loss / settings.micro_batches
-            # inside: with checkpointing the layers run again here
-            (loss * self.processes.world).backward()  # of which the mean over processes is taken
-        at = (t * NOISE_LEVELS).long().clamp(max=NOISE_LEVELS - 1).to(device)
-        levels.index_add_(0, at, torch.stack([own, torch.ones_like(own)], 1).float())
+        settings, seed = self.settings, _mix(self.settings.seed, self.step, number)
+        tokens = self.bridge.tokens_attended(batch.video.shape[2])
+        draws = draw(batch, settings, seed, tokens, self.backbone.objective)
+        length = batch.latent_mean.shape[-1]
+        with self.precision():
+            before = self._margin_before(batch, draws)
+            with self.bridge.conditioned_on(draws.video, length):
+                loss, own = self._loss(batch, draws, before)
+                loss = loss / settings.micro_batches
+                # inside: with checkpointing the layers run again here
+                (
+                    loss * self.processes.world
+                ).backward()  # of which the mean over processes is taken
+        at = (draws.latents.t * NOISE_LEVELS).long().clamp(max=NOISE_LEVELS - 1)
+        levels.index_add_(0, at, torch.stack([own.detach(), torch.ones_like(own)], 1).float())
         return loss.detach()
+
+    @torch.no_grad()
+    def _margin_before(self, batch: FeatureBatch, draws: Draws) -> Tensor | None:
+        """By how much the bridge that this training began with prefers the own sounds [B]."""
+        if draws.false is None:
+            return None
+        with (
+            self._holding(self.began_with),
+            self.bridge.conditioned_on(draws.video, batch.latent_mean.shape[-1]),
+        ):
+            return self._micro_batch.margin(batch, draws)
 
     def precision(self) -> torch.autocast:
         """The types of numbers that forwards run in."""

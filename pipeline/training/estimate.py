@@ -72,6 +72,7 @@ def estimate(data: DatasetFeatures, layout: Layout) -> Estimate:
         "gradients": whole * cost.trained * (2 if layout.count > 1 else 1),  # and buckets of them
         "optimiser": 2 * whole * cost.trained,
         "average": whole * cost.trained if settings.ema_decay else 0,
+        "weights before": whole * cost.trained if settings.preference else 0,
         "activations": cost.activations,
     }
     state = memory["trained weights"] + memory["optimiser"] + memory["average"]

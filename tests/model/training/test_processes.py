@@ -19,7 +19,10 @@ from model.training.processes import Processes
 from model.training.trainer import Trainer
 from tests.model.training.test_trainer import advance, make_batch, make_trainer
 
-SETTINGS: dict[str, Any] = {"micro_batches": 4, "steps": 20, "warmup_steps": 2}
+SETTINGS: dict[str, Any] = {
+    "micro_batches": 4, "steps": 20, "warmup_steps": 2, "preference": 0.5,
+    "preference_beta": 3.0,
+}  # fmt: skip
 
 
 def together(rank: int, port: int, out: Path) -> None:

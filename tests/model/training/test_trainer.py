@@ -124,7 +124,8 @@ def test_training_changes_the_bridge_and_no_frozen_weight(preset: Preset) -> Non
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"ema_decay": 0.9}, {"micro_batches": 2, "schedule": "inverse"}]
+    "changes",
+    [{}, {"ema_decay": 0.9}, {"micro_batches": 2, "schedule": "inverse"}, {"preference": 0.5}],
 )
 def test_a_stopped_training_goes_on_to_the_same_bits(
     preset: Preset, changes: dict[str, Any]

@@ -23,8 +23,11 @@ from tests.pipeline.small import Curated, with_training
 from warehouse import FoleyError
 
 
-def test_a_counted_micro_batch_costs_what_a_real_one_does(preset: Preset) -> None:
-    trainer = make_trainer(preset, batch_size=4)
+@pytest.mark.parametrize("preference", [0.0, 0.3])
+def test_a_counted_micro_batch_costs_what_a_real_one_does(
+    preset: Preset, preference: float
+) -> None:
+    trainer = make_trainer(preset, batch_size=4, preference=preference)
     batch, sizes = make_batch(trainer.backbone, 0, 4), dict[int, int]()
     weights = {p.untyped_storage().data_ptr() for p in trainer.backbone.parameters()}
     weights |= {p.untyped_storage().data_ptr() for p in trainer.parameters}
@@ -39,7 +42,9 @@ def test_a_counted_micro_batch_costs_what_a_real_one_does(preset: Preset) -> Non
         trainer._backward(batch, 0, levels)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         trainer._backward(batch, 0, levels)  # the only formula that is counted on a CPU
-    found = micro_batch_cost(with_training(preset, batch_size=4), LATENTS, (FRAMES, 1))
+    found = micro_batch_cost(
+        with_training(preset, batch_size=4, preference=preference), LATENTS, (FRAMES, 1)
+    )
     assert found.trained == sum(p.numel() for p in trainer.parameters)
     inserted = set(trainer.bridge.parameters())
     of_dit = [p.numel() for p in trainer.backbone.dit.parameters() if p not in inserted]

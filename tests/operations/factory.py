@@ -60,13 +60,18 @@ def until(what: Callable[[], T | None], seconds: float, why: str) -> T:
     return value
 
 
+def _client() -> httpx.Client:
+    """Keeps no connection: a server closes those that a busy machine lets idle."""
+    return httpx.Client(timeout=600, limits=httpx.Limits(max_keepalive_connections=0))
+
+
 @dataclass(frozen=True)
 class Factory:
     """What is up, and its API."""
 
     home: Path
     port: int
-    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=600), compare=False)
+    client: httpx.Client = field(default_factory=_client, compare=False)
 
     @property
     def address(self) -> str:

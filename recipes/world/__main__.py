@@ -10,7 +10,7 @@ import click
 
 from recipes.toy.policy import make_policy
 from recipes.toy.recipe import Figures, card_of, check_made, one_line
-from recipes.world.bridge import make_bridge
+from recipes.world.bridge import PRETRAINED, make_bridge, make_preference
 from recipes.world.networks import make_networks, worlds
 from recipes.world.weights import FULL, QUICK, Recipe, make_dit, make_vae, make_video_encoder
 from warehouse.files import make_folder
@@ -46,6 +46,7 @@ STEPS: dict[str, Callable[[Path, Recipe], None]] = {
     "vae": make_vae,
     "dit": make_dit,
     "bridge": make_bridge,
+    "preference": make_preference,
     "networks": make_scorers,
     "policy": make_thresholds,
     "card": make_card,
@@ -77,7 +78,7 @@ def ship(folder: Path) -> None:
     from pipeline.curation.policy import POLICIES
 
     check_made(folder, ("MODEL_CARD.md", "figures.json", "world.toml"))
-    elsewhere = shutil.ignore_patterns("figures.json", "clips", "world.toml")
+    elsewhere = shutil.ignore_patterns("figures.json", "clips", "world.toml", PRETRAINED)
     shutil.copytree(folder, CONFIGS / "world" / "weights", dirs_exist_ok=True, ignore=elsewhere)
     shutil.copy(folder / "figures.json", FIGURES)
     shutil.copy(folder / "world.toml", str(POLICIES / "world.toml"))

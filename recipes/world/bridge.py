@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from model.backbone import Backbone
+from model.bridge import Bridge
 from model.bridge_file import BridgeFacts, save_bridge
 from model.foley import build_bridge
 from model.presets.preset import load_preset
@@ -19,10 +22,13 @@ from model.training.trainer import Trainer
 from model.types import Audio
 from model.video_encoder import VideoEncoder
 from model.weights.files import BRIDGE_FILE
+from model.weights.load import read_weights
 from recipes.toy.recipe import Figures, train
 from recipes.world.clips import Shard, shards
 from recipes.world.stereo import other_channel
 from recipes.world.weights import Recipe, without
+
+PRETRAINED = "pretrained.safetensors"  # the bridge before its post-training
 
 
 def make_bridge(folder: Path, recipe: Recipe) -> None:
@@ -31,19 +37,40 @@ def make_bridge(folder: Path, recipe: Recipe) -> None:
     Each clip comes as it is and mirrored, with its channels swapped.
     """
     preset = load_preset("world", weights=folder)
-    settings = preset.train.model_copy(update=dict(recipe.train))
     backbone = Backbone.from_pretrained(preset)
     with Figures(folder).timed("bridge"):
         features = cached_features(backbone, shards(folder, recipe.bridge_clips))
-        torch.manual_seed(settings.seed)
+        torch.manual_seed(preset.train.seed)
         bridge = build_bridge(backbone)
         bridge.set_scale(features.video.mean((0, 1, 2)), features.video.std((0, 1, 2)))
-        bridge.insert(backbone.dit)
-        trainer = Trainer(backbone, bridge, settings)
-        train("bridge", settings.steps, bridge_losses(trainer, features))
+        train_bridge((backbone, bridge), features, recipe.train, folder / PRETRAINED)
+    shutil.copy(folder / PRETRAINED, folder / BRIDGE_FILE)
+
+
+def make_preference(folder: Path, recipe: Recipe) -> None:
+    """Write the bridge anew, post-trained to prefer a clip's own sound to a false one."""
+    preset = load_preset("world", weights=folder)
+    backbone = Backbone.from_pretrained(preset)
+    with Figures(folder).timed("preference"):
+        features = cached_features(backbone, shards(folder, recipe.preference_clips))
+        bridge = build_bridge(backbone)
+        weights = read_weights(folder / PRETRAINED)
+        bridge.load_state_dict({name: value.float() for name, value in weights.items()})
+        train_bridge((backbone, bridge), features, recipe.preference, folder / BRIDGE_FILE)
+
+
+def train_bridge(
+    models: tuple[Backbone, Bridge], features: FeatureBatch, changes: Mapping[str, Any], path: Path
+) -> None:
+    """Train a bridge by the preset's settings but for `changes`, and write it."""
+    backbone, bridge = models
+    settings = backbone.preset.train.model_copy(update=dict(changes))
+    bridge.insert(backbone.dit)
+    trainer = Trainer(backbone, bridge, settings)
+    train("bridge", settings.steps, bridge_losses(trainer, features))
     with trainer.best():
-        facts = BridgeFacts.of(preset, backbone.objective, 4.0)
-        save_bridge(folder / BRIDGE_FILE, bridge.half(), facts)
+        facts = BridgeFacts.of(backbone.preset, backbone.objective, 4.0)
+        save_bridge(path, bridge.half(), facts)
 
 
 def bridge_losses(trainer: Trainer, features: FeatureBatch) -> Iterator[float]:

@@ -44,6 +44,8 @@ on {machine}, at commit {commit}.{provenance}
 - Bridge, {seconds[bridge]} CPU-s: `{bridge}`, on {recipe.bridge_clips} clips, as they are and
   mirrored, half of these with no prompt; every second one, both ways, once more with a sound of
   other materials than are seen, which the prompt names.
+- Its post-training, {seconds[preference]} CPU-s: `{preference}`, and otherwise as before, on
+  {recipe.preference_clips} of its clips.
 - ImageBind, {seconds[ImageBind]} CPU-s: `{imagebind}`, on {recipe.networks.imagebind_clips} clips
   of all levels, in pictures of {recipe.networks.imagebind_side} pixels a side.
 - Audiobox, {seconds[Audiobox]} CPU-s: `{audiobox}`, on {recipe.networks.sounds} sounds of all
@@ -65,7 +67,7 @@ On {recipe.networks.unseen} clips that none has seen, of levels 1, 2, 3 in turn:
 
 FILES = {
     "backbone.safetensors": "VAE, number conditioner and DiT, trained",
-    "bridge.safetensors": "the bridge, trained",
+    "bridge.safetensors": "the bridge, trained, then by preference",
     "audiobox.safetensors": "Audiobox Aesthetics, trained",
     "imagebind.safetensors": "ImageBind, trained",
     "t5/model.safetensors": "T5 encoder over bytes, random",
@@ -77,6 +79,7 @@ def model_card(figures: Mapping[str, Any], weights: Path) -> str:
     """The card of the weights in a folder, from its figures.json."""
     settings = {name: _listed(asdict(getattr(FULL, name))) for name in ("video", "vae", "dit")}
     settings["bridge"] = _listed(load_preset("world", weights).train.recipe() | dict(FULL.train))
+    settings["preference"] = _listed(FULL.preference)
     for name in ("imagebind", "audiobox"):
         settings[name] = _listed(asdict(getattr(FULL.networks, name)))
     rows = figures["reconstruction"].items()

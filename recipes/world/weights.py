@@ -47,6 +47,8 @@ class Recipe:
     dit_clips: Sequence[int]
     bridge_clips: Sequence[int]
     train: Mapping[str, Any]  # of the bridge, besides what the preset says
+    preference_clips: Sequence[int]
+    preference: Mapping[str, Any]  # of its post-training, likewise
     networks: NetworksRecipe
     policy_clips: int  # true ones of each level, with half as many flawed ones
     unseen: int  # clips of each level that the VAE is measured on
@@ -72,6 +74,8 @@ FULL = Recipe(
     dit_clips=(750, 750, 700),
     bridge_clips=(2600, 2400, 2600),
     train={"steps": 5000},
+    preference_clips=(500, 500, 500),
+    preference={"steps": 300, "batch_size": 16, "learning_rate": 5e-4, "preference": 0.3},
     networks=NetworksRecipe(
         audiobox=Descent(steps=900, batch_size=16, learning_rate=3e-3),
         sounds=900,
@@ -95,6 +99,8 @@ QUICK = Recipe(
     dit_clips=(4,),
     bridge_clips=(4,),
     train={"steps": 2, "batch_size": 4},
+    preference_clips=(4,),
+    preference={"steps": 2, "batch_size": 4, "preference": 0.3},
     networks=NetworksRecipe(
         audiobox=(few := Descent(steps=2, batch_size=4, warmup=1)),
         sounds=4,

@@ -18,10 +18,11 @@ from model.metrics.onsets import detect_onsets, sync_score
 from model.presets.preset import CONFIGS, load_preset
 from model.sampling.request import SoundRequest
 from model.video_encoder import VideoEncoder
+from model.weights.files import BRIDGE_FILE
 from pipeline.world import WorldClip
 from recipes.toy.__main__ import cli as toy
 from recipes.world.__main__ import FIGURES, STEPS, cli
-from recipes.world.bridge import cached_features
+from recipes.world.bridge import PRETRAINED, cached_features
 from recipes.world.clips import FIRST_SEED, RATE, Shard, of_other_materials, write_shard
 from recipes.world.model_card import model_card
 from recipes.world.stereo import make_stereo
@@ -39,6 +40,11 @@ def test_the_steps_make_weights_that_make_stereo_sound(tmp_path: Path) -> None:
     [sound] = FoleyControl.from_pretrained(preset).generate([request])
     assert sound.shape == (2, 64_000)
     assert np.abs(sound).max() > 0
+    trained, pretrained = ((tmp_path / name).read_bytes() for name in (BRIDGE_FILE, PRETRAINED))
+    assert trained != pretrained
+    again = CliRunner().invoke(cli, ["preference", str(tmp_path), "--quick"])
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / BRIDGE_FILE).read_bytes() == trained  # it begins with the pretrained one
     card = (tmp_path / "MODEL_CARD.md").read_text()
     measured = json.loads((tmp_path / "figures.json").read_text())
     assert f"VAE, {measured['cpu_seconds']['VAE']} CPU-s" in card

@@ -75,7 +75,7 @@ FULL = Recipe(
     bridge_clips=(2600, 2400, 2600),
     train={"steps": 5000},
     preference_clips=(500, 500, 500),
-    preference={"steps": 300, "batch_size": 16, "learning_rate": 5e-4, "preference": 0.3},
+    preference={"steps": 300, "batch_size": 16, "learning_rate": 2.5e-4, "preference": 0.3},
     networks=NetworksRecipe(
         audiobox=Descent(steps=900, batch_size=16, learning_rate=3e-3),
         sounds=900,

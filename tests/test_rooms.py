@@ -27,7 +27,7 @@ MAY_IMPORT = {
 GROUND_UP = {
     "flows": ["parameters", "display", "running", "server"],
     "pipeline": [
-        "media procedural report download",
+        "media paths procedural report download",
         "world stages tables",
         "scoring features",
         "curation",

@@ -32,7 +32,6 @@ from warehouse.files import (
     read_json,
     remove_abandoned,
     unless_held,
-    unshared_bytes,
     use_file,
 )
 from warehouse.rows.damage import sound
@@ -219,14 +218,20 @@ def _old_versions(home: Home, keep: int) -> list[Garbage]:
     old = [d for every in by_name.values() for d in every[: -max(1, keep)]]
     old = [dataset for dataset in old if dataset.version not in named]
     why = f"{keep} versions are newer, and nothing refers to it"
-    garbage = [Garbage(dataset.path, unshared_bytes(dataset.path), why) for dataset in old]
+    garbage = [Garbage(dataset.path, _unshared_bytes(dataset.path), why) for dataset in old]
     left = {d.version for every in by_name.values() for d in every} - {d.version for d in old}
     for path in sorted(home.folder("features").glob("*/_features.json")):
         with home.leaving_out(path):
             if read_json(path)["dataset"] not in left and path.parent.name not in named:
                 why = "features of a dataset version that goes"
-                garbage.append(Garbage(path.parent, unshared_bytes(path.parent), why))
+                garbage.append(Garbage(path.parent, _unshared_bytes(path.parent), why))
     return garbage
+
+
+def _unshared_bytes(folder: Path) -> int:
+    """Bytes of the files of a folder that have no other name: what its removal makes free."""
+    stats = [path.stat() for path in folder.iterdir()]
+    return sum(stat.st_size for stat in stats if stat.st_nlink == 1)
 
 
 def _old_pages(home: Home, unused: bool) -> Iterator[Garbage]:

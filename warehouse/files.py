@@ -18,7 +18,6 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
-from urllib.parse import unquote
 
 from warehouse.errors import FoleyError, clear_os_errors
 
@@ -32,19 +31,6 @@ def sync_folder(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def path_of(text: str) -> Path:
-    """A path as it is typed, or as file managers give it: file:///home/me/my%20clip.mp4.
-
-    Raises FoleyError for an address of another kind.
-    """
-    kind, slashes, place = text.partition("://")
-    if not slashes or not kind.isalnum():
-        return Path(text)
-    if kind.lower() != "file" or not place.removeprefix("localhost").startswith("/"):
-        raise FoleyError(f"{text} is no file on this machine: fetch it, and give its path")
-    return Path(unquote(place.removeprefix("localhost"), errors="surrogateescape"))
 
 
 def make_folder(path: Path) -> Path:
@@ -156,12 +142,6 @@ def disk_bytes(path: Path) -> int:
             stat = os.lstat(file)
             sizes[stat.st_ino] = stat.st_size
     return sum(sizes.values())
-
-
-def unshared_bytes(folder: Path) -> int:
-    """Bytes of the files of a folder that have no other name: what its removal makes free."""
-    stats = [path.stat() for path in folder.iterdir()]
-    return sum(stat.st_size for stat in stats if stat.st_nlink == 1)
 
 
 def share_file(source: Path, target: Path) -> None:

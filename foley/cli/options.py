@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from foley.cli.quiet import quietly
-from warehouse.files import path_of
+from pipeline.paths import path_of
 
 
 def home_option(default: str = "~/.foley") -> Callable[..., Any]:

@@ -16,8 +16,8 @@ from foley.studio.players import frame, title
 from foley.studio.workshop import Take, Workshop
 from model.presets.settings import ModelError
 from pipeline.generation.options import MAX_SEED, GenerateOptions
+from pipeline.paths import path_of
 from warehouse.errors import FoleyError
-from warehouse.files import path_of
 
 NEWEST = "newest of the home, else shipped"
 MOST_TAKES = 6

@@ -11,9 +11,9 @@ from pipeline.generation.provenance import is_made, told_of
 from pipeline.generation.requests import MUXED, SOUND_ALONE, STEM, Request, check_out, places_of
 from pipeline.generation.sources import sound_seconds
 from pipeline.media import printable
+from pipeline.paths import path_of
 from pipeline.tables import read_table
 from warehouse.errors import FoleyError
-from warehouse.files import path_of
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "video": ("file", "file_name", "filename", "path"),

@@ -46,6 +46,7 @@ MEMBERS = pa.schema(
         ),
     ]
 )
+SUBSETS = ("sft", "ablation")
 _LARGER = 2
 _OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 
@@ -119,3 +120,30 @@ def write_parts(folder: Path, shared: Sequence[Path], own: pa.Table) -> list[dic
         rows = pq.read_metadata(path).num_rows
         parts.append({"file": path.name, "rows": rows, "bytes": path.stat().st_size})
     return parts
+
+
+def counts(members: pa.Table) -> dict[str, int]:
+    """How many clips there are, are kept and dropped, and are in each split and subset."""
+    chosen = members.filter(members["kept"])
+    found = {"clips": members.num_rows, "kept": chosen.num_rows}
+    found["dropped"] = members.num_rows - chosen.num_rows
+    for split in ("train", "val", "test"):
+        found[split] = pc.sum(pc.equal(chosen["split"], split)).as_py() or 0
+    for subset in SUBSETS:
+        found[subset] = pc.sum(chosen[subset]).as_py() or 0
+    return found
+
+
+def diff(last: pa.Table | None, members: pa.Table) -> dict[str, int]:
+    """How many clips came in, went out and moved to another split since the version before."""
+    now = members.filter(members["kept"]).select(["clip_id", "split"])
+    if last is None:
+        return {"added": now.num_rows, "removed": 0, "moved": 0}
+    then = last.filter(last["kept"]).select(["clip_id", "split"])
+    then = then.rename_columns(["clip_id", "before"])
+    both = now.join(then, "clip_id", join_type="inner")
+    return {
+        "added": now.num_rows - both.num_rows,
+        "removed": then.num_rows - both.num_rows,
+        "moved": pc.sum(pc.not_equal(both["split"], both["before"])).as_py() or 0,
+    }

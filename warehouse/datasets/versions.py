@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute
 
-from warehouse.datasets.members import MEMBERS, parts_of, read_members, write_parts
+from warehouse.datasets.members import (
+    MEMBERS,
+    SUBSETS,
+    counts,
+    diff,
+    parts_of,
+    read_members,
+    write_parts,
+)
 from warehouse.errors import FoleyError
 from warehouse.files import file_lock, new_folder, read_json, write_json
 from warehouse.rows.damage import set_aside
@@ -30,7 +38,6 @@ pc: Any = pyarrow.compute  # its functions are made at import, so type checkers 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
 VERSION = re.compile(rf"{_NAME.pattern}-[0-9]{{4,}}-[0-9a-f]{{8}}")
-_SUBSETS = ("sft", "ablation")
 #: Lock held while a version is written, and while versions are removed.
 VERSIONS = "datasets"
 NEWEST = "datasets/NEWEST.json"
@@ -69,8 +76,8 @@ class Dataset:
 
         Raises FoleyError for an unknown subset.
         """
-        if subset is not None and subset not in _SUBSETS:
-            raise FoleyError(f"no subset {subset!r}: there are {', '.join(_SUBSETS)}")
+        if subset is not None and subset not in SUBSETS:
+            raise FoleyError(f"no subset {subset!r}: there are {', '.join(SUBSETS)}")
         table = read_members(self.files)
         if kept is not None:
             table = table.filter(pc.equal(table["kept"], kept))
@@ -128,7 +135,7 @@ def write_dataset(home: Home, members: pa.Table, selected: Selected) -> Dataset:
         if same is None:
             number = _number(home, every, name, digest)
             dataset = _new(home, selected, members, (number, digest, last and last.version))
-            dataset = replace(dataset, diff=_diff(before, members))
+            dataset = replace(dataset, diff=diff(before, members))
         else:  # it went bad, and its members are known again
             dataset = same
         if dataset.path.exists():
@@ -164,7 +171,7 @@ def _new(
         number=number,
         policy=dict(selected.policy),
         fingerprints=dict(selected.fingerprints),
-        counts=_counts(members),
+        counts=counts(members),
         funnel=selected.funnel,
         previous=previous,
         diff={},
@@ -217,32 +224,6 @@ def _digest(
         writer.write_table(members.combine_chunks())
     digest.update(sink.getvalue())
     return digest.hexdigest()
-
-
-def _counts(members: pa.Table) -> dict[str, int]:
-    chosen = members.filter(members["kept"])
-    counts = {"clips": members.num_rows, "kept": chosen.num_rows}
-    counts["dropped"] = members.num_rows - chosen.num_rows
-    for split in ("train", "val", "test"):
-        counts[split] = pc.sum(pc.equal(chosen["split"], split)).as_py() or 0
-    for subset in _SUBSETS:
-        counts[subset] = pc.sum(chosen[subset]).as_py() or 0
-    return counts
-
-
-def _diff(last: pa.Table | None, members: pa.Table) -> dict[str, int]:
-    """How many clips came in, went out and moved to another split since the version before."""
-    now = members.filter(members["kept"]).select(["clip_id", "split"])
-    if last is None:
-        return {"added": now.num_rows, "removed": 0, "moved": 0}
-    then = last.filter(last["kept"]).select(["clip_id", "split"])
-    then = then.rename_columns(["clip_id", "before"])
-    both = now.join(then, "clip_id", join_type="inner")
-    return {
-        "added": now.num_rows - both.num_rows,
-        "removed": then.num_rows - both.num_rows,
-        "moved": pc.sum(pc.not_equal(both["split"], both["before"])).as_py() or 0,
-    }
 
 
 def list_datasets(home: Home) -> list[Dataset]:

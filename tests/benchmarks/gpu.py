@@ -141,13 +141,8 @@ def figures(values: dict[str, float | None], reasons: dict[str, str]) -> list[Fi
     """Every figure of FIGURES, with its value, or why there is none."""
     rows: list[Figure] = []
     for name, unit, better, target in FIGURES:
-        row: Figure = {
-            "name": name,
-            "value": values.get(name),
-            "unit": unit,
-            "better": better,
-            "target": target,
-        }
+        row: Figure = {"name": name, "value": values.get(name), "unit": unit, "better": better}
+        row["target"] = target
         if row["value"] is None:
             row["unmeasured"] = reasons.get(
                 name, "not known of this card" if name in values else "not run"

@@ -21,27 +21,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import imageio_ffmpeg
 
-from pipeline.media import MediaWorkers, WorkerLimits
-from pipeline.procedural import (
-    SAMPLE_RATE,
-    material_of,
-    render_audio,
-    render_frames,
-    sample_clip,
-    write_clip,
-)
+from pipeline.media import MediaWorkers
 from tests.benchmarks import media_readers as read
+from tests.benchmarks.media_clips import LIMITS, SIZES, Figure, clip, plain
 
-Figure = dict[str, Any]
 Spent = tuple[float, float]  # CPU seconds and wall seconds
 
-_SIZES = {"340p": "340x256", "720p": "1280x720"}
 _RATES = (25, 30, 24, 60, 15, 50, 12)
-_LIMITS = WorkerLimits(seconds=600, memory_bytes=8 << 30, files=10**9)
 
 # (what, ours, theirs, asked of the ratio of CPU seconds ours / theirs at 340p and 720p)
 _CONTESTS = (
@@ -63,8 +52,8 @@ _CONTESTS = (
 def media(rounds: int = 3, clips: int = 2) -> Iterator[Figure]:
     """Probe, facts of the sound and frames of 10 s clips of two sizes, beside other readers."""
     with tempfile.TemporaryDirectory() as folder:
-        workers = MediaWorkers(1, _LIMITS)
-        for number, (size, pixels) in enumerate(_SIZES.items()):
+        workers = MediaWorkers(1, LIMITS)
+        for number, (size, pixels) in enumerate(SIZES.items()):
             made = [clip(Path(folder) / f"{size}-{fps}.mp4", pixels, fps) for fps in _RATES[:clips]]
             silent = clip(Path(folder) / f"{size}-silent.mp4", pixels, 25, sound="anullsrc")
             spent = _contest(_contestants(workers, silent), made, rounds)
@@ -173,10 +162,10 @@ def media_workers(clips: int = 24) -> Iterator[Figure]:
     `core share` under 0.9 says that others had the cores.
     """
     with tempfile.TemporaryDirectory() as folder:
-        made = clip(Path(folder) / "a.mp4", _SIZES["340p"], 25)
+        made = clip(Path(folder) / "a.mp4", SIZES["340p"], 25)
         rates: dict[int, float] = {}
         for count in (1, 2):
-            workers = MediaWorkers(count, _LIMITS)
+            workers = MediaWorkers(count, LIMITS)
             jobs = [partial(read.timed, made, read.front_end)] * clips
             list(workers.map(jobs[: 2 * count], ahead=2 * count))
             began = time.perf_counter()
@@ -186,9 +175,9 @@ def media_workers(clips: int = 24) -> Iterator[Figure]:
             rates[count] = len(spent) / (time.perf_counter() - began)
             workers.close()
             share = sum(cpu for cpu, _ in spent) / sum(wall for _, wall in spent)
-            yield _plain(f"front end in {count} processes", rates[count], "clips/s", "higher")
-            yield _plain(f"core share of {count} processes", share, "CPU-s/s", "higher")
-        figure = _plain("two processes", rates[2], "clips/s", "higher")
+            yield plain(f"front end in {count} processes", rates[count], "clips/s", "higher")
+            yield plain(f"core share of {count} processes", share, "CPU-s/s", "higher")
+        figure = plain("two processes", rates[2], "clips/s", "higher")
         yield figure | {"against": "one process", "ratio": rates[2] / rates[1], "asked": 1.8}
 
 
@@ -202,7 +191,7 @@ def media_memory(clips: int = 200) -> Iterator[Figure]:
         made.append(clip(Path(folder) / "silent.mp4", "340x256", 25, sound="anullsrc", seconds=2))
         made.append(Path(folder) / "cut.mp4")
         made[-1].write_bytes(made[0].read_bytes()[:60_000])
-        workers, first = MediaWorkers(1, _LIMITS), 0.0
+        workers, first = MediaWorkers(1, LIMITS), 0.0
         for number in range(clips):
             rss = (
                 workers.submit(partial(read.memory_after, made[number % len(made)])).result()
@@ -210,92 +199,11 @@ def media_memory(clips: int = 200) -> Iterator[Figure]:
             )
             first = rss if number == clips // 10 else first
             if number % max(1, clips // 10) == 0 and number:
-                yield _plain(f"RSS after {number} clips", rss, "MiB", "lower")
+                yield plain(f"RSS after {number} clips", rss, "MiB", "lower")
             if number == clips - 1:
-                figure = _plain(f"RSS after {clips} clips", rss, "MiB", "lower")
+                figure = plain(f"RSS after {clips} clips", rss, "MiB", "lower")
                 yield figure | {"against": f"after {clips // 10}", "ratio": rss / first}
         workers.close()
-
-
-def _plain(name: str, value: float, unit: str, better: str) -> Figure:
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "better": better,
-        "against": None,
-        "ratio": None,
-    }
-
-
-def procedural() -> Iterator[Figure]:
-    """Procedural clips a second of CPU.
-
-    Sound alone, picture alone, written as mp4, material told from sound.
-    """
-    clips = [sample_clip(seed) for seed in range(40)]
-    sounds = [render_audio(clip) for clip in clips]
-    with tempfile.TemporaryDirectory() as folder:
-        work: dict[str, Callable[[int], object]] = {
-            "procedural audio": lambda i: render_audio(clips[i]),
-            "procedural frames": lambda i: render_frames(clips[i]),
-            "procedural write": lambda i: write_clip(clips[i], Path(folder) / "a.mp4"),
-            "procedural material": lambda i: material_of(sounds[i], SAMPLE_RATE),
-        }
-        for name, do in work.items():
-            do(0)
-            began = time.process_time()
-            for number in range(len(clips)):
-                do(number)
-            yield _plain(name, len(clips) / (time.process_time() - began), "clips/CPU-s", "higher")
-
-
-def clip(
-    path: Path,
-    pixels: str,
-    fps: int,
-    sound: str = "sine=beep_factor=4,volume=0.5",
-    seconds: int = 10,
-) -> Path:
-    """Write a clip by the bundled ffmpeg."""
-    inputs = [
-        "-f",
-        "lavfi",
-        "-i",
-        f"mandelbrot=s={pixels}:r={fps}",
-        "-f",
-        "lavfi",
-        "-i",
-        sound,
-        "-t",
-        str(seconds),
-    ]
-    codecs = [
-        "-c:v",
-        "libx264",
-        "-preset",
-        "veryfast",
-        "-pix_fmt",
-        "yuv420p",
-        "-ac",
-        "2",
-        "-c:a",
-        "aac",
-        "-threads",
-    ]
-    command = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
-        "-v",
-        "error",
-        "-nostdin",
-        "-y",
-        *inputs,
-        *codecs,
-        "1",
-        str(path),
-    ]
-    subprocess.run(command, check=True)
-    return path
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from pipeline.media import probe
 from pipeline.scoring.audiobox import AudioboxScore
 from pipeline.scoring.imagebind import ImageBindScore
 from pipeline.stages.stage import Clip, Passed
-from tests.benchmarks.media import clip
+from tests.benchmarks.media_clips import clip
 
 Figure = dict[str, Any]
 _CLIPS = 32  # of 340p and 10 s, as Kinetics has them

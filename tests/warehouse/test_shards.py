@@ -21,15 +21,13 @@ import pytest
 
 from pipeline.curation.policy import Policy, select
 from pipeline.stages.engine import fingerprints
+from tests.warehouse.shards import CLIPS, PASSED, assert_own_values, build_with, level_of, request
 from tests.warehouse.toys import length, make_files, run_all, stages, tokens
 from warehouse import FeatureSet, FoleyError, Warehouse, verify
 from warehouse.datasets import epoch, feature_build, feature_reader
 from warehouse.datasets.epoch import Epoch
-from warehouse.datasets.feature_build import FeatureRequest, build
+from warehouse.datasets.feature_build import build
 from warehouse.rows.read import Selection, rows
-
-COLUMNS = ["tokens", "n_tokens", "prompt"]
-CLIPS = 300
 
 
 @pytest.fixture(scope="module")
@@ -46,37 +44,10 @@ def wh(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     return warehouse
 
 
-def request(wh: Warehouse) -> FeatureRequest:
-    return FeatureRequest(wh.dataset("all"), fingerprints(stages()), COLUMNS, split=None, seed=1)
-
-
 @pytest.fixture(scope="module")
 def sharded(wh: Warehouse) -> FeatureSet:
     """Shards of 64 clips in row groups of 16, of which two files are open at a time."""
     return build_with(wh, {"_GROUP": 16, "_WINDOW": 32, "_SHARD_BYTES": 64 * 72})
-
-
-def build_with(wh: Warehouse, sizes: dict[str, int]) -> FeatureSet:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in sizes.items():
-            patch.setattr(feature_build, name, value)
-        patch.setattr(feature_reader, "_OPEN_FILES", 2)
-        return build(wh, request(wh))
-
-
-def level_of(clip: str) -> float:
-    return float(int(clip.removeprefix("clip")) % 50)
-
-
-def assert_own_values(batch: feature_reader.Arrays) -> None:
-    for clip, array, count, prompt in zip(*(batch[c] for c in ("clip_id", *COLUMNS)), strict=True):
-        level = level_of(clip)
-        assert (count, len(prompt)) == (length(level), int(clip[4:]) % 7)
-        assert np.array_equal(array[:count], tokens(level))
-        assert not array[count:].any()
-
-
-PASSED = [f"clip{i:04d}" for i in range(CLIPS) if i % 10 < 7]
 
 
 def test_the_shards_hold_every_clip_once_with_its_own_values(sharded: FeatureSet) -> None:

@@ -6,66 +6,24 @@ A task a batch, nothing done twice, a lost batch costs no other.
 from __future__ import annotations
 
 import queue
-import threading
 import time
-import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 from uuid import UUID
 
-import pyarrow as pa
 import pytest
-from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import TaskRun
 
-from flows.parameters import BatchParameters
 from flows.running import batches as stages
-from flows.running.batches import StageCounts, run_stages
-from flows.running.runners import Runners
 from model.presets.preset import ModelError
 from pipeline.stages.engine import fingerprints
-from pipeline.stages.memory import memory_here
 from pipeline.stages.progress import advance
-from pipeline.stages.stage import Clip, Outcome, Passed, Rejected, Stage
-from warehouse import FoleyError, Warehouse, field
+from pipeline.stages.stage import Clip, Outcome
+from tests.flows.running.lengths import Length, LengthSettings, commits, commits_of, run
+from warehouse import FoleyError, Warehouse
 
 pytestmark = pytest.mark.usefixtures("api")
-
-
-@dataclass(frozen=True)
-class LengthSettings:
-    shortest: int = 2
-
-
-class Length(Stage):
-    """Length of a clip's id; rejects short ones."""
-
-    name = "length"
-    batch_size = 4
-    schema = pa.schema([field("length", pa.int64(), "characters of the id")])
-
-    def __init__(
-        self, settings: LengthSettings, at_setup: Callable[[], None] = lambda: None
-    ) -> None:
-        self.settings = settings
-        self.at_setup = at_setup
-
-    def setup(self) -> None:
-        self.at_setup()
-
-    def process(self, clips: Sequence[Clip]) -> list[Outcome]:
-        return [self._one(clip["clip_id"]) for clip in clips]
-
-    def _one(self, clip_id: str) -> Outcome:
-        if "bad" in clip_id:
-            raise ValueError("no length")
-        if len(clip_id) < self.settings.shortest:
-            return Rejected("too short")
-        return Passed({"length": len(clip_id)})
 
 
 class FailingFirst:
@@ -81,32 +39,6 @@ class FailingFirst:
             raise self.error
 
 
-@pytest.fixture
-def wh(tmp_path: Path) -> Warehouse:
-    """Ten clips: eight of two letters, one of one letter, one whose processing raises."""
-    warehouse = Warehouse(tmp_path / "home")
-    rows: list[dict[str, Any]] = []
-    for name in [*(f"c{i}" for i in range(8)), "a", "bad"]:
-        file = tmp_path / f"{name}.bin"
-        file.write_text(name)
-        rows.append({"clip_id": name, "path": str(file), "source": "test"})
-    warehouse.ingest(pa.Table.from_pylist(rows))
-    return warehouse
-
-
-def run(wh: Warehouse, stage: Stage, **options: Any) -> tuple[StageCounts, str]:
-    """Run one stage in a flow of its own; its counts, and the id of the flow run."""
-    from prefect.runtime import flow_run
-
-    @flow(name="stage-test")
-    def once() -> tuple[StageCounts, str]:
-        given: dict[str, Any] = {"workers": 2} | options
-        parameters = BatchParameters(home=wh.home, **given)
-        return run_stages(wh, [stage], fingerprints([stage]), parameters)[0], str(flow_run.id)
-
-    return once()
-
-
 def task_runs(flow_run: str, expected: int) -> list[TaskRun]:
     """Task runs of a flow run as the API has them.
 
@@ -120,14 +52,6 @@ def task_runs(flow_run: str, expected: int) -> list[TaskRun]:
             if len(found) >= expected or time.monotonic() > end:
                 return found
             time.sleep(0.1)
-
-
-def commits(wh: Warehouse) -> dict[str, int]:
-    return {str(p): p.stat().st_mtime_ns for p in wh.home.glob("commits/**/*.parquet")}
-
-
-def commits_of(wh: Warehouse, stage: str) -> list[str]:
-    return [path for path in commits(wh) if f"/{stage}/" in path]
 
 
 def test_every_clip_gets_its_row_and_every_batch_its_task(wh: Warehouse) -> None:
@@ -217,105 +141,3 @@ def test_batches_are_named_and_tagged_in_the_api(wh: Warehouse) -> None:
     found = task_runs(flow_run, 3)
     assert sorted(run.name for run in found) == ["length 1/3", "length 2/3", "length 3/3"]
     assert [set(run.tags) for run in found] == [{"length", "gpu"}] * 3
-
-
-def test_a_stage_gives_up_its_models_before_the_next_loads_its_own(wh: Warehouse) -> None:
-    class Model:
-        pass
-
-    seen: list[int] = []
-    models: list[weakref.ref[Model]] = []
-
-    class Heavy(Length):
-        def setup(self) -> None:
-            self.model = Model()
-            models.append(weakref.ref(self.model))
-            seen.append(sum(model() is not None for model in models))
-
-    class Heavier(Heavy):
-        name = "heavier"
-        schema = pa.schema([field("weight", pa.int64(), "a column of its own")])
-
-        def process(self, clips: Sequence[Clip]) -> list[Outcome]:
-            return [Passed({"weight": 1}) for _ in clips]
-
-    @flow(name="stages-test")
-    def both() -> list[StageCounts]:
-        own: list[Stage] = [Heavy(LengthSettings()), Heavier(LengthSettings())]
-        return run_stages(wh, own, fingerprints(own), BatchParameters(home=wh.home, workers=2))
-
-    assert [count.passed for count in both()] == [8, 10]
-    assert seen == [1, 1]
-
-
-def test_few_batches_share_a_gpu(wh: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage, running, most = Length(LengthSettings()), 0, list[int]()
-    lock, full = threading.Lock(), threading.Event()
-
-    def process(clips: Sequence[Clip]) -> list[Outcome]:
-        nonlocal running
-        with lock:
-            running += 1
-            most.append(running)
-            if running == 3:
-                full.set()
-        full.wait(0.05)
-        with lock:
-            running -= 1
-        return [Passed({"length": 1}) for _ in clips]
-
-    monkeypatch.setattr(stage, "process", process, raising=True)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    counts, _ = run(wh, stage, workers=4, batch_size=1)
-    assert counts.passed == 10
-    assert max(most) <= 2
-
-
-class Hungry(Length):
-    """A stage that takes a part of this machine's memory, or more than all of it."""
-
-    name = "hungry"
-    schema = pa.schema([field("hunger", pa.int64(), "nothing that is computed")])
-
-    def __init__(self, share: float) -> None:
-        super().__init__(LengthSettings())
-        self.share = share
-
-    @property
-    def memory(self) -> int:
-        return int(memory_here() * self.share)
-
-
-@pytest.mark.parametrize(
-    ("runner", "expected"), [("process", 2), ("dask", 2 + 1), ("thread", 5), ("ray", 5 + 1)]
-)
-def test_processes_are_as_many_as_have_room_in_memory(
-    tmp_path: Path, runner: Any, expected: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Threads share their models; Ray counts memory itself. Dask has one more waiting."""
-
-    @flow(name="room-test")
-    def at_once(stage: Stage) -> int:
-        return Runners(BatchParameters(home=tmp_path, workers=5, runner=runner)).at_once(stage)
-
-    assert at_once(Length(LengthSettings())) >= 2
-    caplog.clear()
-    assert at_once(Hungry(0.4)) == expected
-    assert ("hungry: 2 workers and not 5: each takes about" in caplog.text) == (expected < 5)
-
-
-def test_a_machine_that_is_too_small_is_said_before_any_work(wh: Warehouse) -> None:
-    own: list[Stage] = [Length(LengthSettings()), Hungry(1.5)]
-
-    @flow(name="room-test")
-    def both(stages: list[Stage]) -> list[StageCounts]:
-        parameters = BatchParameters(home=wh.home, workers=2, max_attempts=1)
-        return run_stages(wh, stages, fingerprints(stages), parameters)
-
-    with pytest.raises(
-        FoleyError, match=r"^stage hungry needs about .* run it where there is more"
-    ):
-        both(own)
-    assert not commits_of(wh, "length")
-    both([*own[:1], Hungry(0.5)])
-    assert [count.processed for count in both(own)] == [0, 0], "nothing is left to do"

@@ -15,9 +15,9 @@ import pytest
 
 from model.metrics.metrics import area_under_roc
 from pipeline.curation.dataset_clips import dataset_clips
-from pipeline.curation.gates import Condition, Gate, thresholds
+from pipeline.curation.gates import Condition, Gate
 from pipeline.curation.page import BINS, PREVIEW_BYTES, SAMPLES, gather_page, preview
-from pipeline.curation.policy import POLICIES, Policy, load_policy, select
+from pipeline.curation.policy import Policy, select
 from pipeline.media import probe, read_audio
 from pipeline.procedural import BAD_KINDS, FLAWS, Corpus
 from pipeline.report import write_page
@@ -26,7 +26,7 @@ from pipeline.scoring.loudness import Silence
 from pipeline.scoring.probe import Probe
 from pipeline.stages.engine import fingerprints
 from pipeline.stages.stage import Clip, Outcome, Passed, Stage
-from recipes.toy.policy import rewritten, threshold, with_bounds
+from recipes.toy.policy import threshold
 from tests.foley.commands import foley, one_line_error
 from tests.pipeline.small import procedural_clips, work
 from warehouse import Dataset, FoleyError, Warehouse, field
@@ -265,28 +265,6 @@ def test_the_command_writes_the_page_of_the_newest_dataset(
         gather_page(tmp_path / "nowhere")
 
 
-def test_every_bound_of_a_gate_is_a_threshold_and_can_be_moved() -> None:
-    extra = Condition("bandwidth_hz", at_least=-1.5, below=9)
-    other = Condition(any=(Condition("static", equals=False), extra))
-    gates = (*load_policy("mova").gates, Gate("x", (other,)))
-    bounds = [(t.column, t.comparison, t.bound) for t in thresholds(gates)]
-    assert bounds == [
-        ("silent_share", "below", 0.8),
-        ("pq", "above", 5.0),
-        ("cu", "above", 4.5),
-        ("ce", "above", 2.5),
-        ("imagebind", "at_least", 0.2),
-        ("desync", "at_most", 0.5),
-        ("bandwidth_hz", "at_least", -1.5),
-        ("bandwidth_hz", "below", 9.0),
-    ]
-    assert (
-        str(gates[-1].condition) == "static = false or (bandwidth_hz ≥ -1.5 and bandwidth_hz < 9)"
-    )
-    moved = thresholds(gates)[-1].moved(7.25)
-    assert str(moved.condition) == "static = false or (bandwidth_hz ≥ -1.5 and bandwidth_hz < 7.25)"
-
-
 def test_a_measured_threshold_keeps_the_share_of_true_clips_that_it_is_to_keep(
     wh: Warehouse, dataset: Dataset
 ) -> None:
@@ -297,13 +275,3 @@ def test_a_measured_threshold_keeps_the_share_of_true_clips_that_it_is_to_keep(
             rows = clips.rows(f"select pq from dataset_clips where {true}")
             share = np.mean([row["pq"] >= bound for row in rows])
             assert keep <= share <= keep + 2 / GOOD
-
-
-def test_thresholds_are_written_into_the_policys_file_with_a_higher_version(tmp_path: Path) -> None:
-    text, before = (POLICIES / "toy.toml").read_text(), load_policy("toy")
-    after = with_bounds(before, {"imagebind": 0.125, "pq": 0.125})
-    assert [t.bound for t in thresholds(after.gates)] == [1.0, 0.95, 0.125, 0.125]
-    (tmp_path / "new.toml").write_text(rewritten(text, before, after))
-    assert load_policy(str(tmp_path / "new.toml")) == replace(after, version=before.version + 1)
-    (tmp_path / "same.toml").write_text(rewritten(text, before, before))
-    assert load_policy(str(tmp_path / "same.toml")) == before

@@ -14,9 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from pipeline.download.transfer import TransferSettings
 from pipeline.procedural import sample_clip, write_clip
 
 LABELS = ("playing drums", "chopping wood", "clapping")
+QUICK = TransferSettings(retries=3, backoff_seconds=0.01, stall_seconds=0.3, connect_seconds=5)
+ARCHIVE = "train/k700_train_000.tar.gz"
 
 
 @dataclass
@@ -237,3 +240,12 @@ def layout(folder: Path, base: str = "BASE") -> dict[str, bytes]:
             f"{base}{path}\n" for path in listed
         ).encode()
     return files
+
+
+def tree(root: Path) -> dict[str, str]:
+    """Hash of every visible file below a folder."""
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*.mp4"))
+        if ".partial" not in path.parts
+    }

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import sync_playwright
 
 from model.presets.preset import load_preset
 from pipeline.evaluation import tables
@@ -20,6 +20,7 @@ from pipeline.evaluation.sets import EvaluationSet, evaluation_set, system
 from pipeline.report import write_page
 from tests.benchmarks.evaluation import evaluate_folders
 from tests.browser import CHROMIUM, needs_chromium
+from tests.pipeline.evaluation.browsing import LISTEN, is_sorted_by
 from tests.pipeline.evaluation.systems import COUNT, write_systems
 from warehouse import Warehouse
 
@@ -224,17 +225,6 @@ def test_the_page_plays_every_system_under_every_chosen_clip(page_file: Path) ->
         assert name in page
 
 
-#: Notes every change of a sound's loudness, which is how the page switches between them.
-LISTEN = """
-window.gains = []
-const set = AudioParam.prototype.setTargetAtTime
-AudioParam.prototype.setTargetAtTime = function (value, ...rest) {
-  window.gains.push(value)
-  return set.call(this, value, ...rest)
-}
-"""
-
-
 @needs_chromium
 def test_in_a_browser_sounds_switch_while_the_picture_runs_and_clips_are_sorted(
     page_file: Path,
@@ -260,34 +250,13 @@ def test_in_a_browser_sounds_switch_while_the_picture_runs_and_clips_are_sorted(
             assert sorted(page.evaluate("gains"))[-2:] == [0, 1]  # one is heard, the others are not
             assert clip.locator(".lane.heard").get_attribute("class") == f"lane c-{name} heard"
             assert page.evaluate(runs % 0)
-        _is_sorted_by(page, "DeSync")
+        is_sorted_by(page, "DeSync")
         pictures = page.locator("img.spectrogram")
         assert pictures.count() == 3 * COUNT + 3
         assert pictures.first.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
         assert page.locator("#distributions svg").count() >= 3 * 4
         assert not errors
         browser.close()
-
-
-def _is_sorted_by(page: Page, metric: str) -> None:
-    """Click a heading of the table of clips twice.
-
-    Up, then down, with clips that have no figure last.
-    """
-    table = page.locator("#clip-scores")
-    heading = table.get_by_role("button", name=metric)
-    index = 1 + heading.evaluate(
-        "button => [...button.closest('tr').cells].indexOf(button.closest('th'))"
-    )
-    for down in (False, True):
-        heading.click()
-        column = table.locator(f"tbody tr > :nth-child({index})")
-        values = column.locator("data").evaluate_all(
-            "cells => cells.map(cell => Number(cell.value))"
-        )
-        assert len(values) == 2 * COUNT + 3
-        assert len(set(values)) > 2
-        assert values == sorted(values, reverse=down)
 
 
 def test_records_can_be_queried_by_sql(

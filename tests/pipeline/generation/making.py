@@ -7,12 +7,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.generation.dub import Dubbed, prepare
+from model.presets.preset import Preset, load_preset
+from pipeline.generation.dub import Dubbed, dub, prepare
 from pipeline.generation.generator import SoundGenerator
 from pipeline.generation.options import GenerateOptions
+from pipeline.generation.requests import Request
 from pipeline.media import decode_audio
+from tests.pipeline.media.samples import write_sample
+from warehouse import Warehouse
 
-FAST = {"prompt": "a ball bounces on wood", "steps": 2, "device": "cpu"}
+PRESET = load_preset("toy")
+PROMPT = "a ball bounces on wood"
+FAST = {"prompt": PROMPT, "steps": 2, "device": "cpu"}
 
 
 def dubbed(generator: SoundGenerator, source: Path | None, out: Path, **options: object) -> Dubbed:
@@ -26,3 +32,19 @@ def dubbed(generator: SoundGenerator, source: Path | None, out: Path, **options:
 
 def samples(path: Path) -> NDArray[np.float32]:
     return decode_audio(path).samples
+
+
+def sampling(steps: int) -> Preset:
+    """The toy preset, with so many sampling steps."""
+    return GenerateOptions(steps=steps).sampling_preset()
+
+
+def video(path: Path, fps: float, seconds: float) -> Path:
+    write_sample(path, [i / fps for i in range(round(seconds * fps))], None)
+    return path
+
+
+def made(
+    generator: SoundGenerator, *requests: Request, home: Warehouse | None = None
+) -> list[Dubbed]:
+    return list(dub(requests, lambda: generator, 3, home))

@@ -14,35 +14,20 @@ import av
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from model.bridge_file import read_bridge_facts
 from model.foley import SoundRequest
-from model.presets.preset import ModelError, Preset, load_preset
+from model.presets.preset import ModelError
 from model.types import Frames
 from model.weights.load import WeightsError
-from pipeline.generation.dub import Dubbed, dub, prepare
+from pipeline.generation.dub import dub, prepare
 from pipeline.generation.generator import SoundGenerator, choose_device
 from pipeline.generation.options import GenerateOptions, SoundOptions
 from pipeline.generation.provenance import sidecar_of
 from pipeline.generation.requests import Request
 from pipeline.media import probe, read_audio
+from tests.pipeline.generation.making import PRESET, PROMPT, made, sampling, video
 from tests.pipeline.media.samples import clicks, ffmpeg, write_sample
-from warehouse import FoleyError, Warehouse, query, trace
-from warehouse.files import file_sha256
-
-PRESET = load_preset("toy")
-PROMPT = "a ball bounces on wood"
-
-
-def sampling(steps: int) -> Preset:
-    """The toy preset, with so many sampling steps."""
-    return GenerateOptions(steps=steps).sampling_preset()
-
-
-def video(path: Path, fps: float, seconds: float) -> Path:
-    write_sample(path, [i / fps for i in range(round(seconds * fps))], None)
-    return path
+from warehouse import FoleyError
 
 
 def pictures(path: Path) -> list[tuple[bytes, Fraction]]:
@@ -50,12 +35,6 @@ def pictures(path: Path) -> list[tuple[bytes, Fraction]]:
         stream = container.streams.video[0]
         tick = stream.time_base or Fraction(1)
         return [(bytes(p), p.pts * tick) for p in container.demux(stream) if p.pts is not None]
-
-
-def made(
-    generator: SoundGenerator, *requests: Request, home: Warehouse | None = None
-) -> list[Dubbed]:
-    return list(dub(requests, lambda: generator, 3, home))
 
 
 @pytest.mark.parametrize(
@@ -172,78 +151,6 @@ def test_what_cannot_be_made_is_said_before_a_model_is_loaded(tmp_path: Path) ->
         .sample.steps
         == 1
     )
-
-
-def test_what_was_trained_last_makes_the_sound(tmp_path: Path) -> None:
-    """Without a word of it the command takes the home's newest bridge, and the sidecar says so."""
-    wh = Warehouse(tmp_path / "home")
-    folder = wh.folder("checkpoints") / "mine"
-    folder.mkdir()
-    weights = load_file(PRESET.weights / "bridge.safetensors")
-    weights = {name: value * 0.5 for name, value in weights.items()}
-    facts = read_bridge_facts(PRESET.weights / "bridge.safetensors")
-    save_file(weights, folder / "bridge.safetensors", {"bridge": facts.model_dump_json()})
-    digest = file_sha256(folder / "bridge.safetensors")
-    wh.write_record("checkpoints", "mine", {"preset": "toy", "steps": 1, "sha256": digest})
-    source = video(tmp_path / "in.mp4", 12, 1.0)
-    sounds: dict[str | None, str] = {}
-    for name in (None, "shipped"):
-        options = GenerateOptions(prompt=PROMPT, steps=2, device="cpu", checkpoint=name)
-        out = tmp_path / f"{name}.wav"
-        (made,) = prepare(source, out, options, wh.home).run(lambda *_: None)
-        assert made.error is None
-        said = json.loads(sidecar_of(out).read_text())
-        assert said["checkpoint"] == ("mine" if name is None else None)
-        sounds[name] = said["sound"]
-    assert len(set(sounds.values())) == 2
-
-
-def test_every_sound_tells_where_it_comes_from(generator: SoundGenerator, tmp_path: Path) -> None:
-    source, out = video(tmp_path / "in.mp4", 25, 1.0), tmp_path / "out.wav"
-    home = Warehouse(tmp_path / "home")
-    made(generator, Request(source, out, PROMPT, 5, "speech"), home=home)
-    told = json.loads(sidecar_of(out).read_text())
-    assert told["sound"] == file_sha256(out)
-    assert told["video"] == {"path": str(source), "sha256": file_sha256(source)}
-    assert told["bridge"] == file_sha256(PRESET.weights / "bridge.safetensors")
-    assert told["checkpoint"] is None
-    asked = {
-        key: told[key]
-        for key in ("preset", "prompt", "negative_prompt", "seed", "device", "precision")
-    }
-    assert asked == {
-        "preset": "toy", "prompt": PROMPT, "negative_prompt": "speech", "seed": 5, "device": "cpu",
-        "precision": "float32",
-    }  # fmt: skip
-    assert told["settings"]["steps"] == 2
-    assert told["settings"]["sampler"] == PRESET.sample.sampler
-    home.publish()
-    (row,) = query(home.home, "select sound, prompt, seed, checkpoint from generated").to_pylist()
-    assert row == {"sound": told["sound"], "prompt": PROMPT, "seed": 5, "checkpoint": None}
-    parents = {(row["kind"], row["id"]) for row in trace(home.home, str(out)).to_pylist()}
-    assert ("file", file_sha256(source)) in parents
-    assert ("bridge", told["bridge"]) in parents
-
-
-def test_a_sound_of_a_checkpoint_leads_to_it_and_to_its_clip(tmp_path: Path) -> None:
-    import pyarrow as pa
-
-    home = Warehouse(tmp_path / "home")
-    source, out = video(tmp_path / "in.mp4", 25, 1.0), tmp_path / "out.flac"
-    home.ingest(
-        pa.Table.from_pylist(
-            [{"clip_id": "c", "path": str(source), "source": "test", "sha256": None}]
-        )
-    )
-    shipped = PRESET.weights / "bridge.safetensors"
-    record = {"preset": "toy", "steps": 500, "sha256": file_sha256(shipped)}
-    home.write_record("checkpoints", "abc", record)
-    bridge = home.folder("checkpoints") / "abc" / "bridge.safetensors"
-    bridge.write_bytes(shipped.read_bytes())
-    made(SoundGenerator(sampling(1), bridge, "cpu"), Request(source, out, PROMPT, 0), home=home)
-    home.publish()
-    parents = {(row["kind"], row["id"]) for row in trace(home.home, str(out)).to_pylist()}
-    assert {("checkpoint", "abc"), ("clip", "c"), ("file", file_sha256(source))} <= parents
 
 
 def test_a_device_that_is_not_there_is_named() -> None:

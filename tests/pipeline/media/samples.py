@@ -147,3 +147,7 @@ def shown(times: Sequence[float], asked: Sequence[float], slack: float) -> list[
     """Number of the frame on screen at each time, where 0 is the first frame's own time."""
     starts = np.asarray(times) - times[0]
     return [max(0, int(np.searchsorted(starts, t + slack, side="right")) - 1) for t in asked]
+
+
+def steady(fps: float, seconds: float = 3.0, start: float = 0.0) -> list[float]:
+    return [start + i / fps for i in range(round(fps * seconds))]

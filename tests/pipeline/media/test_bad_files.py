@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.media import Framing, MediaError, probe, read_audio, read_frames
+from tests.pipeline.media.makers import sound_with_cover
 from tests.pipeline.media.samples import Codecs, clicks, ffmpeg, write_sample
-from tests.pipeline.media.zoo import sound_with_cover
 
 WHOLE = Framing(64, 64)
 ASKED = list(np.arange(48) / 16)

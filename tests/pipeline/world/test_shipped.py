@@ -22,14 +22,14 @@ def made(studio: Studio) -> Made:
 
 
 def test_sound_keeps_time_force_and_place_of_what_is_seen(studio: Studio, made: Made) -> None:
-    """Bounds are under what these ten clips gave (.65, .30, .74, .97), by the interval's half."""
+    """Bounds are under what these ten clips gave (.77, .34, .71, .95), by the interval's half."""
     own = studio.make(made, made.tokens)
     other = studio.make(made, [*made.tokens[1:], made.tokens[0]])
-    assert claims.f1(made.truths, own, studio.rate) > 0.55
+    assert claims.f1(made.truths, own, studio.rate) > 0.65
     assert claims.f1(made.truths, other, studio.rate) < 0.4
     at_hits = claims.at_hits(made.truths, made.true, own, studio.rate)
     assert at_hits.force > 0.6
-    assert at_hits.place > 0.85
+    assert at_hits.place > 0.84
 
 
 def test_the_autoencoder_keeps_time_and_place(studio: Studio, made: Made) -> None:

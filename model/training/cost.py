@@ -59,6 +59,7 @@ def micro_batch_cost(preset: Preset, latents: int, tokens: tuple[int, int]) -> M
         bridge.conditioned_on(VideoBatch(video, seen=seen), latents),
     ):
         out = dit(clean, times, **inputs, cfg_dropout_prob=0.1, use_checkpointing=False)
+        forward = counter.get_total_flops() + attention.flops // 3
         out.square().mean().backward()
     held = {k: tensor.untyped_storage().nbytes() for k, tensor in kept.items() if k not in weights}
     activations = sum(held.values())
@@ -67,10 +68,8 @@ def micro_batch_cost(preset: Preset, latents: int, tokens: tuple[int, int]) -> M
         depth, width = dit.transformer.depth, dit.transformer.dim
         activations = activations // depth + depth * size * latents * width * dtype.itemsize
         flops = flops * 3 // 2  # nearly all is frozen: one forward, one backward, and one again
-    if (
-        settings.preference
-    ):  # a false sound beside each, and both by the bridge before, forward only
-        activations, flops = 2 * activations, 3 * flops
+    if settings.preference:  # a false sound beside each, and both as before training, forward only
+        activations, flops = 2 * activations, 2 * (flops + forward)
     trained = sum(p.numel() for p in bridge.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in dit.parameters() if not p.requires_grad)
     return MicroBatchCost(frozen, trained, flops, activations)

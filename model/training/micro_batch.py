@@ -55,7 +55,8 @@ def draw(
     if settings.preference:
         wrong = false_latents(clean, batch, generator)
         false = diffuse(wrong, t, noise[1], objective)
-    seen, kept, untold = (x if x is None else x.to(device) for x in (seen, kept, untold))
+    kept, untold = (x if x is None else x.to(device) for x in (kept, untold))
+    seen = seen.to(device)
     video = VideoBatch(batch.video, batch.frames, seen, kept=kept)
     return Draws(seed, diffuse(clean, t, noise[1], objective), video, seen, untold, false)
 

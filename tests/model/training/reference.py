@@ -190,23 +190,21 @@ class Reference:
             torch.manual_seed(seed + 1)  # the library draws which texts it drops
             return errors_of(self.backbone, batch, latents, *rest)
 
-        preferred = torch.zeros(())
+        false, before = own, [0.0] * size
         if self.settings.preference:
             false = noised(self.false(clean, batch, generator), t, draws[1])
             before = self._before(video, draws.shape[-1], lambda: (errors(false), errors(own)))
         with self.bridge.conditioned_on(video, draws.shape[-1]):
             squares = errors(own)
-            loss = sum(e.sum() for e in squares) / sum(e.numel() for e in squares)
+            loss = torch.cat([error.flatten() for error in squares]).mean()
             if self.settings.preference:
-                for row, (worse, better) in enumerate(zip(errors(false), squares, strict=True)):
-                    if not (keeps & ~bare)[row]:
-                        continue
-                    gained = (worse.mean() - better.mean()) - before[row]
-                    odds = 1 / (1 + torch.exp(-self.settings.preference_beta * gained))
-                    preferred = preferred - odds.log() / int((keeps & ~bare).sum())
-                loss = loss + self.settings.preference * preferred
+                pairs = zip(errors(false), squares, before, strict=True)
+                gains = [worse.mean() - better.mean() - first for worse, better, first in pairs]
+                told = torch.stack(gains)[keeps & ~bare]
+                odds = 1 / (1 + torch.exp(-self.settings.preference_beta * told))
+                loss = loss - self.settings.preference * odds.log().sum() / max(1, len(told))
             (loss / of).backward()
-        return float(loss) / of
+        return float(loss.detach()) / of
 
     @torch.no_grad()
     def _before(

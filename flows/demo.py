@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from prefect import flow, task
 
@@ -30,7 +29,7 @@ from pipeline.evaluation.results import funnel, machine, versions
 from pipeline.generation.provenance import code_revision
 from pipeline.report import render_report, write_page
 from pipeline.training.checkpoints import Checkpoint
-from warehouse.files import identity_hash, read_json, write_json
+from warehouse.files import Json, identity_hash, read_json, write_json
 
 REPORT_VERSION = 5  # raised when the report or results.json says the same results differently
 
@@ -58,7 +57,7 @@ class Clock:
 class Demo:
     """What the demo did; `worked` is False where no stage and no training had anything to do."""
 
-    results: dict[str, Any]
+    results: Json
     report: Path
     curated: Curated
     checkpoint: Checkpoint
@@ -76,7 +75,7 @@ def demo(parameters: DemoParameters, corpus: Path, before: dict[str, float]) -> 
     split = parameters.model_dump(include={*BatchParameters.model_fields} - shared.keys())
     with clock.step("curate"):
         name, policy = parameters.corpus, parameters.policy
-        source: dict[str, Any] = {"folder": corpus, "name": name, "sources": (name,)}
+        source: Json = {"folder": corpus, "name": name, "sources": (name,)}
         curated = curate(CurateParameters(**shared, **split, **source, dataset=name, policy=policy))
     with clock.step("train"):
         version = curated.dataset.version
@@ -98,9 +97,7 @@ def demo(parameters: DemoParameters, corpus: Path, before: dict[str, float]) -> 
 
 
 @task(name="report", persist_result=False)
-def report(
-    parameters: DemoParameters, clock: Clock, curated: Curated, evaluated: HeldOut
-) -> dict[str, Any]:
+def report(parameters: DemoParameters, clock: Clock, curated: Curated, evaluated: HeldOut) -> Json:
     """Write results.json and report.html, unless those of the same results and code are there."""
     wh, checkpoint, revision = evaluated.data.wh, evaluated.checkpoint, code_revision()
     fingerprints = dict(evaluated.data.fingerprints)

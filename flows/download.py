@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.futures import PrefectFuture
@@ -43,7 +42,7 @@ from pipeline.download.units import (
     sweep,
 )
 from warehouse import FoleyError, Warehouse
-from warehouse.files import make_folder, write_file, write_json
+from warehouse.files import Json, make_folder, write_file, write_json
 
 _BATCH = 64  # files of a list a task
 
@@ -119,7 +118,7 @@ def download(parameters: DownloadParameters) -> Downloaded:
     return result
 
 
-def _kinetics(parameters: DownloadParameters, job: _Job) -> tuple[Downloaded, list[dict[str, Any]]]:
+def _kinetics(parameters: DownloadParameters, job: _Job) -> tuple[Downloaded, list[Json]]:
     fetcher, root = job.fetcher, job.root
     base, asked = parameters.base_url.rstrip("/") + "/", parameters
     chosen = Kinetics(base, asked.splits, asked.classes, asked.template, asked.archives)
@@ -143,7 +142,7 @@ def _listed_before(root: Path, now: set[str]) -> list[dict[str, object]]:
     return [row for row in rows if row["file"] not in now and (root / row["file"]).is_file()]
 
 
-def _list(path: Path, job: _Job) -> tuple[Downloaded, list[dict[str, Any]]]:
+def _list(path: Path, job: _Job) -> tuple[Downloaded, list[Json]]:
     listed = read_rows(path)
     urls = list(dict.fromkeys(row["url"] for row in listed if row.get("url")))
     wrong = [row for row in listed if not row.get("url") and not row.get("file")]
@@ -211,7 +210,7 @@ def _summed(
     """The result, and download.json."""
     failed = {unit.url: unit.error for unit in units if unit.error}
     left_out = {u.url: u.manifest["left_out"] for u in units if u.manifest.get("left_out")}
-    report: dict[str, Any] = {"clips": clips, "failed": failed, "left_out": left_out}
+    report: Json = {"clips": clips, "failed": failed, "left_out": left_out}
     if compared:
         names = ("without_video", "without_row", "counts")
         report |= {name: getattr(compared, name) for name in names}

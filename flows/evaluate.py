@@ -7,7 +7,6 @@ systems: folders of sounds on an evaluation set, or the checkpoint's sounds on i
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -31,13 +30,14 @@ from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint, choose_checkpoint
 from warehouse import Dataset, Warehouse
 from warehouse.datasets.corpus import choose_dataset
+from warehouse.files import Json
 
 
 @dataclass(frozen=True)
 class HeldOut:
     """A checkpoint on its held-out clips: its figures, and the stages that made the sounds."""
 
-    figures: dict[str, Any]
+    figures: Json
     stages: list[StageCounts]
     data: DatasetFeatures  # with the fingerprints of all stages, those included
     checkpoint: Checkpoint

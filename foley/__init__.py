@@ -94,7 +94,7 @@ def load(
 
 
 def curate(
-    folder: str | Path | None = None, *, home: str | Path | None = None, **options: Any
+    folder: str | Path | None = None, *, home: str | Path | None = None, **options: object
 ) -> Curated:
     """Probe, score and select videos, and cache their features for training.
 
@@ -119,17 +119,17 @@ def curate(
 
 @overload
 def train(
-    *, home: str | Path | None = None, dry_run: Literal[False] = False, **options: Any
+    *, home: str | Path | None = None, dry_run: Literal[False] = False, **options: object
 ) -> Checkpoint: ...
 
 
 @overload
 def train(
-    *, home: str | Path | None = None, dry_run: Literal[True], **options: Any
+    *, home: str | Path | None = None, dry_run: Literal[True], **options: object
 ) -> list[Estimate]: ...
 
 
-def train(*, home: str | Path | None = None, **options: Any) -> Checkpoint | list[Estimate]:
+def train(*, home: str | Path | None = None, **options: object) -> Checkpoint | list[Estimate]:
     """Train the bridge on a dataset's cached features, or find what was trained so before.
 
     Args:
@@ -151,7 +151,7 @@ def train(*, home: str | Path | None = None, **options: Any) -> Checkpoint | lis
     return _run("train", home, **options)
 
 
-def evaluate(*, home: str | Path | None = None, **options: Any) -> Evaluated:
+def evaluate(*, home: str | Path | None = None, **options: object) -> Evaluated:
     """Score a checkpoint's sounds for the held-out clips of its dataset.
 
     Args:
@@ -223,7 +223,7 @@ def features(
     return open_features(wh, dataset, split, load_preset(preset, settings=settings))
 
 
-def _run(flow: str, home: str | Path | None, **options: Any) -> Any:
+def _run(flow: str, home: str | Path | None, **options: object) -> Any:
     from foley.cli.launch import run_flow
     from warehouse.home import home_folder
 

@@ -287,7 +287,7 @@ class Backbone(nn.Module):
         inputs = self.model.get_conditioning_inputs
         return inputs(conditioning) | (inputs(negative, negative=True) if negative else {})
 
-    def forward(self, x: Tensor, t: Tensor, **kwargs: Any) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, **kwargs: object) -> Tensor:
         """Noisy latents [B, C, L] at times t [B] in 0..1, and `inputs` -> velocity [B, C, L]."""
         # By default the library checkpoints every layer, in inference too: a third of the speed.
         return cast("Tensor", self.model.model(x, t, **({"use_checkpointing": False} | kwargs)))

@@ -4,7 +4,7 @@ Imports no other room. Names are loaded when first used, so that `import warehou
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from warehouse.errors import FoleyError as FoleyError
 
@@ -41,7 +41,7 @@ _NAMES = {
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module 'warehouse' has no attribute {name!r}")
     value = getattr(import_module(f"warehouse.{_MODULES[name]}"), name)

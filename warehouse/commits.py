@@ -22,13 +22,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.errors import clear_os_errors
-from warehouse.files import file_crc, make_folder, write_file
+from warehouse.files import Json, file_crc, make_folder, write_file
 from warehouse.schema import CLIPS, SPINE, is_array
 
 NAME = re.compile(r"(c?[0-9a-f]{16})-(\d+)-(\d+)(?:-([0-9a-f]{8}))?\.parquet")
@@ -76,7 +76,7 @@ class Descriptor:
     stage: str
     fingerprint: str
     version: int = 1
-    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    settings: Json = field(default_factory=dict[str, object])
     model_revision: str = ""
     upstream: dict[str, str] = field(default_factory=dict[str, str])
     reads: list[str] = field(default_factory=list[str])
@@ -149,7 +149,7 @@ def listing(folder: Path) -> CommitListing:
     return CommitListing(tuple(good), tuple(damaged))
 
 
-def write_commit(tmp: Path, folder: Path, id_: str, rows: pa.Table, footer: dict[str, Any]) -> Path:
+def write_commit(tmp: Path, folder: Path, id_: str, rows: pa.Table, footer: Json) -> Path:
     """Write one commit atomically and return its path."""
     make_folder(folder)
     metadata = {**(rows.schema.metadata or {}), b"foley": json.dumps(footer).encode()}
@@ -161,7 +161,7 @@ def write_commit(tmp: Path, folder: Path, id_: str, rows: pa.Table, footer: dict
     return write_file(tmp, lambda handle: write_parquet(table, handle), name)
 
 
-def writer_options(schema: pa.Schema) -> dict[str, Any]:
+def writer_options(schema: pa.Schema) -> Json:
     """How columns are encoded: arrays plain and uncompressed, the rest small and searchable."""
     scalars = [f.name for f in schema if not is_array(f)]
     return {
@@ -179,7 +179,7 @@ def write_parquet(table: pa.Table, sink: object) -> None:
     pq.write_table(table, sink, row_group_size=size, **writer_options(table.schema))
 
 
-def footer(path: object) -> dict[str, Any]:
+def footer(path: object) -> Json:
     """What the writer noted in the footer of a commit, at a path or open."""
     metadata = pq.read_metadata(path).metadata or {}
     return json.loads(metadata.get(b"foley", b"{}"))

@@ -22,6 +22,8 @@ from typing import IO, Any, BinaryIO
 from warehouse.errors import FoleyError, clear_os_errors
 
 _CHUNK = 1 << 20
+#: A JSON object, or a row of a table, as it was read: what is in it is known to who wrote it alone.
+Json = dict[str, Any]
 
 
 def sync_folder(path: Path) -> None:
@@ -95,7 +97,7 @@ def write_json(tmp: Path, target: Path, value: Mapping[str, object]) -> Path:
     return write_file(tmp, lambda handle: handle.write(text.encode()), target)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Json:
     """Read a JSON object. Raises FoleyError when it is absent, unreadable or not an object."""
     with clear_os_errors(f"read {path}"):
         try:

@@ -12,11 +12,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from warehouse.commits import CLIPS_DESCRIPTOR, CommitListing, Descriptor, listing, write_commit
 from warehouse.errors import FoleyError
 from warehouse.files import (
+    Json,
     hold_folder,
     is_same,
     make_folder,
@@ -129,7 +130,7 @@ class Home:
         #: Commits that this process looked at, and whether it reads them: see rows.damage.
         self.sound: dict[Path, bool] = {}
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return _shared, (type(self), self.home)
 
     def folder(self, name: str) -> Path:
@@ -144,7 +145,10 @@ class Home:
         """A DuckDB connection of its own over an empty database in memory; use it in a `with`."""
         import duckdb
 
-        options: dict[str, Any] = {"autoinstall_known_extensions": False, "temp_directory": ""}
+        options: dict[str, str | float | list[str]] = {
+            "autoinstall_known_extensions": False,
+            "temp_directory": "",
+        }
         with self._guard:
             if self._database is None:
                 self._database = duckdb.connect(config=options)
@@ -279,7 +283,7 @@ class Home:
         make_folder(path.parent)
         return write_json(self.tmp, path, {**record, "id": id})
 
-    def record(self, kind: str, id: str) -> dict[str, Any]:
+    def record(self, kind: str, id: str) -> Json:
         """Read a record. Raises FoleyError when there is none."""
         path = self.record_path(kind, id)
         if not path.exists():
@@ -287,7 +291,7 @@ class Home:
             raise FoleyError(f"no {kind[:-1]} {id!r} in {self.home} (latest: {latest})")
         return read_json(path)
 
-    def records(self, kind: str) -> list[dict[str, Any]]:
+    def records(self, kind: str) -> list[Json]:
         """All records of a kind, sorted by id; unreadable ones are left to `verify`."""
         records: list[dict[str, object]] = []
         for path in self.record_files(kind):

@@ -21,6 +21,7 @@ from prefect.context import FlowRunContext
 from pipeline.evaluation.results import funnel, reason
 from pipeline.report.pictures import funnel_svg, histograms_svg, training_svg
 from warehouse import Dataset, Warehouse
+from warehouse.files import Json
 
 if TYPE_CHECKING:
     from model.training.trainer import Progress
@@ -34,7 +35,7 @@ _requests = ThreadPoolExecutor(4, thread_name_prefix="artifacts")
 artifacts: Any = prefect.artifacts  # sync or async by its caller, which type checkers do not see
 
 
-def _show(kind: str, **values: Any) -> None:
+def _show(kind: str, **values: object) -> None:
     """Make an artifact."""
     call = getattr(artifacts, f"{kind}_artifact")
     _ask(partial(call, **values), str(values.get("key", kind)))
@@ -155,7 +156,7 @@ def _scores(wh: Warehouse, dataset: Dataset, clip_ids: Sequence[str]) -> dict[st
     return {name: values for name, values in scores.items() if len(set(values)) > 1}
 
 
-def _failures(wh: Warehouse, dataset: Dataset, clip_ids: Sequence[str]) -> list[dict[str, Any]]:
+def _failures(wh: Warehouse, dataset: Dataset, clip_ids: Sequence[str]) -> list[dict[str, object]]:
     """Failed clips with their reasons, first what a narrow table shows."""
     columns = ["clip_id", "reason", "error", "message", "attempt"]
     return [
@@ -190,7 +191,7 @@ def _look_further(wh: Warehouse, dataset: Dataset) -> str:
     return "\n".join(["## Look further", "[The catalog](/catalog), or by SQL:", *parts])
 
 
-def show_figures(name: str, figures: Mapping[str, object]) -> None:
+def show_figures(name: str, figures: Json) -> None:
     """The figures of an evaluation as text."""
     from pipeline.evaluation.results import figures as text
 

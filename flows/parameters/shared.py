@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from warehouse.datasets.corpus import Models, models_of
+from warehouse.files import Json
 from warehouse.home import home_folder
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ MACHINE = (
 )
 
 
-def _in_order(schema: dict[str, Any]) -> None:
+def _in_order(schema: Json) -> None:
     """What a run is about first, then the model, the machine last."""
     fields = schema["properties"]
     last = [name for name in (*_MODEL, *MACHINE) if name in fields]
@@ -102,7 +103,7 @@ class Parameters(Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_group(cls, values: object) -> Any:
+    def _without_group(cls, values: object) -> object:
         """A form has the machine's fields in a group."""
         if not isinstance(values, dict) or not isinstance(values.get("machine"), dict):
             return values

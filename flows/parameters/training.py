@@ -114,7 +114,7 @@ class DemoParameters(BatchParameters):
 
     @model_validator(mode="before")
     @classmethod
-    def _preset_of_worlds(cls, values: object) -> Any:
+    def _preset_of_worlds(cls, values: object) -> object:
         """Worlds are what the preset world knows, and the toy (a command's default) does not."""
         if isinstance(values, dict) and values.get("level"):
             return values | {"preset": {"toy": "world"}.get(of := values.get("preset", "toy"), of)}

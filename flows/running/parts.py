@@ -22,6 +22,7 @@ from flows.running.batches import StageCounts, run_stages
 from pipeline.curation.registry import clips_of
 from pipeline.curation.stage_graph import StageGraph
 from warehouse import Dataset, FoleyError, Warehouse
+from warehouse.files import Json
 
 DEPLOYMENT = "stages/stages"
 _LOOK_EVERY = 2.0  # seconds
@@ -101,7 +102,7 @@ def _elsewhere(
     raise FoleyError(f"run {run.name} of {', '.join(names)} ended: {why}")
 
 
-def _ended(parameters: dict[str, Any], key: str, what: str) -> FlowRun:
+def _ended(parameters: Json, key: str, what: str) -> FlowRun:
     """A run of the deployment, asked for once however often this is called, when it has ended."""
     run: Any = None
     with get_client(sync_client=True) as client:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import wraps
 from itertools import pairwise
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import ParamSpec, TypeVar, cast
 
 from prefect import Flow, flow, get_run_logger
 from prefect.client.orchestration import get_client
@@ -87,7 +87,7 @@ def _no_trace(line: logging.LogRecord) -> bool:
 @contextmanager
 def recorded(
     wh: Warehouse, flow: str, parameters: Parameters, alone: str | None = None
-) -> Generator[dict[str, Any]]:
+) -> Generator[dict[str, object]]:
     """Keep a `runs` record of the enclosed work, and publish the catalog when it ends.
 
     The work has the devices that its parameters ask for to itself, once it may begin: one kind of

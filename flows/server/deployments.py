@@ -21,6 +21,7 @@ from prefect.variables import Variable
 
 from flows.server.forms import choices, form
 from warehouse.errors import FoleyError
+from warehouse.files import Json
 
 FILE = Path(__file__).parents[2] / "deployments" / "prefect.yaml"
 _LAST = "foley_deployed"  # name of the variable
@@ -35,7 +36,7 @@ def deploy(client: SyncPrefectClient, home: Path) -> list[str]:
     """
     content = yaml.safe_load(FILE.read_text())
     noted: Any = Variable.get(_LAST, {})
-    wanted: dict[str, dict[str, Any]] = {_name(entry): entry for entry in content["deployments"]}
+    wanted: dict[str, Json] = {_name(entry): entry for entry in content["deployments"]}
     now = {name: _changeable(entry) for name, entry in wanted.items()}
     for name, entry in wanted.items():
         if there := _read(client, name):  # else its schedules are made with it
@@ -65,7 +66,7 @@ def deploy(client: SyncPrefectClient, home: Path) -> list[str]:
 
 def merged(
     last: Mapping[str, object], now: Mapping[str, object], there: Mapping[str, object]
-) -> dict[str, Any]:
+) -> Json:
     """What is there, with what changed from `last` to `now`; values that are mappings likewise."""
     result = dict(there)
     for key in {*last, *now}:
@@ -80,11 +81,11 @@ def merged(
     return result
 
 
-def _name(entry: Mapping[str, Any]) -> str:
+def _name(entry: Json) -> str:
     return f"{entry['entrypoint'].rpartition('.')[2]}/{entry['name']}"
 
 
-def _changeable(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _changeable(entry: Json) -> Json:
     """What of a deployment a person changes too."""
     schedules = {schedule["slug"]: dict(schedule) for schedule in entry.get("schedules", ())}
     triggers = {
@@ -102,10 +103,7 @@ def _read(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
 
 
 def _set_schedules(
-    client: SyncPrefectClient,
-    there: DeploymentResponse,
-    last: Mapping[str, Any],
-    now: Mapping[str, Any],
+    client: SyncPrefectClient, there: DeploymentResponse, last: Json, now: Json
 ) -> None:
     """Make, change and remove schedules as the file does; those of a person have no slug."""
     present = {schedule.slug: schedule for schedule in there.schedules if schedule.slug}
@@ -118,14 +116,14 @@ def _set_schedules(
             client.create_deployment_schedules(there.id, [(_cron(said), said["active"])], slug=slug)
 
 
-def schedule_changes(last: Mapping[str, object], now: Mapping[str, object]) -> dict[str, Any]:
+def schedule_changes(last: Json, now: Json) -> Json:
     """What changed of a schedule in the file: when it runs, and whether, as the client takes it."""
     changed = {name for name in now if now[name] != last.get(name)}
     cron = {"schedule": _cron(now)} if changed & {"cron", "timezone"} else {}
     return cron | ({"active": now["active"]} if "active" in changed else {})
 
 
-def _cron(said: Mapping[str, Any]) -> CronSchedule:
+def _cron(said: Json) -> CronSchedule:
     return CronSchedule(cron=said["cron"], timezone=said["timezone"])
 
 

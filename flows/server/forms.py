@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from flows.parameters import MACHINE
 from warehouse.catalog.query import query
 from warehouse.errors import FoleyError
+from warehouse.files import Json
 
 _QUERIES = {
     "dataset": "select name from datasets union select version from datasets order by name",
@@ -27,7 +27,7 @@ def choices(home: Path) -> dict[str, list[str]]:
     return found | {field: found[other] for field, other in _SAME_AS.items()}
 
 
-def form(schema: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def form(schema: Json, names: Mapping[str, Sequence[str]]) -> Json:
     """The schema of a deployment's parameters as a person is to fill it in.
 
     Fields offer the names, and text beside; those of the machine are a group, the last one. Without
@@ -50,7 +50,7 @@ def form(schema: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[
     return {**schema, "definitions": definitions}
 
 
-def _offering(field: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, object]:
+def _offering(field: Json, names: Sequence[str]) -> Mapping[str, object]:
     """An optional text, or a list, with names to choose from before it; another field as it is."""
     if not names:
         return field

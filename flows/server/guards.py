@@ -10,7 +10,6 @@ import socket
 from base64 import b64encode
 from collections.abc import Iterator, MutableMapping
 from hmac import compare_digest
-from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -64,7 +63,7 @@ class OwnPagesOnly:
         headers = dict(scope.get("headers", ()))
         origin = headers.get(b"origin")
 
-        async def answer(message: MutableMapping[str, Any]) -> None:
+        async def answer(message: MutableMapping[str, object]) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["Content-Security-Policy"] = _POLICY
             await send(message)

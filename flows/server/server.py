@@ -12,13 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from flows.server import processes
 from warehouse.errors import FoleyError
-from warehouse.files import is_locked, make_folder, read_json, write_json
+from warehouse.files import Json, is_locked, make_folder, read_json, write_json
 
 #: user:password of the API; Prefect's own name, so that its clients need no other setting.
 AUTH = "PREFECT_SERVER_API_AUTH_STRING"
@@ -95,7 +94,7 @@ def running_server(home: Path) -> Serving | None:
     return Serving(home, note["host"], note["port"]) if note else None
 
 
-def _note(home: Path) -> dict[str, Any] | None:
+def _note(home: Path) -> Json | None:
     """What the supervisor that is up wrote down; None where it is gone, killed say."""
     path = home / "prefect" / "up.json"
     if not is_locked(home / "locks" / "up.lock") or not path.is_file():

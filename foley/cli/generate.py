@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -17,7 +16,7 @@ class GenerateCommand(FlowCommand):
     The exit code is 0 if all were made, 1 if some were, 2 if none was.
     """
 
-    def _run(self, home: Path, **options: Any) -> int:
+    def _run(self, home: Path, **options: object) -> int:
         from foley.cli.launch import run_dub
 
         source_of = click.get_current_context().get_parameter_source

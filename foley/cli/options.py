@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import click
 
 from foley.cli.quiet import quietly
 from pipeline.paths import path_of
+from warehouse.files import Json
 
 
 def home_option(default: str = "~/.foley") -> Callable[..., Any]:
@@ -73,7 +74,7 @@ class FlowCommand(click.Command):
             ]
         return super().get_params(ctx)
 
-    def _run(self, home: Path, **options: Any) -> int | None:
+    def _run(self, home: Path, **options: object) -> int | None:
         from foley.cli import output
         from foley.cli.launch import run_flow
 
@@ -84,7 +85,7 @@ class FlowCommand(click.Command):
         return None
 
 
-def _option(name: str, field: Mapping[str, Any], required: bool) -> click.Option:
+def _option(name: str, field: Json, required: bool) -> click.Option:
     """The option of a field in the JSON schema of a flow's parameters."""
     flag = field.get("type") == "boolean"
     default = field.get("default")
@@ -101,7 +102,7 @@ def _option(name: str, field: Mapping[str, Any], required: bool) -> click.Option
     )
 
 
-def _type(field: Mapping[str, Any]) -> click.ParamType:
+def _type(field: Json) -> click.ParamType:
     """What click checks of a field; the rest is checked by the parameters themselves."""
     shapes = [shape for shape in field.get("anyOf", [field]) if shape.get("type") != "null"]
     if len(shapes) > 1:  # a name, or a path
@@ -131,7 +132,7 @@ class _Number(click.FloatRange):
 
     name = "number"
 
-    def __init__(self, field: Mapping[str, Any]) -> None:
+    def __init__(self, field: Json) -> None:
         low, high = field.get("exclusiveMinimum"), field.get("exclusiveMaximum")
         super().__init__(
             field.get("minimum", low),

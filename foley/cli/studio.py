@@ -3,7 +3,6 @@
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -20,7 +19,7 @@ from warehouse.errors import FoleyError
 @click.option("--weights", type=click.Path(path_type=Path), help="Folder of weights.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--low-memory", is_flag=True, help="As in foley generate: for small GPUs.")
-def studio(home: Path, host: str, port: int, **options: Any) -> None:
+def studio(home: Path, host: str, port: int, **options: object) -> None:
     """Serve a page that makes sound for your own footage, until Ctrl-C."""
     if find_spec("gradio") is None:
         raise FoleyError("the studio is not installed: uv sync --extra studio")

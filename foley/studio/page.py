@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from os.path import relpath
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
+from gradio.components import Component
 from gradio.themes import Base
 
 from foley.studio.players import frame, title
-from foley.studio.workshop import Take, Workshop
+from foley.studio.workshop import OnStep, Take, Workshop
 from model.presets.settings import ModelError
+from pipeline.generation.dub import Dubbed
 from pipeline.generation.options import MAX_SEED, GenerateOptions
 from pipeline.paths import path_of
 from warehouse.errors import FoleyError
 
+T = TypeVar("T")
 NEWEST = "newest of the home, else shipped"
 MOST_TAKES = 6
 FIXED = ("preset", "weights", "settings", "device", "low_memory")  # options of the studio itself
@@ -112,7 +115,7 @@ class _OneVideo:
 
     def make(
         self, path: str | None, *values: Any, progress: gr.Progress = PROGRESS
-    ) -> Iterator[Any]:
+    ) -> Iterator[object]:
         """Takes of a video."""
         if path is None:
             raise _error("Drop a video first.")
@@ -120,7 +123,7 @@ class _OneVideo:
 
     def redo(
         self, made: list[Take], name: str, *values: Any, progress: gr.Progress = PROGRESS
-    ) -> Iterator[Any]:
+    ) -> Iterator[object]:
         """Takes of which a stretch is new: `values` begin with its times."""
         start, end, *asked = values
         if start is None or end is None:
@@ -186,7 +189,7 @@ def _many_videos(workshop: Workshop) -> None:
 
     def run(
         folder: str, to: str, stem: bool, *values: Any, progress: gr.Progress = PROGRESS
-    ) -> Iterator[Any]:
+    ) -> Iterator[object]:
         if not folder.strip() or not to.strip():
             raise _error("Say which folder or CSV, and where the results go.")
         # words of a table, or of a file's name, where the page has none
@@ -216,7 +219,7 @@ def _packed(workshop: Workshop, sounds: Sequence[Path], to: str) -> gr.File:
     return gr.File(str(_said(lambda: workshop.packed(sounds, name))), visible=True)
 
 
-def _settings(workshop: Workshop) -> list[Any]:
+def _settings(workshop: Workshop) -> list[Component]:
     """Fields that both pages have, in the order in which `_options` takes them."""
     known = workshop.options.sampling_preset().scores.tagger is not None
     told = "Where it is heard, the sound is made again with the picture hidden there"
@@ -263,7 +266,7 @@ def _named(takes: Sequence[Take], name: str) -> Take:
     return next(take for take in takes if title(take) == name)
 
 
-def _said(work: Any) -> Any:
+def _said(work: Callable[[], T]) -> T:
     """What `work` gives; what a person can mend is shown on the page in one line."""
     try:
         return work()
@@ -276,7 +279,7 @@ def _error(line: str, seconds: float | None = 10) -> gr.Error:
     return gr.Error(line, duration=seconds, print_exception=False)
 
 
-def _each(sounds: Iterator[Any]) -> Iterator[Any]:
+def _each(sounds: Iterator[Dubbed]) -> Iterator[Dubbed]:
     while True:
         sound = _said(lambda: next(sounds, None))
         if sound is None:
@@ -284,8 +287,11 @@ def _each(sounds: Iterator[Any]) -> Iterator[Any]:
         yield sound
 
 
-def _on(progress: gr.Progress) -> Any:
-    return lambda done, to_do: progress((done, to_do), desc="sampling", unit="steps")
+def _on(progress: gr.Progress) -> OnStep:
+    def show(done: int, to_do: int) -> None:
+        progress((done, to_do), desc="sampling", unit="steps")
+
+    return show
 
 
 def _stop(event: Event | None) -> None:

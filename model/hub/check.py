@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 from torch import nn
 
@@ -96,7 +96,10 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def on_meta(build: Callable[[], Any]) -> Any:
+M = TypeVar("M", bound=nn.Module)
+
+
+def on_meta(build: Callable[[], M]) -> M:
     """The module that `build` makes, without values; buffers have some while it is built."""
     with load.without_values():
         return build().to("meta")

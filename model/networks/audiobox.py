@@ -20,7 +20,7 @@ from model.weights.load import WeightsError, files_revision
 AXES = ("CE", "CU", "PC", "PQ")
 
 
-def build_model(sizes: Mapping[str, Any]) -> Any:
+def build_model(sizes: Mapping[str, object]) -> Any:
     """Upstream's AesMultiOutput, untrained; `sizes` is what differs from WavLM base."""
     from audiobox_aesthetics.model import aes
 
@@ -60,12 +60,12 @@ class Audiobox(FrozenNetwork):
     sample_rate = 16000
     needs_memory = True  # its WavLM copies values as it is built
 
-    def __init__(self, sizes: Mapping[str, Any]) -> None:
+    def __init__(self, sizes: Mapping[str, object]) -> None:
         super().__init__()
         self.model = build_model(sizes)
 
     @classmethod
-    def arguments(cls, preset: Preset) -> dict[str, Any]:
+    def arguments(cls, preset: Preset) -> dict[str, object]:
         """See FrozenNetwork."""
         return {"sizes": preset.audiobox}
 

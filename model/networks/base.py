@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -82,12 +82,12 @@ class FrozenNetwork(nn.Module):
         return files_revision([preset.model(cls.name)])
 
     @classmethod
-    def arguments(cls, preset: Preset) -> dict[str, Any]:
+    def arguments(cls, preset: Preset) -> dict[str, object]:
         """Arguments of the class that the preset sets."""
         return dict(preset.evaluation.get(cls.name, {}))
 
     @classmethod
-    def settings(cls, preset: Preset) -> dict[str, Any]:
+    def settings(cls, preset: Preset) -> dict[str, object]:
         """What evaluation's stages take into their fingerprints."""
         return cls.arguments(preset)
 

@@ -45,7 +45,10 @@ class ImageBind(EvaluationNetwork):
     crop: ClassVar[bool] = False  # it crops for itself
 
     def __init__(
-        self, sizes: Mapping[str, Any], views: ImageBindViews | None = None, pair_fps: float = 0.0
+        self,
+        sizes: Mapping[str, object],
+        views: ImageBindViews | None = None,
+        pair_fps: float = 0.0,
     ) -> None:
         """An untrained network.
 
@@ -61,13 +64,13 @@ class ImageBind(EvaluationNetwork):
         self.pair_fps = pair_fps
 
     @classmethod
-    def arguments(cls, preset: Preset) -> dict[str, Any]:
+    def arguments(cls, preset: Preset) -> dict[str, object]:
         """See FrozenNetwork."""
         shape = {"sizes": preset.imagebind, "views": preset.imagebind_views}
         return shape | super().arguments(preset)
 
     @classmethod
-    def settings(cls, preset: Preset) -> dict[str, Any]:
+    def settings(cls, preset: Preset) -> dict[str, object]:
         """See FrozenNetwork."""
         views = asdict(preset.imagebind_views) | {"pair_fps": 0.0, "size": cls.size}
         return views | super().arguments(preset)

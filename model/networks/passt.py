@@ -31,7 +31,7 @@ class Passt(EvaluationNetwork):
     sample_rate = 32000
 
     def __init__(
-        self, seconds: float = 10.0, frames: int = 998, classes: int = 527, **sizes: Any
+        self, seconds: float = 10.0, frames: int = 998, classes: int = 527, **sizes: object
     ) -> None:
         """`seconds` are heard of a clip, padded with silence; `sizes` are hear21passt's PaSST's."""
         super().__init__()

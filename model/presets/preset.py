@@ -234,14 +234,14 @@ def _find_beside(values: dict[str, Any], folder: Path) -> None:
         video["encoder"] = _beside(video["encoder"], folder)
 
 
-def stages_beside(stages: object, folder: Path) -> Any:
+def stages_beside(stages: object, folder: Path) -> object:
     """Names of stages, with the folder before those whose module lies in it."""
     if not isinstance(stages, list):
         return stages  # wrong, and refused as such by whoever reads the file
     return [_beside(stage, folder) for stage in stages]
 
 
-def _beside(name: object, folder: Path) -> Any:
+def _beside(name: object, folder: Path) -> object:
     """A class's name, with the folder in front where its module lies there."""
     package = folder / str(name).partition(":")[0].partition(".")[0]
     is_there = package.with_suffix(".py").is_file() or (package / "__init__.py").is_file()

@@ -6,13 +6,14 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.curation.policy import Policy, parse_policy
 from warehouse.catalog.query import connect
 from warehouse.catalog.tables import STAGE_COLUMNS
 from warehouse.datasets.corpus import choose_dataset
 from warehouse.errors import FoleyError
+from warehouse.files import Json
 from warehouse.rows.live import literal, quote
 from warehouse.schema import SPINE
 from warehouse.store import open_warehouse
@@ -39,11 +40,11 @@ class DatasetClips:
     """
 
     con: duckdb.DuckDBPyConnection
-    dataset: dict[str, Any]
+    dataset: Json
     policy: Policy
     facts: dict[str, str]
 
-    def rows(self, sql: str) -> list[dict[str, Any]]:
+    def rows(self, sql: str) -> list[Json]:
         """Rows of a query, as mappings."""
         return self.con.sql(sql).to_arrow_table().to_pylist()
 
@@ -68,7 +69,7 @@ def dataset_clips(home: Path, version: str | None = None) -> Generator[DatasetCl
 
 
 def _make_table(
-    con: duckdb.DuckDBPyConnection, dataset: dict[str, Any], optional: tuple[str, ...]
+    con: duckdb.DuckDBPyConnection, dataset: Json, optional: tuple[str, ...]
 ) -> dict[str, str]:
     """Make the table; returns the facts with their comments."""
     facts: dict[str, str] = {}

@@ -1,12 +1,11 @@
 """How well curation finds what is wrong with procedural clips, of which the truth is known."""
 
-from typing import Any
-
 import numpy as np
 
 from model.metrics.metrics import area_under_roc
 from pipeline.curation.dataset_clips import DatasetClips
 from pipeline.procedural import FLAWS, MISDUBBED, OVERLAYS
+from warehouse.files import Json
 
 #: The score that has to find each flaw.
 SCORE_OF = {flaw: "imagebind" if flaw == MISDUBBED else "pq" for flaw in (*FLAWS, *OVERLAYS)}
@@ -24,7 +23,7 @@ select case when json->>'$.bad' is not null then 'broken'
 from truths where json_exists(json, '$.flaw')"""
 
 
-def flaw_figures(clips: DatasetClips) -> dict[str, dict[str, Any]]:
+def flaw_figures(clips: DatasetClips) -> dict[str, Json]:
     """What became of the clips of each kind, and how well a score tells them from true ones.
 
     By kind (true, broken, misdubbed, degraded, and the kinds of these): kept and dropped clips, and
@@ -36,7 +35,7 @@ def flaw_figures(clips: DatasetClips) -> dict[str, dict[str, Any]]:
     rows = clips.con.sql(_ROWS).fetchnumpy()
     kind, kept = np.asarray(rows["kind"], object), np.asarray(rows["kept"], bool)
     scores = {name: np.ma.filled(rows[name], np.nan).astype(float) for name in ("imagebind", "pq")}
-    figures: dict[str, dict[str, object]] = {}
+    figures: dict[str, Json] = {}
     for name, flaws in {"true": ("true",), "broken": ("broken",), **GROUPS}.items():
         chosen = np.isin(kind, flaws)
         if not chosen.any():

@@ -21,6 +21,7 @@ from pipeline.media import Framing, MediaError, media_workers, probe, read_audio
 from pipeline.procedural import write_media
 from pipeline.report.charts import label
 from pipeline.report.curation import Bin, CurationPage, Fact, Sample, Step, Sweep
+from warehouse.files import Json
 from warehouse.rows.live import literal, quote
 
 COLUMNS = 24  # bars of a histogram
@@ -74,7 +75,7 @@ def _steps(clips: DatasetClips) -> list[Step]:
         [REASONS],
     ).fetchall()
     reasons: Any = {step: (tuple(shown), kinds - len(shown)) for step, shown, kinds in rows}
-    funnel: list[dict[str, Any]] = clips.dataset["funnel"]
+    funnel: list[Json] = clips.dataset["funnel"]
     gates = clips.policy.gates
     steps = [
         Step(row["step"], row["dropped"], row["left"], "", *reasons.get(f"{row['step']}: ", ()))
@@ -162,7 +163,7 @@ def _bins(clips: DatasetClips, shown: Sequence[str], seed: int) -> list[Bin]:
     jobs = (partial(preview, Path(row["path"] or "")) for row in rows)
     videos = workers.map(jobs, ahead=4 * workers.count)
 
-    def sample(row: dict[str, Any], video: bytes | MediaError | None) -> Sample:
+    def sample(row: Json, video: bytes | MediaError | None) -> Sample:
         numbers = ", ".join(f"{name} {row[name]:.3g}" for name in names if row[name] is not None)
         facts = "; ".join(filter(None, [numbers, row["message"]]))
         shown = None if isinstance(video, MediaError) else video

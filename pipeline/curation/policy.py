@@ -18,6 +18,7 @@ from warehouse.commits import CommitListing, Descriptor
 from warehouse.datasets.corpus import CorpusSettings, settle
 from warehouse.datasets.versions import CURATED, UNCURATED, Dataset, Selected, write_dataset
 from warehouse.errors import FoleyError
+from warehouse.files import Json
 from warehouse.rows.live import present, run_checked
 from warehouse.schema import is_array
 from warehouse.store import Warehouse
@@ -58,7 +59,7 @@ def load_policy(name_or_path: str) -> Policy:
     return parse_policy(raw, name_or_path)
 
 
-def parse_policy(raw: Mapping[str, Any], where: str) -> Policy:
+def parse_policy(raw: Json, where: str) -> Policy:
     """A policy from plain values; raises FoleyError, which names `where` it is and the gate."""
     try:
         return TypeAdapter(Policy).validate_python(dict(raw))

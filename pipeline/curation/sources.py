@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pyarrow as pa
 
@@ -216,7 +216,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Facts]]:
                 if not isinstance(row, dict):
                     raise FoleyError(f"{printable(path)}: line {number} is not a JSON object")
                 if row:
-                    yield number, _facts(cast("dict[str, Any]", row))
+                    yield number, _facts(cast("dict[str, object]", row))
     except (OSError, ValueError) as error:
         raise FoleyError(f"{printable(path)}: cannot be read as JSONL: {error}") from error
 

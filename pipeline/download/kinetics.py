@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote, urljoin
 
 from pipeline.download.transfer import Fetcher, TransferError, address
 from pipeline.download.units import Choice, UnitResult, archive_folder
 from warehouse.errors import FoleyError
+from warehouse.files import Json
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -102,7 +103,7 @@ def _safe(listing: str, url: str) -> str:
 class Comparison:
     """Clips of a download as rows of a sidecar, and how they compare with what is published."""
 
-    rows: list[dict[str, Any]]
+    rows: list[Json]
     without_video: list[str]
     without_row: list[str]
     counts: dict[str, dict[str, int]]
@@ -113,7 +114,7 @@ def compare(
 ) -> Comparison:
     """Join clips with their annotations; one that has none keeps the label of its folder."""
     by_file = {(row.split, row.file): row for row in annotated}
-    rows: list[dict[str, Any]] = []
+    rows: list[Json] = []
     without_row: list[str] = []
     seen: set[tuple[str, str]] = set()
     for unit in done:

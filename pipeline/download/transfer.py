@@ -69,7 +69,7 @@ class Fetcher:
         self._lock = threading.Lock()
         self._local = threading.local()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {"settings": self.settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -13,13 +13,14 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self
 from urllib.parse import urlsplit
 
 from pipeline.download.archive import ArchiveError, extract
 from pipeline.download.transfer import Fetcher, Remote, ReplacedError, TransferError, address
 from warehouse.errors import FoleyError
 from warehouse.files import (
+    Json,
     make_folder,
     new_folder,
     read_json,
@@ -38,7 +39,7 @@ class UnitResult:
     """What came of one unit: its manifest, or why there is none."""
 
     url: str
-    manifest: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    manifest: Json = field(default_factory=dict[str, object])
     error: str | None = None
     fetched: bool = False  # in this run, rather than before
 
@@ -60,7 +61,7 @@ def archive_folder(root: Path, url: str) -> Path:
     return root / path.parent.name / name
 
 
-def manifest_of(folder: Path) -> dict[str, Any] | None:
+def manifest_of(folder: Path) -> Json | None:
     """The manifest of an archive's folder, if all its clips are there with the right size."""
     try:
         manifest = read_json(folder / MANIFEST)
@@ -86,7 +87,7 @@ class Choice:
             not others if self.files is None else self.files.isdisjoint(others)
         )
 
-    def with_those_of(self, manifest: Mapping[str, Any] | None) -> Self:
+    def with_those_of(self, manifest: Json | None) -> Self:
         """The same and the clips that are there: they stay."""
         if self.files is None or manifest is None:
             return self
@@ -136,7 +137,7 @@ def fetch_archive(
 
 def _fetch_once(
     fetcher: Fetcher, url: str, root: Path, choice: Choice, progress: Progress | None
-) -> dict[str, Any]:
+) -> Json:
     remotes: list[Remote] = []
     target = archive_folder(root, url)
 

@@ -46,7 +46,7 @@ from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint, find_checkpoint
 from warehouse import Dataset, FoleyError, Warehouse, array_field, field
 from warehouse.datasets.versions import UNCURATED
-from warehouse.files import identity_hash
+from warehouse.files import Json, identity_hash
 
 VERSION = 4  # raised when the same rows give other figures, or records of another form
 PANNS = "panns"  # the network that compares, as in the paper's Table 1
@@ -227,7 +227,7 @@ class Trial:
         return {name: figure for name, figure in figures.items() if figure}
 
 
-def _mark(record: Mapping[str, Any]) -> Mark:
+def _mark(record: Json) -> Mark:
     return Mark(record["variant"], record["steps"], record["figures"], record["checkpoint"])
 
 

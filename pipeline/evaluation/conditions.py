@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ from pipeline.stages.stage import Clip, Outcome, Passed, Rejected, Stage
 from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint
 from warehouse import FoleyError, field
+from warehouse.files import Json
 
 Compared = Literal["true", "other", "none", "swap"]
 #: What a sound is made from: the clip's prompt with its own, another's or no video; a prompt of
@@ -45,7 +46,7 @@ class GenerateSettings:
     checkpoint: str
     condition: Condition
     seed: int
-    sample: Mapping[str, Any]  # sampler, steps, guidance, sigmas
+    sample: Json  # sampler, steps, guidance, sigmas
     window: Mapping[str, float]
     machine: tuple[str, str]  # kind of device, and precision of the DiT
     partners: tuple[tuple[str, str], ...]  # whose video each clip gets, under condition "other"

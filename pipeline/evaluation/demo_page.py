@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from model.metrics.onsets import detect_onsets
 from pipeline.evaluation.conditions import CONDITIONS, wav_audio
@@ -12,6 +11,7 @@ from pipeline.report import ReportClip, ReportData, ReportSound
 from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint
 from warehouse.datasets.versions import page_of
+from warehouse.files import Json
 
 PLAYERS = 6
 _TOY = (
@@ -49,7 +49,7 @@ def _clips(data: DatasetFeatures) -> list[ReportClip]:
     return [_clip(clips[id], {c: sounds[c][id] for c in sounds}, rate) for id in complete]
 
 
-def _clip(clip: Mapping[str, Any], rows: Mapping[str, dict[str, Any]], rate: int) -> ReportClip:
+def _clip(clip: Json, rows: Mapping[str, Json], rate: int) -> ReportClip:
     path, swapped = Path(clip["path"]), rows.get("swap", {}).get("sound_prompt")
     audio = read_audio(path, rate)
     sounds = {"original": ReportSound(audio, rate, detect_onsets(audio, rate).tolist())}

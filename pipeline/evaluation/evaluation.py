@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -12,7 +11,7 @@ from model.metrics.metrics import Floats
 from model.presets.preset import Preset
 from pipeline.curation.sources import SCHEMA
 from pipeline.evaluation import scoring, tables
-from pipeline.evaluation.metrics import METRICS, Inputs
+from pipeline.evaluation.metrics import METRICS, FileFeatures, Inputs
 from pipeline.evaluation.network_stages import Embed, sound_stages, video_stages
 from pipeline.evaluation.results import EvaluationRecord, machine, versions
 from pipeline.evaluation.sets import EvaluationSet, System
@@ -22,7 +21,7 @@ from pipeline.media.mono import Channel
 from pipeline.stages.engine import fingerprints
 from pipeline.stages.stage import Stage
 from warehouse import Warehouse
-from warehouse.files import identity_hash, make_folder, write_file, write_json
+from warehouse.files import Json, identity_hash, make_folder, write_file, write_json
 
 VERSION = 2  # raised when the same features give other figures
 
@@ -76,10 +75,10 @@ class Evaluation:
     id: str
     set_name: str
     systems: Mapping[str, scoring.Figures]
-    counts: Mapping[str, Mapping[str, Any]]
+    counts: Mapping[str, Json]
     clips: Mapping[str, scoring.ClipScores]
-    comparisons: Sequence[Mapping[str, Any]]
-    provenance: Mapping[str, Any]
+    comparisons: Sequence[Json]
+    provenance: Json
 
 
 def systems_warehouse(home: Path) -> Warehouse:
@@ -116,7 +115,7 @@ def score(wh: Warehouse, setup: Setup, advance: Callable[[], object] = lambda: N
     drawn: scoring.Samples | None = samples if setup.resamples else None
     clips = {name: scoring.clip_scores(of) for name, of in inputs.items()}
     figures: dict[str, scoring.Figures] = {}
-    problems: dict[str, Mapping[str, object]] = {}
+    problems: dict[str, Json] = {}
     for system in setup.systems:
         of, seconds = inputs[system.name], setup.preset.evaluation_seconds
         figures[system.name], unmeasured = scoring.summarise(
@@ -134,7 +133,7 @@ def _inputs(wh: Warehouse, setup: Setup) -> dict[str, Inputs]:
     """All features by system."""
     from model.networks.synchformer import Synchformer
 
-    def of(stages: Sequence[Stage], prefix: str, names: Sequence[str]) -> Any:
+    def of(stages: Sequence[Stage], prefix: str, names: Sequence[str]) -> FileFeatures:
         chosen = {stage.name: setup.fingerprints[stage.name] for stage in stages}
         return scoring.load(wh, chosen, f"{prefix}/{setup.evaluated.name}/", names)
 

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from pipeline.procedural import MATERIALS
 from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint
 from warehouse import Warehouse
-from warehouse.files import identity_hash, make_folder, write_file
+from warehouse.files import Json, identity_hash, make_folder, write_file
 
 VERSION = 2  # raised when the same sounds give other figures, or records of another form
 #: Condition of a sound -> the system that it is in tables and records.
@@ -77,7 +76,7 @@ def _file_name(clip_id: str) -> str:
     return clip_id.replace("/", "_")
 
 
-def evaluate(data: DatasetFeatures, checkpoint: Checkpoint) -> dict[str, Any]:
+def evaluate(data: DatasetFeatures, checkpoint: Checkpoint) -> Json:
     """Figures of the sounds generated under all conditions, as results.json has them.
 
     Each condition is a record of the catalog's `evaluations`; records of the same sounds are used
@@ -137,7 +136,7 @@ def _figures(
         yield condition, {name: figure for name, figure in figures.items() if figure}
 
 
-def truths_of(wh: Warehouse, clip_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+def truths_of(wh: Warehouse, clip_ids: Sequence[str]) -> dict[str, Json]:
     """The truth of each clip whose impacts are known."""
     rows = wh.clips(["clip_id", "truth"], clip_ids).to_pylist()
     truths = {row["clip_id"]: json.loads(row["truth"]) for row in rows if row["truth"]}
@@ -150,9 +149,7 @@ def materials_of(truths: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
     return {clip: material for clip, material in known.items() if material in MATERIALS}
 
 
-def score_condition(
-    rows: Sequence[Mapping[str, Any]], truths: Mapping[str, Mapping[str, Any]]
-) -> dict[str, float | None]:
+def score_condition(rows: Sequence[Json], truths: Mapping[str, Json]) -> dict[str, float | None]:
     """Agreement of the onsets of sounds with the impacts of their clips; None where none is known.
 
     Rows hold `clip_id` and `onsets`, a JSON list of seconds.
@@ -166,9 +163,7 @@ def score_condition(
     }
 
 
-def material_accuracy(
-    rows: Sequence[Mapping[str, Any]], expected: Mapping[str, str]
-) -> float | None:
+def material_accuracy(rows: Sequence[Json], expected: Mapping[str, str]) -> float | None:
     """Share of generated sounds that resemble the expected material most."""
     hits = [r["material"] == expected[r["clip_id"]] for r in rows if r["clip_id"] in expected]
     return round(float(np.mean(hits)), 4) if hits else None

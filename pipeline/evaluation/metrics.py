@@ -26,6 +26,7 @@ from model.metrics.metrics import (
 )
 from model.metrics.onsets import sync_score
 from pipeline.evaluation.sets import Item
+from warehouse.files import Json
 
 SPLITS = 10  # of an inception score, as in the benchmark; parts of one sound would all score 1
 CHUNK = 16  # clips whose offsets are computed at once
@@ -47,7 +48,7 @@ class FileFeatures:
     """
 
     stages: Mapping[str, Mapping[str, ClipFeatures]]
-    checks: Mapping[str, Mapping[str, Any]]  # rows of the stage `sound`
+    checks: Mapping[str, Json]  # rows of the stage `sound`
     broken: Mapping[str, str]  # why a file cannot be used
 
     def of(self, stage: str) -> Mapping[str, ClipFeatures]:

@@ -32,7 +32,7 @@ class SoundSettings:
 
     seconds: float
     channel: Channel = "mean"
-    network: Mapping[str, Any] | None = None
+    network: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class VideoSettings:
 
     seconds: float
     scaling: Scaling = "bicubic"  # the benchmark's
-    network: Mapping[str, Any] | None = None
+    network: Mapping[str, object] | None = None
 
 
 class SoundCheck(Stage):
@@ -67,7 +67,7 @@ class SoundCheck(Stage):
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Facts of each sound; one that cannot be decoded, or holds NaN or nothing, fails."""
 
-        def outcome(facts: dict[str, Any]) -> Outcome:
+        def outcome(facts: dict[str, object]) -> Outcome:
             return Passed(facts | {"sound_onsets": json.dumps(facts["sound_onsets"])})
 
         return read_each(clips, reading(check_sound, self.settings.seconds), outcome)

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from warehouse import Warehouse
 from warehouse.catalog.rendering import render
+from warehouse.files import Json
 
 _PACKAGES = (
     "foley-control", "torch", "transformers", "stable-audio-tools", "prefect", "duckdb", "pyarrow",
@@ -31,9 +31,9 @@ class EvaluationRecord:
     figures: Mapping[str, Mapping[str, float]]
     checkpoint: str | None = None
     dataset: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict[str, Any])  # columns beside them
+    details: Json = field(default_factory=dict[str, object])  # columns beside them
 
-    def write(self, wh: Warehouse) -> dict[str, Any]:
+    def write(self, wh: Warehouse) -> Json:
         """Keep it in the warehouse of the home folder; returns what was written."""
         record = asdict(self) | dict(self.details) | {"created_at": datetime.now(UTC).isoformat()}
         del record["details"]
@@ -46,9 +46,7 @@ def figure_of(value: float | None, clips: int) -> dict[str, float] | None:
     return None if value is None else {"value": value, "clips": clips}
 
 
-def funnel(
-    wh: Warehouse, fingerprints: Mapping[str, str], clip_ids: Sequence[str]
-) -> list[dict[str, Any]]:
+def funnel(wh: Warehouse, fingerprints: Mapping[str, str], clip_ids: Sequence[str]) -> list[Json]:
     """Clips passed, rejected and failed by stage, with how often each reason was given."""
     columns = ["clip_id", "status", "reason", "error", "message"]
     steps: list[dict[str, object]] = []
@@ -80,7 +78,7 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def machine() -> dict[str, Any]:
+def machine() -> Json:
     """What the figures were computed on, without its name."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -102,7 +100,7 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def figures(results: Mapping[str, Any]) -> str:
+def figures(results: Json) -> str:
     """The sync table, v-loss and, where any prompt was swapped, prompt swap as text."""
     labels = {
         "true": "its own video",

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from pipeline.evaluation.metrics import BY_CLIP, METRICS, ClipFeatures, FileFeat
 from pipeline.evaluation.sets import System
 from pipeline.media.mono import SILENT_DB
 from warehouse import Warehouse
+from warehouse.files import Json
 
 SHORT_BY = 0.5  # a sound that ends so many seconds before what is compared is short
 CLIPPED_SHARE = 0.01  # a sound with more of its samples at full scale is clipped
@@ -101,7 +101,7 @@ def comparisons(
     inputs: Mapping[str, Inputs], scores: Mapping[str, ClipScores], samples: Samples | None
 ) -> list[dict[str, object]]:
     """Every pair of systems on the clips that both have: difference by metric, and its p."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Json] = []
     for a, b in combinations(scores, 2):
         for key, metric in METRICS.items():
             if metric in BY_CLIP:
@@ -130,7 +130,7 @@ def _bootstrap_p(differences: Floats) -> float:
     return max(2 * min(below, 1 - below), 1 / len(differences))
 
 
-def counts(inputs: Inputs, system: System, seconds: float) -> dict[str, Any]:
+def counts(inputs: Inputs, system: System, seconds: float) -> Json:
     """How many videos have a sound, in what formats, and what is wrong with which in `seconds`."""
     checks, broken = inputs.system.checks, inputs.system.broken
     problems = {name: ["missing: there is no file of this name"] for name in system.missing}
@@ -157,7 +157,7 @@ def counts(inputs: Inputs, system: System, seconds: float) -> dict[str, Any]:
     }
 
 
-def _flaws(check: Mapping[str, Any], seconds: float) -> Iterator[tuple[str, str]]:
+def _flaws(check: Json, seconds: float) -> Iterator[tuple[str, str]]:
     """(kind, text) of what may lower the scores of a sound."""
     if check["sound_peak_db"] < SILENT_DB:
         yield "silent", "silent"
@@ -173,6 +173,6 @@ def _flaws(check: Mapping[str, Any], seconds: float) -> Iterator[tuple[str, str]
         yield "surround", f"{_layout(check)} (heard as the mean of all)"
 
 
-def _layout(check: Mapping[str, Any], unit: str = "-channel") -> str:
+def _layout(check: Json, unit: str = "-channel") -> str:
     channels = check["sound_channels"]
     return _LAYOUTS.get(channels, f"{channels}{unit}")

@@ -6,12 +6,12 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pipeline.curation.sources import MEDIA_SUFFIXES, folder_source
 from pipeline.download.kinetics import clip_name
 from pipeline.media import printable
 from warehouse.errors import FoleyError
+from warehouse.files import Json
 
 #: Of sounds, and of videos that hold one.
 SOUND_SUFFIXES = MEDIA_SUFFIXES | {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac"}
@@ -26,7 +26,7 @@ class Item:
     reference: Path
     prompt: str = ""
     label: str = ""
-    truth: Mapping[str, Any] | None = None
+    truth: Json | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _described(folder: Path, videos: Mapping[str, Path]) -> list[Item]:
     for name, path in sorted(videos.items()):
         row = rows.get(path.absolute(), {})
         file = folder / "metadata" / f"{name}.json"
-        metadata: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        metadata: Json = json.loads(file.read_text("utf-8")) if file.is_file() else {}
         prompt = metadata.get("audio_prompt") or metadata.get("prompt") or row.get("prompt") or ""
         truth = json.loads(row["truth"]) if row.get("truth") else None
         items.append(Item(name, path, path, prompt, row.get("label") or "", truth))

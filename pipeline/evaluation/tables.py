@@ -4,18 +4,18 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from pipeline.evaluation.metrics import METRICS, Metric
 from pipeline.evaluation.scoring import Figures
 from pipeline.report.figures import metric_text
+from warehouse.files import Json
 
-Counts = Mapping[str, Mapping[str, Any]]  # system -> what `scoring.counts` gives
+Counts = Mapping[str, Json]  # system -> what `scoring.counts` gives
 _WRONG = ("missing", "broken", "silent", "short", "clipped", "unknown_files")
 
 
 @cache
-def published() -> dict[str, Any]:
+def published() -> Json:
     """The paper's Table 2 with its source and notes."""
     return tomllib.loads((Path(__file__).parent / "published.toml").read_text("utf-8"))
 

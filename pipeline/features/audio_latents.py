@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +81,7 @@ class AudioLatents(BackboneStage):
         from model.backbone import AudioCodec
         from model.weights.device import choose_device
 
-        self._codec: Any = AudioCodec.from_pretrained(self.preset, choose_device())
+        self._codec = AudioCodec.from_pretrained(self.preset, choose_device())
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Latents of each clip."""

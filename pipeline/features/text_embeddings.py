@@ -1,7 +1,6 @@
 """Text embeddings: the backbone's text encoder on a clip's prompt."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 
@@ -43,7 +42,7 @@ class TextEmbeddings(BackboneStage):
         from model.backbone import TextEncoder
         from model.weights.device import choose_device
 
-        self._text: Any = TextEncoder.from_pretrained(self.preset, choose_device())
+        self._text = TextEncoder.from_pretrained(self.preset, choose_device())
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Tokens of each prompt."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,7 +83,7 @@ class VideoTokens(Stage):
         from model.video_encoder import VideoEncoder
         from model.weights.device import choose_device
 
-        self._encoder: Any = VideoEncoder.from_pretrained(self.preset, choose_device())
+        self._encoder = VideoEncoder.from_pretrained(self.preset, choose_device())
 
     def process(self, clips: Sequence[Clip]) -> list[Outcome]:
         """Tokens of each clip."""

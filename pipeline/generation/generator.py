@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from pipeline.generation.unwanted import Unwanted, load_tagger
 from pipeline.media import Framing, Muxing, mux, printable, read_segments, write_flac, write_wav
 from pipeline.scoring.tags import Tagger
 from warehouse.errors import FoleyError
+from warehouse.files import Json
 from warehouse.store import Warehouse
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class GeneratedSound:
     audio: Audio
     sample_rate: int
     video: Path | None
-    provenance: dict[str, Any]
+    provenance: Json
     options: SoundOptions = field(default_factory=SoundOptions)
     notes: tuple[str, ...] = ()
 
@@ -97,7 +98,7 @@ class GeneratedSound:
         return []
 
 
-def _or_error(make: Callable[..., T], *arguments: Any) -> T | FoleyError:
+def _or_error(make: Callable[..., T], *arguments: object) -> T | FoleyError:
     """What `make` gives, or why it cannot."""
     try:
         return make(*arguments)
@@ -174,7 +175,7 @@ class SoundGenerator:
         cfg: float | None = None,
         video_cfg: float | None = None,
         steps: int | None = None,
-        **options: Any,
+        **options: object,
     ) -> GeneratedSound:
         """Make sound for one video, as long as its picture, or of text alone.
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from pipeline.generation.cues import read_cues
 from pipeline.generation.options import MAX_SEED, GenerateOptions, SoundOptions
@@ -14,6 +13,7 @@ from pipeline.media import printable
 from pipeline.paths import path_of
 from pipeline.tables import read_table
 from warehouse.errors import FoleyError
+from warehouse.files import Json
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "video": ("file", "file_name", "filename", "path"),
@@ -134,9 +134,7 @@ def of_sound(sound: Path | None, out: Path, options: GenerateOptions) -> Iterato
     yield from _of_file(video, out, asked, sound)
 
 
-def _of_mix(
-    mix: Path, told: Mapping[str, Any], out: Path, options: GenerateOptions
-) -> Iterator[Request]:
+def _of_mix(mix: Path, told: Json, out: Path, options: GenerateOptions) -> Iterator[Request]:
     """A mix of which a stretch is made anew: of its stem, which is then mixed as before."""
     stem, later = mix.with_suffix(STEM), ("mix", "loudness", "keep_audio")
     same = {name: told.get(name) for name in _SAME_SOUND}

@@ -6,7 +6,7 @@ Imports no model: the command reads its options from here.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -71,14 +71,14 @@ class SoundOptions(BaseModel):
         return self
 
     @classmethod
-    def of(cls, **options: Any) -> Self:
+    def of(cls, **options: object) -> Self:
         """Options by name. Raises FoleyError for an unknown one, or one out of its limits."""
         try:
-            return cls(**options)
+            return cls.model_validate(options)
         except ValidationError as error:
             raise FoleyError(said_of(error)) from None
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """What differs from the defaults, as a sidecar keeps it: a file by its content, too."""
         told = self.model_dump(mode="json", exclude_defaults=True)
         for name in ("like", "cues"):

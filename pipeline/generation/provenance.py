@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.media import whole
 from warehouse.errors import FoleyError
-from warehouse.files import file_sha256, read_json
+from warehouse.files import Json, file_sha256, read_json
 from warehouse.store import Warehouse
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def code_revision(folder: Path = Path(__file__).parents[2]) -> str | None:
     return done.stdout.strip()
 
 
-def model_facts(preset: Preset, bridge: Path, facts: BridgeFacts) -> dict[str, Any]:
+def model_facts(preset: Preset, bridge: Path, facts: BridgeFacts) -> Json:
     """What makes a sound: revisions of the models, the bridge's hash and checkpoint, settings.
 
     `preset` is as the bridge needs it (`facts.apply`). The checkpoint is None for a bridge that
@@ -70,7 +70,7 @@ def sidecar_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.json")
 
 
-def told_of(out: Path) -> dict[str, Any]:
+def told_of(out: Path) -> Json:
     """What a sidecar says of a sound; nothing where there is none of ours."""
     try:
         told = read_json(sidecar_of(out))
@@ -92,16 +92,14 @@ def is_made(out: Path, asked: Mapping[str, object]) -> bool:
     return same and out.is_file() and told.get("sound") == file_sha256(out)
 
 
-def _lasting(value: object) -> Any:
+def _lasting(value: object) -> object:
     """A fact without a path, which may be given otherwise; as JSON has it."""
     plain = json.loads(json.dumps(value))
     return plain.get("sha256", plain) if isinstance(plain, dict) else plain
 
 
 @contextmanager
-def kept_provenance(
-    out: Path, provenance: Mapping[str, Any], home: Warehouse | None
-) -> Generator[None]:
+def kept_provenance(out: Path, provenance: Json, home: Warehouse | None) -> Generator[None]:
     """Have a sound's provenance beside the file that the enclosed work writes, and in a home.
 
     The sidecar is there before the file, without its hash: so a file of ours is known for one

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from pipeline.generation.cues import Cue, read_cues
 from pipeline.generation.options import SoundOptions
@@ -90,7 +89,7 @@ class Request:
         options = self.options.model_copy(update=alone)
         return replace(self, out=self.out.with_suffix(STEM), options=options)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """What the sound is made of: video and its hash, prompts, seed, options."""
         video = self.video
         return {

@@ -1,7 +1,7 @@
 """Mono sound as the networks of evaluation take it, read by workers that load no torch."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import soxr
@@ -9,6 +9,7 @@ import soxr
 from model.metrics.onsets import detect_onsets
 from model.types import Audio
 from pipeline.media.sound import decode_audio
+from warehouse.files import Json
 
 Channel = Literal["mean", "left"]
 
@@ -37,7 +38,7 @@ def heard(samples: Audio, own_rate: int, sample_rate: int, seconds: float) -> Au
     return np.ascontiguousarray(mono[: round(seconds * sample_rate)], np.float32)
 
 
-def check_sound(path: Path, seconds: float) -> dict[str, Any]:
+def check_sound(path: Path, seconds: float) -> Json:
     """Facts of a sound before it is compared; raises MediaError for one that cannot be."""
     sound = decode_audio(path)
     mono = heard(sound.samples, sound.sample_rate, ONSET_RATE, seconds)

@@ -262,7 +262,7 @@ def _work(pipe: Connection, seconds: float, memory_bytes: int) -> None:
     pipe.send(None)
     while True:
         try:
-            job: partial[Any] = pipe.recv()
+            job: partial[object] = pipe.recv()
         except (EOFError, OSError):
             return
         signal.setitimer(signal.ITIMER_PROF, seconds)
@@ -278,7 +278,7 @@ def _end_with_parent(pipe: int) -> None:
     os._exit(0)
 
 
-def _outcome(job: Callable[[], object]) -> tuple[bool, Any]:
+def _outcome(job: Callable[[], object]) -> tuple[bool, object]:
     try:
         return True, job()
     except Exception as error:  # noqa: BLE001 (it is raised where the job came from)

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from pipeline.procedural.degrading import KINDS, Kind, degrade
 from pipeline.procedural.frames import FPS, render_frames
 from pipeline.procedural.overlaying import OVERLAYS, overlay
 from pipeline.procedural.writing import write_media
-from warehouse.files import file_sha256
+from warehouse.files import Json, file_sha256
 
 LEDGER = "clips.jsonl"
 MISDUBBED = "misdubbed"
@@ -35,7 +35,7 @@ _SAVE_EVERY = 64  # clips between two savings of the ledger
 _FLAWS_IN_TURN = (*KINDS, *[MISDUBBED] * 6)  # three mis-dubbed clips for two degraded ones
 _MILDEST = 0.4  # severity, see `degrade`: our choice
 
-Row = dict[str, Any]  # one line of the ledger
+Row = Json  # one line of the ledger
 Progress = Callable[[int, int], None]  # (clips done, clips in all)
 
 
@@ -49,7 +49,7 @@ class Rendered:
     label: str  # its class
     frames: Callable[[], Frames]  # its picture, uint8 [T, H, W, 3]
     audio: Callable[[], Audio]  # its sound, float32 [n] or [2, n]
-    truth: Callable[[], dict[str, Any]]  # what happens in it, as JSON values
+    truth: Callable[[], Json]  # what happens in it, as JSON values
     another: "Callable[[], Rendered]"  # a clip that the prompt fits too, with hits at other times
     fps: float = FPS  # frames a second
     sample_rate: int = SAMPLE_RATE  # samples a second

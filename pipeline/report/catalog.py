@@ -1,13 +1,13 @@
 """The page of the catalog: what a warehouse holds, made anew whenever it is asked for."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.report.charts import Lines, lines, smoothed, thinned
 from pipeline.report.html import page_html
 from warehouse.catalog.query import query
+from warehouse.files import Json
 
 _LATEST = 20  # versions, checkpoints, evaluations and runs
 _CURVES = 6  # checkpoints with curves
@@ -49,7 +49,7 @@ def catalog_page(home: Path) -> str:
     """The page as HTML. Raises FoleyError where nothing was published yet."""
     there = {row["table_name"] for row in _rows(home, "select table_name from duckdb_tables()")}
     queries = _QUERIES | {name: sql for name, sql in _OPTIONAL.items() if name in there}
-    found: dict[str, Any] = dict.fromkeys(_OPTIONAL, ())
+    found: Json = dict.fromkeys(_OPTIONAL, ())
     found |= {name: _rows(home, sql) for name, sql in queries.items()}
     found["evaluations"] = _with_figures(found["evaluations"])
     records = [json.loads(row.pop("record")) for row in found["checkpoints"]]
@@ -70,7 +70,7 @@ def _rows(home: Path, sql: str) -> list[dict[str, object]]:
     return query(home, sql).to_pylist()
 
 
-def _with_figures(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, object]]:
+def _with_figures(evaluations: Sequence[Json]) -> list[dict[str, object]]:
     """A column a figure; one with an interval or a count is a mapping with its `value`."""
     figures: list[dict[str, object]] = []
     for evaluation in evaluations:
@@ -84,7 +84,7 @@ def _with_figures(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, objec
     ]
 
 
-def _funnels(datasets: Sequence[dict[str, Any]]) -> list[tuple[str, list[int | None]]]:
+def _funnels(datasets: Sequence[Json]) -> list[tuple[str, list[int | None]]]:
     """Clips left after each step, by version, newest first; None where it had no such step."""
     left: list[dict[str, int]] = []
     for dataset in datasets:
@@ -94,7 +94,7 @@ def _funnels(datasets: Sequence[dict[str, Any]]) -> list[tuple[str, list[int | N
     return [(name, [version.get(name) for version in left]) for name in names]
 
 
-def _training(record: Mapping[str, Any]) -> Lines:
+def _training(record: Json) -> Lines:
     """Loss of the training, and of held-out clips with their own video and another one."""
     losses, validation = record.get("losses", ()), record.get("validation", ())
     training = smoothed([(row[0], row[1]) for row in losses]) if losses else []

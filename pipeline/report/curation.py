@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pipeline.report.charts import Axis, Histogram, Lines, counted, lines
 from pipeline.report.figures import flat
 from pipeline.report.html import page_html
 from pipeline.report.sounds import data_uri
+from warehouse.files import Json
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,14 @@ class Bin:
 class CurationPage:
     """What the page shows."""
 
-    dataset: Mapping[str, Any]
+    dataset: Json
     steps: Sequence[Step]
     facts: Sequence[Fact]
     sweeps: Sequence[Sweep]
-    labels: Sequence[Mapping[str, Any]]  # name, clips and kept of some classes, by kept share
+    labels: Sequence[Json]  # name, clips and kept of some classes, by kept share
     classes: int
     bins: Sequence[Bin]
-    flaws: Mapping[str, Mapping[str, Any]]  # as pipeline.curation.known_flaws gives them
+    flaws: Mapping[str, Json]  # as pipeline.curation.known_flaws gives them
     seed: int
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline.report.charts import Lines, lines, smoothed, thinned
 from pipeline.report.figures import flat, get, is_number
@@ -20,7 +20,7 @@ DRAWN = ("funnel", "curation", "seconds", "machine", "versions")  # shown in sec
 class ReportData:
     """Everything in the report; a section whose part is empty says that it was not measured."""
 
-    results: Mapping[str, Any]  # results.json, from which every figure shown is formatted
+    results: Mapping[str, object]  # results.json, from which every figure shown is formatted
     loss: Sequence[Sequence[float]] = ()  # (step, loss)
     validation: Sequence[Sequence[float]] = ()  # (step, true, null, other), all v-losses
     clips: Sequence[ReportClip] = ()
@@ -85,7 +85,7 @@ def validation_chart(data: ReportData) -> Lines:
     return lines("Validation v-loss by step", series)
 
 
-def provenance(results: Mapping[str, object]) -> dict[str, list[tuple[str, Any]]]:
+def provenance(results: Mapping[str, object]) -> dict[str, list[tuple[str, object]]]:
     """Where the figures come from, and all figures that no chart shows, by group."""
     groups = {
         "Results": {key: value for key, value in results.items() if key not in DRAWN},

@@ -5,7 +5,7 @@ Every number of the report goes through here, and carries its exact value beside
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from markupsafe import Markup
 
@@ -25,12 +25,12 @@ _STYLES = {
 }
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number (a bool is not)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def number(value: Any) -> float:
+def number(value: object) -> float:
     """A figure as a number to draw with; 0 where it is missing."""
     return float(value) if is_number(value) else 0.0
 
@@ -59,7 +59,7 @@ def get(results: Mapping[str, object], *path: str) -> Any:
     return value
 
 
-def flat(value: object, prefix: str = "") -> list[tuple[str, Any]]:
+def flat(value: object, prefix: str = "") -> list[tuple[str, object]]:
     """The leaves of nested mappings and lists as (dotted name, value)."""
     if isinstance(value, Mapping):
         items = [(str(k), v) for k, v in value.items()]

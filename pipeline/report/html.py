@@ -4,16 +4,15 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from pipeline.report.figures import figure, is_number, number
 from warehouse.files import make_folder, write_file
 
 
-def page_html(template: str, scripts: tuple[str, ...] = (), **values: Any) -> str:
+def page_html(template: str, scripts: tuple[str, ...] = (), **values: object) -> str:
     """A page of the template with these values and scripts."""
     return template_of(template).render(
         values,
@@ -46,7 +45,7 @@ def _environment() -> Environment:
     return environment
 
 
-def template_of(name: str) -> Any:
+def template_of(name: str) -> Template:
     """A template of this package."""
     return _environment().get_template(name)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pyarrow as pa
 
@@ -116,7 +116,7 @@ def fingerprints(stages: Sequence[Stage]) -> dict[str, str]:
     return prints
 
 
-def _settings(stage: Stage) -> dict[str, Any]:
+def _settings(stage: Stage) -> dict[str, object]:
     """The settings as JSON gives them back: what is recorded is what is compared later."""
     return json.loads(json.dumps(asdict(stage.settings), sort_keys=True, default=str))
 

@@ -13,7 +13,7 @@ from pipeline.stages.stage import Clip, Failed, Outcome, Passed
 T = TypeVar("T")
 
 
-def reading(read: Callable[..., T], *how: Any) -> Callable[[Clip], partial[T]]:
+def reading(read: Callable[..., T], *how: object) -> Callable[[Clip], partial[T]]:
     """A job for each clip: `read(path, *how)`, of a module's function and picklable arguments."""
     return lambda clip: partial(read, Path(clip["path"]), *how)
 

@@ -29,7 +29,7 @@ class Rejected:
     """The clip does not go on, for a reason that is a fact of the clip; columns may be kept."""
 
     reason: str
-    columns: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    columns: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 @dataclass(frozen=True)

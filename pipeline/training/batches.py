@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import overload
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from pipeline.features.columns import FEATURE_COLUMNS
 from warehouse import Dataset, FeatureSet, FoleyError, Warehouse
 from warehouse.datasets.epoch import Epoch
 from warehouse.datasets.feature_build import FeatureRequest, build
+from warehouse.files import Json
 
 
 def feature_batch(arrays: Mapping[str, np.ndarray], canvas: Canvas) -> FeatureBatch:
@@ -65,7 +66,7 @@ class DatasetFeatures:
 
     def rows(
         self, stage: str, columns: Sequence[str], clip_ids: Sequence[str] | None = None
-    ) -> dict[str, dict[str, Any]]:
+    ) -> dict[str, Json]:
         """Columns of a stage by clip: of all that passed it, or of these."""
         names, fingerprint = ["clip_id", *columns], self.fingerprints[stage]
         table = self.wh.rows(stage, fingerprint, columns=names, clip_ids=clip_ids)
@@ -121,7 +122,11 @@ class SplitBatches(Sequence[FeatureBatch]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> FeatureBatch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[FeatureBatch]: ...
+    def __getitem__(self, index: int | slice) -> FeatureBatch | list[FeatureBatch]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         [arrays] = self.features.read_batches([self.rows[index]])
@@ -142,7 +147,7 @@ def training_epoch(features: FeatureSet, settings: TrainSettings, canvas: Canvas
     return Epoch(size, seed=settings.seed, by=alike_in(canvas))
 
 
-def epoch_facts(features: FeatureSet, settings: TrainSettings, canvas: Canvas) -> dict[str, Any]:
+def epoch_facts(features: FeatureSet, settings: TrainSettings, canvas: Canvas) -> Json:
     """What an epoch takes of the clips: how many, and the share of their sound that is cut off."""
     rows = features.rows(training_epoch(features, settings, canvas))
     latents = features.column("n_latents")

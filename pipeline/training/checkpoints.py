@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from model.presets.preset import Preset
 from model.presets.settings import TrainSettings
 from model.weights.files import BRIDGE_FILE
 from warehouse import FoleyError, Warehouse
-from warehouse.files import file_sha256, make_folder, read_json, scratch_folder, write_file
+from warehouse.files import Json, file_sha256, make_folder, read_json, scratch_folder, write_file
 
 if TYPE_CHECKING:
     from model.bridge_file import BridgeFacts
@@ -35,7 +35,7 @@ class Checkpoint:
     id: str  # in the home folder; of another file, the begin of its hash
     path: Path  # its bridge.safetensors
     # how it was trained; of a file without a record beside it, only its hash
-    record: dict[str, Any]
+    record: Json
     trained: bool = False  # False where it was there already
     origin: str = ""  # where it was found, for a person to read
 
@@ -133,9 +133,7 @@ def _early_stop(trainer: Trainer) -> dict[str, object]:
 class TrainingCheckpoints:
     """The checkpoints that one training writes: some on the way, and the final one."""
 
-    def __init__(
-        self, wh: Warehouse, id: str, identity: Mapping[str, Any], facts: BridgeFacts
-    ) -> None:
+    def __init__(self, wh: Warehouse, id: str, identity: Json, facts: BridgeFacts) -> None:
         self.wh, self.id, self.identity, self.facts = wh, id, dict(identity), facts
 
     def write(self, trainer: Trainer, figures: Mapping[str, object], final: bool = False) -> None:
@@ -194,7 +192,7 @@ class TrainingCheckpoints:
     def _step_id(self, step: int) -> str:
         return f"{self.id}-step{step:06d}"
 
-    def _on_the_way(self) -> list[dict[str, Any]]:
+    def _on_the_way(self) -> list[Json]:
         """Records of this training's checkpoints before the final one, by step."""
         records = [r for r in self.wh.records("checkpoints") if r.get("of") == self.id]
         return sorted(records, key=lambda record: record["steps"])

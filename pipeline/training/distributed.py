@@ -22,7 +22,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -33,6 +32,7 @@ from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import choose_checkpoint
 from pipeline.training.parent import Parent
 from warehouse import FoleyError, Warehouse
+from warehouse.files import Json
 
 #: Seconds from SIGTERM on: to end the step that all are at, and until this process is no more.
 POLITE, LAST = 4.0, 9.0
@@ -68,7 +68,7 @@ def main(file: Path) -> None:
     state.destroy_process_group()
 
 
-def _train(request: dict[str, Any], preset: Preset, processes: Processes) -> dict[str, object]:
+def _train(request: Json, preset: Preset, processes: Processes) -> dict[str, object]:
     """The checkpoint's id, or the step after which all were told to stop."""
     from pipeline.training.steps import StoppedError
     from pipeline.training.train import train
@@ -94,7 +94,7 @@ def _train(request: dict[str, Any], preset: Preset, processes: Processes) -> dic
     return {"checkpoint": done.id, "trained": done.trained}
 
 
-def _say(event: dict[str, Any]) -> None:
+def _say(event: Json) -> None:
     print(json.dumps(event), flush=True)
 
 

@@ -49,7 +49,7 @@ class FeatureDataset(Dataset[dict[str, Any]]):
         ]
 
 
-def _value(value: object) -> Any:
+def _value(value: object) -> object:
     """A tensor, or the text or number that a DataLoader collates."""
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value)

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import IO, Any
+from typing import IO
 
 import torch
 
@@ -21,7 +21,7 @@ from pipeline.training.checkpoints import Checkpoint, find_checkpoint
 from pipeline.training.distributed import LAST
 from pipeline.training.parent import Parent
 from warehouse import FoleyError
-from warehouse.files import identity_hash, scratch_folder
+from warehouse.files import Json, identity_hash, scratch_folder
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class _Heard:
     checkpoint: str | None = None
     trained: bool = True  # False where it was there already
     stopped: int | None = None  # step after which they were told to stop
-    errors: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    errors: list[Json] = field(default_factory=list[Json])
 
     @property
     def end(self) -> bool:

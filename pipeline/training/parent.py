@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from model.bridge_file import read_bridge_facts
 from model.presets.preset import Preset
@@ -10,6 +9,7 @@ from model.weights.load import WeightsError
 from pipeline.training.checkpoints import Checkpoint
 from pipeline.training.states import read_states, states_in
 from warehouse import FoleyError
+from warehouse.files import Json
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Parent:
     optimiser: bool = False
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         """What it adds to the identity of a training."""
         return {
             "parent": self.checkpoint.id,
@@ -46,7 +46,7 @@ class Parent:
         made_by = str(self.checkpoint.record.get("of", self.checkpoint.id))
         return self.checkpoint.path.parent.parent / made_by
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Json:
         """The trainer's state at this checkpoint. Raises FoleyError where it was not kept."""
         for state in read_states(self._folder):
             if state["trainer"]["step"] == self.checkpoint.record["steps"]:

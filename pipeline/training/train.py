@@ -4,7 +4,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ from pipeline.training.training_log import TrainingLog
 from pipeline.training.video_scale import video_scale
 from warehouse import FeatureSet
 from warehouse.datasets.versions import UNCURATED
-from warehouse.files import file_lock, identity_hash
+from warehouse.files import Json, file_lock, identity_hash
 
 TRAINING_VERSION = 3  # raised when the code changes what training gives
 
@@ -108,11 +107,7 @@ def _new_trainer(
 
 
 def _new_log(
-    data: DatasetFeatures,
-    features: FeatureSet,
-    identity: dict[str, Any],
-    trainer: Trainer,
-    curves: Curves,
+    data: DatasetFeatures, features: FeatureSet, identity: Json, trainer: Trainer, curves: Curves
 ) -> TrainingLog:
     """The log of a training, which knows what its records and bridge files say."""
     seconds = trained_seconds(features)
@@ -126,7 +121,7 @@ def _new_log(
 
 def _identity(
     data: DatasetFeatures, features: FeatureSet, settings: TrainSettings, parent: Parent | None
-) -> dict[str, Any]:
+) -> Json:
     """What the trained weights depend on; their id is its hash."""
     preset = data.preset
     return (parent.identity if parent else {}) | {
@@ -143,7 +138,7 @@ def _identity(
     }
 
 
-def _uses(data: DatasetFeatures) -> dict[str, Any]:
+def _uses(data: DatasetFeatures) -> Json:
     """What a record says beside: an ablation's bridge is not what one generates with."""
     ablation = data.ablation or data.subset == "ablation" or data.dataset.role == UNCURATED
     return {"subset": data.subset, "ablation": ablation}

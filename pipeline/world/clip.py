@@ -4,15 +4,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 from math import inf
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from model.types import Audio, Frames
 from pipeline.procedural.clip import rng_of
 from pipeline.procedural.corpus import Rendered
 from pipeline.world.motion import Motion, simulate
 from pipeline.world.picture import is_visible, render_frames
-from pipeline.world.scene import World, sample_world
+from pipeline.world.scene import Floats, World, sample_world
 from pipeline.world.sound import SAMPLE_RATE, hear, heard_hits, materials_of, render_sound
+from warehouse.files import Json
 
 T = TypeVar("T")
 _RATES = (24.0, 25.0, 30.0, 24000 / 1001, 30000 / 1001)  # frames a second of real footage
@@ -78,7 +79,7 @@ class WorldClip:
         about = self.seed, self.seconds, self.world.prompt, label
         return Rendered(*about, *make, self.another, self.fps, SAMPLE_RATE)
 
-    def truth(self) -> dict[str, Any]:
+    def truth(self) -> Json:
         """What happens, as JSON values.
 
         `impacts` are the times of hits that can be heard by themselves; `events` are all hits, and
@@ -108,7 +109,7 @@ class WorldClip:
             "duplicate": self.duplicate,
         }
 
-    def _event(self, kind: str, t: float, pair: tuple[int, int], place: Any) -> dict[str, Any]:
+    def _event(self, kind: str, t: float, pair: tuple[int, int], place: Floats) -> Json:
         return {
             "time": round(t, 4),
             "kind": kind,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal, Self, cast
+from typing import Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,7 +198,7 @@ def _start(
         spin=(8 * u[3] - 4, 8 * u[4] - 4, 6 * u[5] - 3),
         release=let_go + i * (0.15 + 0.2 * u[4]),
     )
-    changed: dict[str, Any] = {}
+    changed: dict[str, object] = {}
     match deed:
         case "toss":
             changed = {"place": (x, 0.0, 0.2), "velocity": (*start.velocity[:2], 2 + 0.7 * u[5])}

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from warehouse.catalog.contents import FORMAT, Contents, Snapshot, can_grow, fill, make
 from warehouse.catalog.dataset_rows import published_rows
@@ -119,7 +119,7 @@ def _written(home: Home, path: Path, before: Path | None, contents: Contents) ->
         left.unlink()
     if before:
         shutil.copyfile(before, path)
-    options: dict[str, Any] = {"autoinstall_known_extensions": False}
+    options: dict[str, str | float | list[str]] = {"autoinstall_known_extensions": False}
     options["temp_directory"] = str(path.parent / "spill")
     if before:
         options["threads"] = 1  # for many small statements, which cost less so

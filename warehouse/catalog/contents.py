@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -28,7 +28,7 @@ from warehouse.catalog.tables import STAGE_COLUMNS, TABLES, VIEWS, comment_sql, 
 from warehouse.commits import CLIPS_DESCRIPTOR, CommitListing, Descriptor
 from warehouse.datasets.corpus import CorpusSettings, corpus_settings, newest_dataset
 from warehouse.datasets.versions import Dataset, list_datasets
-from warehouse.files import identity_hash, read_json
+from warehouse.files import Json, identity_hash, read_json
 from warehouse.home import RECORDS
 from warehouse.rows.live import Listings, clips_sql, literal, quote, scan, value
 from warehouse.schema import SPINE, array_spec, comment_of, is_array
@@ -222,7 +222,7 @@ def _small_tables(con: duckdb.DuckDBPyConnection, home: Home, snapshot: Snapshot
     rows = [asdict(d) | d.counts | d.diff | {"path": str(d.path)} for d in datasets]
     _refill(con, "datasets", rows)
     for kind in RECORDS:
-        records: list[dict[str, Any]]
+        records: list[Json]
         records = [record | {"record": record} for record in home.records(kind)]
         if kind == "health":
             records = [record | check for record in records for check in record["checks"]]
@@ -231,7 +231,7 @@ def _small_tables(con: duckdb.DuckDBPyConnection, home: Home, snapshot: Snapshot
     _refill(con, "features", list(_features(home)))
 
 
-def _features(home: Home) -> Iterator[dict[str, Any]]:
+def _features(home: Home) -> Iterator[Json]:
     for path in sorted((home.home / "features").glob("*/_features.json")):
         with home.leaving_out(path):
             note = read_json(path)

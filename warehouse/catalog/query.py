@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from warehouse.datasets.feature_set import ArrayColumn
 
-_OPTIONS: dict[str, Any] = {"autoinstall_known_extensions": False}
+_OPTIONS: dict[str, str | float | list[str]] = {"autoinstall_known_extensions": False}
 
 
 def connect(home: str | Path) -> duckdb.DuckDBPyConnection:

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from warehouse.errors import FoleyError
 
@@ -102,5 +102,5 @@ def _cell(value: object) -> str:
     return str(_plain(value)) if isinstance(value, bytes) else str(value)
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)

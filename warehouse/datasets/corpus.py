@@ -7,13 +7,12 @@ change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from warehouse.datasets.versions import Dataset, find_dataset, list_datasets, selected_last
 from warehouse.errors import FoleyError
-from warehouse.files import file_lock, read_json, write_json
+from warehouse.files import Json, file_lock, read_json, write_json
 from warehouse.home import Home
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def corpus_settings(home: Home) -> CorpusSettings | None:
     return CorpusSettings(last.name, policy, _models(parameters), splits)
 
 
-def _models(raw: Mapping[str, Any]) -> Models:
+def _models(raw: Json) -> Models:
     """Those in a file, or in the parameters of a run."""
     weights = raw.get("weights")
     settings = tuple(map(str, raw.get("settings") or ()))
@@ -91,7 +90,7 @@ def models_of(home: Path) -> Models:
     return settings.models if settings else Models()
 
 
-def settle(home: Home, first: CorpusSettings, **changes: Any) -> CorpusSettings:
+def settle(home: Home, first: CorpusSettings, **changes: object) -> CorpusSettings:
     """Change the dataset, policy or models, and write the settings down.
 
     `first` are the settings of a warehouse that has none yet.

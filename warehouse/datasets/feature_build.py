@@ -18,7 +18,7 @@ from warehouse.datasets.feature_join import FeatureJoin, shapes_of, width_of, wi
 from warehouse.datasets.feature_set import FeatureSet
 from warehouse.datasets.layout import KEY, REMOVED_SETS, shared, shuffled
 from warehouse.errors import FoleyError
-from warehouse.files import file_lock, identity_hash, new_folder, share_file, write_file
+from warehouse.files import Json, file_lock, identity_hash, new_folder, share_file, write_file
 from warehouse.rows.damage import set_aside
 from warehouse.rows.live import Listings, present, present_input, run_checked, sources
 from warehouse.rows.read import Selection, locate
@@ -159,7 +159,7 @@ def _write(
     join: FeatureJoin,
     note: Mapping[str, object],
     progress: Progress | None,
-) -> dict[str, Any]:
+) -> Json:
     """Fill the folder of a set; returns what its note says of shards, shapes and row groups."""
     alike = {name: note[name] for name in ("columns", "fingerprints")}
     with file_lock(home.lock_path(REMOVED_SETS)):
@@ -189,7 +189,7 @@ def _write_shards(
     note: Mapping[str, object],
     number: int,
     progress: Progress | None,
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     """Write all rows as shards of about 1 GiB, numbered from `number`.
 
     Returns their names, rows and bytes.
@@ -200,9 +200,9 @@ def _write_shards(
     window = max(group, min(_WINDOW, _WINDOW_BYTES // row_bytes) // group * group)
     per_shard = max(window, _SHARD_BYTES // row_bytes // window * window)
     # One page a row group, so that a value's place follows from the footer.
-    page: dict[str, Any] = {"data_page_size": (1 << 31) - 1, "write_batch_size": group}
+    page: Json = {"data_page_size": (1 << 31) - 1, "write_batch_size": group}
     options = writer_options(schema) | page
-    shards: list[dict[str, Any]] = []
+    shards: list[Json] = []
     for begin, end in windows(join.count, per_shard):
         path = folder / f"{number + len(shards):05d}.parquet"
         with pq.ParquetWriter(path, schema, **options) as writer:

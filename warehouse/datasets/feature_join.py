@@ -1,7 +1,7 @@
 """Rows of several stages side by side, as shards of features hold them."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -135,7 +135,7 @@ def width_of(column: pa.Field, shape: Sequence[int]) -> int:
     return np.dtype(array_spec(column)[0]).itemsize * _product(shape)
 
 
-def _product(sizes: Any) -> int:
+def _product(sizes: Iterable[int]) -> int:
     return int(np.prod(list(sizes), dtype=np.int64))
 
 

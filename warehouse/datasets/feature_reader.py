@@ -40,7 +40,7 @@ class DamagedShardError(FoleyError):
         )
         self.path, self._what = path, what
 
-    def __reduce__(self) -> tuple[Any, ...]:  # it comes out of processes that read ahead
+    def __reduce__(self) -> tuple[object, ...]:  # it comes out of processes that read ahead
         return type(self), (self.path, self._what)
 
 

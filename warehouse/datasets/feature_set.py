@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,7 @@ from warehouse.datasets.feature_reader import (
 )
 from warehouse.datasets.layout import CRC, KEY, OWN, flags, order_of
 from warehouse.errors import FoleyError, clear_os_errors
-from warehouse.files import read_json
+from warehouse.files import Json, read_json
 from warehouse.rows.damage import set_aside_shard
 from warehouse.rows.live import literal
 from warehouse.schema import array_spec, is_array
@@ -50,7 +50,7 @@ def nested(values: np.ndarray) -> pa.Array:
 class FeatureSet:
     """An immutable folder of feature shards: see :func:`warehouse.datasets.feature_build.build`."""
 
-    def __init__(self, path: Path, meta: dict[str, Any], home: Home | None = None) -> None:
+    def __init__(self, path: Path, meta: Json, home: Home | None = None) -> None:
         """Read the shards' footers.
 
         With `home` a shard that turns out damaged is set aside with all sets that hold it. Raises

@@ -12,14 +12,14 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.errors import FoleyError
-from warehouse.files import read_json
+from warehouse.files import Json, read_json
 
 if TYPE_CHECKING:
     from warehouse.home import Home
@@ -49,7 +49,7 @@ def bits(flags: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(np.packbits(flags).tobytes())).decode()
 
 
-def flags(shard: Mapping[str, Any]) -> np.ndarray:
+def flags(shard: Json) -> np.ndarray:
     """Which rows of a noted shard are of the set: bool [rows]."""
     if "used" not in shard:
         return np.ones(shard["rows"], bool)
@@ -62,7 +62,7 @@ class SharedShard:
     """A shard of an older set, and which of its rows [rows] a new set takes."""
 
     path: Path
-    note: Mapping[str, Any]
+    note: Json
     used: np.ndarray
     sizes: Mapping[str, int]
 
@@ -71,7 +71,7 @@ class SharedShard:
         """Number of rows that are taken."""
         return int(self.used.sum())
 
-    def noted(self, file: str) -> dict[str, Any]:
+    def noted(self, file: str) -> Json:
         """What the new set notes of it."""
         note = {"file": file, "rows": self.note["rows"], "bytes": self.note["bytes"]}
         note["linked"] = True
@@ -118,9 +118,9 @@ def shared(
     return kept[::-1], missing
 
 
-def _shards(home: Home, alike: Mapping[str, object]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+def _shards(home: Home, alike: Mapping[str, object]) -> Iterator[tuple[Path, Json]]:
     """Sound shards of the sets that are alike, each once, the largest first."""
-    found: dict[int, tuple[Path, Mapping[str, Any]]] = {}
+    found: dict[int, tuple[Path, Json]] = {}
     for file in sorted((home.home / "features").glob("*/_features.json")):
         try:
             note = read_json(file)
@@ -135,9 +135,7 @@ def _shards(home: Home, alike: Mapping[str, object]) -> Iterator[tuple[Path, Map
     yield from sorted(found.values(), key=lambda item: (-item[1]["rows"], str(item[0])))
 
 
-def order_of(
-    clip_ids: Sequence[str], shards: Sequence[Mapping[str, object]], seed: int
-) -> np.ndarray:
+def order_of(clip_ids: Sequence[str], shards: Sequence[Json], seed: int) -> np.ndarray:
     """Places of a set's rows among all rows of its shards, in the order of a set written at once.
 
     Args:

@@ -28,7 +28,7 @@ from warehouse.datasets.members import (
     write_parts,
 )
 from warehouse.errors import FoleyError
-from warehouse.files import file_lock, new_folder, read_json, write_json
+from warehouse.files import Json, file_lock, new_folder, read_json, write_json
 from warehouse.rows.damage import set_aside
 
 if TYPE_CHECKING:
@@ -57,17 +57,17 @@ class Dataset:
     version: str
     name: str
     number: int
-    policy: dict[str, Any]
+    policy: Json
     fingerprints: dict[str, str]
     counts: dict[str, int]
-    funnel: list[dict[str, Any]]
+    funnel: list[Json]
     previous: str | None
     diff: dict[str, int]
     created_at: str
     digest: str
     path: Path = field(compare=False)
     role: str = CURATED
-    shards: list[dict[str, Any]] = field(default_factory=lambda: [{"file": "members.parquet"}])
+    shards: list[Json] = field(default_factory=lambda: [{"file": "members.parquet"}])
 
     def members(
         self, split: str | None = None, subset: str | None = None, kept: bool | None = True
@@ -105,9 +105,9 @@ class Selected:
     """What a new version is to be: its name, what chose its members, and the clips left by step."""
 
     name: str
-    policy: Mapping[str, Any]
+    policy: Json
     fingerprints: Mapping[str, str]
-    funnel: list[dict[str, Any]]
+    funnel: list[Json]
     role: str = CURATED
 
 
@@ -251,7 +251,7 @@ def damaged_versions(home: Home) -> list[Path]:
     return [path for path in folders if VERSION.fullmatch(path.name) and path not in whole]
 
 
-def _with_role(record: dict[str, Any]) -> dict[str, Any]:
+def _with_role(record: Json) -> Json:
     """A record as it is written now: older ones show their role by the ending of their name."""
     older = UNCURATED if record["name"].endswith(f".{UNCURATED}") else CURATED
     return {"role": older, **record}

@@ -55,7 +55,7 @@ class Store:
         """A file there, to read parts of."""
         return self._files.open_input_file(f"{self._root}/{path}")
 
-    def get(self, path: str, sink: Any) -> None:
+    def get(self, path: str, sink: BinaryIO) -> None:
         """Copy a file from there into an open one."""
         with self._files.open_input_stream(f"{self._root}/{path}") as source:
             shutil.copyfileobj(source, sink, _CHUNK)

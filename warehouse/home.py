@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-
 #: Files of the records (JSON objects) of each kind, under its folder.
 RECORDS = {
     "checkpoints": "*/checkpoint.json",
@@ -145,10 +144,8 @@ class Home:
         """A DuckDB connection of its own over an empty database in memory; use it in a `with`."""
         import duckdb
 
-        options: dict[str, str | float | list[str]] = {
-            "autoinstall_known_extensions": False,
-            "temp_directory": "",
-        }
+        options: dict[str, str | float | list[str]] = {"autoinstall_known_extensions": False}
+        options["temp_directory"] = ""
         with self._guard:
             if self._database is None:
                 self._database = duckdb.connect(config=options)

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from model.presets.preset import Preset, load_preset
 from model.training.divergence import DivergedError
 from model.training.processes import Processes
 from model.training.trainer import Trainer
+from model.training.validation import validate
 from tests.model.training.test_trainer import advance, make_batch, make_trainer
 
 SETTINGS: dict[str, Any] = {
@@ -87,3 +89,23 @@ def test_two_processes_train_what_one_does(preset: Preset, tmp_path: Path) -> No
 
 def test_one_process_is_the_same_as_itself(preset: Preset) -> None:
     advance(make_trainer(preset), 1).check_processes()
+
+
+def test_validation_shared_by_processes_is_that_of_one_to_the_bit(preset: Preset) -> None:
+    trainer = advance(make_trainer(preset), 1)
+    batches = [make_batch(trainer.backbone, seed, size) for seed, size in ((1, 2), (2, 3), (3, 1))]
+    whole = trainer.validate(batches)
+    shares: list[Tensor] = []
+
+    class OneAfterAnother(Processes):
+        """Two processes, one after another: the second sums what both have."""
+
+        def sum(self, value: Tensor) -> Tensor:
+            shares.append(value)
+            return torch.stack(shares).sum(0)
+
+    both = [OneAfterAnother(rank, world=2) for rank in range(2)]
+    losses = [validate(trainer.backbone, trainer.bridge, batches, 0, one) for one in both]
+    assert losses[1] == whole
+    assert [int(share.any(1).sum()) for share in shares] == [2, 1]
+    assert len({whole.true, whole.null, whole.other}) == 3

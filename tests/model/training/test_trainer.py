@@ -21,13 +21,9 @@ from model.backbone import Backbone
 from model.bridge import Bridge
 from model.foley import build_bridge
 from model.presets.preset import Preset
-from model.presets.settings import TrainSettings
-from model.sampling.diffusion import diffuse
 from model.training.divergence import FEWEST, PATIENCE, DivergedError
 from model.training.feature_batch import FeatureBatch
-from model.training.processes import Processes
-from model.training.trainer import NOISE_LEVELS, Trainer, learning_rate
-from model.training.validation import validate
+from model.training.trainer import NOISE_LEVELS, Trainer
 
 LATENTS, FRAMES = 50, 16
 
@@ -279,52 +275,3 @@ def test_half_precision_keeps_the_trained_weights_whole(preset: Preset) -> None:
     assert vars(losses) == pytest.approx(
         vars(advance(start, 2).validate([make_batch(start.backbone, 7)])), rel=0.05
     )
-
-
-def test_validation_shared_by_processes_is_that_of_one_to_the_bit(preset: Preset) -> None:
-    trainer = advance(make_trainer(preset), 1)
-    batches = [make_batch(trainer.backbone, seed, size) for seed, size in ((1, 2), (2, 3), (3, 1))]
-    whole = trainer.validate(batches)
-    shares: list[Tensor] = []
-
-    class OneAfterAnother(Processes):
-        """Two processes, one after another: the second sums what both have."""
-
-        def sum(self, value: Tensor) -> Tensor:
-            shares.append(value)
-            return torch.stack(shares).sum(0)
-
-    both = [OneAfterAnother(rank, world=2) for rank in range(2)]
-    losses = [validate(trainer.backbone, trainer.bridge, batches, 0, one) for one in both]
-    assert losses[1] == whole
-    assert [int(share.any(1).sum()) for share in shares] == [2, 1]
-    assert len({whole.true, whole.null, whole.other}) == 3
-
-
-def test_the_backbones_own_schedule() -> None:
-    settings = TrainSettings(steps=10, batch_size=1, learning_rate=2.0, schedule="inverse")
-    assert learning_rate(settings, 0) == pytest.approx(2.0 * 0.01)
-    assert learning_rate(settings, 1_000_000) == pytest.approx(2.0 / math.sqrt(2))
-    assert learning_rate(settings, 3_000_000) == pytest.approx(2.0 / 2)
-
-
-def test_cosine_rises_to_the_top_and_falls_to_nothing() -> None:
-    settings = TrainSettings(steps=100, batch_size=1, learning_rate=2.0, warmup_steps=10)
-    rates = [learning_rate(settings, step) for step in range(101)]
-    assert max(rates) <= 2.0
-    assert rates.index(max(rates)) == 9
-    assert rates[100] == pytest.approx(0, abs=1e-9)
-
-
-@pytest.mark.parametrize("objective", ["v", "rectified_flow"])
-def test_clean_latents_follow_from_what_is_predicted(objective: str) -> None:
-    generator = torch.Generator().manual_seed(0)
-    clean, noise = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64)
-    t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
-    latents = diffuse(clean, t, noise, objective)
-    noisy, target = latents.noisy, latents.target
-    angle = (t * math.pi / 2)[:, None, None]
-    found = noisy - t[:, None, None] * target
-    if objective == "v":
-        found = angle.cos() * noisy - angle.sin() * target
-    torch.testing.assert_close(found, clean)

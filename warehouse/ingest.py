@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ import pyarrow.compute
 
 from warehouse.commits import commit_id
 from warehouse.errors import FoleyError
-from warehouse.files import file_sha256
+from warehouse.files import Json, file_sha256
 from warehouse.rows.live import Listings, clip_hash, clips_sql, quote, run_checked, sources
 from warehouse.schema import CLIPS, SPINE
 
@@ -66,7 +66,7 @@ def ingest(
     done = counts["unchanged"]
     for part in np.split(differs, range(_CLIPS_PER_COMMIT, len(differs), _CLIPS_PER_COMMIT)):
         both = (table.take(pa.array(part)).to_pylist() for table in (given, known))
-        pending: list[dict[str, Any]] = []
+        pending: list[Json] = []
         for clip, old in zip(*both, strict=True):
             row = _look(clip, old)
             counts["failed"] += row["status"] == "failed"
@@ -152,7 +152,7 @@ def _as_before(paths: pa.ChunkedArray, known: pa.Table) -> np.ndarray:
     return facts & same[0] & same[1]
 
 
-def _look(clip: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, object]:
+def _look(clip: Json, old: Json) -> dict[str, object]:
     """The clip with the facts of its file, or with the error that reading it gave."""
     row: dict[str, object] = {**clip, **dict.fromkeys(_FOUND_OUT), "status": "passed"}
     try:
@@ -175,7 +175,7 @@ def _hash(path: str, stat: os.stat_result) -> str:
     return file_sha256(path)
 
 
-def _commit(home: Home, clips: list[dict[str, Any]]) -> None:
+def _commit(home: Home, clips: list[Json]) -> None:
     """Commit clip rows, sorted by clip_id."""
     clips = sorted(clips, key=lambda row: row["clip_id"])
     id_ = commit_id(repr(sorted(row.items(), key=lambda item: item[0])) for row in clips)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from warehouse.commits import Descriptor
+from warehouse.files import Json
 from warehouse.rows.live import PLACE, STAGE_ORDER, literal, present_input, quote, scan, sql_type
 from warehouse.schema import CLIPS, MAX_ATTEMPTS, SPINE, is_array
 
@@ -146,12 +147,12 @@ def steps(
 
 def funnel(
     numbers: Sequence[int], stages: Sequence[Descriptor], dataset: Dataset | None
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     """Rows of the funnel: scores, the selection, and what comes after it."""
     names = ("reached", "passed", "rejected", "failed", "quarantined")
-    rows: list[dict[str, Any]] = []
+    rows: list[Json] = []
     for i, stage in enumerate(stages):
-        row: dict[str, Any] = dict(zip(names, numbers[i * len(names) :], strict=False))
+        row: Json = dict(zip(names, numbers[i * len(names) :], strict=False))
         row["waiting"] = row["reached"] - row["passed"] - row["rejected"] - row["failed"]
         rows.append({"stage": stage.stage, "fingerprint": stage.fingerprint} | row)
     if dataset:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from warehouse.commits import CLIPS_DESCRIPTOR
 from warehouse.datasets.versions import find_dataset, list_datasets
+from warehouse.files import Json
 from warehouse.rows.live import literal, query_live, quote
 from warehouse.schema import CLIPS, SPINE
 
@@ -20,7 +21,7 @@ _OUTCOME = ("clip_id", "status", "reason", "error")
 _PLACES = ("path", "mtime_ns")
 
 
-def digests(home: Home) -> list[dict[str, Any]]:
+def digests(home: Home) -> list[Json]:
     """`table`, number of `rows` and `md5` of the clips, stages and newest datasets; then all.
 
     Arrays count. What does not: the order of rows, how they lie in files, times, paths, attempts.

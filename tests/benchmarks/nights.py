@@ -219,7 +219,7 @@ def _second(play: _Play, before: Dataset) -> Generator[Figure, None, Dataset]:
     assert _splits(before).items() <= _splits(dataset).items()
     published = play.processed()
     assert set(published.values()) == {4 + 4}, (published, play.committed())  # the kill included
-    assert play.told.messages == []
+    assert play.told.messages == [], play.told.messages
     return dataset
 
 

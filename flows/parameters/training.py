@@ -15,6 +15,7 @@ from flows.parameters.shared import (
     Seed,
     Steps,
 )
+from model.presets.preset import Preset
 from model.presets.settings import Pooling
 
 
@@ -65,11 +66,25 @@ class TrainParameters(ModelParameters):
             raise ValueError("optimiser is of the checkpoint to start from: name it, too")
         if self.stages and self.subset:
             raise ValueError("a stage of the recipe names its own subset: leave subset out")
-        if self.stages:
-            preset = self.load_preset()
-            for name in self.stages:
-                preset.training_stage(name)
+        set_here = {text.partition("=")[0].strip() for text in self.settings}
+        if self.stages or "train.preference" in set_here:
+            self._check_stages(self.load_preset(), set_here)
         return self
+
+    def _check_stages(self, preset: Preset, set_here: set[str]) -> None:
+        """Raise ValueError for a setting that a stage would replace, or nothing to begin with."""
+        for name in self.stages:
+            preset.training_stage(name)
+            if lost := set_here & {f"train.{key}" for key in preset.recipe[name].train}:
+                raise ValueError(
+                    f"stage {name} of the recipe has its own {', '.join(sorted(lost))}: leave out "
+                    "--stages and give all of it by --set, or change the preset"
+                )
+        first = preset.training_stage(self.stages[0])[0] if self.stages else preset
+        if first.train.preference and self.parent is None:
+            raise ValueError(
+                "train.preference goes on from a trained bridge: name it by --from, such as newest"
+            )
 
 
 class AblateParameters(BatchParameters):

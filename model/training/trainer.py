@@ -158,15 +158,14 @@ class Trainer:
         tokens = self.bridge.tokens_attended(batch.video.shape[2])
         draws = draw(batch, settings, seed, tokens, self.backbone.objective)
         length = batch.latent_mean.shape[-1]
+        # each in a context of its own: autocast remembers casts of weights, and these are others
         with self.precision():
             before = self._margin_before(batch, draws)
-            with self.bridge.conditioned_on(draws.video, length):
-                loss, own = self._loss(batch, draws, before)
-                loss = loss / settings.micro_batches
-                # inside: with checkpointing the layers run again here
-                (
-                    loss * self.processes.world
-                ).backward()  # of which the mean over processes is taken
+        with self.precision(), self.bridge.conditioned_on(draws.video, length):
+            loss, own = self._loss(batch, draws, before)
+            loss = loss / settings.micro_batches
+            # inside: with checkpointing the layers run again here; a mean over processes is taken
+            (loss * self.processes.world).backward()
         at = (draws.latents.t * NOISE_LEVELS).long().clamp(max=NOISE_LEVELS - 1)
         levels.index_add_(0, at, torch.stack([own.detach(), torch.ones_like(own)], 1).float())
         return loss.detach()

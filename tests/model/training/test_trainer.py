@@ -262,6 +262,17 @@ def test_checkpointing_gives_the_same_weights(preset: Preset) -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_a_preference_trains_its_own_weights_in_half_precision_too(preset: Preset) -> None:
+    """Not those of the beginning, which the margin before is measured with."""
+    settings = {"preference": 1.0, "learning_rate": 2e-2, "warmup_steps": 1, "text_drop": 0.0}
+    losses: list[float] = []
+    for precision in ("fp32", "bf16"):
+        trainer = advance(make_trainer(preset, precision=precision, **settings), 4)
+        assert trainer.latest
+        losses.append(trainer.latest.loss)
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
 def test_half_precision_keeps_the_trained_weights_whole(preset: Preset) -> None:
     start = make_trainer(preset)
     trainer = make_trainer(preset, precision="bf16")

@@ -72,14 +72,15 @@ class TrainParameters(ModelParameters):
         return self
 
     def _check_stages(self, preset: Preset, set_here: set[str]) -> None:
-        """Raise ValueError for a setting that a stage would replace, or nothing to begin with."""
+        """Raise ValueError for a setting that no stage would take, or nothing to begin with."""
         for name in self.stages:
             preset.training_stage(name)
-            if lost := set_here & {f"train.{key}" for key in preset.recipe[name].train}:
-                raise ValueError(
-                    f"stage {name} of the recipe has its own {', '.join(sorted(lost))}: leave out "
-                    "--stages and give all of it by --set, or change the preset"
-                )
+        own = [{f"train.{key}" for key in preset.recipe[name].train} for name in self.stages]
+        if own and (lost := set_here.intersection(*own)):
+            raise ValueError(
+                f"{', '.join(self.stages)} of the recipe has its own {', '.join(sorted(lost))}: "
+                "leave out --stages and give all of it by --set, or change the preset"
+            )
         first = preset.training_stage(self.stages[0])[0] if self.stages else preset
         if first.train.preference and self.parent is None:
             raise ValueError(

@@ -119,7 +119,7 @@ REFUSED = [
     ("curate FOLDER --set fps=8", "section.name=value"),
     ("train --home FOLDER/home --set train.batch=2", "train.batch=2"),
     ("train --home FOLDER/home --set train.preference=0.3", "name it by --from"),
-    ("train --home FOLDER/home --stages sft --set train.steps=6", "sft of the recipe has its own"),
+    ("train --home FOLDER/home --stages sft --set train.learning_rate=1", "sft of the recipe has"),
     ("train --home FOLDER/home --stages finish", "pretrain, sft"),
     ("train --home FOLDER/home --optimiser", "start from"),
     ("train --home FOLDER/new", "foley curate FOLDER"),

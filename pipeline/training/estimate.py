@@ -7,7 +7,7 @@ import torch
 
 from model.training.cost import MicroBatchCost, micro_batch_cost
 from pipeline.stages.memory import memory_here
-from pipeline.training.batches import DatasetFeatures, epoch_facts
+from pipeline.training.batches import DatasetFeatures, epoch_facts, training_epoch
 from pipeline.training.launch import Layout
 from pipeline.training.meter import device_peak
 from warehouse import FoleyError
@@ -40,7 +40,7 @@ class Estimate:
         return (
             f"clips    {clips:,}, of which an epoch takes {an_epoch:,}; "
             f"the longest {self.seconds:g} s\n"
-            f"steps    {train.steps:,} of {train.micro_batches} x {train.batch_size} clips, "
+            f"steps    {train.steps:,} of {train.micro_batches} x {an_epoch // batches} clips, "
             f"{train.steps * train.micro_batches / batches:,.1f} epochs\n"
             f"weights  {self.cost.trained:,} trained, {self.cost.frozen:,} of the frozen DiT\n"
             f"work     {flops / 1e12:.3g} TFLOP a step, over processes: {self.layout.count}\n"
@@ -62,9 +62,12 @@ def estimate(data: DatasetFeatures, layout: Layout) -> Estimate:
     features = data.split("train")
     data.validation()
     facts = epoch_facts(features, settings, canvas)
+    size = training_epoch(features, settings, canvas).batch_size
     latents = canvas.length(int(features.column("n_latents").max()))
     _, cells, _ = features.columns["video_tokens"].shape
-    cost = micro_batch_cost(data.preset, latents, (canvas.frames(latents), cells))
+    taken = {"train": settings.model_copy(update={"batch_size": size})}
+    preset = data.preset.model_copy(update=taken)
+    cost = micro_batch_cost(preset, latents, (canvas.frames(latents), cells))
     whole, half = 4, 2 if settings.precision == "bf16" else 4  # bytes of a number
     memory = {
         "frozen weights": half * cost.frozen,
@@ -79,7 +82,6 @@ def estimate(data: DatasetFeatures, layout: Layout) -> Estimate:
     state += memory["trained weights"] if settings.patience else 0  # the best
     kept = settings.keep_last + len(settings.keep_steps) + 2  # the best, and the final one
     disk = kept * memory["trained weights"] + 2 * state
-    size = min(settings.batch_size, len(features))
     batches = max(1, facts["clips_an_epoch"] // size)
     found = Estimate(
         data,

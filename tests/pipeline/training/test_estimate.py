@@ -77,6 +77,14 @@ def test_an_estimate_says_what_training_then_writes(curated: Curated, preset: Pr
     assert done.path.stat().st_size == pytest.approx(weights, rel=0.1)
 
 
+def test_a_batch_of_all_clips_costs_no_more_than_they_do(curated: Curated, preset: Preset) -> None:
+    few = estimate(curated.data(with_training(preset, batch_size=10_000)), Layout())
+    clips = len(few.data.split("train"))
+    same = estimate(curated.data(with_training(preset, batch_size=clips)), Layout())
+    assert few.memory == same.memory
+    assert f"x {clips} clips" in str(few)
+
+
 @pytest.mark.parametrize(
     ("room", "why"), [("memory", "a process needs about .* GB"), ("disk", "GB for checkpoints")]
 )

@@ -186,6 +186,30 @@ def test_lineage_of_a_retake_is_the_chain_of_its_sounds(wh: Warehouse) -> None:
     assert kinds["theirs"] == "file"
 
 
+def test_lineage_of_a_training_names_a_checkpoint_or_the_hash_of_a_bridge_file(
+    tmp_path: Path,
+) -> None:
+    wh, made = Warehouse(tmp_path), {"steps": 7, "preset": "toy"}
+    wh.write_record("checkpoints", "bridge-1", made)
+    ours = made | {"parent": "bridge-1", "parent_sha256": "0bad"}
+    theirs = made | {"parent": "5a5a", "parent_sha256": "5a5a77"}
+    wh.write_record("checkpoints", "ours", ours)
+    wh.write_record("checkpoints", "theirs", theirs)
+    wh.publish()
+    parents = {
+        child: [
+            (row["kind"], row["id"])
+            for row in trace(wh.home, child).to_pylist()
+            if row["of"] == child and row["kind"] in ("bridge", "checkpoint") and row["depth"]
+        ]
+        for child in ("ours", "theirs")
+    }
+    assert parents == {
+        "ours": [("checkpoint", "bridge-1")],
+        "theirs": [("bridge", "5a5a77")],
+    }
+
+
 def test_records_keep_what_has_no_column_of_its_own(wh: Warehouse) -> None:
     [row] = rows(wh, "select steps, record from checkpoints")
     assert row["steps"] == 7

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
-from transformers import ASTConfig, ASTModel
 
 from model.metrics.metrics import OFFSETS
 from model.networks.base import Array, Embedded, EvaluationNetwork, padded, to_numpy
@@ -50,6 +49,9 @@ class AudioHalf(nn.Module):
 
     def __init__(self, width: int, depth: int, heads: int) -> None:
         super().__init__()
+        # here, because it takes seconds and the class is asked for its revision alone
+        from transformers import ASTConfig, ASTModel
+
         config = ASTConfig(
             hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads,
             intermediate_size=4 * width, max_length=MEL_FRAMES, num_mel_bins=MELS,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,16 @@ from pipeline.evaluation.network_stages import sound_stages, video_stages
 from pipeline.media import write_wav
 from pipeline.stages.engine import fingerprints
 from pipeline.stages.stage import Passed
+
+
+def test_a_revision_does_not_cost_the_import_of_transformers() -> None:
+    """A curation asks for it in each process, also where nothing is left to do."""
+    code = (
+        "import sys; from model.presets.networks import NETWORKS; "
+        "[network.load_class() for network in NETWORKS.values()]; "
+        "sys.exit('transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 class Level(EvaluationNetwork):

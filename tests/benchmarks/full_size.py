@@ -7,7 +7,8 @@ five clips of 3 to 25 s, and walks them through `foley models check`, `curate`, 
 long, and in how much memory.
 
 `python -m tests.benchmarks.full_size --depth 2 --scorers` walks models of two blocks, with
-ImageBind and Audiobox.
+ImageBind and Audiobox. A CPU without instructions for bf16 takes minutes a micro-batch in it; there
+training is walked with `--precision fp32`, in more memory.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 import numpy as np
 import torch
@@ -32,6 +34,7 @@ from model.backbone import Backbone
 from model.bridge_file import BridgeFacts, save_bridge
 from model.foley import build_bridge
 from model.presets.preset import Preset, load_preset
+from model.presets.settings import Precision
 from model.weights.files import BRIDGE_FILE
 from tests.benchmarks.figures import Figure, figure
 from tests.model.hub.published import (
@@ -55,6 +58,7 @@ fps = 2
 batch_size = 1
 micro_batches = 2
 validation_clips = 1
+precision = "{precision}"
 [sample]
 steps = 2
 """
@@ -68,6 +72,7 @@ class Sizes:
 
     depth: int | None = None
     scorers: bool = False
+    precision: Precision = "bf16"  # of training
 
 
 def full_size() -> Iterator[Figure]:
@@ -116,7 +121,9 @@ def write_preset(folder: Path, sizes: Sizes) -> Preset:
     own, weights = folder / "preset", folder / "weights"
     own.mkdir()
     (own / "preset.toml").write_text(
-        'base = "paper"\n' + ("" if sizes.scorers else NO_SCORERS) + PRESET
+        'base = "paper"\n'
+        + ("" if sizes.scorers else NO_SCORERS)
+        + PRESET.format(precision=sizes.precision)
     )
     config = load_preset("paper").backbone_config
     if sizes.depth:
@@ -195,6 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--depth", type=int, help="blocks of DiT, T5 and V-JEPA2")
     parser.add_argument("--scorers", action="store_true", help="with ImageBind and Audiobox")
+    parser.add_argument("--precision", choices=get_args(Precision), default="bf16")
     for found in walk(Sizes(**vars(parser.parse_args()))):
         print(json.dumps(found), flush=True)
 

@@ -3,19 +3,22 @@
     uv run python -m tests.mutations [ROOM ...] [--sample 20] [--seed 0]
 
 Each mistake is made in a copy of the tree, the tests of its room run there, and what they did not
-notice is printed with its line. Mistakes are those of cosmic-ray's operators, a sample drawn by
-seed, and the list of our own in `mistakes.toml`, which no operator makes: a call left out, one
-noise for two purposes. Those that change nothing a test could see are listed there as equivalent.
+notice is printed with its line. A room's tests first have to pass without a mistake. Mistakes are
+those of cosmic-ray's operators, a sample drawn by seed, and the list of our own in `mistakes.toml`,
+which no operator makes: a call left out, one noise for two purposes. Those that change nothing a
+test could see are listed there as equivalent.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,9 +29,9 @@ from typing import Any
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
 
-ROOT = Path(__file__).parents[2]
+from tests.mutations.forks import ROOT, load_libraries, run_tests
+
 LISTS: dict[str, Any] = tomllib.loads((Path(__file__).parent / "mistakes.toml").read_text())
-SECONDS = 600  # a mistake may make a test wait for ever; that is noticed too
 OPERATORS = (
     "AddNot",
     "NumberReplacer",
@@ -101,51 +104,61 @@ def _first_difference(old: str, new: str) -> int:
 def is_equivalent(mistake: Mistake) -> bool:
     """Whether mistakes.toml says of this line that such a mistake changes nothing to be seen."""
     line = mistake.code.splitlines()[mistake.line - 1].strip()
-    listed = ((entry["file"], entry["becomes"]) for entry in LISTS.get("equivalent", []))
+    listed = (
+        (entry.get("file", mistake.file), entry["becomes"]) for entry in LISTS.get("equivalent", [])
+    )
     return (mistake.file, line) in listed
 
 
-def is_noticed(mistake: Mistake, tree: Path, tests: Sequence[str]) -> bool:
-    """Whether the tests fail, or hang, in a copy of the tree with the mistake in it."""
-    path = tree / mistake.file
-    right = path.read_text()
-    command = [sys.executable, "-m", "pytest", "-x", "-n0", "-q", "-p", "no:cacheprovider", *tests]
-    path.write_text(mistake.code)
-    try:
-        done = subprocess.run(command, cwd=tree, capture_output=True, timeout=SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return True
-    finally:
-        path.write_text(right)
-    return done.returncode != 0
+@dataclass
+class Tree:
+    """A copy of the files that git knows or would add, to make mistakes in."""
+
+    folder: Path
+    stamp: int = int(time.time())  # of the file that was written last, in seconds
+
+    def __post_init__(self) -> None:
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        for name in filter(None, done.stdout.split("\0")):
+            if (ROOT / name).is_file():
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, self.folder / name)
+
+    def seconds(self, tests: Sequence[str]) -> float:
+        """How long the tests take without a mistake. Raises RuntimeError where they fail."""
+        begun = time.monotonic()
+        if code := run_tests(self.folder, tests, None):
+            raise RuntimeError(f"without a mistake pytest ends with {code}: {' '.join(tests)}")
+        return time.monotonic() - begun
+
+    def is_noticed(self, mistake: Mistake, tests: Sequence[str], seconds: float) -> bool:
+        """Whether the tests fail, or take longer than `seconds`, with the mistake in the tree."""
+        path = self.folder / mistake.file
+        right = path.read_text()
+        self._write(path, mistake.code)
+        try:
+            return run_tests(self.folder, tests, seconds) != 0
+        finally:
+            self._write(path, right)
+
+    def _write(self, path: Path, code: str) -> None:
+        path.write_text(code)
+        self.stamp += 1  # what Python compiled of a file of another second it compiles anew
+        os.utime(path, (self.stamp, self.stamp))
 
 
-def copy_of_the_tree(folder: Path) -> Path:
-    """The files that git knows or would add, as they are now."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    return folder
-
-
-def measure(room: str, sample: int, seed: int, tree: Path) -> tuple[int, int]:
+def measure(room: str, sample: int, seed: int, tree: Tree) -> tuple[int, int]:
     """Print what is not noticed; (noticed, made)."""
     listed = LISTS["rooms"][room]
     mistakes = own_mistakes(room)
     drawn = [mistake for file in listed["files"] for mistake in drawn_mistakes(file)]
     mistakes += random.Random(seed).sample(drawn, min(sample, len(drawn)))
     mistakes = [mistake for mistake in mistakes if not is_equivalent(mistake)]
+    limit = 60 + 5 * tree.seconds(listed["tests"])  # a mistake may make a test wait for ever
     noticed = 0
     for mistake in mistakes:
-        if is_noticed(mistake, tree, listed["tests"]):
+        if tree.is_noticed(mistake, listed["tests"], limit):
             noticed += 1
         else:
             line = mistake.code.splitlines()[mistake.line - 1].strip()
@@ -163,9 +176,10 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=20, help="drawn mistakes a room")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    load_libraries()
     noticed = made = 0
     with tempfile.TemporaryDirectory() as folder:
-        tree = copy_of_the_tree(Path(folder))
+        tree = Tree(Path(folder))
         for room in options.rooms or LISTS["rooms"]:
             counts = measure(room, options.sample, options.seed, tree)
             noticed, made = noticed + counts[0], made + counts[1]

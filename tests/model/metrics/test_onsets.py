@@ -94,6 +94,14 @@ def test_two_clicks_nearer_than_the_smallest_gap_are_one(apart: float, heard: in
     assert len(detect_onsets(sound, RATE)) == heard
 
 
+def test_of_two_clicks_in_a_gap_the_first_counts_though_it_is_softer() -> None:
+    sound = np.zeros(RATE, np.float32)
+    clicks = np.random.default_rng(0).standard_normal((2, RATE // 200)).astype(np.float32)
+    sound[int(0.3 * RATE) :][: len(clicks[0])] = 0.3 * clicks[0]
+    sound[int(0.4 * RATE) :][: len(clicks[1])] = clicks[1]
+    np.testing.assert_allclose(detect_onsets(sound, RATE), [0.3], atol=0.015)
+
+
 @pytest.mark.parametrize(("gain", "heard"), [(0.1, 2), (0.001, 1)])
 def test_what_is_far_under_the_loudest_is_noise(gain: float, heard: int) -> None:
     """20 dB under it is a sound, 60 dB are none."""

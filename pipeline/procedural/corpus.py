@@ -106,9 +106,10 @@ class CorpusClip:
         if self.bad:
             _write_broken(path, self.clip, self.bad)
         else:
-            _write(path, self.clip, self._sound())
+            _write(path, self.clip, self.sound())
 
-    def _sound(self) -> Audio:
+    def sound(self) -> Audio:
+        """The sound of the file -> [n] or [2, n] at the rate of the clip."""
         if self.flaw == MISDUBBED:
             return self.clip.another().audio()
         if not self.flaw:

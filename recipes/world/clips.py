@@ -124,17 +124,17 @@ def picture_of(clip: WorldClip) -> Frames:
     return render_frames(clip.world, clip.motion, FPS, SIDE)
 
 
-def shards(folder: Path, counts: Sequence[int]) -> list[Shard]:
-    """Shards of the first clips of each level 1, 2, ... by its count; those not there are rendered.
+def shards(folder: Path, counts: Sequence[int], start: int = 0) -> list[Shard]:
+    """Shards of clips of each level 1, 2, ... by its count; those not there are rendered.
 
-    Levels alternate, so that the first ones are of all.
+    Numbers begin with `start`. Levels alternate, so that the first ones are of all.
     """
     clips = folder / "clips"
     clips.mkdir(parents=True, exist_ok=True)
     wanted = [
-        Shard(clips, level, first, min(SHARD, count - first))
+        Shard(clips, level, first, min(SHARD, start + count - first))
         for level, count in enumerate(counts, 1)
-        for first in range(0, count, SHARD)
+        for first in range(start, start + count, SHARD)
     ]
     wanted.sort(key=lambda shard: (shard.first, shard.level))
     missing = [shard for shard in wanted if not shard.note.exists()]

@@ -17,8 +17,9 @@ import soxr
 import torch
 from torch import Tensor
 
-from model.foley import SoundRequest
+from model.foley import FoleyControl
 from model.presets.preset import load_preset
+from model.sampling.request import SoundRequest
 from model.types import Audio
 from pipeline.evaluation.results import machine
 from pipeline.generation.generator import SoundGenerator
@@ -69,24 +70,36 @@ class Studio:
         self, made: Made, tokens: Sequence[Tensor | None], prompts: Sequence[str] | None = None
     ) -> list[Audio]:
         """Sounds for tokens; the prompts are the clips' own where none are given."""
-        prompts = prompts or [clip.world.prompt for clip in made.clips]
-        requests = [
-            SoundRequest(prompt, clip.seconds, clip.seed % 2**31, video)
-            for prompt, clip, video in zip(prompts, made.clips, tokens, strict=True)
-        ]
-        settings = sample_settings(self.preset)
-        foley = self.generator.foley
-        return [
-            sound if len(sound) == 2 else np.repeat(sound, 2, 0)
-            for i in range(0, len(requests), 16)
-            for sound in foley.generate(requests[i : i + 16], settings)
-        ]
+        return sounds_for(self.generator.foley, requests(made, tokens, prompts))
 
     def through_vae(self, made: Made) -> list[Audio]:
         """The true sounds, encoded and decoded."""
         backbone = self.generator.foley.backbone
         latents = backbone.codec.encode(torch.from_numpy(np.stack(made.true)))[0]
         return [*backbone.codec.decode(latents).numpy()]
+
+
+def requests(
+    made: Made, tokens: Sequence[Tensor | None], prompts: Sequence[str] | None = None, draw: int = 0
+) -> list[SoundRequest]:
+    """What to make for clips; `draw` is added to the seeds, which are the clips' own."""
+    prompts = prompts or [clip.world.prompt for clip in made.clips]
+    return [
+        SoundRequest(prompt, clip.seconds, (clip.seed + draw) % 2**31, video)
+        for prompt, clip, video in zip(prompts, made.clips, tokens, strict=True)
+    ]
+
+
+def sounds_for(
+    foley: FoleyControl, asked: Sequence[SoundRequest], steps: int | None = None
+) -> list[Audio]:
+    """Sounds [2, S], in so many sampling steps, or in the preset's."""
+    settings = sample_settings(foley.preset, steps=steps)
+    return [
+        sound if len(sound) == 2 else np.repeat(sound, 2, 0)
+        for i in range(0, len(asked), 16)
+        for sound in foley.generate(asked[i : i + 16], settings)
+    ]
 
 
 def world() -> Iterator[Figure]:

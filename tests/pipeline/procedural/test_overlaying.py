@@ -51,7 +51,7 @@ def test_of_procedural_clips_none_has_one_and_of_worlds_some_have() -> None:
     assert {clip.flaw for clip in WorldCorpus(1, flawed=12).clips()} >= {*OVERLAYS}
     clip = CorpusClip("a.mp4", rendered(sample_clip(1)), flaw="speech")
     assert clip.row("", 0)["truth"]["severity"] > 0.3
-    assert not np.allclose(clip._sound(), render_audio(sample_clip(1)), atol=0.01)  # pyright: ignore[reportPrivateUsage]
+    assert not np.allclose(clip.sound(), render_audio(sample_clip(1)), atol=0.01)
 
 
 def _level(sound: Audio) -> np.ndarray:

@@ -141,6 +141,51 @@ def test_the_tables_of_simulated_worlds_are_those_of_their_committed_results() -
     assert all(figure in row for figure in measured)
 
 
+def _told(rows: list[dict[str, float]]) -> str:
+    """Means of some figures, with the lowest and the highest F1."""
+    f1 = [row["F1"] for row in rows]
+    mean = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+    told = [f"{mean['F1']:.2f} ({min(f1):.2f} to {max(f1):.2f})"]
+    told += [f"{mean[name]:.2f}" for name in ("F1, another's video", "side", "material")]
+    return " | ".join(
+        [*told, f"{mean['v-loss']:.3f}", f"{round(mean['dB over the quietest tenth'])}"]
+    )
+
+
+def test_the_tables_of_trainings_on_worlds_are_those_of_their_committed_results() -> None:
+    results = json.loads((ROOT / "docs/figures/world_training.json").read_text())
+    page = (ROOT / "docs" / "toy.md").read_text()
+    text = " ".join(page.split())
+    names = {
+        "anew, frame tokens": "`frame`",
+        "anew, grid2 tokens": "`grid2`",
+        "true": "200 true ones",
+        "flawed": "the flawed corpus, all 200",
+        "flawed, kept by the policy": "what the policy `world` keeps of it",
+        "flawed, as many at random": "as many of it at random",
+        "half overlaid": "100 true ones, 100 under speech or music",
+        "half overlaid, kept by the policy": "what the policy keeps of these",
+        "all overlaid": "200 under speech or music",
+    }
+    assert {*names} == {*results["bridges"]}
+    seeds = len(results["plan"]["seeds"])
+    for name, title in names.items():
+        found = results["bridges"][name]
+        rows = [
+            dict(zip(found["figures"], of, strict=True))
+            for of in zip(*found["figures"].values(), strict=True)
+        ]
+        assert len(rows) == seeds
+        assert f"| {title} | {found['clips']} | {_told(rows)} |" in page
+    assert (
+        f"| the shipped bridge, not trained on | | {_told(results['shipped, by noise'])} |" in page
+    )
+    for kind, (kept, of) in results["curation"].items():
+        assert f"{kept} of {of} {kind.removesuffix(', of the half')}" in text
+    assert f"world_training` ({results['machine']['cores']} cores" in text
+    assert results["commit"][:10] in page
+
+
 def test_how_few_steps_do_is_what_was_measured() -> None:
     lines = (ROOT / "docs/figures/toy-steps.jsonl").read_text().splitlines()
     text = " ".join((ROOT / "docs/generating.md").read_text().split())

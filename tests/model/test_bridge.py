@@ -121,9 +121,13 @@ def test_sampling_cache_changes_nothing(
 ) -> None:
     with bridge.conditioned_on(VideoBatch(tokens), LATENTS):
         plain = [velocity(backbone, noisy, cfg_scale=cfg) for cfg in (1.0, 3.0)]
+    bridge.requires_grad_(True)
     with bridge.conditioned_on(VideoBatch(tokens), LATENTS, cache=True):
         cached = [velocity(backbone, noisy, cfg_scale=cfg) for cfg in (1.0, 3.0, 1.0, 3.0)]
+        kept = [tensor for layer in bridge.blocks for tensor in layer.cached]
     assert all(torch.equal(a, b) for a, b in zip(plain + plain, cached, strict=True))
+    assert not any(tensor.requires_grad for tensor in kept)  # which would keep what made them
+    assert len(kept) == 3 * len(bridge.blocks)
 
 
 @pytest.mark.slow

@@ -69,5 +69,6 @@ def _pytest_there(tree: Path, tests: Sequence[str], scratch: str) -> None:
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
-    options = ["-x", "-n0", "-q", "-p", "no:cacheprovider"]
+    # how long a test may take here is for `seconds` to say: the machine may have much to do
+    options = ["-x", "-n0", "-q", "-p", "no:cacheprovider", "--timeout=0"]
     sys.exit(pytest.main([*options, *tests], plugins=[SlowOnesLast()]))

@@ -98,3 +98,16 @@ def test_a_run_that_names_no_preset_takes_what_the_dataset_was_selected_with(
         settle(Warehouse(tmp_path / "home"), CorpusSettings(), models=again.models)
     assert again.load_preset().train.steps == 7
     assert CurateParameters(home=tmp_path / "home", preset="toy").models == Models("toy")
+
+
+def test_a_version_whose_record_is_damaged_keeps_its_number_and_no_other_gets_it(
+    wh: Warehouse,
+) -> None:
+    first, last = version(wh, "own", 1), version(wh, "own", 2)
+    for dataset in (first, last):
+        (dataset.path / "dataset.json").write_text('{"name": "o')
+    assert version(wh, "own", 3).number == 3
+    assert version(wh, "other", 1).number == 1
+    again = version(wh, "own", 2)
+    assert (again.version, again.path) == (last.version, last.path)
+    assert version(wh, "own", 1).version == first.version

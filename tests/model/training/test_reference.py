@@ -11,7 +11,8 @@ from model.bridge import VideoBatch
 from model.presets.preset import ModelError, Preset
 from model.presets.settings import WindowSettings
 from model.sampling.canvas import Canvas
-from model.training.feature_batch import cut_to_fit
+from model.training.feature_batch import FeatureBatch, cut_to_fit
+from model.training.validation import _video_of_others
 from tests.model.training.reference import HELD_OUT, loss_of, make_batch, pair
 
 
@@ -101,3 +102,25 @@ def test_clips_of_unequal_lengths_are_refused_where_there_is_no_canvas(preset: P
     trainer, _ = pair(preset, micro_batches=1)
     with pytest.raises(ModelError, match=r"clips of \[50, 31, 12, 44\] latents in one batch"):
         trainer.train_step([make_batch(trainer.backbone, 0)])
+
+
+def clips_of(frames: list[int], first: float) -> FeatureBatch:
+    """Clips of so many frames, whose tokens are numbers of their own from `first` on."""
+    size, most = len(frames), max(frames)
+    video = (torch.arange(size) + first).view(-1, 1, 1, 1).repeat(1, most, 1, 1)
+    nothing = torch.zeros(size, 1, 1)
+    text = [torch.zeros(1, 1)] * size
+    return FeatureBatch(
+        video, torch.tensor(frames), nothing, nothing, torch.ones(size), text, [1.0] * size
+    )
+
+
+def test_another_clips_video_comes_with_its_own_frame_count() -> None:
+    batch, before = clips_of([3, 5, 2], 1.0), clips_of([2, 4], 7.0)
+    video, frames = _video_of_others(batch, batch)
+    assert video[:, 0, 0, 0].tolist() == [3, 1, 2]
+    assert frames.tolist() == [2, 3, 5]
+    for length, seen in ((3, 3), (4, 4), (6, 4)):  # of a batch of one: no longer than its own
+        video, frames = _video_of_others(clips_of([length], 1.0), before)
+        assert video.shape[1] == min(length, 4)
+        assert (video[:, 0, 0, 0].tolist(), frames.tolist()) == ([8], [seen])

@@ -223,3 +223,16 @@ def test_what_editors_cut_in_stays_as_it_is(tmp_path: Path, suffix: str) -> None
     if suffix == "mov":
         with av.open(str(out)) as container:
             assert container.streams.video[0].codec_context.codec_tag == "apcs"
+
+
+def test_sound_lies_beside_its_picture_in_a_long_file_too(tmp_path: Path) -> None:
+    """A player that reads on need not look elsewhere; FFmpeg itself sorts the last 10 s alone."""
+    write_sample(tmp_path / "a.mp4", [i / 4 for i in range(100)], None, Codecs(audio=None))
+    mux(tmp_path / "a.mp4", clicks(25, [1], RATE), RATE, tmp_path / "out.mkv")
+    last = {"video": 0.0, "audio": 0.0}
+    with av.open(tmp_path / "out.mkv") as container:
+        for packet in container.demux():
+            if packet.dts is not None:
+                last[packet.stream.type] = float(packet.dts * packet.time_base)
+                assert abs(last["video"] - last["audio"]) < 3, last
+    assert min(last.values()) > 24

@@ -51,9 +51,11 @@ def test_desync_is_of_each_clip_whatever_the_lengths_and_however_many() -> None:
 
 
 def test_onsets_are_set_against_the_impacts_of_their_own_clip() -> None:
-    made = files(checks={"a": heard_at(1.0, 2.0), "b": heard_at(0.55), "c": heard_at(1.0)})
-    of = inputs(made, impacts={"a": [1.0], "b": [0.5], "d": [1.0]}, names="abcd")
-    assert METRICS["onset_f1"].function(of) == pytest.approx({"a": 2 / 3, "b": 1.0})
+    heard = {"a": heard_at(1.0, 2.0), "b": heard_at(0.55), "c": heard_at(1.0), "e": heard_at(0.58)}
+    made = files(checks=heard)
+    of = inputs(made, impacts={"a": [1.0], "b": [0.5], "d": [1.0], "e": [0.5]}, names="abcde")
+    want = {"a": 2 / 3, "b": 1.0, "e": 0.0}
+    assert METRICS["onset_f1"].function(of) == pytest.approx(want)
 
 
 @pytest.mark.parametrize("late", [-2.0, -0.31, 0.0, 0.5, 2.0])

@@ -114,6 +114,9 @@ def variants(features: WorldFeatures, policy: Policy, seed: int) -> dict[str, Va
     return {
         "anew, grid2 tokens": Variant(own, "grid2", anew=True),
         "anew, frame tokens": Variant(own, "frame", anew=True),
+        "anew, flawed": Variant(corpus, anew=True),
+        "anew, flawed, kept by the policy": Variant(kept, anew=True),
+        "anew, flawed, as many at random": Variant(random, anew=True),
         "true": Variant(own),
         "flawed": Variant(corpus),
         "flawed, kept by the policy": Variant(kept),

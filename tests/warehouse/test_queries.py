@@ -204,10 +204,7 @@ def test_lineage_of_a_training_names_a_checkpoint_or_the_hash_of_a_bridge_file(
         ]
         for child in ("ours", "theirs")
     }
-    assert parents == {
-        "ours": [("checkpoint", "bridge-1")],
-        "theirs": [("bridge", "5a5a77")],
-    }
+    assert parents == {"ours": [("checkpoint", "bridge-1")], "theirs": [("bridge", "5a5a77")]}
 
 
 def test_records_keep_what_has_no_column_of_its_own(wh: Warehouse) -> None:

@@ -159,6 +159,9 @@ def test_the_tables_of_trainings_on_worlds_are_those_of_their_committed_results(
     names = {
         "anew, frame tokens": "`frame`",
         "anew, grid2 tokens": "`grid2`",
+        "anew, flawed": "all, from nothing",
+        "anew, flawed, kept by the policy": "what the policy keeps, from nothing",
+        "anew, flawed, as many at random": "as many at random, from nothing",
         "true": "200 true ones",
         "flawed": "the flawed corpus, all 200",
         "flawed, kept by the policy": "what the policy `world` keeps of it",

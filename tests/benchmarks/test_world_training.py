@@ -78,6 +78,7 @@ def test_what_goes_on_between_hits_is_heard() -> None:
     assert quiet > loud + 10
 
 
+@pytest.mark.slow
 def test_all_of_it_runs_and_what_was_done_is_not_done_again(tmp_path: Path) -> None:
     anew, further = (Course(2, 2, shipped) for shipped in (False, True))
     plan = Plan(6, anew, further, seeds=(0,), unseen=2, sampling_steps=2)

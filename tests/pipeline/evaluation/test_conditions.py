@@ -24,7 +24,7 @@ from pipeline.evaluation.conditions import (
     wav_audio,
     wav_bytes,
 )
-from pipeline.evaluation.held_out import material_accuracy, score_condition
+from pipeline.evaluation.held_out import material_accuracy, materials_of, score_condition
 from pipeline.procedural import MATERIALS
 from warehouse import FoleyError
 
@@ -143,3 +143,23 @@ def test_a_condition_is_scored_over_all_clips_together() -> None:
     rows = [{"clip_id": "b", "onsets": "[0.28]"}, {"clip_id": "a", "onsets": "[0.51, 0.98]"}]
     want = {"f1_60ms": round(4 / 7, 4), "f1_100ms": round(6 / 7, 4), "mae_ms": 36.6667}
     assert score_condition(rows, truths) == want
+
+
+def test_only_materials_that_can_be_swapped_count() -> None:
+    truths = {"a": {"material": "wood"}, "b": {"material": "porcelain"}, "c": {"impacts": [1.0]}}
+    assert materials_of(truths) == {"a": "wood"}
+
+
+def test_onsets_at_the_impacts_score_one_and_unknown_clips_do_not_count() -> None:
+    truths = {"a": {"impacts": [0.5, 1.0]}, "b": {"impacts": [0.2]}}
+    rows = [{"clip_id": "a", "onsets": "[0.5, 1.0]"}, {"clip_id": "b", "onsets": "[0.2]"}]
+    stranger = {"clip_id": "c", "onsets": "[3.0]"}
+    assert score_condition([*rows, stranger], truths)["f1_60ms"] == 1.0
+    assert score_condition([stranger], truths) == {
+        "f1_60ms": None,
+        "f1_100ms": None,
+        "mae_ms": None,
+    }
+    assert score_condition([rows[0] | {"onsets": "[0.5]"}], truths)["f1_60ms"] == pytest.approx(
+        2 / 3, abs=1e-3
+    )

@@ -23,14 +23,7 @@ from model.training.divergence import FEWEST
 from model.training.trainer import Progress, Trainer
 from pipeline.curation.stage_graph import StageGraph
 from pipeline.evaluation.conditions import generation_stages
-from pipeline.evaluation.held_out import (
-    SYSTEMS,
-    evaluate,
-    held_out_set,
-    held_out_systems,
-    materials_of,
-    score_condition,
-)
+from pipeline.evaluation.held_out import SYSTEMS, evaluate, held_out_set, held_out_systems
 from pipeline.media import read_audio
 from pipeline.scoring.loudness import Silence
 from pipeline.scoring.probe import Probe
@@ -256,6 +249,27 @@ def test_an_evaluation_is_made_once_and_leads_back_to_its_dataset(
     for system in systems:
         assert set(system.sounds) == {item.name for item in evaluated.items}
         assert (system.missing, system.unknown) == ((), ())
+    for condition, system in zip(("true", "other", "none"), systems, strict=True):
+        rows = data.rows(f"generate_{condition}", ("sound",), held_out)
+        written = {name: path.read_bytes() for name, path in system.sounds.items()}
+        assert written == {clip.replace("/", "_"): row["sound"] for clip, row in rows.items()}
+    first, *others = systems[0].sounds
+    systems[0].sounds[first].unlink()
+    systems[0].sounds[others[0]].write_bytes(b"it is there")
+    again = [item for item in evaluated.items if item.name != first]
+    assert set(held_out_systems(data, checkpoint, again)[0].sounds) == set(others)
+    assert systems[0].sounds[others[0]].read_bytes() == b"it is there"
+
+
+def test_the_fingerprint_of_other_videos_alone_covers_whose_they_are(
+    curated: Curated, preset: Preset
+) -> None:
+    checkpoint = train(curated.data(preset), lambda _: None)
+    stages = generation_stages(curated.data(preset), checkpoint)
+    partners = {stage.name: dict(stage.settings.partners) for stage in stages}  # type: ignore[attr-defined]
+    held_out = set(curated.dataset.clip_ids(split="test"))
+    assert {name for name, of in partners.items() if of} == {"generate_other"}
+    assert set(partners["generate_other"]) == held_out
 
 
 def test_a_dataset_without_features_cannot_be_trained_on(
@@ -266,23 +280,3 @@ def test_a_dataset_without_features_cannot_be_trained_on(
     work(curated.wh, features, data.fingerprints, [])
     with pytest.raises(FoleyError, match=r"no clip of .* passed"):
         train(data, lambda _: None)
-
-
-def test_only_materials_that_can_be_swapped_count() -> None:
-    truths = {"a": {"material": "wood"}, "b": {"material": "porcelain"}, "c": {"impacts": [1.0]}}
-    assert materials_of(truths) == {"a": "wood"}
-
-
-def test_onsets_at_the_impacts_score_one_and_unknown_clips_do_not_count() -> None:
-    truths = {"a": {"impacts": [0.5, 1.0]}, "b": {"impacts": [0.2]}}
-    rows = [{"clip_id": "a", "onsets": "[0.5, 1.0]"}, {"clip_id": "b", "onsets": "[0.2]"}]
-    stranger = {"clip_id": "c", "onsets": "[3.0]"}
-    assert score_condition([*rows, stranger], truths)["f1_60ms"] == 1.0
-    assert score_condition([stranger], truths) == {
-        "f1_60ms": None,
-        "f1_100ms": None,
-        "mae_ms": None,
-    }
-    assert score_condition([rows[0] | {"onsets": "[0.5]"}], truths)["f1_60ms"] == pytest.approx(
-        2 / 3, abs=1e-3
-    )

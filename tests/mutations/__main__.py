@@ -15,6 +15,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -155,6 +156,7 @@ def measure(room: str, sample: int, seed: int, tree: Tree) -> tuple[int, int]:
     drawn = [mistake for file in listed["files"] for mistake in drawn_mistakes(file)]
     mistakes += random.Random(seed).sample(drawn, min(sample, len(drawn)))
     mistakes = [mistake for mistake in mistakes if not is_equivalent(mistake)]
+    print(f"{room}: {len(mistakes)} mistakes; first its tests without one", flush=True)
     limit = 60 + 5 * tree.seconds(listed["tests"])  # a mistake may make a test wait for ever
     noticed = 0
     for mistake in mistakes:
@@ -171,11 +173,15 @@ def measure(room: str, sample: int, seed: int, tree: Tree) -> tuple[int, int]:
 
 def main() -> int:
     """Measure the rooms that are named, or all of them; 1 where fewer than 85% are noticed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.mutations")
-    parser.add_argument("rooms", nargs="*", metavar="ROOM", help=", ".join(LISTS["rooms"]))
-    parser.add_argument("--sample", type=int, default=20, help="drawn mistakes a room")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = argparse.ArgumentParser(
+        "python -m tests.mutations", description=(__doc__ or "").partition("\n")[0]
+    )
+    rooms = "files and the tests that are to notice; all where none is named: "
+    parser.add_argument("rooms", nargs="*", metavar="ROOM", help=rooms + ", ".join(LISTS["rooms"]))
+    parser.add_argument("--sample", type=int, default=20, help="drawn mistakes a room (20)")
+    parser.add_argument("--seed", type=int, default=0, help="by which they are drawn (0)")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # nothing is left
     load_libraries()
     noticed = made = 0
     with tempfile.TemporaryDirectory() as folder:

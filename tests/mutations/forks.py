@@ -50,15 +50,18 @@ def run_tests(tree: Path, tests: Sequence[str], seconds: float | None) -> int:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         process = get_context("fork").Process(target=_pytest_there, args=(tree, tests, scratch))
         process.start()
-        process.join(seconds)
-        with suppress(ProcessLookupError):  # it, if it still runs, and all that it started
-            os.killpg(process.pid or 0, signal.SIGKILL)
-        process.join()
+        try:
+            process.join(seconds)
+        finally:
+            with suppress(ProcessLookupError):  # it, if it still runs, and all that it started
+                os.killpg(process.pid or 0, signal.SIGKILL)
+            process.join()
         return process.exitcode or 0
 
 
 def _pytest_there(tree: Path, tests: Sequence[str], scratch: str) -> None:
     os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
         del sys.modules[name]
     sys.modules["__main__"] = importlib.import_module("pytest.__main__")  # for spawned processes

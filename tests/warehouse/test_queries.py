@@ -190,11 +190,13 @@ def test_lineage_of_a_training_names_a_checkpoint_or_the_hash_of_a_bridge_file(
     tmp_path: Path,
 ) -> None:
     wh, made = Warehouse(tmp_path), {"steps": 7, "preset": "toy"}
-    wh.write_record("checkpoints", "bridge-1", made)
+    wh.write_record("checkpoints", "bridge-1", made | {"sha256": "0b0b99"})
     ours = made | {"parent": "bridge-1", "parent_sha256": "0bad"}
     theirs = made | {"parent": "5a5a", "parent_sha256": "5a5a77"}
+    copied = made | {"parent": "0b0b", "parent_sha256": "0b0b99"}  # a copy of what was made here
     wh.write_record("checkpoints", "ours", ours)
     wh.write_record("checkpoints", "theirs", theirs)
+    wh.write_record("checkpoints", "copied", copied)
     wh.publish()
     parents = {
         child: [
@@ -202,9 +204,13 @@ def test_lineage_of_a_training_names_a_checkpoint_or_the_hash_of_a_bridge_file(
             for row in trace(wh.home, child).to_pylist()
             if row["of"] == child and row["kind"] in ("bridge", "checkpoint") and row["depth"]
         ]
-        for child in ("ours", "theirs")
+        for child in ("ours", "theirs", "copied")
     }
-    assert parents == {"ours": [("checkpoint", "bridge-1")], "theirs": [("bridge", "5a5a77")]}
+    assert parents == {
+        "ours": [("checkpoint", "bridge-1")],
+        "theirs": [("bridge", "5a5a77")],
+        "copied": [("checkpoint", "bridge-1")],
+    }
 
 
 def test_records_keep_what_has_no_column_of_its_own(wh: Warehouse) -> None:

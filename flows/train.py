@@ -12,7 +12,7 @@ from flows.running.recording import named_flow, recorded
 from model.presets.preset import Preset
 from model.training.trainer import Progress
 from pipeline.curation.stage_graph import StageGraph
-from pipeline.training.batches import DatasetFeatures, epoch_facts
+from pipeline.training.batches import DatasetFeatures, epoch_facts, epoch_text
 from pipeline.training.checkpoints import Checkpoint, choose_checkpoint
 from pipeline.training.estimate import Estimate, estimate
 from pipeline.training.launch import Layout, train_in_processes
@@ -22,7 +22,6 @@ from warehouse import Dataset, Warehouse
 from warehouse.datasets.corpus import choose_dataset
 
 _LOG_EVERY = 50  # steps
-_MUCH = 0.02  # of the sound: more should not be cut off
 
 
 @named_flow("train on {parameters.subject}")
@@ -52,7 +51,7 @@ def train(parameters: TrainParameters) -> Checkpoint | list[Estimate]:
                 staged, subset = preset.training_stage(name)
                 data = replace(data, preset=with_steps(staged, parameters.steps), subset=subset)
             if parameters.dry_run:
-                estimates.append(estimate(data, layout))
+                estimates.append(replace(estimate(data, layout), stage=name))
                 continue
             checkpoint = train_on(data, seed, layout, parent)
             parent = Parent(checkpoint)
@@ -119,11 +118,7 @@ def train_on(
 def _log_epoch(data: DatasetFeatures) -> None:
     """Say what an epoch takes of the clips, and what can be done where it cuts much off."""
     facts = epoch_facts(data.split("train"), data.preset.train, data.canvas)
-    what = f"an epoch takes {facts['clips_an_epoch']} of {facts['clips']} clips"
-    if cut := facts["sound_cut"]:
-        what += f" and cuts off {cut:.1%} of their sound, because a batch has one length"
-        what += "; a smaller train.batch_size cuts less" if cut > _MUCH else ""
-    get_run_logger().info(what)
+    get_run_logger().info(epoch_text(facts))
 
 
 def _log(state: Progress) -> None:

@@ -23,7 +23,7 @@ class SelectParameters(ModelParameters):
     """From scores to a dataset version."""
 
     policy: PolicyName | None = None
-    """What is kept: all that decodes, hunyuan, mova, strict, toy, world, or a .toml file; by
+    """What is kept: all (what decodes), hunyuan, mova, strict, toy, world, or a .toml file; by
     default the warehouse's policy: the one that its own dataset was last selected by."""
     dataset: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$")
     """Name of the dataset; by default the warehouse's own: main, or what its first run named."""

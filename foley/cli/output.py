@@ -70,8 +70,12 @@ def train(result: Checkpoint | list[Estimate]) -> str:
     best = ""
     if last := result.record.get("ended_after"):
         best = f": step {result.record['steps']}, the best by validation up to step {last}"
+    from pipeline.training.batches import epoch_text
+
+    facts = result.record.get("epoch")  # of a checkpoint of an earlier version there may be none
+    said = f"Clips: {epoch_text(facts)}.\n" if facts else ""
     dataset = result.record["dataset"]
-    return f"{before}checkpoint {result.id} of dataset {dataset}{best}\n{result.path}"
+    return f"{before}checkpoint {result.id} of dataset {dataset}{best}\n{said}{result.path}"
 
 
 def ablate(page: Path) -> str:

@@ -19,6 +19,8 @@ from warehouse.datasets.epoch import Epoch
 from warehouse.datasets.feature_build import FeatureRequest, build
 from warehouse.files import Json
 
+_MUCH = 0.02  # of the sound: more should not be cut off
+
 
 def feature_batch(arrays: Mapping[str, np.ndarray], canvas: Canvas) -> FeatureBatch:
     """Arrays of a FeatureSet, padded to its longest clip -> tensors as long as the DiT is shown."""
@@ -160,6 +162,15 @@ def epoch_facts(features: FeatureSet, settings: TrainSettings, canvas: Canvas) -
         "clips_an_epoch": sum(map(len, rows)),
         "sound_cut": round(1 - kept / taken, 5),
     }
+
+
+def epoch_text(facts: Json) -> str:
+    """These facts, and what can be done where much is cut off, for a person to read."""
+    text = f"an epoch takes {facts['clips_an_epoch']:,} of {facts['clips']:,} clips"
+    if cut := facts["sound_cut"]:
+        text += f" and cuts off {cut:.1%} of their sound, because a batch has one length"
+        text += "; a smaller train.batch_size cuts less" if cut > _MUCH else ""
+    return text
 
 
 def micro_batches(

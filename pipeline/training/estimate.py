@@ -3,14 +3,16 @@
 import shutil
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from model.training.cost import MicroBatchCost, micro_batch_cost
 from pipeline.stages.memory import memory_here
-from pipeline.training.batches import DatasetFeatures, epoch_facts, training_epoch
+from pipeline.training.batches import DatasetFeatures, epoch_facts, epoch_text, training_epoch
 from pipeline.training.launch import Layout
 from pipeline.training.meter import device_peak
 from warehouse import FoleyError
+from warehouse.files import Json
 
 _GB = 1e9
 _USED = 0.4  # share of them that is counted on
@@ -23,36 +25,39 @@ class Estimate:
     data: DatasetFeatures
     layout: Layout
     clips: tuple[int, int, int]  # of the split, those of an epoch, and micro-batches of an epoch
-    seconds: float  # length of the longest clip, as the DiT runs it
-    cost: MicroBatchCost  # of a micro-batch of such clips
+    epoch: Json  # what an epoch takes of the clips
+    seconds: float  # length of the longest batch, as the DiT runs it
+    cost: MicroBatchCost  # of such a micro-batch
     memory: dict[str, int]  # bytes that a process holds, by what they are for
     disk: int  # bytes of checkpoints and states that are kept at once
     hours: float | None  # by the device's FLOPs, where they are known
+    stage: str | None = None  # of the recipe, where it is one of several
 
     def __str__(self) -> str:
         """For a person to read."""
-        train, (clips, an_epoch, batches) = self.data.preset.train, self.clips
+        train, (_, an_epoch, batches) = self.data.preset.train, self.clips
         parts = ", ".join(f"{name} {size / _GB:.3g}" for name, size in self.memory.items())
         flops = self.cost.flops * train.micro_batches
         time = "unmeasured on this device; train a few steps and see clips a second"
         if self.hours is not None:
             time = f"about {self.hours:,.0f} h, if {_USED:.0%} of the device's FLOPs are used"
         return (
-            f"clips    {clips:,}, of which an epoch takes {an_epoch:,}; "
-            f"the longest {self.seconds:g} s\n"
+            (f"stage    {self.stage}\n" if self.stage else "")
+            + f"clips    {epoch_text(self.epoch)}\n"
+            f"batches  up to {self.seconds:g} s long\n"
             f"steps    {train.steps:,} of {train.micro_batches} x {an_epoch // batches} clips, "
             f"{train.steps * train.micro_batches / batches:,.1f} epochs\n"
             f"weights  {self.cost.trained:,} trained, {self.cost.frozen:,} of the frozen DiT\n"
             f"work     {flops / 1e12:.3g} TFLOP a step, over processes: {self.layout.count}\n"
             f"memory   about {sum(self.memory.values()) / _GB:.3g} GB a process at the longest "
-            f"clips ({parts}); VAE and text encoder come to it\n"
+            f"batch ({parts}); VAE and text encoder come to it\n"
             f"disk     {self.disk / _GB:.3g} GB of checkpoints and states\n"
             f"time     {time}"
         )
 
 
 def estimate(data: DatasetFeatures, layout: Layout) -> Estimate:
-    """What training on this data would take, by counting on the longest clips.
+    """What training on this data would take, by counting on the longest batch that can come.
 
     Raises FoleyError where it cannot be: no clip has features, early stopping has nothing to
     validate on, processes without work or device, too little memory or disk.
@@ -63,7 +68,9 @@ def estimate(data: DatasetFeatures, layout: Layout) -> Estimate:
     data.validation()
     facts = epoch_facts(features, settings, canvas)
     size = training_epoch(features, settings, canvas).batch_size
-    latents = canvas.length(int(features.column("n_latents").max()))
+    # without a canvas a batch is as long as the shortest of its clips
+    place = size if canvas.seconds is None else 1
+    latents = canvas.length(int(np.sort(features.column("n_latents"))[-place]))
     _, cells, _ = features.columns["video_tokens"].shape
     taken = {"train": settings.model_copy(update={"batch_size": size})}
     preset = data.preset.model_copy(update=taken)
@@ -87,6 +94,7 @@ def estimate(data: DatasetFeatures, layout: Layout) -> Estimate:
         data,
         layout,
         (len(features), facts["clips_an_epoch"], batches),
+        facts,
         round(latents / canvas.latent_rate, 2),
         cost,
         memory,

@@ -54,6 +54,10 @@ def test_a_dry_run_says_of_each_stage_what_it_would_take_and_leaves_nothing(
     assert isinstance(estimates, list)
     clips = [len(dataset.clip_ids("train", subset)) for subset in (None, "sft")]
     assert [found.clips[0] for found in estimates] == clips
+    assert [str(found).split("\n")[0].split() for found in estimates] == [
+        ["stage", "pretrain"],
+        ["stage", "sft"],
+    ]
     assert 0 < clips[1] < clips[0]
     assert small.wh.records("checkpoints") == before
 

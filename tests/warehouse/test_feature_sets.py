@@ -206,3 +206,10 @@ def test_sql_on_arrays_opens_no_other_file(
         query(wh.home, f"select * from read_csv('{other}')", features=features.id)
     with pytest.raises(FoleyError, match="gone"):
         query(wh.home, "from arrays", features="gone")
+
+
+def test_a_subset_that_is_empty_is_named(made: tuple[Warehouse, FeatureSet]) -> None:
+    wh, _ = made
+    request = FeatureRequest(wh.dataset("all"), fingerprints(stages()), COLUMNS, None, "sft")
+    with pytest.raises(FoleyError, match=r"no clip of all-.* is in the subset 'sft'"):
+        build(wh, request)

@@ -86,6 +86,8 @@ def build(home: Home, request: FeatureRequest, progress: Progress | None = None)
         clips = join.places[0]["clip_id"].to_pylist()
         if not clips:
             which = f"{dataset.version} ({split or 'all splits'})"
+            if request.subset and not wanted:
+                raise FoleyError(f"no clip of {which} is in the subset {request.subset!r}")
             raise FoleyError(f"no clip of {which} passed {', '.join(used)}")
         id_ = f"{dataset.name}-{split or 'all'}-{identity_hash([meta, clips])[:12]}"
         target = home.folder("features") / id_

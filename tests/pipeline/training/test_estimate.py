@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -82,6 +83,17 @@ def test_a_batch_of_all_clips_costs_no_more_than_they_do(curated: Curated, prese
     clips = len(few.data.split("train"))
     same = estimate(curated.data(with_training(preset, batch_size=clips)), Layout())
     assert few.memory == same.memory
+    # four of each length, and all at once are cut to the shortest; one by one none is cut
+    latents = np.sort(few.data.split("train").column("n_latents"))
+    rate = few.data.canvas.latent_rate
+    assert few.seconds == pytest.approx(latents[0] / rate, abs=0.01)
+    assert "cuts off" in str(few)
+    assert "a smaller train.batch_size cuts less" in str(few)
+    one = estimate(curated.data(with_training(preset, batch_size=1)), Layout())
+    assert one.seconds == pytest.approx(latents[-1] / rate, abs=0.01)
+    assert "cuts off" not in str(one)
+    two = estimate(curated.data(with_training(preset, batch_size=2)), Layout())
+    assert two.seconds == pytest.approx(latents[-2] / rate, abs=0.01)
     assert f"x {clips} clips" in str(few)
 
 

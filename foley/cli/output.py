@@ -67,11 +67,11 @@ def train(result: Checkpoint | list[Estimate]) -> str:
     if isinstance(result, list):
         return "\n\n".join(map(str, result))
     before = "" if result.trained else "Nothing to do, it was trained before: "
+    from pipeline.training.batches import epoch_text
+
     best = ""
     if last := result.record.get("ended_after"):
         best = f": step {result.record['steps']}, the best by validation up to step {last}"
-    from pipeline.training.batches import epoch_text
-
     facts = result.record.get("epoch")  # of a checkpoint of an earlier version there may be none
     said = f"Clips: {epoch_text(facts)}.\n" if facts else ""
     dataset = result.record["dataset"]

@@ -24,8 +24,8 @@ class Estimate:
 
     data: DatasetFeatures
     layout: Layout
-    clips: tuple[int, int, int]  # of the split, those of an epoch, and micro-batches of an epoch
     epoch: Json  # what an epoch takes of the clips
+    batches: int  # micro-batches of an epoch
     seconds: float  # length of the longest batch, as the DiT runs it
     cost: MicroBatchCost  # of such a micro-batch
     memory: dict[str, int]  # bytes that a process holds, by what they are for
@@ -35,7 +35,7 @@ class Estimate:
 
     def __str__(self) -> str:
         """For a person to read."""
-        train, (_, an_epoch, batches) = self.data.preset.train, self.clips
+        train, size = self.data.preset.train, self.epoch["clips_an_epoch"] // self.batches
         parts = ", ".join(f"{name} {size / _GB:.3g}" for name, size in self.memory.items())
         flops = self.cost.flops * train.micro_batches
         time = "unmeasured on this device; train a few steps and see clips a second"
@@ -45,8 +45,8 @@ class Estimate:
             (f"stage    {self.stage}\n" if self.stage else "")
             + f"clips    {epoch_text(self.epoch)}\n"
             f"batches  up to {self.seconds:g} s long\n"
-            f"steps    {train.steps:,} of {train.micro_batches} x {an_epoch // batches} clips, "
-            f"{train.steps * train.micro_batches / batches:,.1f} epochs\n"
+            f"steps    {train.steps:,} of {train.micro_batches} x {size} clips, "
+            f"{train.steps * train.micro_batches / self.batches:,.1f} epochs\n"
             f"weights  {self.cost.trained:,} trained, {self.cost.frozen:,} of the frozen DiT\n"
             f"work     {flops / 1e12:.3g} TFLOP a step, over processes: {self.layout.count}\n"
             f"memory   about {sum(self.memory.values()) / _GB:.3g} GB a process at the longest "
@@ -89,12 +89,11 @@ def estimate(data: DatasetFeatures, layout: Layout) -> Estimate:
     state += memory["trained weights"] if settings.patience else 0  # the best
     kept = settings.keep_last + len(settings.keep_steps) + 2  # the best, and the final one
     disk = kept * memory["trained weights"] + 2 * state
-    batches = max(1, facts["clips_an_epoch"] // size)
     found = Estimate(
         data,
         layout,
-        (len(features), facts["clips_an_epoch"], batches),
         facts,
+        facts["clips_an_epoch"] // size,
         round(latents / canvas.latent_rate, 2),
         cost,
         memory,

@@ -1,9 +1,10 @@
 """What bridges learn from worlds of one thing by pooling, by curation and by what else is heard.
 
-`python -m tests.benchmarks world_training` trains some bridges from nothing, each with three seeds,
-measures each on worlds that nothing was trained on, and writes docs/figures/world_training.json,
-which docs/toy.md shows. These trainings are far shorter than that of the shipped bridge. What was
-rendered, computed, trained and measured is kept in a folder, from which a stopped run goes on.
+`python -m tests.benchmarks world_training` trains bridges from nothing and on from the shipped one,
+each with three seeds, measures each on worlds that nothing was trained on, and writes
+docs/figures/world_training.json, which docs/toy.md shows. These trainings are far shorter than that
+of the shipped bridge. What was rendered, computed, trained and measured is kept in a folder, from
+which a stopped run of the same commit goes on.
 """
 
 from __future__ import annotations
@@ -139,8 +140,9 @@ def _kept(features: WorldFeatures, rows: Rows, policy: Policy) -> Rows:
 
 def world_training() -> Iterator[Figure]:
     """Onset F1, side and material by what was trained on, for each seed."""
-    results = measure(Plan(), Path(tempfile.gettempdir()) / "foley-world-training")
-    results |= {"machine": machine(), "commit": code_revision()}
+    commit = code_revision()
+    folder = Path(tempfile.gettempdir()) / "foley-world-training" / str(commit)
+    results = measure(Plan(), folder) | {"machine": machine(), "commit": commit}
     _RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     for name, found in results["bridges"].items():
         for what, values in found["figures"].items():

@@ -53,7 +53,7 @@ def test_a_dry_run_says_of_each_stage_what_it_would_take_and_leaves_nothing(
     estimates = train(parameters(small, dataset, dry_run=True))
     assert isinstance(estimates, list)
     clips = [len(dataset.clip_ids("train", subset)) for subset in (None, "sft")]
-    assert [found.clips[0] for found in estimates] == clips
+    assert [found.epoch["clips"] for found in estimates] == clips
     assert [str(found).split("\n")[0].split() for found in estimates] == [
         ["stage", "pretrain"],
         ["stage", "sft"],

@@ -189,14 +189,19 @@ def test_lineage_of_a_retake_is_the_chain_of_its_sounds(wh: Warehouse) -> None:
 def test_lineage_of_a_training_names_a_checkpoint_or_the_hash_of_a_bridge_file(
     tmp_path: Path,
 ) -> None:
-    wh, made = Warehouse(tmp_path), {"steps": 7, "preset": "toy"}
-    wh.write_record("checkpoints", "bridge-1", made | {"sha256": "0b0b99"})
+    wh = Warehouse(tmp_path)
+    made = {"steps": 7, "preset": "toy", "created_at": "2026-02-01T00:00:00+00:00"}
+    before = {"sha256": "0b0b99", "created_at": "2026-01-01T00:00:00+00:00"}
+    wh.write_record("checkpoints", "bridge-1", made | before)
     ours = made | {"parent": "bridge-1", "parent_sha256": "0bad"}
     theirs = made | {"parent": "5a5a", "parent_sha256": "5a5a77"}
     copied = made | {"parent": "0b0b", "parent_sha256": "0b0b99"}  # a copy of what was made here
     wh.write_record("checkpoints", "ours", ours)
     wh.write_record("checkpoints", "theirs", theirs)
     wh.write_record("checkpoints", "copied", copied)
+    # a training that changed nothing is not its own parent
+    same = {"parent": "7c7c", "parent_sha256": "7c7c11", "sha256": "7c7c11"}
+    wh.write_record("checkpoints", "still", made | same)
     wh.publish()
     parents = {
         child: [
@@ -204,12 +209,13 @@ def test_lineage_of_a_training_names_a_checkpoint_or_the_hash_of_a_bridge_file(
             for row in trace(wh.home, child).to_pylist()
             if row["of"] == child and row["kind"] in ("bridge", "checkpoint") and row["depth"]
         ]
-        for child in ("ours", "theirs", "copied")
+        for child in ("ours", "theirs", "copied", "still")
     }
     assert parents == {
         "ours": [("checkpoint", "bridge-1")],
         "theirs": [("bridge", "5a5a77")],
         "copied": [("checkpoint", "bridge-1")],
+        "still": [("bridge", "7c7c11")],
     }
 
 

@@ -71,7 +71,8 @@ def test_an_estimate_says_what_training_then_writes(curated: Curated, preset: Pr
     data = curated.data(with_training(preset, steps=3, batch_size=3, checkpoint_every=1))
     found = estimate(data, Layout())
     clips = len(data.split("train"))
-    assert found.clips == (clips, clips // 3 * 3, clips // 3)
+    assert (found.epoch["clips"], found.epoch["clips_an_epoch"]) == (clips, clips // 3 * 3)
+    assert found.batches == clips // 3
     assert f"{3 / (clips // 3):.1f} epochs" in str(found)
     done = train(data, lambda _: None)
     weights = found.memory["trained weights"]

@@ -197,6 +197,20 @@ def test_how_few_steps_do_is_what_was_measured() -> None:
         assert re.search(rf"\b{steps} (steps |\([^)]*\) )?{figure['value']:.2f}\b", text), steps
 
 
+def test_the_table_of_full_size_is_what_was_measured() -> None:
+    lines = (ROOT / "docs/figures/full-size.jsonl").read_text().splitlines()
+    rows: dict[str, list[str]] = {}
+    for figure in map(json.loads, lines):
+        command = figure["name"].removeprefix("full size, foley ").partition(":")[0]
+        digits = 0 if figure["unit"] == "s" else 1
+        rows.setdefault(command, []).append(f"{figure['value']:.{digits}f} {figure['unit']}")
+    page = (ROOT / "docs" / "operating.md").read_text().partition("full-size.jsonl")[2]
+    table = page.split("\n\n")[0].replace("`", "").replace("--low-memory", "in low memory")
+    told = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
+    found = {re.sub(r", .*", "", cells[0]): cells[1:] for cells in told[2:]}
+    assert found == rows
+
+
 def test_what_editing_does_in_the_toy_is_what_was_measured() -> None:
     lines = (ROOT / "docs/figures/toy-editing.jsonl").read_text().splitlines()
     found = {figure["name"]: figure["value"] for figure in map(json.loads, lines)}

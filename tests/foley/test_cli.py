@@ -10,12 +10,16 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pytest
 
+from foley.cli.output import train
+from pipeline.training.checkpoints import Checkpoint
 from tests.foley.commands import ROOT, environment, foley, one_line_error
 
 
@@ -272,3 +276,13 @@ def test_status_of_a_home_that_is_not_there(tmp_path: Path) -> None:
         foley("status", "--home", tmp_path / "nothing")
     )
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_training_says_what_an_epoch_took_of_its_clips() -> None:
+    record: dict[str, Any] = {"dataset": "main-0001", "steps": 7}
+    epoch = {"clips": 1200, "clips_an_epoch": 1196, "sound_cut": 0.141}
+    plain = Checkpoint("id", Path("bridge.safetensors"), record, trained=True)
+    assert train(plain) == "checkpoint id of dataset main-0001\nbridge.safetensors"
+    text = train(replace(plain, record=record | {"epoch": epoch}))
+    assert "an epoch takes 1,196 of 1,200 clips and cuts off 14.1% of their sound" in text
+    assert text.endswith("\nbridge.safetensors")

@@ -95,6 +95,7 @@ def test_a_batch_of_all_clips_costs_no_more_than_they_do(curated: Curated, prese
     assert "cuts off" not in str(one)
     two = estimate(curated.data(with_training(preset, batch_size=2)), Layout())
     assert two.seconds == pytest.approx(latents[-2] / rate, abs=0.01)
+    assert "x 2 clips" in str(two)
     assert f"x {clips} clips" in str(few)
 
 

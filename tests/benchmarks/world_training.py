@@ -54,6 +54,7 @@ from tests.benchmarks.world_clips import (
     unseen,
     world_features,
 )
+from warehouse.files import Json
 
 FLAWED = 0.45  # share of the clips of a flawed corpus
 _RESULTS = Path(__file__).parent.parent.parent / "docs" / "figures" / "world_training.json"
@@ -142,7 +143,7 @@ def world_training() -> Iterator[Figure]:
     """Onset F1, side and material by what was trained on, for each seed."""
     commit = code_revision()
     folder = Path(tempfile.gettempdir()) / "foley-world-training" / str(commit)
-    results = measure(Plan(), folder) | {"machine": machine(), "commit": commit}
+    results: Json = {**measure(Plan(), folder), "machine": machine(), "commit": commit}
     _RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     for name, found in results["bridges"].items():
         for what, values in found["figures"].items():

@@ -1,12 +1,12 @@
 """Would the tests notice? Makes plausible mistakes in load-bearing files, one at a time.
 
-    uv run python -m tests.mutations [ROOM ...] [--sample 20] [--seed 0]
+    uv run python -m tests.mutations [ROOM ...] [--sample 20] [--seed 0] [--like TEXT]
 
 Each mistake is made in a copy of the tree, the tests of its room run there, and what they did not
 notice is printed with its line. A room's tests first have to pass without a mistake. Mistakes are
-those of cosmic-ray's operators, a sample drawn by seed, and the list of our own in `mistakes.toml`,
-which no operator makes: a call left out, one noise for two purposes. Those that change nothing a
-test could see are listed there as equivalent.
+those of cosmic-ray's operators, a sample drawn by seed, and the list of our own in
+`rooms/ROOM.toml`, which no operator makes: a call left out, one noise for two purposes. Those that
+change nothing a test could see are listed there as equivalent.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ from cosmic_ray.plugins import get_operator
 
 from tests.mutations.forks import ROOT, load_libraries, run_tests
 
-LISTS: dict[str, Any] = tomllib.loads((Path(__file__).parent / "mistakes.toml").read_text())
+#: By room: its `files` and `tests`, `mistakes` of our own, and those that are `equivalent`.
+ROOMS: dict[str, Any] = {
+    file.stem: tomllib.loads(file.read_text())
+    for file in sorted((Path(__file__).parent / "rooms").glob("*.toml"))
+}
+#: Who would change a value is stopped by the type checker, not by a test.
+NOT_FOR_TESTS = "@dataclass(frozen=False)"
 OPERATORS = (
     "AddNot",
     "NumberReplacer",
@@ -83,11 +89,9 @@ def drawn_mistakes(file: str) -> list[Mistake]:
 
 
 def own_mistakes(room: str) -> list[Mistake]:
-    """The room's entries of mistakes.toml. Raises ValueError for a text that is not there once."""
+    """The mistakes of a room's list. Raises ValueError for a text that is not there once."""
     found: list[Mistake] = []
-    for entry in LISTS.get("mistakes", []):
-        if entry["room"] != room:
-            continue
+    for entry in ROOMS[room].get("mistakes", []):
         source = (ROOT / entry["file"]).read_text()
         if source.count(entry["old"]) != 1:
             raise ValueError(f"{entry['file']}: not there once: {entry['old']!r}")
@@ -102,13 +106,11 @@ def _first_difference(old: str, new: str) -> int:
     return next((number for number, (a, b) in enumerate(pairs, 1) if a != b), 1)
 
 
-def is_equivalent(mistake: Mistake) -> bool:
-    """Whether mistakes.toml says of this line that such a mistake changes nothing to be seen."""
+def is_equivalent(room: str, mistake: Mistake) -> bool:
+    """Whether the room's list says of this line that such a mistake changes nothing to be seen."""
     line = mistake.code.splitlines()[mistake.line - 1].strip()
-    listed = (
-        (entry.get("file", mistake.file), entry["becomes"]) for entry in LISTS.get("equivalent", [])
-    )
-    return (mistake.file, line) in listed
+    listed = [(entry["file"], entry["becomes"]) for entry in ROOMS[room].get("equivalent", [])]
+    return line == NOT_FOR_TESTS or (mistake.file, line) in listed
 
 
 @dataclass
@@ -149,26 +151,30 @@ class Tree:
         os.utime(path, (self.stamp, self.stamp))
 
 
-def measure(room: str, sample: int, seed: int, tree: Tree) -> tuple[int, int]:
-    """Print what is not noticed; (noticed, made)."""
-    listed = LISTS["rooms"][room]
-    mistakes = own_mistakes(room)
-    drawn = [mistake for file in listed["files"] for mistake in drawn_mistakes(file)]
-    mistakes += random.Random(seed).sample(drawn, min(sample, len(drawn)))
-    mistakes = [mistake for mistake in mistakes if not is_equivalent(mistake)]
+def mistakes_of(room: str, sample: int, seed: int, like: str = "") -> list[Mistake]:
+    """Our own and the drawn ones, but for those that change nothing; whose file or text is like."""
+    drawn = [mistake for file in ROOMS[room]["files"] for mistake in drawn_mistakes(file)]
+    mistakes = own_mistakes(room) + random.Random(seed).sample(drawn, min(sample, len(drawn)))
+    return [m for m in mistakes if like in f"{m.file} {m.what}" and not is_equivalent(room, m)]
+
+
+def measure(room: str, mistakes: Sequence[Mistake], tree: Tree) -> int:
+    """Print what is not noticed; how many are."""
+    tests, began = ROOMS[room]["tests"], time.monotonic()
     print(f"{room}: {len(mistakes)} mistakes; first its tests without one", flush=True)
-    limit = 60 + 5 * tree.seconds(listed["tests"])  # a mistake may make a test wait for ever
+    limit = 60 + 5 * tree.seconds(tests)  # a mistake may make a test wait for ever
     noticed = 0
     for mistake in mistakes:
-        if tree.is_noticed(mistake, listed["tests"], limit):
+        if tree.is_noticed(mistake, tests, limit):
             noticed += 1
         else:
             line = mistake.code.splitlines()[mistake.line - 1].strip()
             print(
                 f"  not noticed: {mistake.file}:{mistake.line} {mistake.what}: {line}", flush=True
             )
-    print(f"{room}: {noticed} of {len(mistakes)} noticed", flush=True)
-    return noticed, len(mistakes)
+    took = time.monotonic() - began
+    print(f"{room}: {noticed} of {len(mistakes)} noticed, in {took:.0f} s", flush=True)
+    return noticed
 
 
 def main() -> int:
@@ -177,18 +183,20 @@ def main() -> int:
         "python -m tests.mutations", description=(__doc__ or "").partition("\n")[0]
     )
     rooms = "files and the tests that are to notice; all where none is named: "
-    parser.add_argument("rooms", nargs="*", metavar="ROOM", help=rooms + ", ".join(LISTS["rooms"]))
+    parser.add_argument("rooms", nargs="*", metavar="ROOM", help=rooms + ", ".join(ROOMS))
     parser.add_argument("--sample", type=int, default=20, help="drawn mistakes a room (20)")
     parser.add_argument("--seed", type=int, default=0, help="by which they are drawn (0)")
+    parser.add_argument("--like", default="", help="only mistakes with this in file or text")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # nothing is left
     load_libraries()
     noticed = made = 0
     with tempfile.TemporaryDirectory() as folder:
         tree = Tree(Path(folder))
-        for room in options.rooms or LISTS["rooms"]:
-            counts = measure(room, options.sample, options.seed, tree)
-            noticed, made = noticed + counts[0], made + counts[1]
+        for room in options.rooms or ROOMS:
+            mistakes = mistakes_of(room, options.sample, options.seed, options.like)
+            made += len(mistakes)
+            noticed += measure(room, mistakes, tree) if mistakes else 0
     print(f"all: {noticed} of {made} noticed ({noticed / max(1, made):.0%})")
     return 0 if noticed >= 0.85 * made else 1
 

@@ -1,18 +1,19 @@
-"""The list of our own mistakes follows the code: what it would change is there, once."""
+"""The lists of our own mistakes follow the code: what they would change is there, once."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.mutations.__main__ import LISTS, ROOT, own_mistakes
+from tests.mutations.__main__ import ROOMS, ROOT, own_mistakes
 
 
-@pytest.mark.parametrize("room", sorted({entry["room"] for entry in LISTS["mistakes"]}))
+@pytest.mark.parametrize("room", ROOMS)
 def test_every_mistake_can_be_made(room: str) -> None:
     assert all(mistake.code.strip() for mistake in own_mistakes(room))
 
 
-def test_every_room_has_its_files_and_tests() -> None:
-    for room in LISTS["rooms"].values():
-        for name in (*room["files"], *room["tests"]):
-            assert (ROOT / name).exists(), name
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_has_its_files_and_tests(room: str) -> None:
+    equivalent = (entry["file"] for entry in ROOMS[room].get("equivalent", ()))
+    for name in (*ROOMS[room]["files"], *ROOMS[room]["tests"], *equivalent):
+        assert (ROOT / name).exists(), name

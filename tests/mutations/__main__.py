@@ -141,7 +141,7 @@ class Tree:
         right = path.read_text()
         self._write(path, mistake.code)
         try:
-            return run_tests(self.folder, tests, seconds) != 0
+            return run_tests(self.folder, tests, seconds, path.stem) != 0
         finally:
             self._write(path, right)
 

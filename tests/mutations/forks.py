@@ -27,13 +27,21 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-class SlowOnesLast:
-    """A plugin of pytest: a quick test may notice the mistake first."""
+class LikelyOnesFirst:
+    """A plugin of pytest: quick tests first, of these the file that has the mistaken one's name."""
+
+    def __init__(self, stem: str) -> None:
+        self.stem = stem
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Called by pytest; the order is kept among slow and among quick tests."""
-        items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+        """Called by pytest; the order is kept among others."""
+        items.sort(
+            key=lambda item: (
+                item.get_closest_marker("slow") is not None,
+                self.stem not in item.path.stem,
+            )
+        )
 
 
 def load_libraries() -> None:
@@ -45,10 +53,15 @@ def load_libraries() -> None:
     gc.freeze()  # no test has to look through what they hold
 
 
-def run_tests(tree: Path, tests: Sequence[str], seconds: float | None) -> int:
-    """pytest's exit code in that tree; -9 where it took longer than `seconds`."""
+def run_tests(tree: Path, tests: Sequence[str], seconds: float | None, stem: str = "") -> int:
+    """pytest's exit code in that tree; -9 where it took longer than `seconds`.
+
+    `stem` is the name of the file with a mistake, without its ending.
+    """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        process = get_context("fork").Process(target=_pytest_there, args=(tree, tests, scratch))
+        process = get_context("fork").Process(
+            target=_pytest_there, args=(tree, tests, scratch, stem)
+        )
         process.start()
         try:
             process.join(seconds)
@@ -59,7 +72,7 @@ def run_tests(tree: Path, tests: Sequence[str], seconds: float | None) -> int:
         return process.exitcode or 0
 
 
-def _pytest_there(tree: Path, tests: Sequence[str], scratch: str) -> None:
+def _pytest_there(tree: Path, tests: Sequence[str], scratch: str, stem: str) -> None:
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
@@ -74,4 +87,4 @@ def _pytest_there(tree: Path, tests: Sequence[str], scratch: str) -> None:
         os.dup2(nowhere.fileno(), 2)
     # how long a test may take here is for `seconds` to say: the machine may have much to do
     options = ["-x", "-n0", "-q", "-p", "no:cacheprovider", "--timeout=0"]
-    sys.exit(pytest.main([*options, *tests], plugins=[SlowOnesLast()]))
+    sys.exit(pytest.main([*options, *tests], plugins=[LikelyOnesFirst(stem)]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 
 from tests.mutations.__main__ import ROOMS, ROOT, own_mistakes
@@ -9,7 +11,8 @@ from tests.mutations.__main__ import ROOMS, ROOT, own_mistakes
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_mistake_can_be_made(room: str) -> None:
-    assert all(mistake.code.strip() for mistake in own_mistakes(room))
+    for mistake in own_mistakes(room):
+        ast.parse(mistake.code)  # else whatever imports it would notice
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -153,7 +153,8 @@ class Tree:
 
 def mistakes_of(room: str, sample: int, seed: int, like: str = "") -> list[Mistake]:
     """Our own and the drawn ones, but for those that change nothing; whose file or text is like."""
-    drawn = [mistake for file in ROOMS[room]["files"] for mistake in drawn_mistakes(file)]
+    files = ROOMS[room]["files"] if sample else ()  # to make every mistake takes a minute a room
+    drawn = [mistake for file in files for mistake in drawn_mistakes(file)]
     mistakes = own_mistakes(room) + random.Random(seed).sample(drawn, min(sample, len(drawn)))
     return [m for m in mistakes if like in f"{m.file} {m.what}" and not is_equivalent(room, m)]
 

@@ -6,6 +6,7 @@ What they give, and what a broken clip costs.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from pipeline.evaluation.conditions import (
     wav_audio,
     wav_bytes,
 )
+from pipeline.features.audio_latents import CHUNK
 from pipeline.features.video_tokens import tokens_from_bytes
 from pipeline.generation.generator import SoundGenerator
 from pipeline.media import probe
@@ -114,11 +116,21 @@ def test_clips_are_used_up_to_the_presets_limit(clips: list[Clip]) -> None:
         assert found.get("video_seconds", found.get("audio_seconds")) == 1.0
 
 
+def test_latents_are_as_many_as_their_seconds_say(clips: list[Clip]) -> None:
+    """Also where a header promises half a second that is not there."""
+    found = columns(run(FEATURES["audio_latents"], [{**clips[0], "duration": 2.5}])[0])
+    assert found["audio_seconds"] == 2.5
+    assert found["n_latents"] == math.ceil(2.5 * PRESET.latent_rate)
+
+
 def test_text_tokens_have_no_padding(clips: list[Clip]) -> None:
     for clip, outcome in zip(clips, run(FEATURES["text_embeddings"], clips), strict=True):
         found = columns(outcome)
         assert found["n_text_tokens"] == len(clip["prompt"].encode()) + 1  # bytes and an end
         assert len(found["text_tokens"]) == found["n_text_tokens"] * PRESET.text_width * 2
+    many = [{"clip_id": str(n), "prompt": "x" * n} for n in range(CHUNK + 3)]
+    outcomes = run(FEATURES["text_embeddings"], many)
+    assert [columns(one)["n_text_tokens"] for one in outcomes] == [n + 1 for n in range(CHUNK + 3)]
 
 
 SHORT = PRESET.model_copy(update={"sample": PRESET.sample.model_copy(update={"steps": 2})})

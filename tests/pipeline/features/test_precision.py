@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,25 @@ def test_precision_is_part_of_the_fingerprints_that_it_changes_and_of_no_other()
         for one in (TOY, preset(networks="bf16"))
     ]
     assert f"{Cnn14.revision(TOY)} bf16" in revisions[1] - revisions[0]
+
+
+def test_pooling_lengths_and_weights_are_part_of_the_fingerprints_of_features(
+    tmp_path: Path,
+) -> None:
+    usual = StageGraph(TOY).feature_fingerprints
+    weights = tmp_path / "weights"
+    shutil.copytree(TOY.weights, weights)
+    changed = weights / "vjepa2" / "config.json"
+    changed.write_bytes(changed.read_bytes() + b" ")
+    tokens, latents = {"video_tokens"}, {"audio_latents"}
+    pooled = TOY.model_dump() | {"video": TOY.video.model_dump() | {"pooling": "grid2"}}
+    for other, expected in (
+        (Preset.model_validate(pooled), tokens),
+        (TOY.model_copy(update={"max_seconds": 3.0}), tokens | latents),
+        (TOY.model_copy(update={"weights": weights}), tokens),
+    ):
+        found = StageGraph(other).feature_fingerprints
+        assert {name for name in usual if found[name] != usual[name]} == expected
 
 
 def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:

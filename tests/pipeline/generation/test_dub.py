@@ -145,6 +145,8 @@ def test_what_cannot_be_made_is_said_before_a_model_is_loaded(tmp_path: Path) ->
         SoundGenerator(options.sampling_preset())  # whose encoder is not there either
     with pytest.raises(ModelError, match="takes 2 steps at least"):
         prepare(source, out, options.model_copy(update={"steps": 1}), None)
+    fast = GenerateOptions(fast=True).sampling_preset().sample
+    assert fast.steps == PRESET.sample.fast_steps < PRESET.sample.steps
     assert (
         options.model_copy(update={"steps": 1, "preset": "toy", "weights": None})
         .sampling_preset()

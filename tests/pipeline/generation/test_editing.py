@@ -18,6 +18,7 @@ from model.networks.base import Embedded
 from model.presets.preset import load_preset
 from model.presets.settings import ModelError, TaggerSettings
 from model.sampling.request import SoundRequest
+from pipeline.generation.asking import scene_cuts
 from pipeline.generation.dub import prepare
 from pipeline.generation.finishing import measure
 from pipeline.generation.generator import SoundGenerator
@@ -39,6 +40,8 @@ from warehouse.files import file_sha256
         ({"redo": "2-1"}, "is no stretch"),
         ({"redo": "1:x-2"}, "is no stretch"),
         ({"redo": "0-1", "loudness": -23}, "--loudness does not"),
+        ({"redo": "0-1", "sample_rate": 48_000}, "--sample-rate does not"),
+        ({"redo": "0-1", "mix": 0}, "--mix does not"),
         ({"without": "noise"}, "without"),
         ({"strength": 0}, "strength"),
         ({"strength": 0.5}, "give --like, too"),
@@ -147,6 +150,7 @@ def test_scenes_are_made_apart_unless_asked_otherwise(
         scenes(tmp_path / "whole.mp4", 20, 20, 20),
     )
     assert generator.watch(cut, 3.0).cuts == (2.0,)
+    assert scene_cuts(cut, 2.9) == ()  # too short a last scene
     assert cut_times(cut, 3.0, 128.0) == [2.0]  # between two readings of 256 pictures
     assert generator.watch(whole, 3.0).cuts == ()
     assert generator.watch(scenes(tmp_path / "flash.mp4", 20, 220), 1.5).cuts == ()

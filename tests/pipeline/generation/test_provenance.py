@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file, save_file
 
 from model.bridge_file import read_bridge_facts
 from pipeline.generation.dub import prepare
 from pipeline.generation.generator import SoundGenerator
 from pipeline.generation.options import GenerateOptions
-from pipeline.generation.provenance import sidecar_of
+from pipeline.generation.provenance import code_revision, kept_provenance, model_facts, sidecar_of
 from pipeline.generation.requests import Request
 from tests.pipeline.generation.making import PRESET, PROMPT, made, sampling, video
 from warehouse import Warehouse, query, trace
@@ -88,3 +90,38 @@ def test_a_sound_of_a_checkpoint_leads_to_it_and_to_its_clip(tmp_path: Path) -> 
     home.publish()
     parents = {(row["kind"], row["id"]) for row in trace(home.home, str(out)).to_pylist()}
     assert {("checkpoint", "abc"), ("clip", "c"), ("file", file_sha256(source))} <= parents
+
+
+def test_a_bridge_that_was_replaced_is_not_the_checkpoint_beside_it(tmp_path: Path) -> None:
+    bridge = tmp_path / "bridge.safetensors"
+    bridge.write_bytes((PRESET.weights / "bridge.safetensors").read_bytes())
+    facts, record = read_bridge_facts(bridge), tmp_path / "checkpoint.json"
+    for digest, checkpoint in ((file_sha256(bridge), "abc"), ("0" * 64, None)):
+        record.write_text(json.dumps({"id": "abc", "sha256": digest}))
+        assert model_facts(PRESET, bridge, facts)["checkpoint"] == checkpoint
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_what_was_not_written_is_not_told_of(tmp_path: Path, before: bool) -> None:
+    out = tmp_path / "out.wav"
+    if before:
+        sidecar_of(out).write_text("of the file that is there")
+    with pytest.raises(ZeroDivisionError), kept_provenance(out, {"video": None}, None):
+        raise ZeroDivisionError
+    assert sidecar_of(out).exists() == before
+
+
+def test_code_is_told_by_its_commit_and_whether_it_was_changed_since(tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        own = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(tmp_path), *own, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init", "-q")
+    (tmp_path / "a.py").write_text("1")
+    git("add", "a.py")
+    git("commit", "-qm", "first")
+    commit = git("rev-parse", "HEAD")
+    assert code_revision(tmp_path) == commit
+    (tmp_path / "a.py").write_text("2")
+    assert code_revision(tmp_path) == f"{commit}-dirty"

@@ -15,7 +15,7 @@ from pipeline.generation.generator import SoundGenerator
 from pipeline.generation.listing import requests_for
 from pipeline.generation.options import GenerateOptions
 from pipeline.generation.provenance import sidecar_of
-from pipeline.generation.retake import spliced
+from pipeline.generation.retake import latent_spans, spliced
 from pipeline.media import decode_audio, write_flac
 from tests.pipeline.generation.making import FAST, dubbed, samples
 from tests.pipeline.media.samples import clicks
@@ -80,7 +80,9 @@ def test_a_stretch_of_a_mix_is_made_anew_in_its_stem(
     ask = GenerateOptions.model_validate(FAST | {"prompt": None, "redo": "0.2-0.4"})
     again = make(source, "first.wav", **levels, seed=3)  # whose stem is another's now
     third.with_suffix(".stem.wav").unlink()
-    for mix in (again, third):
+    stem = sidecar_of(second.with_suffix(".stem.wav"))
+    stem.write_text(json.dumps(json.loads(stem.read_text()) | {"bridge": "another"}))
+    for mix in (again, second, third):
         with pytest.raises(FoleyError, match=rf"{mix.name} is a mix, .*--stem"):
             prepare(mix, tmp_path / "o.wav", ask, None)
 
@@ -108,7 +110,10 @@ def test_a_stretch_of_a_sound_at_another_level_has_it_too(
 def test_python_makes_a_part_anew_too(
     generator: SoundGenerator, source: Path, tmp_path: Path
 ) -> None:
-    made = generator.generate(source, "wood", seed=3, steps=2, redo="1.0-1.5")
+    made = generator.generate(source, "wood", seed=3, steps=3, redo="1.0-1.5")
+    assert made.provenance["settings"]["steps"] == 3
+    with pytest.raises(FoleyError, match="is one of the files to read"):
+        made.save(source)
     old = samples(source)
     before = round(1.0 * made.sample_rate)
     assert made.sample_rate == decode_audio(source).sample_rate
@@ -119,6 +124,10 @@ def test_python_makes_a_part_anew_too(
     assert (again.provenance["prompt"], again.video) == ("wood", source)
     with pytest.raises(FoleyError, match="name its file"):
         generator.generate(None, "wood", redo="1.0-1.5")
+
+
+def test_all_latents_that_a_stretch_touches_are_made_anew() -> None:
+    assert latent_spans(((0.51, 1.21), (3.9, 9.0)), 25.0, 100) == ((12, 31), (97, 100))
 
 
 def test_an_old_sound_gives_way_to_the_new_within_the_stretch() -> None:

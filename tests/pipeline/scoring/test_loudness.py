@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.scoring.loudness import FLOOR_DBFS, Silence, SilenceSettings, measure
+from pipeline.media import write_wav
+from pipeline.scoring.loudness import FLOOR_DBFS, Silence, SilenceSettings, measure, measure_file
 from pipeline.stages.stage import Failed, Passed, Rejected
 from tests.pipeline.media.samples import clicks, write_sample
 
@@ -95,6 +96,15 @@ def test_time_after_the_sound_ends_is_silent(tmp_path: Path) -> None:
     assert isinstance(outcome, Passed)
     assert outcome.columns["silent_share"] == pytest.approx(0.75, abs=0.02)
     assert outcome.columns["longest_gap"] == pytest.approx(3.0, abs=0.05)
+
+
+def test_both_ears_and_both_signs_are_heard(tmp_path: Path) -> None:
+    """A lone sample below zero, on the right: of the mean it is half."""
+    sound = np.zeros((2, RATE), np.float32)
+    sound[1, RATE // 2] = -0.8
+    write_wav(tmp_path / "a.wav", sound, RATE)
+    found = measure_file(tmp_path / "a.wav", SilenceSettings())
+    assert found["peak_dbfs"] == pytest.approx(20 * np.log10(0.4), abs=0.01)
 
 
 def test_a_broken_clip_costs_its_own_row(tmp_path: Path) -> None:

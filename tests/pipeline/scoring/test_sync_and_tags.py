@@ -80,12 +80,14 @@ def test_offsets_are_those_that_evaluation_would_find(tmp_path: Path) -> None:
     # DeSync follows shifts
     stage, clips, expected = Sync(TOY), list[Clip](), list[dict[str, float]]()
     network = Synchformer.from_pretrained(TOY)
-    for i, offset in enumerate((0.0, 1.6, -1.6)):
+    for i, (offset, seconds) in enumerate(((0.0, 4.0), (1.6, 4.0), (-1.6, 5.0))):
         clip, path = sample_clip(82_000_000 + i, 8.0), tmp_path / f"{i}.mp4"
         write_media(
-            path, render_frames(window(clip, 2.0, 4.0)), late(render_audio(clip), offset, cut=False)
+            path,
+            render_frames(window(clip, 2.0, seconds)),
+            late(render_audio(clip), offset, cut=False),
         )
-        clips.append({"clip_id": path.stem, "path": str(path), "duration": 4.0})
+        clips.append({"clip_id": path.stem, "path": str(path), "duration": seconds})
         seen = network.watch([read_frames(path, network.times(4.0), Framing(64, 64))])[0].features
         heard = network.hear([read_sound(path, 16000, TOY.evaluation_seconds)])[0].features
         logits = network.offset_logits(seen[None], heard[None])

@@ -66,6 +66,7 @@ def test_an_epoch_takes_every_clip_as_long_as_the_shortest_of_its_batch(
             assert np.array_equal(batch.video[i].numpy(), video)
             own = arrays["audio_seconds"][row]
             assert batch.seconds[i] == (shortest / 25 if shortest < counts[row] else own)
+            assert len(batch.text[i]) == arrays["n_text_tokens"][row]
         taken += rows
     assert len(taken) == len(set(taken)) == len(features) // 3 * 3
 
@@ -87,6 +88,24 @@ def test_processes_share_steps_that_are_those_of_one_and_go_on_where_they_stoppe
     few = with_training(preset, batch_size=100)  # more than there are clips
     batch = next(micro_batches(features, few.train, Canvas.of(few), range(1), 0))
     assert len(batch.video) == len(features)
+
+
+def test_every_epoch_and_every_seed_has_an_order_of_its_own(
+    features: FeatureSet, preset: Preset
+) -> None:
+    first, other = (with_training(preset, batch_size=2, seed=seed) for seed in (0, 1))
+    count = len(features) // 2
+    order = steps(features, first, range(1), 0, 2 * count)
+    assert order[:count] != order[count:]
+    assert order[:count] != steps(features, other, range(1), 0, count)
+
+
+def test_a_subset_is_one_of_what_is_trained_on_alone(untrained: Curated, preset: Preset) -> None:
+    data = untrained.data(preset)
+    assert replace(data, subset="ablation").split("test").id == data.split("test").id
+    few = replace(data, limit=2)
+    assert few.batches("test").clips == 2 < data.batches("test").clips
+    assert few.held_out_name != data.held_out_name
 
 
 def test_what_an_epoch_leaves_out_and_cuts_off_is_said(

@@ -68,7 +68,8 @@ def test_the_papers_size_is_known_without_its_weights() -> None:
 
 
 def test_an_estimate_says_what_training_then_writes(curated: Curated, preset: Preset) -> None:
-    data = curated.data(with_training(preset, steps=3, batch_size=3, checkpoint_every=1))
+    own = {"checkpoint_every": 1, "ema_decay": 0.9, "keep_state": True}
+    data = curated.data(with_training(preset, steps=3, batch_size=3, **own))
     found = estimate(data, Layout())
     clips = len(data.split("train"))
     assert (found.epoch["clips"], found.epoch["clips_an_epoch"]) == (clips, clips // 3 * 3)
@@ -77,6 +78,8 @@ def test_an_estimate_says_what_training_then_writes(curated: Curated, preset: Pr
     done = train(data, lambda _: None)
     weights = found.memory["trained weights"]
     assert done.path.stat().st_size == pytest.approx(weights, rel=0.1)
+    state = weights + found.memory["optimiser"] + found.memory["average"]
+    assert (done.path.parent / "state.pt").stat().st_size == pytest.approx(state, rel=0.1)
 
 
 def test_a_batch_of_all_clips_costs_no_more_than_they_do(curated: Curated, preset: Preset) -> None:
@@ -117,6 +120,20 @@ def test_what_does_not_fit_is_refused(
         monkeypatch.setattr(shutil, "disk_usage", little)
     with pytest.raises(FoleyError, match=why):
         estimate(curated.data(preset), Layout())
+
+
+def test_time_goes_by_the_work_of_all_steps_and_memory_is_shared_by_processes(
+    curated: Curated, preset: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, two = curated.data(with_training(preset, steps=6, micro_batches=4)), Layout(2)
+    monkeypatch.setattr("pipeline.training.estimate.device_peak", lambda: 1e12)
+    found = estimate(data, two)
+    # FLOPs of all micro-batches, of which 40% of what two devices give are used
+    assert found.hours == pytest.approx(found.cost.flops * 4 * 6 / (2 * 0.4e12) / 3600)
+    needed = sum(found.memory.values())
+    monkeypatch.setattr("pipeline.training.estimate.memory_here", lambda: round(1.5 * needed))
+    with pytest.raises(FoleyError, match="a process needs about"):
+        estimate(data, two)
 
 
 def test_a_layout_that_cannot_be_is_refused(curated: Curated, preset: Preset) -> None:

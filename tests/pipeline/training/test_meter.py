@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from model.presets.preset import Preset
 from model.training.trainer import NOISE_LEVELS, Progress
 from pipeline.training import meter
-from pipeline.training.meter import Meter
+from pipeline.training.meter import Meter, clip_flops
+from tests.pipeline.small import Curated, with_training
 
 
 def test_figures_are_of_the_steps_since_they_were_last_asked_for(
@@ -38,6 +40,11 @@ def test_figures_are_of_the_steps_since_they_were_last_asked_for(
     found = watched.figures(last, waited=1.5)
     assert (found["loss_at_noise/0.0-0.2"], found["clips_per_second"]) == (6.0, 2.0)
     assert found["data_wait_share"] == 0.25
+
+
+def test_the_work_of_a_clip_is_the_same_in_any_batch(untrained: Curated, preset: Preset) -> None:
+    one, four = (clip_flops(untrained.data(with_training(preset, batch_size=n))) for n in (1, 4))
+    assert one == four > 1e6
 
 
 def test_no_share_is_told_of_a_device_that_nobody_knows() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -26,6 +27,9 @@ def test_a_training_from_a_checkpoint_begins_with_its_weights_and_names_it(
     # with a rate of next to nothing, what is written is what it began with
     still = with_training(preset, steps=1, learning_rate=1e-12, weight_decay=0.0)
     parent = choose_checkpoint(curated.wh, preset, first.id)
+    [scale] = curated.wh.home.glob("features/*/_video_scale.json")
+    measured = json.loads(scale.read_text())
+    scale.write_text(json.dumps(measured | {"mean": [9.0] * len(measured["mean"])}))
     for optimiser in (False, True):
         child = train(curated.data(still), lambda _: None, parent=Parent(parent, optimiser))
         assert (child.record["parent"], child.record["parent_optimiser"]) == (first.id, optimiser)
@@ -33,11 +37,18 @@ def test_a_training_from_a_checkpoint_begins_with_its_weights_and_names_it(
         assert before.keys() == after.keys()
         for name, value in before.items():
             torch.testing.assert_close(after[name], value, atol=1e-7, rtol=1e-6)
+    other = replace(parent, record=parent.record | {"sha256": "of another file"})
+    assert Parent(other).identity != Parent(parent).identity
+    elsewhere = replace(parent, record=parent.record | {"steps": 1})
+    with pytest.raises(FoleyError, match="was not kept"):
+        Parent(elsewhere, optimiser=True).state()
     untrained = train(curated.data(still), lambda _: None)
     assert untrained.id not in (first.id, child.id)
     assert load_file(untrained.path)["layers.0.to_out.weight"].abs().max() < 1e-9
     curated.wh.publish()
-    assert first.id in trace(curated.wh.home, child.id)["id"].to_pylist()
+    found = trace(curated.wh.home, child.id)
+    assert first.id in found["id"].to_pylist()
+    assert "clip" not in found["kind"].to_pylist()  # all of a dataset's clips are too many
 
 
 def test_a_parent_without_its_optimiser_or_with_other_layers_is_refused(
@@ -54,6 +65,9 @@ def test_a_parent_without_its_optimiser_or_with_other_layers_is_refused(
     )
     with pytest.raises(WeightsError, match=r"bridge\.adapter_width = 96"):
         replace(parent, optimiser=False).check(wider)
+    video = preset.video.model_copy(update={"pooling": "grid2"})
+    with pytest.raises(WeightsError, match=r"pooling"):
+        replace(parent, optimiser=False).check(preset.model_copy(update={"video": video}))
 
 
 def test_a_damaged_state_falls_back_to_the_one_before(

@@ -15,6 +15,8 @@ from statistics import median
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model.foley import FoleyControl
@@ -30,9 +32,11 @@ from pipeline.scoring.probe import Probe
 from pipeline.stages.engine import fingerprints
 from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import find_checkpoint
-from pipeline.training.train import train
+from pipeline.training.train import _identity, _uses, train
 from tests.pipeline.small import Curated, with_training, work
 from warehouse import FoleyError, Warehouse
+from warehouse.datasets.versions import UNCURATED
+from warehouse.files import identity_hash
 
 
 def train_and_die(data: DatasetFeatures, step: int) -> None:
@@ -97,18 +101,23 @@ def test_a_killed_training_goes_on_to_the_same_bytes(
     assert not list(resumed.path.parent.glob("state*"))
 
 
-def test_a_stop_by_a_person_loses_no_step(curated: Curated, preset: Preset) -> None:
-    long = with_training(preset, steps=5, checkpoint_every=100)
+def test_a_stop_by_a_person_loses_no_step(
+    curated: Curated, preset: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.training.training_log._POINTS", 2)  # a point every two steps
+    long, losses = with_training(preset, steps=5, checkpoint_every=100), list[float]()
 
     def stop(progress: Progress) -> None:
+        losses.append(progress.loss)
         if progress.step == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(curated.data(long), stop)
-    steps: list[int] = []
-    train(curated.data(long), lambda p: steps.append(p.step))
-    assert steps == [4, 5]
+    done = train(curated.data(long), stop)
+    assert len(losses) == 5
+    pairs = [[2, sum(losses[:2]) / 2], [4, sum(losses[2:4]) / 2], [5, losses[4]]]
+    assert done.record["losses"] == pairs
 
 
 def test_a_stop_while_it_is_measured_loses_neither_step_nor_figure(
@@ -176,13 +185,25 @@ def test_checkpoints_on_the_way_are_rotated_and_can_be_used(
     assert sorted(levels)[::4] == ["loss_at_noise/0.0-0.2", "loss_at_noise/0.8-1.0"]
 
 
-def test_sound_samples_can_be_heard(curated: Curated, preset: Preset) -> None:
-    short = with_training(preset, steps=4, precision="bf16")  # as at full size
+def test_sound_samples_can_be_heard(
+    curated: Curated, preset: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # bf16 as at full size
+    short = with_training(preset, steps=4, precision="bf16", ema_decay=0.5, checkpoint_every=2)
     long = with_training(short, sample_every=2)
     plain = train(curated.data(short), lambda _: None)
     plain_bytes = plain.path.read_bytes()
     shutil.rmtree(plain.path.parent)
+    generate, heard = FoleyControl.generate, list[torch.Tensor]()
+
+    def seen(foley: FoleyControl, *given: Any) -> Any:
+        heard.append(foley.bridge.layers[0].to_out.weight.detach().clone())
+        return generate(foley, *given)
+
+    monkeypatch.setattr(FoleyControl, "generate", seen)
     done = train(curated.data(long), lambda _: None)
+    [step] = curated.wh.home.glob("checkpoints/*-step000002/bridge.safetensors")
+    torch.testing.assert_close(heard[0], load_file(step)["layers.0.to_out.weight"])  # the average
     sounds = sorted(done.path.parent.glob("samples/step*.flac"))
     assert {path.name[:10] for path in sounds} == {"step000002", "step000004"}
     columns, fingerprint = ["clip_id", "video_seconds"], curated.fingerprints["video_tokens"]
@@ -270,6 +291,34 @@ def test_the_fingerprint_of_other_videos_alone_covers_whose_they_are(
     held_out = set(curated.dataset.clip_ids(split="test"))
     assert {name for name, of in partners.items() if of} == {"generate_other"}
     assert set(partners["generate_other"]) == held_out
+
+
+def test_what_weights_depend_on_is_in_the_identity_of_a_training(
+    curated: Curated, preset: Preset, tmp_path: Path
+) -> None:
+    data, seen = curated.data(preset), set[str]()
+    features = data.split("train")
+    for name in ("backbone.safetensors", "vjepa2/config.json"):
+        shutil.copytree(preset.weights, tmp_path / name, dirs_exist_ok=True)
+        with (tmp_path / name / name).open("ab") as file:
+            file.write(b" ")
+    window = preset.window.model_copy(update={"canvas_seconds": 4.0})
+    for other in (
+        preset,
+        preset.model_copy(update={"window": window}),
+        preset.model_copy(update={"weights": tmp_path / "backbone.safetensors"}),
+        preset.model_copy(update={"weights": tmp_path / "vjepa2/config.json"}),
+        with_training(preset, seed=1),
+        with_training(preset, learning_rate=1.0),
+    ):
+        of = replace(data, preset=other)
+        seen.add(identity_hash(_identity(of, features, other.train, None)))
+    assert len(seen) == 6
+    uncurated = replace(data.dataset, role=UNCURATED)
+    assert [_uses(one)["ablation"] for one in (data, replace(data, dataset=uncurated))] == [
+        False,
+        True,
+    ]
 
 
 def test_a_dataset_without_features_cannot_be_trained_on(

@@ -69,6 +69,12 @@ def test_a_bit_anywhere_in_a_commit_changes_no_row(
         shutil.rmtree(wh.home / "damaged")
 
 
+def test_a_commit_that_was_cut_is_seen_by_its_size_alone(wh: Warehouse) -> None:
+    victim = commits(wh, "facts")[0]
+    victim.write_bytes(victim.read_bytes()[:-1])
+    assert [problem.path for problem in verify(wh, deep=False)] == [victim]
+
+
 def test_a_query_that_ends_its_database_runs_again_in_a_new_one(wh: Warehouse) -> None:
     used: list[object] = []
 

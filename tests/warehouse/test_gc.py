@@ -102,6 +102,7 @@ def test_gc_leaves_a_folder_that_is_just_being_made(
     monkeypatch.setattr(Path, "mkdir", then_gc)
     with scratch_folder(wh.tmp) as folder:
         (folder / "file").write_text("kept")
+        assert gc(wh) == [], "its writer lives"
         sweep(wh)
         assert (folder / "file").read_text() == "kept"
     assert list(wh.tmp.iterdir()) == []

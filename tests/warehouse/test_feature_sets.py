@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.curation.gates import Condition, Gate
 from pipeline.curation.policy import Policy, select
-from pipeline.stages.engine import fingerprints
+from pipeline.stages.engine import fingerprints, plan, run_batch
 from tests.warehouse.toys import SHAPE, length, make_files, run_all, stages, tokens
 from warehouse import FeatureSet, FoleyError, Warehouse, compact, query
 from warehouse.datasets.epoch import Epoch
@@ -213,3 +213,21 @@ def test_a_subset_that_is_empty_is_named(made: tuple[Warehouse, FeatureSet]) -> 
     request = FeatureRequest(wh.dataset("all"), fingerprints(stages()), COLUMNS, None, "sft")
     with pytest.raises(FoleyError, match=r"no clip of all-.* is in the subset 'sft'"):
         build(wh, request)
+
+
+def test_features_that_come_later_make_another_set(tmp_path: Path) -> None:
+    """Of one dataset version: what was joined while a stage was half done stays what it was."""
+    wh = Warehouse(tmp_path / "home")
+    wh.ingest(make_files(tmp_path / "media", 12))
+    run_all(wh, stages()[:1])
+    prints, tokens_of = fingerprints(stages()), stages()[1]
+    dataset = select(wh, {"facts": prints["facts"]}, Policy("all", 1, ()))
+    planned = plan(wh, tokens_of, prints)
+    request = FeatureRequest(dataset, {"tokens": prints["tokens"]}, ["tokens"], split=None)
+    sets: list[FeatureSet] = []
+    for batch in planned.batches:
+        run_batch(wh, tokens_of, planned, batch)
+        sets.append(build(wh, request))
+    clips = len(dataset.clip_ids())
+    assert [len(features) for features in sets] == [4, 8, clips]
+    assert [features.meta["missing"] for features in sets] == [clips - 4, clips - 8, 0]

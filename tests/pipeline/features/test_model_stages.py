@@ -29,9 +29,9 @@ from pipeline.evaluation.conditions import (
     wav_bytes,
 )
 from pipeline.features.audio_latents import CHUNK
-from pipeline.features.video_tokens import tokens_from_bytes
+from pipeline.features.video_tokens import VideoTokens, tokens_from_bytes
 from pipeline.generation.generator import SoundGenerator
-from pipeline.media import probe
+from pipeline.media import Framing, probe, read_frames
 from pipeline.procedural import render_audio, render_frames, sample_clip, write_clip
 from pipeline.stages.stage import Clip, Failed, Outcome, Passed, Rejected, Stage
 
@@ -94,6 +94,14 @@ def test_video_tokens_follow_the_picture_and_its_length(clips: list[Clip]) -> No
         torch.from_numpy(tokens.astype(np.float32)), rendered, dim=-1
     )
     assert float(similarity.min()) > 0.99  # the codec changes little
+
+
+def test_pictures_are_scaled_before_the_crop(clips: list[Clip]) -> None:
+    video = PRESET.video.model_copy(update={"short_side": 96})
+    stage = VideoTokens(PRESET.model_copy(update={"video": video}))
+    frames = stage._reading(clips[0])()
+    expected = read_frames(Path(clips[0]["path"]), np.arange(32) / 16, Framing(96, video.crop))
+    np.testing.assert_array_equal(frames, expected)
 
 
 def test_latents_are_those_of_the_sound(clips: list[Clip]) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from model.metrics.metrics import OFFSETS, desync
+from model.networks.base import Embedded
 from model.networks.panns import Cnn14
 from model.networks.synchformer import Synchformer
 from model.presets.audioset import MUSIC, SPEECH
@@ -37,7 +39,7 @@ from pipeline.procedural import (
     write_media,
 )
 from pipeline.scoring.sync import Sync
-from pipeline.scoring.tags import Tags
+from pipeline.scoring.tags import Tagger, Tags
 from pipeline.stages.engine import fingerprints
 from pipeline.stages.stage import Clip, Failed, Outcome, Passed, Stage
 from recipes.toy.networks import late, window
@@ -132,6 +134,45 @@ def test_shares_are_of_time_and_of_the_classes_that_are_named(tmp_path: Path) ->
     alone, both = columns(Tags(TOY, tagger), clips)
     assert alone == {"speech_share": 1.0, "music_share": 0.0}
     assert both == {"speech_share": pytest.approx(0.4), "music_share": pytest.approx(0.6)}
+
+
+class Told:
+    """A network that hears its one class as likely as the first sample of a sound says."""
+
+    sample_rate = 10
+    fc_audioset = torch.nn.Linear(1, 2)
+
+    def hear(self, sounds: list[np.ndarray]) -> list[Embedded]:
+        likely = [float(np.log(sound[0] / (1 - sound[0]))) for sound in sounds]
+        return [Embedded(np.zeros(1, np.float32), np.array([one, -9.0])) for one in likely]
+
+
+def test_a_class_is_heard_from_its_threshold_on_and_a_short_window_is_a_short_time() -> None:
+    settings = TaggerSettings(window=2.0, threshold=0.2, speech={"one": 0}, music={"none": 1})
+    sound = np.repeat([0.25, 0.15, 0.25], [20, 20, 10])  # of 2 s, 2 s and 1 s
+    (heard,) = Tagger(Told(), settings).hear([sound])
+    assert heard.speech.tolist() == [True, False, True]
+    assert (heard.share("speech"), heard.share("music")) == (pytest.approx(0.6), 0.0)
+
+
+def test_offsets_to_both_sides_are_apart_and_cancel_in_their_mean_alone() -> None:
+    """By a network that finds the first window .4 s early and the last one .4 s late."""
+    logits = np.zeros((1, 2, len(OFFSETS)), np.float32)
+    for window_, offset in enumerate((-0.4, 0.4)):
+        logits[0, window_, np.abs(OFFSETS - offset).argmin()] = 1.0
+    features = Embedded(np.zeros((1, 1), np.float32))
+    stage = Sync(TOY)
+    stage._network = SimpleNamespace(
+        watch=lambda given: [features] * len(given),
+        hear=lambda given: [features] * len(given),
+        offset_logits=lambda seen, heard: logits,
+    )
+    nothing = np.zeros(1, np.float32)
+    (found,) = stage._compare([({}, (nothing, nothing))])
+    assert found.columns == {
+        "desync": pytest.approx(0.4, abs=1e-6),
+        "sync_offset": pytest.approx(0.0, abs=1e-6),
+    }
 
 
 def test_places_of_classes_are_those_of_audiosets_own_list() -> None:

@@ -12,11 +12,13 @@ import pyarrow as pa
 
 from model.presets.preset import load_preset
 from model.presets.settings import TaggerSettings
+from pipeline.curation.gates import Condition, Gate
+from pipeline.curation.policy import Policy, select
 from pipeline.curation.stage_graph import StageGraph
 from pipeline.stages.engine import plan, run_batch
 from tests.pipeline.media.samples import write_sample
 from tests.pipeline.scoring.test_sync_and_tags import with_tagger
-from warehouse import Warehouse
+from warehouse import Warehouse, query
 
 
 def test_silence_keeps_a_sound_from_being_scored_and_a_prompt_is_read_when_it_changes(
@@ -42,3 +44,10 @@ def test_silence_keeps_a_sound_from_being_scored_and_a_prompt_is_read_when_it_ch
     assert come(*stages) == {"video_tokens"}
     wh.ingest(pa.Table.from_pylist([clip | {"prompt": "hail"}]))
     assert come("probe", "text_embeddings") == {"text_embeddings"}
+
+    # features are for what a dataset keeps, and those of other clips are not waited for
+    short = Gate("short", (Condition("duration", below=1.0),))
+    select(wh, {"probe": fingerprints["probe"]}, Policy("none", 1, (short,)))
+    wh.publish()
+    reached = "select reached from funnel where stage = 'video_tokens'"
+    assert query(wh.home, reached).to_pylist() == [{"reached": 0}]

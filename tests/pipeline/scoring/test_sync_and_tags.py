@@ -167,8 +167,8 @@ def test_offsets_to_both_sides_are_apart_and_cancel_in_their_mean_alone() -> Non
         hear=lambda given: [features] * len(given),
         offset_logits=lambda seen, heard: logits,
     )
-    nothing = np.zeros(1, np.float32)
-    (found,) = stage._compare([({}, (nothing, nothing))])
+    media = np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1, np.float32)
+    (found,) = stage._compare([({}, media)])
     assert found.columns == {
         "desync": pytest.approx(0.4, abs=1e-6),
         "sync_offset": pytest.approx(0.0, abs=1e-6),

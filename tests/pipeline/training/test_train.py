@@ -197,7 +197,7 @@ def test_sound_samples_can_be_heard(
     generate, heard = FoleyControl.generate, list[torch.Tensor]()
 
     def seen(foley: FoleyControl, *given: Any) -> Any:
-        heard.append(foley.bridge.layers[0].to_out.weight.detach().clone())
+        heard.append(foley.bridge.get_parameter("layers.0.to_out.weight").detach().clone())
         return generate(foley, *given)
 
     monkeypatch.setattr(FoleyControl, "generate", seen)

@@ -65,6 +65,7 @@ def test_maintenance_leaves_alone_what_no_note_describes_any_more(tmp_path: Path
     run_all(wh, [Newer()])
     (old / "stage.json").write_text("{")
     assert [problem.path for problem in repair(wh)[0]] == [old / "stage.json"]
+    assert maintain(wh, Maintenance(dry_run=True)).merged == []
     done = maintain(wh, Maintenance())
     assert {merged.stage for merged in done.merged} == {"text"}
     assert sorted(old.glob("*.parquet")) == before

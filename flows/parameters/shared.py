@@ -35,7 +35,8 @@ def _choice(names: tuple[str, ...], other: str) -> WithJsonSchema:
 
 
 def _split(values: object) -> object:
-    """The items of a list, each of which may be several with commas between them."""
+    """The items of a list, each of which may be several with commas between them; or of a text."""
+    values = [values] if isinstance(values, str) else values
     if isinstance(values, Iterable):
         return tuple(part for value in values for part in str(value).split(","))
     return values

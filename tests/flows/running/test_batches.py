@@ -8,6 +8,8 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
@@ -16,6 +18,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import TaskRun
 
 from flows.running import batches as stages
+from flows.running.runners import is_transient
 from model.presets.preset import ModelError
 from pipeline.stages.engine import fingerprints
 from pipeline.stages.progress import advance
@@ -100,6 +103,37 @@ def test_a_lost_batch_costs_no_other_and_is_done_by_the_next_run(
     counts, _ = run(wh, stage, workers=workers, max_attempts=1)
     assert counts.processed + counts.done_before + counts.quarantined == 10
     assert kept.items() <= commits(wh).items()
+
+
+def test_a_batch_whose_worker_died_is_tried_again_by_others_after_a_pause(
+    wh: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses, renewed, renew = list[float](), list[bool](), stages.Runners.renew
+
+    def counted(runners: stages.Runners) -> None:
+        renewed.append(bool(pauses))
+        renew(runners)
+
+    monkeypatch.setattr(stages, "time", SimpleNamespace(sleep=pauses.append))
+    monkeypatch.setattr(stages.Runners, "renew", counted)
+    stage = Length(LengthSettings(), FailingFirst(BrokenProcessPool("gone")))
+    counts, _ = run(wh, stage, workers=1)
+    assert (counts.processed, counts.lost, pauses) == (10, (), [1])
+    assert renewed[:2] == [False, False], "for the first batch, and for those that are tried again"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (BrokenProcessPool("gone"), True),
+        (ConnectionResetError("gone"), True),
+        (RuntimeError("KilledWorker('length', <WorkerState>)"), True),  # told of by another process
+        (RuntimeError("a KilledWorker is no reason"), False),
+        (ValueError("no length"), False),
+    ],
+)
+def test_what_the_machinery_does_wrong_is_likely_to_pass(error: Exception, expected: bool) -> None:
+    assert is_transient(error) == expected
 
 
 def test_what_every_batch_would_meet_stops_the_stage_at_once(wh: Warehouse) -> None:

@@ -47,6 +47,14 @@ def test_the_kernel_ends_what_does_not_hear() -> None:
     assert process.wait(110) == -signal.SIGALRM
 
 
+@pytest.mark.parametrize("here", [True, False])
+def test_a_child_whose_parent_is_gone_before_it_began_does_nothing(here: bool) -> None:
+    parent = os.getpid() if here else os.getppid()
+    command = [sys.executable, "-m", "flows.running.signals", str(parent), "platform"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert bool(done.stdout) == here
+
+
 ORPHAN = """
 import logging, os, sys, threading
 from prefect.logging.handlers import PrefectConsoleHandler

@@ -1,10 +1,11 @@
 """What a file and a person both change, merged; tests/operations has it on a server."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from flows.server.deployments import merged, schedule_changes
+from flows.server.deployments import _set_schedules, merged, schedule_changes
 
 Values = dict[str, Any]
 
@@ -43,3 +44,29 @@ def test_of_a_schedule_only_what_the_file_changed_is_sent(changed: Values, sent:
     cron = found.pop("schedule", None)
     found |= cron.model_dump(include={"cron", "timezone"}) if cron else {}
     assert found == sent
+
+
+@pytest.mark.parametrize(
+    ("last", "present", "done"),
+    [
+        ({}, (), ["create"]),
+        ({"nightly"}, (), []),  # a person removed it
+        ({"nightly"}, ("nightly",), []),
+        ({"nightly", "hourly"}, ("nightly", "hourly"), ["delete"]),  # the file did
+    ],
+)
+def test_a_schedule_that_a_person_removed_stays_away(
+    last: set[str], present: tuple[str, ...], done: list[str]
+) -> None:
+    said = {"cron": "0 2 * * *", "timezone": "UTC", "active": True}
+    told: list[str] = []
+    client: Any = SimpleNamespace(
+        create_deployment_schedules=lambda *_, **__: told.append("create"),
+        update_deployment_schedule=lambda *_, **__: told.append("update"),
+        delete_deployment_schedule=lambda *_, **__: told.append("delete"),
+    )
+    there: Any = SimpleNamespace(
+        id=1, schedules=[SimpleNamespace(slug=slug, id=slug) for slug in present]
+    )
+    _set_schedules(client, there, dict.fromkeys(last, said), {"nightly": said})
+    assert told == done

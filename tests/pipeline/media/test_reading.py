@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -17,6 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.media import Framing, MediaError, probe, read_audio, read_frames
+from pipeline.media.clock import duration_of
 from tests.pipeline.media.samples import (
     SIDE,
     WIDTH,
@@ -35,6 +38,17 @@ RATE = 16_000
 GRID = list(np.arange(40) / 16)
 FRAME = Fraction(1, 30)
 MILLISECOND = 6e-4  # half a tick, where times are kept in milliseconds
+
+
+@pytest.mark.parametrize("tag", ["00:00:01.000000000", None])
+def test_a_stream_that_ends_before_it_begins_has_no_duration(tag: str | None) -> None:
+    """As headers of damaged files have it: that of the stream, or that of the file."""
+    stream: Any = SimpleNamespace(
+        metadata={"DURATION": tag} if tag else {}, start_time=2000, time_base=Fraction(1, 1000)
+    )
+    form = SimpleNamespace(name="flv")
+    container: Any = SimpleNamespace(format=form, start_time=0, duration=1_000_000)
+    assert duration_of(container, stream) == 0.0
 
 
 def numbers(path: Path, times: Sequence[float]) -> list[int]:

@@ -1,6 +1,7 @@
 """Would the tests notice? Makes plausible mistakes in load-bearing files, one at a time.
 
-    uv run python -m tests.mutations [ROOM ...] [--sample 20] [--seed 0] [--like TEXT]
+    uv run python -m tests.mutations [ROOM ...] [--sample 20] [--own N] [--seed 0] [--like TEXT]
+                                     [--quick]
 
 Each mistake is made in a copy of the tree, the tests of its room run there, and what they did not
 notice is printed with its line. A room's tests first have to pass without a mistake. Mistakes are
@@ -151,17 +152,31 @@ class Tree:
         os.utime(path, (self.stamp, self.stamp))
 
 
-def mistakes_of(room: str, sample: int, seed: int, like: str = "") -> list[Mistake]:
-    """Our own and the drawn ones, but for those that change nothing; whose file or text is like."""
+@dataclass(frozen=True)
+class Choice:
+    """How many mistakes are made: drawn ones, and of our own (None: all)."""
+
+    sample: int = 20
+    own: int | None = None
+    seed: int = 0
+    like: str = ""  # in file or text
+
+
+def mistakes_of(room: str, choice: Choice) -> list[Mistake]:
+    """Our own and the drawn ones, but for those that change nothing."""
+    sample, seed, own = choice.sample, choice.seed, own_mistakes(room)
+    if choice.own is not None:
+        own = random.Random(seed).sample(own, min(choice.own, len(own)))
     files = ROOMS[room]["files"] if sample else ()  # to make every mistake takes a minute a room
     drawn = [mistake for file in files for mistake in drawn_mistakes(file)]
-    mistakes = own_mistakes(room) + random.Random(seed).sample(drawn, min(sample, len(drawn)))
-    return [m for m in mistakes if like in f"{m.file} {m.what}" and not is_equivalent(room, m)]
+    mistakes = own + random.Random(seed).sample(drawn, min(sample, len(drawn)))
+    like = [m for m in mistakes if choice.like in f"{m.file} {m.what}"]
+    return [mistake for mistake in like if not is_equivalent(room, mistake)]
 
 
-def measure(room: str, mistakes: Sequence[Mistake], tree: Tree) -> int:
-    """Print what is not noticed; how many are."""
-    tests, began = ROOMS[room]["tests"], time.monotonic()
+def measure(room: str, mistakes: Sequence[Mistake], tree: Tree, quick: bool = False) -> int:
+    """Print what is not noticed, by `quick` tests alone if so asked; how many are."""
+    tests, began = [*(["-m", "not slow"] if quick else ()), *ROOMS[room]["tests"]], time.monotonic()
     print(f"{room}: {len(mistakes)} mistakes; first its tests without one", flush=True)
     limit = 60 + 5 * tree.seconds(tests)  # a mistake may make a test wait for ever
     noticed = 0
@@ -186,18 +201,21 @@ def main() -> int:
     rooms = "files and the tests that are to notice; all where none is named: "
     parser.add_argument("rooms", nargs="*", metavar="ROOM", help=rooms + ", ".join(ROOMS))
     parser.add_argument("--sample", type=int, default=20, help="drawn mistakes a room (20)")
+    parser.add_argument("--own", type=int, help="mistakes of our own a room (all)")
     parser.add_argument("--seed", type=int, default=0, help="by which they are drawn (0)")
     parser.add_argument("--like", default="", help="only mistakes with this in file or text")
+    parser.add_argument("--quick", action="store_true", help="without the tests that are slow")
     options = parser.parse_args()
+    choice = Choice(options.sample, options.own, options.seed, options.like)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # nothing is left
     load_libraries()
     noticed = made = 0
     with tempfile.TemporaryDirectory() as folder:
         tree = Tree(Path(folder))
         for room in options.rooms or ROOMS:
-            mistakes = mistakes_of(room, options.sample, options.seed, options.like)
+            mistakes = mistakes_of(room, choice)
             made += len(mistakes)
-            noticed += measure(room, mistakes, tree) if mistakes else 0
+            noticed += measure(room, mistakes, tree, options.quick) if mistakes else 0
     print(f"all: {noticed} of {made} noticed ({noticed / max(1, made):.0%})")
     return 0 if noticed >= 0.85 * made else 1
 

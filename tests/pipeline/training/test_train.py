@@ -105,7 +105,8 @@ def test_a_stop_by_a_person_loses_no_step(
     curated: Curated, preset: Preset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.training.training_log._POINTS", 2)  # a point every two steps
-    long, losses = with_training(preset, steps=5, checkpoint_every=100), list[float]()
+    long = with_training(preset, steps=5, checkpoint_every=100, validate_every=2)
+    losses = list[float]()
 
     def stop(progress: Progress) -> None:
         losses.append(progress.loss)
@@ -118,6 +119,7 @@ def test_a_stop_by_a_person_loses_no_step(
     assert len(losses) == 5
     pairs = [[2, sum(losses[:2]) / 2], [4, sum(losses[2:4]) / 2], [5, losses[4]]]
     assert done.record["losses"] == pairs
+    assert [step for step, *_ in done.record["validation"]] == [2, 4, 5]  # the last one, too
 
 
 def test_a_stop_while_it_is_measured_loses_neither_step_nor_figure(

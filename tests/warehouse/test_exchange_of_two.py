@@ -172,7 +172,7 @@ def test_two_versions_of_one_number_clash_and_a_newer_one_is_followed(
     select(first, HASHES, POLICY, clip_ids=ids[:5])
     mine = select(second, HASHES, POLICY, clip_ids=ids[:4])
     push(first, folder)
-    pull(second, folder, ["features"])  # what is not of a dataset is no matter of its number
+    push(second, folder, ["features"])  # what is not of a dataset is no matter of its number
     for copy in (push, pull):
         with pytest.raises(FoleyError, match=rf"{mine.version} here and .* clash"):
             copy(second, folder)

@@ -41,6 +41,8 @@ SETTINGS = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "20",
     # Prefect's database forgets runs that ended 90 days ago; the warehouse keeps a record.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    # Prefect's own server, where PREFECT_HOME is the user's: a busy machine takes long to start it.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
     # Batches run side by side, one a core: threads inside an operator would be in their way.
     "OMP_NUM_THREADS": "1",
     # The threads of a training sleep while they wait, and leave the cores to what runs beside it.

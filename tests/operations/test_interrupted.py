@@ -17,12 +17,13 @@ pytestmark = pytest.mark.slow
 def test_a_killed_run_is_started_again_while_a_live_one_is_left(
     factory: Factory, killed: Killed
 ) -> None:
-    states = until(lambda: crashed(factory, killed.dead), 300, "the dead run is marked")
-    assert "no heartbeat" in states
+    said = until(lambda: crashed(factory, killed.dead), 300, "the dead run is marked")
+    assert "no heartbeat" in said
     assert factory.run(killed.dead)["auto_scheduled"]
     until(lambda: factory.run(killed.dead)["run_count"] == 2, 300, "the dead run is started again")
-    names = [state["name"] for state in factory.states(killed.dead)]
-    assert names.count("AwaitingRetry") == 1, names
+    states = factory.states(killed.dead)
+    told = "\n".join(f"{s['timestamp']} {s['name']}: {s['message']}" for s in states)
+    assert [state["name"] for state in states].count("AwaitingRetry") == 1, told
     until(partial(waits, factory, killed.dead), 600, "it waits again")
     assert factory.run(killed.live)["state_type"] == "RUNNING"
     assert crashed(factory, killed.live) == ""

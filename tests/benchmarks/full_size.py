@@ -93,6 +93,8 @@ def walk(sizes: Sizes) -> Iterator[Figure]:
         yield from _command("curate", [str(folder / "clips"), *options, *home])
         yield from _command("curate", [str(folder / "clips"), *options, *home], " again")
         yield from _command("train", ["--steps", "2", *options, *home])
+        again = ["--steps", "2", "--set", "train.checkpointing=true"]
+        yield from _command("train", [*again, *options, *home], " with checkpointing")
         bridge = next((folder / "home/checkpoints").glob("*/bridge.safetensors"))
         yield from _generate(folder, ["--checkpoint", str(bridge), *options, *home])
         yield from _command("evaluate", [*options, *home])

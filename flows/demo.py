@@ -31,7 +31,7 @@ from pipeline.report import render_report, write_page
 from pipeline.training.checkpoints import Checkpoint
 from warehouse.files import Json, identity_hash, read_json, write_json
 
-REPORT_VERSION = 5  # raised when the report or results.json says the same results differently
+REPORT_VERSION = 6  # raised when the report or results.json says the same results differently
 
 
 class Clock:
@@ -127,6 +127,7 @@ def _results(parameters: DemoParameters, curated: Curated, evaluated: HeldOut) -
     with dataset_clips(wh.home, dataset.version) as clips:
         flaws = flaw_figures(clips)
     shown = ("sync", "v_loss", "prompt_swap", "material_accuracy")
+    worlds = {"level": parameters.level, "worlds": figures["worlds"]} if parameters.level else {}
     return {
         **{name: figures[name] for name in shown},
         "held_out_clips": figures["clips"],
@@ -135,7 +136,7 @@ def _results(parameters: DemoParameters, curated: Curated, evaluated: HeldOut) -
         "dataset": dataset.version,
         "checkpoint": evaluated.checkpoint.id,
         "preset": parameters.preset,
-        **({"level": parameters.level} if parameters.level else {}),
+        **worlds,
         "steps": evaluated.checkpoint.record["steps"],
         "seed": parameters.seed,
         "versions": versions(),

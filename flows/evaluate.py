@@ -1,7 +1,8 @@
 """The evaluate flow: figures of a checkpoint on its held-out clips, of systems on any set, or both.
 
-The figures of a checkpoint are onset F1, v-loss and prompt swap. Table 2 has all metrics of any
-systems: folders of sounds on an evaluation set, or the checkpoint's sounds on its held-out clips.
+The figures of a checkpoint are onset F1, v-loss, prompt swap, and of worlds what else is known.
+Table 2 has all metrics of any systems: folders of sounds on an evaluation set, or the checkpoint's
+sounds on its held-out clips.
 """
 
 from collections.abc import Mapping
@@ -77,7 +78,10 @@ def evaluate(parameters: EvaluateParameters) -> Evaluated:
 
 
 def score_held_out(wh: Warehouse, preset: Preset, parameters: EvaluateParameters) -> HeldOut:
-    """Make sound for held-out clips with true, another's and no video and a swapped material."""
+    """Make sound for held-out clips with true, another's and no video and a swapped material.
+
+    For worlds also without a prompt: their picture shows the material.
+    """
     checkpoint = choose_checkpoint(wh, preset, parameters.checkpoint)
     get_run_logger().info("bridge %s: %s", checkpoint.id, checkpoint.origin)
     facts = read_bridge_facts(checkpoint.path)

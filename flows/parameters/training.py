@@ -123,7 +123,7 @@ class DemoParameters(BatchParameters):
     level: int | None = Field(default=None, ge=1, le=3)
     """Render simulated worlds of this level, for the preset world, and train on from its bridge."""
     clips: int = Field(default=320, ge=64, le=100_000)
-    """Good clips to render; half as many flawed and a few broken ones on top."""
+    """Good clips to render; half as many flawed, a few broken ones and pairs of worlds on top."""
     seed: Seed = 0
     """Seed of clips, training and generated sounds."""
     steps: Steps = None

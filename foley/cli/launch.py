@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pipeline.generation.generator import SoundGenerator
 
 FLAWED_SHARE = 0.5  # mis-dubbed and degraded clips in the demo, to each good one
+CLIPS_A_PAIR = 32  # of worlds: good clips to each counterfactual pair
 PARAMETERS: Mapping[str, type[Parameters]] = {
     "download": DownloadParameters,
     "curate": CurateParameters,
@@ -97,7 +98,10 @@ def _render(parameters: DemoParameters) -> Path:
     else:
         from pipeline.world import WorldCorpus
 
-        corpus = WorldCorpus(parameters.clips, parameters.seed, flawed=flawed, level=level)
+        pairs = parameters.clips // CLIPS_A_PAIR
+        corpus = WorldCorpus(
+            parameters.clips, parameters.seed, flawed=flawed, level=level, pairs=pairs
+        )
     with bar("render", unit="clip") as progress:
         write_corpus(folder, corpus, parameters.batches_at_once, follow(progress))
     return folder

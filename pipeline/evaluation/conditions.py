@@ -21,7 +21,7 @@ from model.types import Audio
 from model.weights.device import choose_device, sampling_dtype
 from model.weights.files import weights_bytes
 from pipeline.features.video_tokens import tokens_from_bytes
-from pipeline.procedural import MATERIALS, material_of, swap_material
+from pipeline.procedural import material_of
 from pipeline.stages.progress import advance
 from pipeline.stages.stage import Clip, Outcome, Passed, Rejected, Stage
 from pipeline.training.batches import DatasetFeatures
@@ -29,11 +29,10 @@ from pipeline.training.checkpoints import Checkpoint
 from warehouse import FoleyError, field
 from warehouse.files import Json
 
-Compared = Literal["true", "other", "none", "swap"]
 #: What a sound is made from: the clip's prompt with its own, another's or no video; a prompt of
 #: another material with its own video; and its own video alone, without text.
-Condition = Literal[Compared, "video"]
-CONDITIONS: tuple[Compared, ...] = get_args(Compared)
+Condition = Literal["true", "other", "none", "swap", "video"]
+CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 CHUNK = 16  # clips sampled at once
 
 TokensOf = Callable[[Sequence[str]], Mapping[str, Clip]]  # clip ids -> rows of video tokens
@@ -57,9 +56,19 @@ def clip_seed(seed: int, clip_id: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{clip_id}".encode()).digest()[:4], "big")
 
 
-def other_material(material: str) -> str:
-    """The material that a prompt is swapped to."""
-    return MATERIALS[(MATERIALS.index(material) + 1) % len(MATERIALS)]  # type: ignore[arg-type]
+def truth_of(clip: Clip) -> Json:
+    """What is known of a clip; nothing of most."""
+    return json.loads(clip["truth"] or "{}")
+
+
+def is_world(truth: Json) -> bool:
+    """Whether a clip is known to be of a world: what is heard, in which acts, and what differs."""
+    return truth.keys() >= {"events", "acts", "change"}
+
+
+def shows_material(truth: Json) -> bool:
+    """Whether a clip's picture shows what it is made of, as that of a world of one thing does."""
+    return is_world(truth) and "material" in truth
 
 
 def wav_bytes(audio: Audio, sample_rate: int) -> bytes:
@@ -83,10 +92,10 @@ def onsets_text(mono: Audio, sample_rate: int) -> str:
 class Generate(Stage):
     """Sound for each clip under one condition, and what an ear would note of it."""
 
-    version = 1
+    version = 2
     scope = "asked"
     upstream = ("video_tokens",)
-    reads = ("sha256", "prompt")
+    reads = ("sha256", "prompt", "truth")
     batch_size = 64
     schema = pa.schema(
         [
@@ -137,18 +146,18 @@ class Generate(Stage):
 
     def _request(self, clip: Clip, others: Mapping[str, bytes]) -> SoundRequest | None:
         """What the clip's sound is made from; None where no material is known to swap."""
-        condition = self.settings.condition
+        condition, truth = self.settings.condition, truth_of(clip)
         prompt = "" if condition == "video" else clip["prompt"] or ""
         if condition == "swap":
-            material = json.loads(clip["truth"] or "{}").get("material")
-            if material not in MATERIALS:
+            if not truth.get("swap"):
                 return None
-            prompt = swap_material(prompt, other_material(material))
+            prompt = truth["swap"]["prompt"]
         data = others[clip["clip_id"]] if condition == "other" else clip["video_tokens"]
         return SoundRequest(
             prompt,
             float(clip["video_seconds"]),
-            clip_seed(self.settings.seed, clip["clip_id"]),
+            # of a pair the same noise: what differs in the sounds then comes from the pictures
+            clip_seed(self.settings.seed, truth.get("pair") or clip["clip_id"]),
             None if condition == "none" else tokens_from_bytes(self.preset, data),
         )
 
@@ -184,10 +193,13 @@ class Generate(Stage):
 
 
 def generation_stages(data: DatasetFeatures, checkpoint: Checkpoint, seed: int = 0) -> list[Stage]:
-    """One stage a condition, for the held-out clips of a dataset."""
+    """One stage a condition, for the held-out clips of a dataset.
+
+    Its video alone is a condition where it is known what material is seen.
+    """
     preset = data.preset
     passed = [*data.rows("video_tokens", (), data.held_out_clips())]
-    clips = data.wh.clips(["clip_id", "source_video"], passed).to_pylist()
+    clips = data.wh.clips(["clip_id", "source_video", "truth"], passed).to_pylist()
     partners = other_videos({row["clip_id"]: row["source_video"] for row in clips})
     settings = generate_settings(preset, checkpoint, seed)
     # when they are needed: those of all would fill the memory
@@ -198,7 +210,8 @@ def generation_stages(data: DatasetFeatures, checkpoint: Checkpoint, seed: int =
         own = replace(settings, condition=condition, partners=pairs)
         return Generate(preset, checkpoint.path, own, tokens_of)
 
-    return [stage(condition) for condition in CONDITIONS]
+    seen = any(shows_material(truth_of(clip)) for clip in clips)
+    return [stage(condition) for condition in CONDITIONS if seen or condition != "video"]
 
 
 def generate_settings(

@@ -16,25 +16,33 @@ from model.foley import FoleyControl
 from model.metrics.onsets import sync_score
 from model.training.validation import validate
 from model.weights.device import choose_device
-from pipeline.evaluation.conditions import other_material
+from pipeline.evaluation.conditions import CONDITIONS, Condition, is_world
 from pipeline.evaluation.results import EvaluationRecord, figure_of
 from pipeline.evaluation.sets import EvaluationSet, Item, System, system
-from pipeline.procedural import MATERIALS
+from pipeline.evaluation.worlds.figures import WORLD_FIGURES, WorldFigures
 from pipeline.training.batches import DatasetFeatures
 from pipeline.training.checkpoints import Checkpoint
 from warehouse import Warehouse
 from warehouse.files import Json, identity_hash, make_folder, write_file
 
-VERSION = 2  # raised when the same sounds give other figures, or records of another form
+VERSION = 3  # raised when the same sounds give other figures, or records of another form
 #: Condition of a sound -> the system that it is in tables and records.
 SYSTEMS = {
     "true": "foley-control",
     "other": "another-clips-video",
     "none": "text-only",
     "swap": "prompt-swapped",
+    "video": "without-prompt",
 }
 CHUNK = 64  # sounds held at once
 Figures = Mapping[str, Mapping[str, float]]  # by metric, as a record has them
+#: What results.json says of worlds -> condition, figure, and what of it.
+_WORLDS: Mapping[str, tuple[Condition, str, str]] = {
+    **{name: ("true", name, "value") for name in WORLD_FIGURES},
+    "pairs": ("true", "cause", "clips"),
+    "visible_material_accuracy": ("video", "material_accuracy", "value"),
+    "f1_60ms_without_prompt": ("video", "f1_60ms", "value"),
+}
 _COMPARED = ("true", "other", "none")  # with the prompt as it is, and so with the reference
 
 
@@ -83,15 +91,17 @@ def evaluate(data: DatasetFeatures, checkpoint: Checkpoint) -> Json:
     again. The fingerprints in `data` are of all stages, those of generation included.
     """
     identity = [VERSION, checkpoint.id, data.held_out_name, dict(data.fingerprints)]
-    ids = {condition: identity_hash([*identity, condition]) for condition in SYSTEMS}
+    asked: list[Condition] = [c for c in CONDITIONS if f"generate_{c}" in data.fingerprints]
+    ids = {condition: identity_hash([*identity, condition]) for condition in asked}
     records = {record["id"]: record for record in data.wh.records("evaluations")}
     if not all(id in records for id in ids.values()):
-        for condition, figures in _figures(data, checkpoint):
+        for condition, figures in _figures(data, checkpoint, asked):
             record = record_of(data, checkpoint, ids[condition], SYSTEMS[condition], figures)
             records[record.id] = record.write(data.wh)
 
     def value(condition: str, name: str, key: str = "value") -> float | None:
-        return records[ids[condition]]["figures"].get(name, {}).get(key)
+        record = records[ids[condition]] if condition in ids else {"figures": {}}
+        return record["figures"].get(name, {}).get(key)
 
     names = ("f1_60ms", "f1_100ms", "mae_ms")
     losses = {"true": "true", "null": "none", "other": "other"}
@@ -103,6 +113,9 @@ def evaluate(data: DatasetFeatures, checkpoint: Checkpoint) -> Json:
         "prompt_swap": {
             "material_accuracy": value("swap", "material_accuracy"),
             "f1_60ms": value("swap", "f1_60ms"),
+        },
+        "worlds": {
+            name: found for name, keys in _WORLDS.items() if (found := value(*keys)) is not None
         },
     }
 
@@ -116,23 +129,26 @@ def record_of(
 
 
 def _figures(
-    data: DatasetFeatures, checkpoint: Checkpoint
+    data: DatasetFeatures, checkpoint: Checkpoint, conditions: Sequence[Condition]
 ) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
     """Each condition with its figures."""
     truths = truths_of(data.wh, data.held_out_clips())
-    materials = materials_of(truths)
-    swapped = {clip: other_material(material) for clip, material in materials.items()}
     losses, held_out = _v_losses(data, checkpoint)
-    for condition in SYSTEMS:
+    worlds = WorldFigures(data, truths)
+    for condition in conditions:
         heard = data.rows(f"generate_{condition}", ("onsets", "material"))
         rows = [row for clip, row in heard.items() if clip in truths]
         values: dict[str, float | None] = dict(score_condition(rows, truths))
         if condition in ("true", "swap"):
-            expected = swapped if condition == "swap" else materials
+            expected = materials_of(truths, swapped=condition == "swap")
             values["material_accuracy"] = material_accuracy(rows, expected)
         figures = {name: figure_of(value, len(rows)) for name, value in values.items()}
         if condition in losses:
             figures["v_loss"] = figure_of(losses[condition], held_out)
+        found = worlds.of(condition)
+        figures |= {
+            name: figure_of(round(value, 4), count) for name, (value, count) in found.items()
+        }
         yield condition, {name: figure for name, figure in figures.items() if figure}
 
 
@@ -143,10 +159,17 @@ def truths_of(wh: Warehouse, clip_ids: Sequence[str]) -> dict[str, Json]:
     return {clip: truth for clip, truth in truths.items() if "impacts" in truth}
 
 
-def materials_of(truths: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
-    """The material of each clip whose prompt can be swapped to another: of procedural ones."""
-    known = {clip: truth.get("material") for clip, truth in truths.items()}
-    return {clip: material for clip, material in known.items() if material in MATERIALS}
+def materials_of(truths: Mapping[str, Json], *, swapped: bool = False) -> dict[str, str]:
+    """The material of each procedural clip that can have another prompt, or that of this prompt.
+
+    Worlds are heard by a judge of their own.
+    """
+    can = {clip: truth for clip, truth in truths.items() if truth.get("swap")}
+    return {
+        clip: truth["swap"]["material"] if swapped else truth["material"]
+        for clip, truth in can.items()
+        if not is_world(truth)
+    }
 
 
 def score_condition(rows: Sequence[Json], truths: Mapping[str, Json]) -> dict[str, float | None]:

@@ -119,10 +119,10 @@ def figures(results: Json) -> str:
         f"v-loss: {loss['true']:.4f} with its own video, {loss['null']:.4f} with none, "
         f"{loss['other']:.4f} with another clip's"
     )
-    if f1 is None:
-        return text
-    return (
-        f"{text}\n"
-        f"prompt swap: {'unknown how many' if share is None else f'{share:.0%}'} take the new "
-        f"material, F1 60 ms {f1:.3f}"
-    )
+    if f1 is not None:
+        took = "unknown how many" if share is None else f"{share:.0%}"
+        text += f"\nprompt swap: {took} take the new material, F1 60 ms {f1:.3f}"
+    if worlds := results.get("worlds"):
+        told = (f"{name.replace('_', ' ')} {value:g}" for name, value in worlds.items())
+        text += f"\nof worlds: {', '.join(told)}"
+    return text

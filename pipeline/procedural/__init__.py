@@ -8,7 +8,7 @@ prompt and the timbre.
 
 # pyright: reportUnusedImport=false
 from pipeline.procedural.audio import SAMPLE_RATE, material_of, render_audio
-from pipeline.procedural.clip import MATERIALS, ProceduralClip, sample_clip, swap_material
+from pipeline.procedural.clip import MATERIALS, ProceduralClip, sample_clip
 from pipeline.procedural.corpus import (
     BAD_KINDS,
     FLAWS,

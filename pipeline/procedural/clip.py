@@ -6,6 +6,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from warehouse.files import Json
+
 Material = Literal["metal", "wood", "glass", "rubber"]
 Scene = Literal["hammer", "ball", "block"]
 
@@ -42,15 +44,22 @@ class ProceduralClip:
     impacts: tuple[float, ...]  # seconds from the start, ascending
     strengths: tuple[float, ...]  # their gains in .6..1
 
-    def truth(self) -> dict[str, object]:
+    def truth(self) -> Json:
         """The clip's truth, as JSON values."""
         return {
             "impacts": list(self.impacts),
             "material": self.material,
+            "swap": self._swap(),
             "scene": self.scene,
             "seed": self.seed,
             "seconds": self.seconds,
         }
+
+    def _swap(self) -> dict[str, str] | None:
+        """Another material and the prompt for it; None where the prompt does not name its own."""
+        other = MATERIALS[(MATERIALS.index(self.material) + 1) % len(MATERIALS)]
+        prompt, count = re.subn(rf"\b{self.material}\b", other, self.prompt)
+        return {"material": other, "prompt": prompt} if count else None
 
 
 def rng_of(seed: int, purpose: int) -> np.random.Generator:
@@ -62,14 +71,6 @@ def prompt_for(material: str, scene: Scene, wording: int = 0) -> str:
     """The prompt of a scene that names the material; `wording` wraps around."""
     choices = WORDINGS[scene]
     return choices[wording % len(choices)].format(material)
-
-
-def swap_material(prompt: str, material: str) -> str:
-    """The same prompt with another material; raises ValueError if it names none."""
-    swapped, count = re.subn(rf"\b({'|'.join(MATERIALS)})\b", material, prompt)
-    if count == 0:
-        raise ValueError(f"the prompt {prompt!r} names none of the materials {MATERIALS}")
-    return swapped
 
 
 def sample_clip(seed: int, seconds: float = 4.0) -> ProceduralClip:

@@ -78,6 +78,7 @@ class CorpusClip:
     bad: str = ""
     flaw: str = ""
     split: str = ""
+    pair: str = ""  # of counterfactual clips, which count as one video
 
     def row(self, sha256: str, size: int) -> Row:
         """The ledger line of the written file.
@@ -90,8 +91,11 @@ class CorpusClip:
             truth["sound_seed"] = self.clip.another().seed
         elif self.flaw:
             truth["severity"] = self._severity()
+        if self.pair:
+            truth["pair"] = self.pair
         return {
             "file": self.name,
+            **({"source_video": self.pair} if self.pair else {}),
             "prompt": self.clip.prompt,
             "label": self.clip.label,
             **({"split": split} if (split := "train" if self.flaw else self.split) else {}),

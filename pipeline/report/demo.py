@@ -1,7 +1,7 @@
 """The demo's report: what its figures prove, clips to hear, and under what they came about."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.report.charts import Lines, lines, smoothed, thinned
@@ -17,6 +17,40 @@ DRAWN = ("funnel", "curation", "seconds", "machine", "versions")  # shown in sec
 
 
 @dataclass(frozen=True)
+class Claim:
+    """A figure of worlds beside their time, with what it set out to be."""
+
+    name: str  # in results.json, under worlds
+    title: str
+    about: str
+    style: str = "percent"
+    goal: float | None = None
+    at_most: bool = False  # whether less is better
+
+
+CLAIMS = (
+    Claim(
+        "force", "Force", "rank correlation of the loudness that was made with the true one, at "
+        "visible hits", "f1", 0.6,
+    ),
+    Claim("place", "Place", "of visible hits off the middle sound on the right side", goal=0.85),
+    Claim(
+        "cause", "Cause",
+        "of {pairs} pairs: what differs in one act is heard there, and nowhere else", goal=0.8,
+    ),
+    Claim(
+        "visible_material_accuracy", "Material",
+        "of sounds without a prompt are of the material that is seen", goal=0.7,
+    ),
+    Claim(
+        "false_onsets", "Rest", "onsets a second while things are carried, and nothing sounds",
+        "f1", 0.1, at_most=True,
+    ),
+    Claim("unseen_hits_met", "Unseen", "of hits outside the picture have an onset"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything in the report; a section whose part is empty says that it was not measured."""
 
@@ -24,6 +58,7 @@ class ReportData:
     loss: Sequence[Sequence[float]] = ()  # (step, loss)
     validation: Sequence[Sequence[float]] = ()  # (step, true, null, other), all v-losses
     clips: Sequence[ReportClip] = ()
+    pair: Sequence[ReportClip] = ()  # two worlds, of which one act differs
     curation_page: str = ""  # name of the dataset's page in the same folder
     note: str = ""  # what its scores are worth
     title: str = "foley demo"
@@ -43,6 +78,8 @@ def render_report(data: ReportData) -> str:
         validation=validation_chart(data),
         provenance=provenance(data.results),
         players=[player(clip) for clip in data.clips],
+        pair=[player(clip) for clip in data.pair],
+        claims=claims(data.results),
     )
 
 
@@ -62,6 +99,21 @@ def verdict(results: Mapping[str, object]) -> Verdict:
     if true >= at_least and control <= at_most:
         return "proved"
     return "leaning" if true > 1.5 * control else "unproved"
+
+
+def claims(results: Mapping[str, object]) -> list[tuple[Claim, float, bool | None]]:
+    """Those that were measured, with the figure, and whether it is what it set out to be."""
+    pairs = get(results, "worlds", "pairs") or 0
+    found: list[tuple[Claim, float, bool | None]] = []
+    for claim in CLAIMS:
+        value = get(results, "worlds", claim.name)
+        if is_number(value):
+            reached = None if claim.goal is None else value >= claim.goal
+            if claim.goal is not None and claim.at_most:
+                reached = value <= claim.goal
+            told = replace(claim, about=claim.about.format(pairs=pairs))
+            found.append((told, value, reached))
+    return found
 
 
 def loss_chart(data: ReportData) -> Lines:

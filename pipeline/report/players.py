@@ -27,6 +27,7 @@ CONDITIONS = {
     "swap": ("Prompt swapped", "made from this picture"),
     "other": ("Other video", "made from another clip's picture"),
     "none": ("No video", "made from the prompt alone"),
+    "video": ("No prompt", "made from this picture alone"),
 }
 
 
@@ -45,9 +46,10 @@ class ReportClip:
     clip_id: str
     prompt: str
     video: bytes  # of an mp4 that a browser can play
-    sounds: Mapping[str, ReportSound]  # by condition: original, true, other, swap, none
+    sounds: Mapping[str, ReportSound]  # by condition: original, true, other, swap, none, video
     impacts: Collection[float] = ()  # known times, seconds
     swapped_prompt: str | None = None
+    changed: tuple[float, float] | None = None  # from when to when it differs from its pair, s
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Player:
     ticks: tuple[Tick, ...]
     lanes: tuple[Lane, ...]
     start: str
+    band: tuple[float, float] | None  # of what differs: percent of the axis, and of its width
 
 
 def player(clip: ReportClip, spectrograms: bool = False) -> Player:
@@ -101,7 +104,13 @@ def player(clip: ReportClip, spectrograms: bool = False) -> Player:
         ticks=axis.ticks(4, " s"),
         lanes=tuple(_lane(clip, name, axis, peak, spectrograms) for name in order),
         start="true" if "true" in clip.sounds else next(iter(order), ""),
+        band=clip.changed and _band(axis, *clip.changed),
     )
+
+
+def _band(axis: Axis, begin: float, end: float) -> tuple[float, float]:
+    left, right = (round(100 * axis.share(t), 3) for t in (begin, end))
+    return left, round(right - left, 3)
 
 
 def _lane(clip: ReportClip, name: str, axis: Axis, peak: float, spectrograms: bool) -> Lane:

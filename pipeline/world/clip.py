@@ -9,6 +9,7 @@ from typing import TypeVar
 from model.types import Audio, Frames
 from pipeline.procedural.clip import rng_of
 from pipeline.procedural.corpus import Rendered
+from pipeline.world.materials import NAMES
 from pipeline.world.motion import Motion, simulate
 from pipeline.world.picture import is_visible, render_frames
 from pipeline.world.scene import Floats, World, sample_world
@@ -84,7 +85,8 @@ class WorldClip:
 
         `impacts` are the times of hits that can be heard by themselves; `events` are all hits, and
         the rolling and sliding, with pan -1 left .. 1 right and place in metres; the speed of a hit
-        is by how much it changes that of the lighter thing, m/s.
+        is by how much it changes that of the lighter thing, m/s. Of a world of one thing also its
+        `material`, and the prompt of a `swap` to another.
         """
         heard = heard_hits(self.motion, self.audio())
         hits = [
@@ -101,6 +103,11 @@ class WorldClip:
         return {
             "impacts": [hit["time"] for hit in hits if hit["heard"]],
             "events": sorted(hits + rubbings, key=lambda event: event["time"]),
+            "acts": [
+                {"begin": round(act.begin, 4), "end": round(act.end, 4), "deed": act.deed}
+                for act in self.world.acts
+            ],
+            **self._one_thing(),
             "level": self.level,
             "floor": self.world.floor,
             "seed": self.seed,
@@ -108,6 +115,16 @@ class WorldClip:
             "change": self.change and list(self.change),
             "duplicate": self.duplicate,
         }
+
+    def _one_thing(self) -> Json:
+        """Its material, and another with the prompt for it; nothing where there are several."""
+        thing, *others = self.world.things
+        if others:
+            return {}
+        material = thing.material
+        other = NAMES[(NAMES.index(material) + 1 + self.seed % (len(NAMES) - 1)) % len(NAMES)]
+        prompt = self.world.of([other]).prompt
+        return {"material": material, "swap": {"material": other, "prompt": prompt}}
 
     def _event(self, kind: str, t: float, pair: tuple[int, int], place: Floats) -> Json:
         return {

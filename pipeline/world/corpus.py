@@ -47,8 +47,9 @@ class WorldCorpus(Corpus):
         for i in range(self.pairs):
             one = self._world(700_000 + i)
             for which, world in (("a", one), ("b", counterfactual(one))):
-                name = f"pair-{i:05d}-{which}.mp4"
-                clips.append(CorpusClip(name, world.rendered(), split="test"))
+                pair = f"pair-{i:05d}"
+                name = f"{pair}-{which}.mp4"
+                clips.append(CorpusClip(name, world.rendered(), split="test", pair=pair))
         for i in range(self.long):
             take = WorldClip(self._world(600_000 + i).seed, self.level, LONG)
             clips.append(CorpusClip(f"long-{i:05d}.mp4", take.rendered(), split="train"))

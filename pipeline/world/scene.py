@@ -1,5 +1,6 @@
 """What a world holds: things, a floor, acts that set the things going, and a camera, by a seed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, Self, cast
@@ -133,6 +134,11 @@ class World:
     def act_at(self, t: float) -> int:
         """The number of the act at `t` seconds."""
         return max(i for i, act in enumerate(self.acts) if act.begin <= max(t, 0.0))
+
+    def of(self, materials: Sequence[MaterialName]) -> Self:
+        """The world, if its things were of other materials than they look like and move like."""
+        things = zip(self.things, materials, strict=True)
+        return replace(self, things=tuple(replace(thing, material=name) for thing, name in things))
 
     def moved(self, number: int, later: float) -> Self:
         """The same world where, in one act, everything is let go so many seconds later."""

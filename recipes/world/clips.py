@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from model.types import Audio, Frames
 from pipeline.procedural.clip import rng_of
 from pipeline.world import WorldClip
-from pipeline.world.materials import NAMES
+from pipeline.world.materials import NAMES, MaterialName
 from pipeline.world.picture import render_frames
 from pipeline.world.scene import World
 from pipeline.world.sound import SAMPLE_RATE, render_sound
@@ -84,12 +84,13 @@ def _resampled(sound: Audio) -> Audio:
 
 
 def of_other_materials(world: World) -> World:
-    """The world, if its things were of other materials than they look like and move like."""
+    """The world, if its things were of other materials, drawn by its seed."""
     rng = rng_of(world.seed, 50)
-    others = [[name for name in NAMES if name != thing.material] for thing in world.things]
-    chosen = [names[int(rng.integers(len(names)))] for names in others]
-    things = zip(world.things, chosen, strict=True)
-    return replace(world, things=tuple(replace(thing, material=name) for thing, name in things))
+    every: list[list[MaterialName]] = [
+        [name for name in NAMES if name != thing.material] for thing in world.things
+    ]
+    chosen: list[MaterialName] = [names[int(rng.integers(len(names)))] for names in every]
+    return world.of(chosen)
 
 
 def write_shard(shard: Shard) -> None:

@@ -21,7 +21,6 @@ from scipy.stats import spearmanr
 
 from model.metrics.metrics import frechet_distance, frechet_samples
 from model.presets.preset import Preset, load_preset
-from pipeline.evaluation.conditions import other_material
 from pipeline.evaluation.evaluation import Evaluation, Setup, ingest_files, score, systems_warehouse
 from pipeline.evaluation.metrics import METRICS
 from pipeline.evaluation.sets import EvaluationSet, evaluation_set, system
@@ -99,7 +98,7 @@ def perturbations() -> dict[str, Make]:
     makers |= {f"noise-{snr}": _own(_noise(snr)) for snr in SNRS}
     makers |= {f"shift{s:+.1f}": _own(lambda audio, _, s=s: shifted(audio, s)) for s in SHIFTS if s}
     makers["material-swapped"] = lambda clips, i: render_audio(
-        replace(clips[i], material=other_material(clips[i].material))  # type: ignore[arg-type]
+        replace(clips[i], material=clips[i].truth()["swap"]["material"])  # type: ignore[arg-type]
     )
     makers["another-clips-sound"] = lambda clips, i: render_audio(clips[(i + 1) % len(clips)])
     return makers

@@ -23,7 +23,6 @@ from pipeline.generation.asking import retake_of
 from pipeline.generation.retake import spliced
 from pipeline.procedural import ProceduralClip, render_audio, render_frames, sample_clip
 from pipeline.procedural.audio import material_of
-from pipeline.procedural.clip import MATERIALS, swap_material
 
 FIRST_SEED, CLIPS = 810_000_000, 32  # beyond those of any corpus and of all training
 Figures = Iterator[dict[str, Any]]
@@ -111,10 +110,11 @@ def toy_cues() -> Figures:
     """The material that is heard before and after a change of prompt at 2 s, with one video."""
     toy = Toy.load()
     rate = toy.foley.preset.sample_rate
-    pairs = [(c.material, MATERIALS[(MATERIALS.index(c.material) + 1) % 4]) for c in toy.clips]
+    swaps = [clip.truth()["swap"] for clip in toy.clips]
+    pairs = [(clip.material, swap["material"]) for clip, swap in zip(toy.clips, swaps, strict=True)]
     asked = [
-        replace(one, stretches=(Stretch(0, one.prompt), Stretch(2.0, swap_material(one.prompt, m))))
-        for one, (_, m) in zip(toy.requests([c.prompt for c in toy.clips]), pairs, strict=True)
+        replace(one, stretches=(Stretch(0, one.prompt), Stretch(2.0, swap["prompt"])))
+        for one, swap in zip(toy.requests([c.prompt for c in toy.clips]), swaps, strict=True)
     ]
     sounds = toy.foley.generate(asked)
     for place, name in enumerate(("first", "second")):
@@ -128,8 +128,7 @@ def toy_reference() -> Figures:
     """Material of the reference and timing of the video, by strength; prompts name no material."""
     toy = Toy.load()
     rate = toy.foley.preset.sample_rate
-    places = [MATERIALS.index(clip.material) for clip in toy.clips]
-    wanted = [MATERIALS[(place + 1) % len(MATERIALS)] for place in places]
+    wanted = [clip.truth()["swap"]["material"] for clip in toy.clips]
     hits = [
         render_audio(
             replace(clip, impacts=(0.0, 0.5), strengths=(1.0, 0.8), material=m, seconds=1.0), rate

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +21,21 @@ from model.presets.preset import load_preset
 from model.sampling.request import SoundRequest
 from model.types import Audio
 from pipeline.evaluation.results import machine
+from pipeline.evaluation.worlds.claims import (
+    MaterialJudge,
+    follows_cause,
+    force,
+    met,
+    off_the_middle,
+    onsets_in,
+    place,
+    rests,
+)
 from pipeline.generation.generator import SoundGenerator
 from pipeline.generation.options import sample_settings
 from pipeline.generation.provenance import code_revision
 from pipeline.world import LEVELS, WorldClip, counterfactual
-from pipeline.world.materials import NAMES
+from pipeline.world.materials import NAMES, MaterialName
 from pipeline.world.picture import render_frames
 from pipeline.world.sound import SAMPLE_RATE
 from tests.benchmarks import claims
@@ -35,7 +44,6 @@ from tests.benchmarks.figures import Figure, figure
 FIRST_SEED, CLIPS, PAIRS = 500_000_000, 48, 32  # of no corpus; a level
 JUDGED = 300  # clips of one thing that the judge of materials learns from
 _RESULTS = Path(__file__).parent.parent.parent / "docs" / "figures" / "world.json"
-_WARM_UP = 0.3  # s of an act in which what was before may ring
 
 
 class Made(NamedTuple):
@@ -124,28 +132,32 @@ def measure(studio: Studio, clips: int = CLIPS, pairs: int = PAIRS) -> dict[str,
     }
     own = {level: studio.make(of, of.tokens) for level, of in made.items()}
     decoded = {level: studio.through_vae(of) for level, of in made.items()}
-    hits = {level: claims.at_hits(of.truths, of.true, own[level], studio.rate)
+    hits = {level: claims.all_hits(of.truths, of.true, own[level], studio.rate)
             for level, of in made.items()}  # fmt: skip
-    kept = claims.at_hits(made[1].truths, made[1].true, decoded[1], studio.rate)
-    seen = {level: partial(claims.recall, of.truths, own[level], studio.rate)
-            for level, of in made.items()}  # fmt: skip
-    rests, seconds = claims.false_onsets([*map(_rests, made[3].clips)], own[3], studio.rate)
+    kept = claims.all_hits(made[1].truths, made[1].true, decoded[1], studio.rate)
+    rest = [rests(truth) for truth in made[3].truths]
+    false = sum(onsets_in(at, of, studio.rate) for at, of in zip(rest, own[3], strict=True))
+    seconds = sum(end - begin for at in rest for begin, end in at)
     return {
         "time": {
             str(level): _time(studio, of, own[level], decoded[level]) for level, of in made.items()
         },
-        "force": {f"level {level}": round(of.force, 4) for level, of in hits.items()},
-        "place": {f"level {level}": round(of.place, 4) for level, of in hits.items()}
-        | {f"hits of level {level}": of.off_the_middle for level, of in hits.items()}
-        | {"of true sounds, decoded": round(kept.place, 4)},
+        "force": {f"level {level}": _rounded(force(of)) for level, of in hits.items()},
+        "place": {f"level {level}": _rounded(place(of)) for level, of in hits.items()}
+        | {f"hits of level {level}": len(off_the_middle(of)) for level, of in hits.items()}
+        | {"of true sounds, decoded": _rounded(place(kept))},
         "material": _material(studio, made[1], own[1], decoded[1]),
         "cause": _cause(studio, pairs),
-        "rest": {"onsets a second": round(rests, 4), "seconds": round(seconds, 1)},
+        "rest": {"onsets a second": round(false / seconds, 4), "seconds": round(seconds, 1)},
         "unseen": {
-            "hits in the picture that are met": round(seen[3](True), 4),
-            "hits outside of it that are met": round(seen[3](False), 4),
+            "hits in the picture that are met": _rounded(met(hits[3], visible=True)),
+            "hits outside of it that are met": _rounded(met(hits[3], visible=False)),
         },
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _time(
@@ -178,13 +190,13 @@ def _material(
     """Of clips of one thing: what material is heard, by their own prompt, another and none."""
     learnt = [WorldClip(FIRST_SEED + 1_000_000 + i) for i in range(JUDGED)]
     labels = [clip.world.things[0].material for clip in learnt]
-    judge = claims.MaterialJudge([studio.true(clip) for clip in learnt], labels, studio.rate)
+    judge = MaterialJudge([studio.true(clip) for clip in learnt], labels, studio.rate)
     seen = [clip.world.things[0].material for clip in made.clips]
-    wanted = [NAMES[(NAMES.index(name) + 1 + i % 5) % 6] for i, name in enumerate(seen)]
-    prompts = [
-        clip.world.prompt.replace(f"a {old} ", f"a {new} ", 1)
-        for clip, old, new in zip(made.clips, seen, wanted, strict=True)
+    wanted: list[MaterialName] = [
+        NAMES[(NAMES.index(name) + 1 + i % 5) % 6] for i, name in enumerate(seen)
     ]
+    swaps = zip(made.clips, wanted, strict=True)
+    prompts = [clip.world.of([material]).prompt for clip, material in swaps]
     swapped = studio.make(made, made.tokens, prompts)
     unasked = studio.make(made, made.tokens, [""] * len(prompts))
     return {
@@ -204,7 +216,7 @@ def _cause(studio: Studio, pairs: int) -> dict[str, Any]:
     others = [counterfactual(one) for one in ones]
     a, b = studio.watch(ones), studio.watch(others)
     found = [
-        claims.follows_cause(truths, sounds, _changed(other), studio.rate)
+        follows_cause(truths, sounds, _changed(other), studio.rate)
         for truths, sounds, other in zip(
             zip(a.truths, b.truths, strict=True),
             zip(studio.make(a, a.tokens), studio.make(b, b.tokens), strict=True),
@@ -226,13 +238,3 @@ def _changed(clip: WorldClip) -> tuple[float, float]:
     assert clip.change is not None
     act = clip.world.acts[clip.change[0]]
     return act.begin, act.end
-
-
-def _rests(clip: WorldClip) -> list[tuple[float, float]]:
-    """Stretches of a clip in which things are carried, without a hit."""
-    hits = [hit.act for hit in clip.motion.hits]
-    return [
-        (act.begin + _WARM_UP, act.end)
-        for i, act in enumerate(clip.world.acts)
-        if act.deed == "carry" and i not in hits
-    ]

@@ -32,6 +32,7 @@ from pipeline.curation.gates import Policy
 from pipeline.curation.policy import load_policy
 from pipeline.evaluation.ablation import pooled
 from pipeline.evaluation.results import machine
+from pipeline.evaluation.worlds.claims import MaterialJudge, force, place
 from pipeline.generation.provenance import code_revision
 from pipeline.media.hearing import hear
 from pipeline.procedural.corpus import MISDUBBED
@@ -207,7 +208,7 @@ class _Bench:
             folder / f"unseen-{plan.unseen}.pt", lambda: unseen(preset, plan.unseen)
         )
         sounds, labels = features.sounds[:_JUDGED], features.materials[:_JUDGED]
-        self.judge = claims.MaterialJudge([*sounds], labels, preset.sample_rate)
+        self.judge = MaterialJudge([*sounds], labels, preset.sample_rate)
         backbone = Backbone.from_pretrained(preset)
         self.text = backbone.encode_text(features.prompts)
         self.held_out = held_out(backbone, self.unseen[0])
@@ -260,7 +261,7 @@ class _Bench:
             sounds_for(foley, requests(made, of, draw=draw * 1_000_000), steps)
             for of in (tokens, others)
         )
-        hits = claims.at_hits(made.truths, made.true, own, rate)
+        hits = claims.all_hits(made.truths, made.true, own, rate)
         batch = replace(self.held_out, video=torch.stack(tokens))
         losses = validate(foley.backbone, foley.bridge, [batch], seed=0)
         materials = [clip.world.things[0].material for clip in made.clips]
@@ -269,8 +270,8 @@ class _Bench:
             "F1, another's video": claims.f1(made.truths, other, rate),
             "v-loss": losses.true,
             "v-loss, another's video": losses.other,
-            "side": hits.place,
-            "force": hits.force,
+            "side": place(hits) or 0.0,
+            "force": force(hits) or 0.0,
             "material": claims.shares(self.judge, own, materials),
             "dB over the quietest tenth": rests(own, rate),
         }

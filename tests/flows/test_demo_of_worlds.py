@@ -50,10 +50,30 @@ def test_it_was_trained_on_from_the_shipped_bridge_on_what_was_kept(
     assert results["curation"]["misdubbed"]["auc"] > 0.7
 
 
+def test_what_else_is_kept_is_measured_against_the_truth(
+    results: dict[str, Any], home: Path
+) -> None:
+    """Bounds are far under what the shipped bridge has, since clips are few (docs/toy.md)."""
+    worlds = results["worlds"]
+    assert worlds["force"] > 0.4
+    assert worlds["place"] > 0.7
+    assert worlds["material_judge_accuracy"] > 0.7
+    assert worlds.keys() >= {"cause", "seen_hits_met", "visible_material_accuracy"}
+    assert results["prompt_swap"]["f1_60ms"] > 0.5
+    assert results["prompt_swap"]["material_accuracy"] > 0.2  # of six
+    pairs = query(home, "select * from clips where truth->>'$.pair' is not null").to_pylist()
+    assert len(pairs) == 4
+    assert len({row["source_video"] for row in pairs}) == 2
+    prompts = "select distinct sound_prompt from generate_video where status = 'passed'"
+    assert query(home, prompts)["sound_prompt"].to_pylist() == [""]
+
+
 def test_its_report_shows_a_world_before_any_figure(home: Path) -> None:
     page = (home / "reports" / "report.html").read_text()
     assert page.index("<article") < page.index("<table")
     assert "simulated worlds" in page
+    assert all(f"<h3>{title}</h3>" in page for title in ("Force", "Place", "Cause", "Material"))
+    assert 'class="band"' in page  # of the act in which a pair differs
 
 
 def test_worlds_need_a_level_that_there_is(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,6 @@ from pipeline.procedural import (
     render_audio,
     render_frames,
     sample_clip,
-    swap_material,
     write_clip,
     write_corpus,
 )
@@ -115,11 +115,16 @@ def test_prompts_name_the_material_and_can_be_swapped() -> None:
         for wording in range(len(WORDINGS[scene])):
             prompts = {prompt_for(material, scene, wording) for material in MATERIALS}
             assert len(prompts) == len(MATERIALS)
-            assert {swap_material(prompt, "glass") for prompt in prompts} == {
-                prompt_for("glass", scene, wording)
+            about = {m: prompt_for(m, scene, wording) for m in MATERIALS}
+            swaps = {
+                m: replace(sample_clip(0), material=m, scene=scene, prompt=prompt).truth()["swap"]
+                for m, prompt in about.items()
             }
-    with pytest.raises(ValueError, match="names none of the materials"):
-        swap_material("rain on a roof", "wood")
+            assert sorted(swap["material"] for swap in swaps.values()) == sorted(MATERIALS)
+            for material, swap in swaps.items():
+                assert swap["material"] != material
+                assert swap["prompt"] == prompt_for(swap["material"], scene, wording)
+    assert replace(sample_clip(0), prompt="rain on a roof").truth()["swap"] is None
 
 
 def test_a_written_clip_reads_back_in_time(tmp_path: Path) -> None:

@@ -101,3 +101,9 @@ def test_prompts_that_were_not_swapped_are_no_part_of_it() -> None:
         assert [part in page for part in ('id="swap"', "#swap")] == [shown] * 2
     assert "prompt swap: 95% take the new material, F1 60 ms 0.889" in figures(RESULTS)
     assert "prompt swap" not in figures(results)
+
+
+def test_what_is_known_of_worlds_alone_is_said_of_them() -> None:
+    assert "of worlds" not in figures(RESULTS)
+    told = figures(RESULTS | {"worlds": {"force": 0.7123, "cause_there": 0.5, "pairs": 16}})
+    assert told.endswith("\nof worlds: force 0.7123, cause there 0.5, pairs 16")

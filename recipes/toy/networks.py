@@ -29,7 +29,7 @@ from model.networks.vggish import VGGish
 from model.presets.preset import Preset, load_preset
 from model.types import Audio
 from model.weights.load import save_weights
-from pipeline.procedural import MATERIALS, SAMPLE_RATE, ProceduralClip, render_audio
+from pipeline.procedural import SAMPLE_RATE, ProceduralClip, render_audio
 from recipes.toy.lessons import (
     PROCEDURAL,
     SECONDS,
@@ -62,23 +62,29 @@ def save(network: EvaluationNetwork, folder: Path) -> None:
     save_weights(folder / f"{network.name}.safetensors", weights)
 
 
-def make_classifiers(preset: Preset, recipe: Recipe, figures: Figures, _: Lessons) -> None:
-    """PANNs, PaSST and VGGish learn the materials; those that classify are measured by accuracy."""
-    clips = [ProceduralLesson(clip) for clip in clips_of(recipe.sounds, 0)]
-    unseen = [ProceduralLesson(clip) for clip in clips_of(recipe.unseen, UNSEEN)]
-    labels = torch.tensor([MATERIALS.index(one.clip.material) for one in clips])
+def make_classifiers(
+    preset: Preset, recipe: NetworksRecipe, figures: Figures, lessons: Lessons
+) -> None:
+    """PANNs, PaSST and VGGish learn the materials; those that classify are measured by accuracy.
+
+    Those of them that the preset has.
+    """
+    kinds = [kind for kind in (Cnn14, Passt, VGGish) if kind.name in preset.networks]
+    clips, classes = lessons.clips(recipe.sounds, 0), lessons.classes
+    unseen = lessons.clips(recipe.unseen, UNSEEN)
+    labels = torch.tensor([classes.index(clip.material) for clip in clips])
     with figures.timed("PANNs, PaSST and VGGish"):
-        for kind in (Cnn14, Passt, VGGish):
+        for kind in kinds:
             torch.manual_seed(0)
             network = kind.build(preset)
             sounds, settings = sounds_of(clips, kind.sample_rate), recipe.classifiers
-            losses = train_classifier(network, sounds, labels, len(MATERIALS), settings)
+            losses = train_classifier(network, sounds, labels, len(classes), settings)
             train(kind.name, settings.steps, losses)
             save(network, preset.weights)
             embedded = network.hear(list(sounds_of(unseen, kind.sample_rate).numpy()))
             right = [
-                MATERIALS[int(heard.logits.argmax())] == one.clip.material
-                for heard, one in zip(embedded, unseen, strict=True)
+                classes[int(heard.logits.argmax())] == clip.material
+                for heard, clip in zip(embedded, unseen, strict=True)
                 if heard.logits is not None
             ]
             if right:

@@ -25,6 +25,7 @@ class NetworksRecipe:
     """Settings of those trainings that take clips of any kind."""
 
     audiobox: Descent
+    classifiers: Descent
     sounds: int  # of Audiobox, and of the classifiers
     imagebind: Descent
     imagebind_clips: int
@@ -41,7 +42,6 @@ class Recipe(NetworksRecipe):
     vae: VaeTraining
     dit: DitTraining
     backbone_clips: int
-    classifiers: Descent
     lengths: Mapping[float, float]  # seconds: share of the clips that the DiT sees at this length
     sync_halves: Descent
     sync_halves_clips: int

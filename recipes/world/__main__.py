@@ -32,7 +32,7 @@ def make_card(folder: Path, _: Recipe) -> None:
 
 
 def make_scorers(folder: Path, recipe: Recipe) -> None:
-    """Write ImageBind and Audiobox, the scorers of curation."""
+    """Write the scorers of curation, ImageBind and Audiobox, and PANNs and VGGish."""
     make_networks(folder, recipe.networks)
 
 

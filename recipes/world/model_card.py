@@ -50,6 +50,8 @@ on {machine}, at commit {commit}.{provenance}
   of all levels, in pictures of {recipe.networks.imagebind_side} pixels a side.
 - Audiobox, {seconds[Audiobox]} CPU-s: `{audiobox}`, on {recipe.networks.sounds} sounds of all
   levels, clean and with the flaws of a corpus.
+- PANNs and VGGish, {seconds[PANNs, PaSST and VGGish]} CPU-s: `{classifiers}`, on the same number of
+  clean sounds; their class is the material that is heard most.
 
 ## Figures of the VAE
 Onset F1 at 60 ms of unseen clips against the truth of the simulation, and the share of hits off the
@@ -59,7 +61,7 @@ middle of the picture whose louder side is the right one:
 | --- | --- | --- | --- | --- | --- |
 {levels}
 
-## Figures of the scorers
+## Figures of the scorers and of PANNs
 On {recipe.networks.unseen} clips that none has seen, of levels 1, 2, 3 in turn:
 
 {network_rows}
@@ -70,6 +72,8 @@ FILES = {
     "bridge.safetensors": "the bridge, trained, then by preference",
     "audiobox.safetensors": "Audiobox Aesthetics, trained",
     "imagebind.safetensors": "ImageBind, trained",
+    "panns.safetensors": "PANNs Cnn14_16k, trained",
+    "vggish.safetensors": "VGGish, trained",
     "t5/model.safetensors": "T5 encoder over bytes, random",
     "vjepa2/model.safetensors": "V-JEPA2, trained by itself",
 }
@@ -80,7 +84,7 @@ def model_card(figures: Mapping[str, Any], weights: Path) -> str:
     settings = {name: _listed(asdict(getattr(FULL, name))) for name in ("video", "vae", "dit")}
     settings["bridge"] = _listed(load_preset("world", weights).train.recipe() | dict(FULL.train))
     settings["preference"] = _listed(FULL.preference)
-    for name in ("imagebind", "audiobox"):
+    for name in ("imagebind", "audiobox", "classifiers"):
         settings[name] = _listed(asdict(getattr(FULL.networks, name)))
     rows = figures["reconstruction"].items()
     return CARD.format(

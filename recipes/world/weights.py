@@ -78,6 +78,7 @@ FULL = Recipe(
     preference={"steps": 300, "batch_size": 16, "learning_rate": 2.5e-4, "preference": 0.3},
     networks=NetworksRecipe(
         audiobox=Descent(steps=900, batch_size=16, learning_rate=3e-3),
+        classifiers=Descent(steps=250, batch_size=16),
         sounds=900,
         imagebind=Descent(steps=1200, batch_size=48, learning_rate=3e-3, warmup=50),
         imagebind_clips=3000,
@@ -103,6 +104,7 @@ QUICK = Recipe(
     preference={"steps": 2, "batch_size": 4, "preference": 0.3},
     networks=NetworksRecipe(
         audiobox=(few := Descent(steps=2, batch_size=4, warmup=1)),
+        classifiers=few,
         sounds=4,
         imagebind=few,
         imagebind_clips=4,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -15,17 +16,23 @@ from click.testing import CliRunner
 from model.backbone import Backbone, bare_backbone
 from model.foley import FoleyControl
 from model.metrics.onsets import detect_onsets, sync_score
+from model.networks.imagebind import ImageBind
+from model.networks.panns import Cnn14
+from model.networks.vggish import VGGish
 from model.presets.preset import CONFIGS, load_preset
 from model.sampling.request import SoundRequest
 from model.video_encoder import VideoEncoder
 from model.weights.files import BRIDGE_FILE
-from pipeline.world import WorldClip
+from pipeline.world import WorldClip, sample_world
+from pipeline.world.materials import NAMES
 from recipes.toy.__main__ import cli as toy
 from recipes.world.__main__ import FIGURES, STEPS, cli
 from recipes.world.bridge import PRETRAINED, cached_features
 from recipes.world.clips import FIRST_SEED, RATE, Shard, of_other_materials, write_shard
 from recipes.world.model_card import model_card
+from recipes.world.networks import Known, RenderedLesson, UnseenLesson
 from recipes.world.stereo import make_stereo
+from warehouse.files import Json
 
 SHIPPED = CONFIGS / "world" / "weights"
 
@@ -40,6 +47,8 @@ def test_the_steps_make_weights_that_make_stereo_sound(tmp_path: Path) -> None:
     [sound] = FoleyControl.from_pretrained(preset).generate([request])
     assert sound.shape == (2, 64_000)
     assert np.abs(sound).max() > 0
+    for kind in (ImageBind, Cnn14, VGGish):
+        assert kind.from_pretrained(preset).hear([sound.mean(0)])[0].features.size
     trained, pretrained = ((tmp_path / name).read_bytes() for name in (BRIDGE_FILE, PRETRAINED))
     assert trained != pretrained
     again = CliRunner().invoke(cli, ["preference", str(tmp_path), "--quick"])
@@ -115,6 +124,52 @@ def test_a_bridge_learns_from_clips_mirrored_ones_and_other_sounds(shard: Shard)
     told = ["", second["prompt"], first["prompt"], "", *[first["other_prompt"]] * 2]
     for row, text in zip(features.text, backbone.encode_text(told), strict=True):
         torch.testing.assert_close(row, text)
+
+
+def test_the_material_of_a_world_is_the_one_that_is_heard_most() -> None:
+    @dataclass(frozen=True)
+    class Told(Known):
+        events: list[Json]
+
+        @property
+        def truth(self) -> Json:
+            return {"floor": "wood", "events": self.events, "seed": 0, "level": 2}
+
+    def hit(materials: tuple[str, str], speed: float, heard: bool = True) -> Json:
+        return {"kind": "hit", "materials": [*materials], "speed": speed, "heard": heard}
+
+    floor, both = hit(("wood", "glass"), 1.0), hit(("rubber", "glass"), 0.5)
+    assert Told([floor]).material == "glass"  # not that of the floor
+    assert Told([floor, hit(("metal", "rubber"), 2.0)]).material in {"metal", "rubber"}
+    assert Told([floor, hit(("metal", "rubber"), 2.0, heard=False)]).material == "glass"
+    assert Told([hit(("wood", "rubber"), 1.2), both, floor]).material == "rubber"
+    assert Told([]).material == sample_world(0, 2).things[0].material
+
+
+def test_a_lesson_that_was_rendered_says_what_its_clip_says(shard: Shard) -> None:
+    for number in range(shard.count):
+        lesson = RenderedLesson(shard, number)
+        clip = UnseenLesson(WorldClip(FIRST_SEED + number, 2))
+        assert (lesson.impacts, lesson.material) == (clip.impacts, clip.material)
+        np.testing.assert_allclose(lesson.sound(), clip.sound(), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_shipped_classifiers_know_the_material_of_worlds_that_they_have_not_heard() -> None:
+    """Of chance they would be right in a sixth."""
+    preset = load_preset("world")
+    clips = [UnseenLesson(WorldClip(545_000_000 + i, 1)) for i in range(36)]  # of no corpus
+    materials = np.array([clip.material for clip in clips])
+    assert (materials == [clip.clip.world.things[0].material for clip in clips]).all()
+    sounds = [clip.sound() for clip in clips]
+    heard = Cnn14.from_pretrained(preset).hear(sounds)
+    said = [NAMES[int(np.argmax(one.logits))] for one in heard if one.logits is not None]
+    assert (materials == said).mean() >= 0.8
+    features = np.stack(
+        [one.features.mean(0) for one in VGGish.from_pretrained(preset).hear(sounds)]
+    )
+    apart = np.linalg.norm(features[:, None] - features, axis=-1) + np.diag([np.inf] * len(clips))
+    assert (materials == materials[apart.argmin(1)]).mean() >= 0.6  # the nearest other's
 
 
 @pytest.mark.parametrize("recipe", [cli, toy])

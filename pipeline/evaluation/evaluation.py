@@ -141,7 +141,9 @@ def _inputs(wh: Warehouse, setup: Setup) -> dict[str, Inputs]:
     names = [item.name for item in items]
     reference = of(setup.sound_stages, "reference", names)
     video = of(setup.video_stages, "video", names)
-    offset_logits = Synchformer.from_pretrained(setup.preset).offset_logits
+    offset_logits = None
+    if Synchformer.name in setup.preset.networks:
+        offset_logits = Synchformer.from_pretrained(setup.preset).offset_logits
     return {
         s.name: Inputs(
             items, reference, video,

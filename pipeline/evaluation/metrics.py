@@ -69,8 +69,8 @@ class Inputs:
     reference: FileFeatures
     video: FileFeatures
     system: FileFeatures
-    # Synchformer's comparison: video and audio tokens [B, T, D] -> [B, 2, 21]
-    offset_logits: Callable[[Array, Array], Array]
+    # Synchformer's comparison: video and audio tokens [B, T, D] -> [B, 2, 21]; None without it
+    offset_logits: Callable[[Array, Array], Array] | None
 
     def pairs(
         self, other: FileFeatures, other_stage: str, stage: str
@@ -126,6 +126,8 @@ def _imagebind(inputs: Inputs) -> dict[str, float]:
 
 def _desync(inputs: Inputs) -> dict[str, float]:
     """Clips with as many tokens go through the network together."""
+    if inputs.offset_logits is None:
+        return {}
     alike: dict[tuple[int, int], list[tuple[str, Array, Array]]] = {}
     for name, a, b in inputs.pairs(inputs.video, "watch_synchformer", "hear_synchformer"):
         clip = (name, a.features, b.features)

@@ -177,6 +177,19 @@ def test_what_cannot_be_measured_says_why(
     assert found.counts["same"]["unmeasured"] == {"is": few}
 
 
+def test_a_preset_without_some_networks_lacks_their_metrics_alone(
+    home: Path, evaluated: EvaluationSet, found: Evaluation
+) -> None:
+    without = {"passt", "synchformer"}
+    models = {name: files for name, files in PRESET.models.items() if name not in without}
+    networks = tuple(name for name in PRESET.networks if name not in without)
+    preset = PRESET.model_copy(update={"models": models, "networks": networks})
+    less = evaluate_folders(home / "state", evaluated, {"same": home / "same"}, preset)
+    assert {*found.systems["same"]} - {*less.systems["same"]} == {"kl_passt", "fd_passt", "desync"}
+    for name, figure in less.systems["same"].items():
+        assert figure["value"] == found.systems["same"][name]["value"]
+
+
 def test_systems_are_compared_on_the_clips_that_both_have(found: Evaluation) -> None:
     pairs = {(row["a"], row["b"], row["metric"]): row for row in found.comparisons}
     assert pairs["same", "late", "ib"]["clips"] == COUNT
